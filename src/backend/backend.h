@@ -1,0 +1,134 @@
+/*
+ * backend.h — what runs a model, for those who call it.
+ *
+ * A *backend* loads a model file once (backend_load) and runs it through
+ * *contexts*, each for one run at a time; contexts share the weights.  A run has
+ * three steps: prepare (host work, optional), run (holds the context and the
+ * device), finish (host work, optional).  All block; executors and loaders call
+ * them, never loops, but for inline runs of models whose signature says `short_lived`.
+ *
+ * A backend answers for one run.  It knows no queue, no request and no client.
+ */
+#ifndef WEIR_BACKEND_BACKEND_H
+#define WEIR_BACKEND_BACKEND_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tensor/tensor.h"
+#include "util/clock.h"
+#include "util/err.h"
+
+struct backend_ops;     /* backend_impl.h */
+struct backend_model;   /* One loaded version: weights, session. */
+struct backend_context; /* What one run needs besides: bindings, scratch. */
+
+struct tensor_spec {
+    const char *name;
+    enum dtype dtype;
+    struct shape shape;      /* As the model file has it; -1: variable. */
+    const char *dim_names[TENSOR_RANK_MAX]; /* Symbolic names of variable dimensions, or NULL. */
+    bool optional;           /* An input that may be absent. */
+};
+
+/* What the model takes and gives; lives as long as the model. */
+struct signature {
+    struct tensor_spec *inputs;
+    uint32_t input_count;
+    struct tensor_spec *outputs;
+    uint32_t output_count;
+    bool short_lived;        /* No loops, branches or data-dependent sizes, and a backend that
+                                cannot block: may be run inline once its time is known. */
+    bool streams;            /* May give several parts per run (a decoupled model). */
+    uint64_t weights_bytes;  /* Parameters in the file. */
+};
+
+/* One free-form setting from the model's configuration. */
+struct setting {
+    const char *key;
+    const char *value;
+};
+
+struct backend_load {
+    const char *model_name;         /* For messages. */
+    uint64_t version;
+    int folder_fd;                  /* The version's folder; borrowed for the call. */
+    const char *file_name;          /* In it; NULL: the backend's default ("model.onnx"). */
+    const char *device;             /* Name of the device, for backends with several. */
+    uint32_t intra_threads;         /* Threads of one run; 1: only the caller. */
+    uint32_t contexts_max;          /* Contexts that will be asked for. */
+    const struct setting *settings; /* The configuration's `parameters`. */
+    uint32_t setting_count;
+    uint64_t file_bytes_max;
+    const struct clock *clock;
+    struct block_pool *blocks;      /* For outputs; outlives the model. */
+};
+
+/*
+ * One run.  The caller owns it, the arrays and the inputs; outputs are written by the backend, each with
+ * a held block.  An output whose `wanted` is false may be left absent.
+ */
+struct backend_run {
+    uint64_t rows;                  /* Leading dimension when batched, else 1: what costs count. */
+    const struct tensor *inputs;    /* signature.input_count; an absent one was optional. */
+    struct tensor *outputs;         /* signature.output_count; absent at the start. */
+    const bool *wanted;             /* signature.output_count. */
+
+    /* For models that stream: called on the executor once per part, outputs filled in; it takes the
+     * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
+    enum weir_status (*part)(struct backend_run *run);
+
+    uint64_t virtual_end_ns;        /* Simulated devices under a manual clock: when it would end. */
+};
+
+/* By name: "onnxruntime" (also "onnxruntime_onnx", "onnx"), "sim".  NULL when there is none. */
+const struct backend_ops *backend_find(const char *name);
+
+/* The table's names, for messages and help: index from 0, NULL at the end. */
+const char *backend_name(uint32_t index);
+const char *backend_ops_name(const struct backend_ops *ops);     /* "onnxruntime" */
+const char *backend_ops_platform(const struct backend_ops *ops); /* "onnxruntime_onnx" */
+
+/* Loads.  `err` says what is wrong with which file.  WEIR_EINVAL (the model), WEIR_ENOENT (the
+ * file), WEIR_ENOMEM, WEIR_EBACKEND.  One loader thread per device. */
+WEIR_MUST_USE enum weir_status backend_load(const struct backend_ops *ops,
+                                            const struct backend_load *how,
+                                            struct backend_model **out, struct weir_err *err);
+void backend_unload(struct backend_model *model); /* No context may be left.  NULL is fine. */
+
+const struct signature *backend_signature(const struct backend_model *model);
+
+/* WEIR_ENOMEM, or WEIR_ECONFLICT when the device has no context left (names the limit). */
+WEIR_MUST_USE enum weir_status backend_context_create(struct backend_model *model,
+                                                      struct backend_context **out,
+                                                      struct weir_err *err);
+void backend_context_destroy(struct backend_context *context); /* NULL is fine. */
+
+/*
+ * The three steps, in order, on any thread but one at a time per context.  WEIR_EINVAL: this input cannot
+ * be run (a shape the graph refuses, an index out of range); WEIR_ENOMEM: out of memory at this
+ * number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed.  After a
+ * failure the context is usable and all outputs are absent.
+ */
+WEIR_MUST_USE enum weir_status backend_prepare(struct backend_context *context,
+                                               struct backend_run *run, struct weir_err *err);
+WEIR_MUST_USE enum weir_status backend_run(struct backend_context *context,
+                                           struct backend_run *run, struct weir_err *err);
+WEIR_MUST_USE enum weir_status backend_finish(struct backend_context *context,
+                                              struct backend_run *run, struct weir_err *err);
+
+/* Any thread: asks the run in progress on this context to stop at the next chance.  Stays set until
+ * backend_rearm(), which the executor calls before its next run. */
+void backend_terminate(struct backend_context *context);
+void backend_rearm(struct backend_context *context);
+
+/* Process-wide set-up and tear-down, before the first load and after the last unload.  Sets
+ * ORT_DISABLE_TELEMETRY; call it before other threads exist. */
+void backend_start(void);
+void backend_stop(void);
+
+/* "1.30.0 (ONNX Runtime)": what `weir --version` prints; static storage. */
+const char *backend_versions(void);
+
+#endif

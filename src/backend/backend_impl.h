@@ -1,0 +1,40 @@
+/*
+ * backend_impl.h — what a backend implements.
+ *
+ * A backend is one file with one `const struct backend_ops` and one row in
+ * backend.c's table.  It embeds struct backend_model and struct backend_context
+ * as the first member of its own.  Promises as in backend.h.
+ */
+#ifndef WEIR_BACKEND_BACKEND_IMPL_H
+#define WEIR_BACKEND_BACKEND_IMPL_H
+
+#include "backend/backend.h"
+
+struct backend_model {
+    const struct backend_ops *ops;
+    struct signature signature;
+};
+
+struct backend_context {
+    struct backend_model *model;
+};
+
+struct backend_ops {
+    const char *name;
+    const char *platform;
+    enum weir_status (*load)(const struct backend_load *how, struct backend_model **out,
+                             struct weir_err *err);
+    void (*unload)(struct backend_model *model);
+    enum weir_status (*context_create)(struct backend_model *model, struct backend_context **out,
+                                       struct weir_err *err);
+    void (*context_destroy)(struct backend_context *context);
+    enum weir_status (*prepare)(struct backend_context *context, struct backend_run *run,
+                                struct weir_err *err); /* May be NULL. */
+    enum weir_status (*run)(struct backend_context *context, struct backend_run *run,
+                            struct weir_err *err);
+    enum weir_status (*finish)(struct backend_context *context, struct backend_run *run,
+                               struct weir_err *err);  /* May be NULL. */
+    void (*terminate)(struct backend_context *context, bool stop); /* false: rearm. */
+};
+
+#endif

@@ -1,0 +1,146 @@
+/*
+ * http.h — a request and its answer, whatever version of HTTP carried them.
+ *
+ * An *exchange* begins when a request's header is complete and ends when its
+ * answer has been written (or its client is gone) and the handler has finished
+ * it.  It lives on one loop; all calls here are for that loop's thread.
+ *
+ *   head(x)     header complete: accept, set body rules, or refuse with a reply
+ *   request(x)  body complete: answer now, or keep x and answer later
+ *   canceled(x) the client went away before the answer was finished; the handler still
+ *               has to call exchange_finish() once, which may be at any later time
+ *   done(x)     everything is written or given up; the last look at x (access log)
+ *
+ * Answers: exchange_header() any number of times, then either exchange_reply(),
+ * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
+ * exchange all of them do nothing but end it.
+ */
+#ifndef WEIR_NET_HTTP_H
+#define WEIR_NET_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "net/loop.h"
+#include "util/arena.h"
+#include "util/bytes.h"
+
+/* X(name) */
+#define HTTP_METHODS(X) X(GET) X(HEAD) X(POST) X(PUT) X(DELETE) X(OPTIONS) X(PATCH) X(OTHER)
+
+enum http_method {
+#define HTTP_METHOD_ENUM(name) HTTP_##name,
+    HTTP_METHODS(HTTP_METHOD_ENUM)
+#undef HTTP_METHOD_ENUM
+};
+
+struct http_field {
+    struct bytes name;  /* As received. */
+    struct bytes value; /* Outer white space removed. */
+};
+
+/* Bytes lent to the socket: they stay valid until the exchange's arena ends. */
+struct http_piece {
+    struct http_piece *next;
+    struct bytes bytes;
+};
+
+struct http_conn; /* The connection, known to net only. */
+
+struct exchange {
+    struct loop *loop;
+    struct http_conn *conn;
+    struct arena arena;           /* Everything of this exchange's lifetime. */
+    struct list_node node;        /* In the connection's line of exchanges. */
+
+    /* The request. */
+    enum http_method method;
+    struct bytes target;          /* As received: path and query. */
+    struct bytes path;            /* Without query; not percent-decoded. */
+    struct bytes query;           /* After '?', or empty. */
+    const struct http_field *fields;
+    uint32_t field_count;
+    struct bytes peer;            /* "127.0.0.1:4711", or "unix". */
+    uint32_t listener;            /* Index given to http_listen(). */
+    struct bytes body;            /* Complete when request() is called; not NUL-terminated. */
+    uint64_t begun_ns;            /* First byte of the header. */
+    uint64_t received_ns;         /* Last byte of the body. */
+
+    /* Set by head(). */
+    uint64_t body_bytes_max;      /* Preset to limits->body_bytes_max. */
+    size_t body_align_at;         /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
+
+    /* The answer. */
+    int status;                   /* 0 until begun. */
+    bool streaming;               /* Begun with an unknown size. */
+    bool finished;                /* The handler is done with it. */
+    bool canceled;                /* The client is gone. */
+    uint64_t sent_bytes;          /* Body bytes handed to the socket. */
+    uint64_t unsent_bytes;        /* Body bytes not yet taken by the socket. */
+
+    void *user;                   /* The handler's. */
+};
+
+/* What a server does with exchanges; one table per listener set.  `context` is passed through. */
+struct http_handler {
+    void *context;
+    void (*head)(void *context, struct exchange *x);
+    void (*request)(void *context, struct exchange *x);
+    void (*canceled)(void *context, struct exchange *x);
+    void (*done)(void *context, struct exchange *x);
+    void (*drained)(void *context, struct exchange *x); /* A streaming answer's unsent bytes fell
+                                                           to zero; may be NULL. */
+};
+
+struct http_listener;
+
+/* Listens on "HOST:PORT", "[::1]:PORT" or "unix:/PATH"; port 0 picks one.  `index` is copied into
+ * exchanges.  WEIR_EIO names the address and the system's reason. */
+WEIR_MUST_USE enum weir_status http_listen(struct loop *loop, const char *address, uint32_t index,
+                                           const struct http_handler *handler,
+                                           struct http_listener **out, struct weir_err *err);
+uint16_t http_listener_port(const struct http_listener *listener); /* 0 for a Unix socket. */
+
+/* Stops accepting; connections stay.  Frees the listener. */
+void http_listener_close(struct http_listener *listener);
+
+/* From now on answers carry `Connection: close`, idle connections are closed, and no connection
+ * takes a further request after its current ones. */
+void http_drain(struct loop *loop);
+
+/* Bytes of request bodies held on all loops now, and requests that net itself refused, by status;
+ * any thread. */
+uint64_t http_bodies_bytes(void);
+uint64_t http_refused_count(enum weir_status status);
+
+/* The first field of that name (case-insensitive), or an empty value with data NULL. */
+struct bytes exchange_field(const struct exchange *x, const char *name);
+
+/* Adds a field to the answer; name and value are copied.  Before reply or begin only. */
+void exchange_header(struct exchange *x, const char *name, struct bytes value);
+
+/* The whole answer at once: begins, lends `body` and finishes.  content_type NULL: no such field
+ * (for an empty body). */
+void exchange_reply(struct exchange *x, int status, const char *content_type, struct bytes body);
+
+/* {"error": text} with the status's HTTP code, Retry-After where `retry_after_s` > 0. */
+void exchange_fail(struct exchange *x, enum weir_status status, const char *text,
+                   uint32_t retry_after_s);
+
+/* Begins an answer of known size (pieces follow, exactly body_size bytes), or of unknown size
+ * with HTTP_STREAM (chunked on HTTP/1.1). */
+#define HTTP_STREAM UINT64_MAX
+void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size);
+
+/* Lends bytes that live at least as long as the exchange's arena. */
+void exchange_piece(struct exchange *x, struct bytes bytes);
+
+/* Copies bytes: for streams, whose memory must not grow with their length. */
+void exchange_copy(struct exchange *x, struct bytes bytes);
+
+/* The handler is done.  Must be called exactly once for every exchange that reached request() or
+ * canceled(), unless exchange_reply() or exchange_fail() was.  x may be gone when it returns. */
+void exchange_finish(struct exchange *x);
+
+#endif

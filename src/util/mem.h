@@ -1,0 +1,39 @@
+/*
+ * mem.h — two ways to allocate, chosen by what running out means.
+ *
+ * mem_alloc() and friends are for start-up and fixed-size structures: out of
+ * memory aborts with a message.  mem_try_alloc() and friends are for every
+ * load, configuration or request path: they return NULL and the caller answers
+ * with WEIR_ENOMEM.  Built with WEIR_ALLOC_FAULT, the nth mem_try_* call fails.
+ * All are thread-safe; mem_free() takes what any of them returned, and NULL.
+ */
+#ifndef WEIR_UTIL_MEM_H
+#define WEIR_UTIL_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "weir/status.h"
+
+#define MEM_ALIGN 64 /* Alignment of mem_*_aligned(): a cache line, and enough for any vector unit. */
+
+void *mem_alloc(size_t size);                     /* Zeroed; aborts rather than return NULL. */
+char *mem_strdup(const char *text);               /* Aborts rather than return NULL. */
+
+WEIR_MUST_USE void *mem_try_alloc(size_t size);   /* Not zeroed. */
+WEIR_MUST_USE void *mem_try_zero(size_t count, size_t size); /* Zeroed; NULL on overflow too. */
+WEIR_MUST_USE void *mem_try_resize(void *memory, size_t size); /* Old memory survives a failure. */
+WEIR_MUST_USE void *mem_try_aligned(size_t size); /* MEM_ALIGN-aligned, not zeroed; mem_free(). */
+WEIR_MUST_USE char *mem_try_strdup(const char *text);
+WEIR_MUST_USE char *mem_try_strndup(const char *text, size_t size); /* Adds the NUL. */
+void mem_free(void *memory);
+
+/* Returns freed heap pages to the system; slow (milliseconds), for after an unload. */
+void mem_trim(void);
+
+/* Test builds: let the nth following mem_try_* fail once (1 is the next; 0 disarms).  Returns
+ * the number of mem_try_* calls since the last arming.  Without WEIR_ALLOC_FAULT: does nothing
+ * and returns 0. */
+uint64_t mem_fault_arm(uint64_t nth);
+
+#endif
