@@ -1,0 +1,90 @@
+/*
+ * engine.h — the engine's front door.
+ *
+ *     struct request *r = ...;            in the caller's memory
+ *     request_init(r);
+ *     r->home = home; r->model = lease; r->inputs = ...; r->ended = on_end;
+ *     status = engine_submit(engine, r, &err);   WEIR_OK: on_end(r) will run at home, once
+ *
+ * Threads: one executor thread per core given to inference (the pool "cpu"), one per configured
+ * simulated device slot.  See pool.h for how executors pull.
+ */
+#ifndef WEIR_ENGINE_ENGINE_H
+#define WEIR_ENGINE_ENGINE_H
+
+#include <stdatomic.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/home.h"
+#include "engine/model.h"
+#include "engine/request.h"
+#include "util/clock.h"
+#include "util/limits.h"
+
+struct pool;
+
+/* A device that models can be placed on. */
+struct device_options {
+    const char *name;        /* "cpu" must be first. */
+    uint32_t executors;      /* Threads; at least 1. */
+    int first_cpu;           /* Pin executor i to this CPU + i; -1: not pinned. */
+};
+
+struct engine_options {
+    const struct device_options *devices;
+    uint32_t device_count;
+    const struct limits *limits;   /* Borrowed. */
+    const struct clock *clock;     /* Borrowed. */
+    bool threads;                  /* false: tests pull by hand (pool_pull, pool_run). */
+    bool inline_runs;              /* Let homes run short batches themselves. */
+};
+
+struct engine {
+    const struct limits *limits;
+    const struct clock *clock;
+    struct block_pool *blocks;     /* Outputs and gathered inputs. */
+    struct pool **pools;           /* One per device. */
+    uint32_t pool_count;
+    bool inline_runs;
+    pthread_mutex_t lock;          /* Guards homes. */
+    struct list homes;
+    _Atomic bool draining;
+};
+
+WEIR_MUST_USE enum weir_status engine_create(const struct engine_options *options,
+                                             struct engine **out, struct weir_err *err);
+void engine_destroy(struct engine *engine); /* Nothing may be pending; joins the executors. */
+
+/* The pool of that name, or NULL. */
+struct pool *engine_pool(const struct engine *engine, const char *device);
+
+/*
+ * Checks the request against its model (types, shapes, batch size), then puts it in line or refuses on
+ * the spot; called on the request's home's thread.  WEIR_OK: it will end exactly once, at home, with
+ * request.status.  WEIR_EINVAL, WEIR_EFULL, WEIR_ETIMEOUT (the deadline has passed), WEIR_EDRAINING,
+ * WEIR_EUNAVAILABLE: it was never accepted and `ended` is not called; the lease is still the caller's.
+ */
+WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct request *request,
+                                             struct weir_err *err);
+
+/* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless it
+ * was done already.  Does nothing when it has ended. */
+void engine_cancel(struct engine *engine, struct request *request);
+
+/* Seconds after which trying again makes sense for this model, from the measured rate of service: 1..60. */
+uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
+
+/* Refuses further submits with WEIR_EDRAINING; what was accepted goes on. */
+void engine_drain(struct engine *engine);
+
+/* Prepares a freshly loaded version for service on its pool: queue, instances with their contexts, limits.
+ * Loader thread.  WEIR_ENOMEM, WEIR_ECONFLICT (device contexts). */
+WEIR_MUST_USE enum weir_status engine_adopt(struct engine *engine, struct model *model,
+                                            struct weir_err *err);
+
+/* The reverse, when the last lease is gone: frees instances and what engine_adopt() made. */
+void engine_abandon(struct engine *engine, struct model *model);
+
+#endif

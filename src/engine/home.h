@@ -1,0 +1,47 @@
+/*
+ * home.h — where requests come from and where they end.
+ *
+ * A home is a mailbox with a wake function and a heap of deadlines; a loop, a
+ * library caller and (later) the task table each own one.  One thread at a time
+ * owns a home and makes all calls here, except `wake`, which other threads call.
+ */
+#ifndef WEIR_ENGINE_HOME_H
+#define WEIR_ENGINE_HOME_H
+
+#include <stdint.h>
+
+#include "engine/request.h"
+#include "util/heap.h"
+#include "util/list.h"
+#include "util/mailbox.h"
+
+struct engine;
+struct catalogue;
+
+struct home {
+    struct engine *engine;
+    struct mailbox mailbox;        /* Of struct home_mail. */
+    struct heap deadlines;         /* Of request.deadline: requests not yet ended. */
+    struct list_node node;         /* In the engine's list, under its lock. */
+    struct catalogue *catalogue;   /* The snapshot this home reads; held. */
+    uint64_t catalogue_generation;
+    uint64_t pending;              /* Requests submitted and not ended. */
+    struct list inline_models;     /* Models with work this home may run itself: model.inline_node */
+};
+
+/* `wake(context)` is called by other threads when there is mail: it must make the owner call
+ * home_turn() soon. */
+void home_init(struct home *home, struct engine *engine, mailbox_wake_fn *wake, void *context);
+void home_finish(struct home *home); /* pending must be 0. */
+
+/* Delivers mail, expires deadlines and runs small batches inline (see pool.h).  The owner calls it
+ * when woken, when home_next_ns() is reached and, on a loop, at the end of each turn. */
+void home_turn(struct home *home);
+
+/* When home_turn() is due at the latest; CLOCK_NEVER when nothing is timed. */
+uint64_t home_next_ns(const struct home *home);
+
+/* Any thread: `mail` is delivered on the home's thread. */
+void home_send(struct home *home, struct home_mail *mail);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * profile.h — what a run of b rows takes, learned: tau0 + alpha * b.
+ *
+ * Per shape (a few, least recently used one replaced) exponentially weighted
+ * least squares over (rows, run time).  Pure: no clock, no allocation; guarded
+ * by the pool's lock.  Formula: weighted linear regression; weights decay by
+ * PROFILE_DECAY per observation.
+ */
+#ifndef WEIR_ENGINE_PROFILE_H
+#define WEIR_ENGINE_PROFILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PROFILE_SHAPES 8
+#define PROFILE_OBSERVED_MIN 4 /* Runs before predictions are given. */
+
+struct profile_shape {
+    uint64_t key;
+    uint64_t used;        /* For replacement: the profile's tick. */
+    uint64_t runs;
+    double weight, rows, rows2, time, rows_time; /* Decayed sums. */
+    double slowest_ns;    /* Decayed maximum of time / prediction, for jitter. */
+    uint32_t rows_cap;    /* Safe cap after an out-of-memory run; 0: none. */
+    uint32_t rows_seen;   /* Largest batch observed. */
+};
+
+struct profile {
+    struct profile_shape shapes[PROFILE_SHAPES];
+    uint64_t tick;
+};
+
+void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns);
+
+/* False: not known yet. */
+bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint64_t rows,
+                        uint64_t *out);
+bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
+                 double *alpha_ns);
+
+/* The largest batch worth forming: all that is allowed until the fit is known; 1 where tau0 is
+ * so small against alpha that company gains less than a few percent. */
+uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max);
+
+/* A run of `rows` failed for memory: at most half as many from now on. */
+void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows);
+uint32_t profile_rows_cap(const struct profile *profile, uint64_t shape_key); /* 0: none */
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * request.h — one inference, from submit to its one end.
+ *
+ *          submit            pull              settle
+ *   IDLE ─────────► WAITING ───────► RUNNING ─────────► ENDED ──► (home) IDLE
+ *                      │ cancel, deadline,                 ▲
+ *                      │ drain, unload                     │
+ *                      └───────────────────────────────────┘
+ *
+ * IDLE and ENDED belong to the home; WAITING is guarded by the pool's lock and
+ * linked in its model's queue; RUNNING belongs to the executor.  Between a submit that
+ * returned WEIR_OK and its end the request, its input memory and its arrays
+ * must stay where they are: canceling is a wish, the end still comes, once, by
+ * way of the home's mailbox.
+ *
+ * The memory is the submitter's (usually in its exchange's arena).
+ */
+#ifndef WEIR_ENGINE_REQUEST_H
+#define WEIR_ENGINE_REQUEST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tensor/tensor.h"
+#include "util/err.h"
+#include "util/heap.h"
+#include "util/list.h"
+#include "util/mailbox.h"
+
+struct home;
+struct model;
+struct batch;
+
+/* X(name) */
+#define REQUEST_STATES(X) X(IDLE) X(WAITING) X(RUNNING) X(ENDED)
+
+enum request_state {
+#define REQUEST_STATE_ENUM(name) REQUEST_##name,
+    REQUEST_STATES(REQUEST_STATE_ENUM)
+#undef REQUEST_STATE_ENUM
+};
+
+/* What travels to a home: embed it; `deliver` runs on the home's thread. */
+struct home_mail {
+    struct mail mail;
+    void (*deliver)(struct home_mail *self);
+};
+
+/* When what happened, in ns of the engine's clock; 0: did not.  Stages of a request's time are
+ * differences: queue = taken - submitted, gather = gathered - taken, compute = computed - gathered,
+ * scatter = ended - computed. */
+struct request_times {
+    uint64_t submitted_ns;
+    uint64_t taken_ns;
+    uint64_t gathered_ns;
+    uint64_t computed_ns;
+    uint64_t ended_ns;
+};
+
+/* One part of a streamed answer.  Owned by the receiver once delivered: request_part_release(). */
+struct request_part {
+    struct home_mail home_mail;
+    struct request *request;
+    uint32_t output_count;
+    struct tensor outputs[]; /* Model's outputs; absent where not wanted. */
+};
+
+struct request {
+    /* Filled in by the submitter after request_init(). */
+    struct home *home;
+    struct model *model;         /* A lease, taken by the submitter, given back after the end. */
+    struct tensor *inputs;       /* The model's inputs, in the signature's order. */
+    struct tensor *outputs;      /* Room for the model's outputs; filled at the end on WEIR_OK. */
+    const bool *wanted;          /* Per output. */
+    uint32_t priority;           /* As on the wire: 1 most urgent; 0: the model's default. */
+    uint64_t deadline_ns;        /* CLOCK_NEVER: none. */
+    uint64_t queue_timeout_ns;   /* Longest wait in line; CLOCK_NEVER: the model's. */
+    void (*ended)(struct request *self);                            /* At home, once. */
+    void (*part)(struct request *self, struct request_part *part);  /* At home; NULL: an answer of
+                                                                       several parts is an error. */
+    void *user;
+
+    /* The end; the home's from ended() on. */
+    enum weir_status status;
+    struct weir_err err;         /* Sentence when status is not WEIR_OK. */
+    struct request_times times;
+    uint64_t batch_rows;         /* Rows of the batch it rode in. */
+    uint32_t parts_sent;
+
+    /* The engine's. */
+    struct home_mail end_mail;
+    struct heap_node deadline;   /* In the home's heap. */
+    struct list_node line;       /* In the model's queue, or in a batch. */
+    struct batch *batch;         /* While RUNNING. */
+    uint64_t rows;               /* Leading dimension, or 1. */
+    uint64_t shape_key;          /* Only equal keys share a batch. */
+    uint64_t input_bytes;
+    uint64_t leave_by_ns;        /* Deadline or queue time-out, whichever is first. */
+    bool batchable;              /* Its shape lets it share a batch. */
+    bool retried;                /* Ran alone after its batch failed. */
+    enum request_state state;    /* Guarded by the pool's lock while not IDLE. */
+    _Atomic bool canceled;
+    _Atomic uint32_t parts_unread;
+};
+
+/* Zeroes what the engine needs; all other fields are then the submitter's to fill. */
+void request_init(struct request *request);
+
+const char *request_state_text(enum request_state state);
+
+/* Home thread: done with a part.  Lets its outputs go and lets the run go on. */
+void request_part_release(struct request_part *part);
+
+#endif
