@@ -47,11 +47,11 @@ enum weir_status {
 
 #if defined(__GNUC__)
 #define WEIR_MUST_USE __attribute__((warn_unused_result))
-#define WEIR_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define WEIR_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define WEIR_API __attribute__((visibility("default")))
 #else
 #define WEIR_MUST_USE
-#define WEIR_PRINTF(format, first)
+#define WEIR_PRINTF(text, first)
 #define WEIR_API
 #endif
 

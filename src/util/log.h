@@ -11,6 +11,7 @@
 #define WEIR_UTIL_LOG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* X(name, text) from most to least urgent. */
@@ -36,6 +37,7 @@ struct log_field {
     uint64_t number;
 };
 
+#define LOG_END ((struct log_field){ LOG_KIND_END, NULL, NULL, 0 })
 #define LOG_STR(key, value) ((struct log_field){ LOG_KIND_STR, (key), (value), 0 })
 #define LOG_U64(key, value) ((struct log_field){ LOG_KIND_U64, (key), NULL, (uint64_t)(value) })
 #define LOG_I64(key, value) ((struct log_field){ LOG_KIND_I64, (key), NULL, (uint64_t)(value) })
@@ -48,14 +50,16 @@ void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 bool log_enabled(enum log_level level);
 
-/* Fields end with a zeroed one. */
+/* Fields end with LOG_END. */
 void log_fields(enum log_level level, const char *message, const struct log_field *fields);
 
-#define log_event(level, message, ...)                                                     \
+/* log_event(level, message, field...): the fields, and any work in their values, cost nothing when
+ * the level is off.  The second macro splits off the message, so that fields may be absent. */
+#define log_event(level, ...) LOG_EVENT(level, __VA_ARGS__, LOG_END)
+#define LOG_EVENT(level, message, ...)                                                     \
     do {                                                                                   \
         if (log_enabled(level)) {                                                          \
-            log_fields((level), (message),                                                 \
-                       (const struct log_field[]){ __VA_ARGS__ __VA_OPT__(,) { 0 } });     \
+            log_fields((level), (message), (const struct log_field[]){ __VA_ARGS__ });     \
         }                                                                                  \
     } while (0)
 

@@ -23,7 +23,8 @@ struct histogram {
 void histogram_observe(struct histogram *histogram, uint64_t ns);
 uint64_t histogram_count(const struct histogram *histogram);
 
-/* The smallest bucket bound at or above the q-quantile (0..1), in ns; 0 when empty. */
+/* The smallest bucket bound at or above the q-quantile (0..1), in ns; 0 when empty, UINT64_MAX when
+ * the quantile lies above the last bound. */
 uint64_t histogram_quantile_ns(const struct histogram *histogram, double q);
 
 /* Sum and count in one: Triton's statistic_duration. */
@@ -45,7 +46,7 @@ void metric_double(struct buffer *out, const char *name, const char *labels, dou
 void metric_histogram(struct buffer *out, const char *name, const char *labels,
                       const struct histogram *histogram);
 
-/* Appends `text` as a label value: backslash, quote and newline escaped. */
+/* Appends `text` as a label value, without its quotes: backslash, quote and newline escaped. */
 void metric_label(struct buffer *out, const char *text);
 
 #endif

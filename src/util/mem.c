@@ -1,0 +1,125 @@
+/*
+ * A thin layer over the C library: it exists so that running out has exactly
+ * two meanings, and so that tests can make the nth allocation fail.
+ */
+#include "util/mem.h"
+
+#include <malloc.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef WEIR_ALLOC_FAULT
+#include <stdatomic.h>
+
+static _Atomic uint64_t fault_at;
+static _Atomic uint64_t fault_calls;
+
+uint64_t mem_fault_arm(uint64_t nth)
+{
+    atomic_store(&fault_at, nth);
+    return atomic_exchange(&fault_calls, 0);
+}
+
+/* The count passes each number once, hence at most one failure per arming. */
+static bool faulty(void)
+{
+    const uint64_t call = atomic_fetch_add(&fault_calls, 1) + 1;
+    return call == atomic_load(&fault_at);
+}
+#else
+uint64_t mem_fault_arm(uint64_t nth)
+{
+    (void)nth;
+    return 0;
+}
+
+static bool faulty(void)
+{
+    return false;
+}
+#endif
+
+static void *or_abort(void *memory, size_t size)
+{
+    if (memory == NULL) {
+        (void)fprintf(stderr, "weir: out of memory (%zu bytes)\n", size);
+        abort();
+    }
+    return memory;
+}
+
+/* The C library may answer a size of 0 with NULL, which here always means failure. */
+static size_t at_least_one(size_t size)
+{
+    return size == 0 ? 1 : size;
+}
+
+void *mem_alloc(size_t size)
+{
+    return or_abort(calloc(1, at_least_one(size)), size);
+}
+
+char *mem_strdup(const char *text)
+{
+    return or_abort(strdup(text), strlen(text) + 1);
+}
+
+void *mem_try_alloc(size_t size)
+{
+    return faulty() ? NULL : malloc(at_least_one(size));
+}
+
+void *mem_try_zero(size_t count, size_t size)
+{
+    return faulty() ? NULL : calloc(at_least_one(count), at_least_one(size));
+}
+
+void *mem_try_resize(void *memory, size_t size)
+{
+    return faulty() ? NULL : realloc(memory, at_least_one(size));
+}
+
+void *mem_try_aligned(size_t size)
+{
+    size_t rounded;
+    if (faulty() || __builtin_add_overflow(at_least_one(size), (size_t)MEM_ALIGN - 1, &rounded)) {
+        return NULL;
+    }
+    return aligned_alloc(MEM_ALIGN, rounded / MEM_ALIGN * MEM_ALIGN);
+}
+
+char *mem_try_strdup(const char *text)
+{
+    return mem_try_strndup(text, strlen(text));
+}
+
+char *mem_try_strndup(const char *text, size_t size)
+{
+    size_t with_nul;
+    if (__builtin_add_overflow(size, (size_t)1, &with_nul)) {
+        return NULL;
+    }
+    char *copy = mem_try_alloc(with_nul);
+    if (copy == NULL) {
+        return NULL;
+    }
+    if (size > 0) {
+        memcpy(copy, text, size);
+    }
+    copy[size] = '\0';
+    return copy;
+}
+
+void mem_free(void *memory)
+{
+    free(memory);
+}
+
+void mem_trim(void)
+{
+#ifdef __GLIBC__
+    (void)malloc_trim(0);
+#endif
+}
