@@ -1,0 +1,204 @@
+/*
+ * Counted memory and the pool it comes back to.
+ *
+ * A block made here is one allocation: its head fills the first cache line, the
+ * data follows, so that the data is aligned and a take touches one list.  A
+ * pool's blocks have power-of-two sizes: a freed one fits every later request of its
+ * class, and a steady load finds what it needs without looking for a best fit.
+ * What is kept is poisoned under AddressSanitizer, so that use after the last
+ * release is found although the memory was never freed.
+ */
+#include "tensor/block.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "util/mem.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define BLOCK_POISONS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BLOCK_POISONS 1
+#endif
+#endif
+
+#ifdef BLOCK_POISONS
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(data, size) ((void)(data), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(data, size) ((void)(data), (void)(size))
+#endif
+
+#define CLASS_MIN_BITS 8 /* The smallest class holds 256 bytes ... */
+#define CLASS_COUNT 40   /* ... and the largest 2^47, more than any request may ask for. */
+
+static_assert(sizeof(struct block) <= MEM_ALIGN, "the head leaves the data aligned");
+
+struct block_pool {
+    pthread_mutex_t lock;            /* Guards the lists; both counts change under it. */
+    struct block *free[CLASS_COUNT];
+    uint64_t bytes_max;
+    _Atomic uint64_t used_bytes;
+    _Atomic uint64_t kept_bytes;
+};
+
+static void free_block(struct block *block)
+{
+    mem_free(block);
+}
+
+static struct block *make_block(size_t size, void (*release)(struct block *))
+{
+    if (size > SIZE_MAX - MEM_ALIGN) {
+        return NULL;
+    }
+    struct block *block = mem_try_aligned(MEM_ALIGN + size);
+    if (block != NULL) {
+        block_init(block, (uint8_t *)block + MEM_ALIGN, size, release);
+    }
+    return block;
+}
+
+static unsigned class_of(size_t size)
+{
+    unsigned index = 0;
+    while (index < CLASS_COUNT && (UINT64_C(1) << (CLASS_MIN_BITS + index)) < size) {
+        index++;
+    }
+    return index;
+}
+
+static void give_back(struct block *block)
+{
+    struct block_pool *pool = block->pool;
+    const size_t size = block->size;
+    pthread_mutex_lock(&pool->lock);
+    pool->used_bytes -= size;
+    const bool keep = pool->kept_bytes + size <= pool->bytes_max;
+    if (keep) {
+        ASAN_POISON_MEMORY_REGION(block->data, size);
+        struct block **list = &pool->free[class_of(size)];
+        block->next = *list;
+        *list = block;
+        pool->kept_bytes += size;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (!keep) {
+        free_block(block);
+    }
+}
+
+static struct block *take_kept(struct block_pool *pool, unsigned index, size_t size)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct block *block = pool->free[index];
+    if (block != NULL) {
+        pool->free[index] = block->next;
+        pool->kept_bytes -= size;
+        pool->used_bytes += size;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return block;
+}
+
+struct block *block_create(size_t size)
+{
+    return make_block(size, free_block);
+}
+
+void block_init(struct block *block, void *data, size_t size, void (*release)(struct block *))
+{
+    *block = (struct block){ .data = data, .size = size, .release = release };
+    atomic_init(&block->holders, 1);
+}
+
+void block_acquire(struct block *block)
+{
+    if (block != NULL) {
+        atomic_fetch_add_explicit(&block->holders, 1, memory_order_relaxed);
+    }
+}
+
+void block_release(struct block *block)
+{
+    if (block == NULL) {
+        return;
+    }
+    const uint32_t before = atomic_fetch_sub_explicit(&block->holders, 1, memory_order_acq_rel);
+    assert(before > 0);
+    if (before == 1) {
+        block->release(block);
+    }
+}
+
+struct block_pool *block_pool_create(uint64_t bytes_max)
+{
+    struct block_pool *pool = mem_alloc(sizeof(*pool));
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->bytes_max = bytes_max;
+    return pool;
+}
+
+void block_pool_destroy(struct block_pool *pool)
+{
+    if (pool == NULL) {
+        return;
+    }
+    assert(pool->used_bytes == 0);
+    block_pool_trim(pool);
+    pthread_mutex_destroy(&pool->lock);
+    mem_free(pool);
+}
+
+struct block *block_pool_take(struct block_pool *pool, size_t size)
+{
+    const unsigned index = class_of(size);
+    if (index == CLASS_COUNT) {
+        return NULL;
+    }
+    const size_t rounded = (size_t)1 << (CLASS_MIN_BITS + index);
+    struct block *block = take_kept(pool, index, rounded);
+    if (block != NULL) {
+        ASAN_UNPOISON_MEMORY_REGION(block->data, rounded);
+        block->next = NULL;
+        atomic_store_explicit(&block->holders, 1, memory_order_relaxed);
+        return block;
+    }
+    block = make_block(rounded, give_back);
+    if (block != NULL) {
+        block->pool = pool;
+        pool->used_bytes += rounded;
+    }
+    return block;
+}
+
+void block_pool_trim(struct block_pool *pool)
+{
+    for (unsigned index = 0; index < CLASS_COUNT; index++) {
+        pthread_mutex_lock(&pool->lock);
+        struct block *list = pool->free[index];
+        pool->free[index] = NULL;
+        for (struct block *block = list; block != NULL; block = block->next) {
+            pool->kept_bytes -= block->size;
+        }
+        pthread_mutex_unlock(&pool->lock);
+        while (list != NULL) {
+            struct block *next = list->next;
+            ASAN_UNPOISON_MEMORY_REGION(list->data, list->size);
+            free_block(list);
+            list = next;
+        }
+    }
+}
+
+uint64_t block_pool_used_bytes(const struct block_pool *pool)
+{
+    return pool->used_bytes;
+}
+
+uint64_t block_pool_kept_bytes(const struct block_pool *pool)
+{
+    return pool->kept_bytes;
+}

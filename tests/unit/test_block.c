@@ -1,0 +1,160 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "tensor/block.h"
+#include "util/mem.h"
+
+static void test_block_is_aligned_and_counted(void **state)
+{
+    (void)state;
+    struct block *block = block_create(1000);
+    assert_non_null(block);
+    assert_int_equal((uintptr_t)block->data % MEM_ALIGN, 0);
+    assert_true(block->size >= 1000);
+    memset(block->data, 7, block->size);
+    block_acquire(block);
+    block_release(block);
+    assert_int_equal(block->data[999], 7);
+    block_release(block);
+    block_acquire(NULL);
+    block_release(NULL);
+}
+
+static unsigned releases;
+
+static void count_release(struct block *block)
+{
+    (void)block;
+    releases++;
+}
+
+static void test_foreign_memory_is_released_once(void **state)
+{
+    (void)state;
+    uint8_t foreign[16];
+    struct block block;
+    block_init(&block, foreign, sizeof(foreign), count_release);
+    block_acquire(&block);
+    block_release(&block);
+    assert_int_equal(releases, 0);
+    block_release(&block);
+    assert_int_equal(releases, 1);
+}
+
+static void test_absurd_sizes_are_refused(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(0);
+    assert_null(block_create(SIZE_MAX));
+    assert_null(block_create(SIZE_MAX - 8));
+    assert_null(block_pool_take(pool, SIZE_MAX));
+    assert_int_equal(block_pool_used_bytes(pool), 0);
+    block_pool_destroy(pool);
+}
+
+static void test_pool_gives_the_same_memory_again(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(1 << 20);
+    struct block *first = block_pool_take(pool, 3000);
+    assert_non_null(first);
+    assert_int_equal((uintptr_t)first->data % MEM_ALIGN, 0);
+    assert_int_equal(block_pool_used_bytes(pool), first->size);
+    assert_int_equal(block_pool_kept_bytes(pool), 0);
+    const size_t size = first->size;
+    block_release(first);
+    assert_int_equal(block_pool_used_bytes(pool), 0);
+    assert_int_equal(block_pool_kept_bytes(pool), size);
+
+    struct block *second = block_pool_take(pool, 4000);
+    assert_ptr_equal(second, first);
+    memset(second->data, 1, 4000);
+    struct block *third = block_pool_take(pool, 4000);
+    assert_ptr_not_equal(third, second);
+    block_release(second);
+    block_release(third);
+    block_pool_trim(pool);
+    assert_int_equal(block_pool_kept_bytes(pool), 0);
+    block_pool_destroy(pool);
+}
+
+static void test_pool_keeps_no_more_than_its_bound(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(4096);
+    struct block *a = block_pool_take(pool, 4096);
+    struct block *b = block_pool_take(pool, 4096);
+    struct block *large = block_pool_take(pool, 100000);
+    block_release(a);
+    block_release(b);
+    block_release(large);
+    assert_int_equal(block_pool_kept_bytes(pool), 4096);
+    assert_int_equal(block_pool_used_bytes(pool), 0);
+    block_pool_destroy(pool);
+}
+
+static void *take_and_release(void *argument)
+{
+    struct block_pool *pool = argument;
+    for (unsigned i = 0; i < 20000; i++) {
+        struct block *block = block_pool_take(pool, 64u + (i * 37u) % 5000u);
+        block->data[0] = (uint8_t)i;
+        block_acquire(block);
+        block_release(block);
+        block_release(block);
+    }
+    return NULL;
+}
+
+static void test_threads_share_a_pool(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(1 << 16);
+    pthread_t threads[4];
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, take_and_release, pool), 0);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(block_pool_used_bytes(pool), 0);
+    assert_true(block_pool_kept_bytes(pool) <= 1 << 16);
+    block_pool_destroy(pool);
+}
+
+static void test_memory_running_out_is_reported(void **state)
+{
+    (void)state;
+#ifdef WEIR_ALLOC_FAULT
+    struct block_pool *pool = block_pool_create(4096);
+    mem_fault_arm(1);
+    assert_null(block_create(10));
+    mem_fault_arm(1);
+    assert_null(block_pool_take(pool, 10));
+    mem_fault_arm(0);
+    assert_int_equal(block_pool_used_bytes(pool), 0);
+    block_pool_destroy(pool);
+#else
+    skip();
+#endif
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_block_is_aligned_and_counted),
+        cmocka_unit_test(test_foreign_memory_is_released_once),
+        cmocka_unit_test(test_absurd_sizes_are_refused),
+        cmocka_unit_test(test_pool_gives_the_same_memory_again),
+        cmocka_unit_test(test_pool_keeps_no_more_than_its_bound),
+        cmocka_unit_test(test_threads_share_a_pool),
+        cmocka_unit_test(test_memory_running_out_is_reported),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
