@@ -1,0 +1,34 @@
+# The commands of this project.  Each does everything it needs on a fresh Debian machine.
+
+.PHONY: help build run test bench soak install format clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+build: ## Build build/release/weir and libweir.so
+	@tools/setup build
+	@tools/configure build/release
+	@meson compile -C build/release weir:executable weir:shared_library
+
+run: build ## Serve the example models and segment a picture (ONCE=1: stop after the answer)
+	@ONCE=$(ONCE) examples/run
+
+test: ## Run all tests (STAGE="unit sim": only these, see tools/test)
+	@tools/test $(STAGE)
+
+bench: build ## Measure against limits; results in bench/results and docs/performance.md
+	@tools/setup bench
+	@bench/run
+
+soak: build ## The long tests: storms, fuzzing by the clock, large sweeps
+	@tests/soak
+
+install: build ## Install to /usr/local (DESTDIR= and PREFIX= are honoured)
+	@[ -z "$(PREFIX)" ] || meson configure -Dprefix=$(PREFIX) build/release
+	@meson install -C build/release --no-rebuild
+
+format: ## Format all C files
+	@tools/format
+
+clean: ## Remove all builds; what was fetched stays
+	@find build -mindepth 1 -maxdepth 1 ! -name 'deps*' ! -name venv -exec rm -rf {} + 2>/dev/null || true
