@@ -25,13 +25,13 @@ struct arena_disposable {
 };
 
 struct arena {
-    char *at;                    /* Next free byte of the current block. */
+    char *at; /* Next free byte of the current block. */
     char *end;
-    struct arena_block *blocks;  /* Own blocks, newest first. */
+    struct arena_block *blocks; /* Own blocks, newest first. */
     struct arena_disposable *disposables;
-    size_t used_bytes;           /* Bytes in own blocks. */
-    size_t bytes_max;            /* arena_try_* fails beyond this many bytes in own blocks. */
-    void *first;                 /* The caller's first block, and its size. */
+    size_t used_bytes; /* Bytes in own blocks. */
+    size_t bytes_max;  /* arena_try_* fails beyond this many bytes in own blocks. */
+    void *first;       /* The caller's first block, and its size. */
     size_t first_bytes;
 };
 

@@ -58,12 +58,12 @@ char *bytes_format_duration(uint64_t ns, char *out);
  * many pieces and look once.  One thread at a time.
  */
 struct buffer {
-    char *data;      /* NULL while capacity is 0. */
+    char *data; /* NULL while capacity is 0. */
     size_t size;
     size_t capacity;
     size_t size_max;
-    bool failed;     /* An append did not fit or memory was out; nothing more is appended until
-                        buffer_clear(). */
+    /* An append did not fit or memory was out; nothing more is appended until buffer_clear(). */
+    bool failed;
 };
 
 void buffer_init(struct buffer *buffer, size_t size_max);

@@ -25,8 +25,8 @@ void clock_init(struct clock *clock);                         /* The system's mo
 void clock_init_manual(struct clock *clock, uint64_t now_ns); /* Moves by clock_turn() only. */
 void clock_turn(struct clock *clock, uint64_t now_ns);        /* Manual only; never backwards. */
 
-uint64_t clock_now_ns(const struct clock *clock);  /* Any thread. */
-uint64_t clock_wall_ms(void);                      /* Since the epoch, for people and protocols. */
+uint64_t clock_now_ns(const struct clock *clock); /* Any thread. */
+uint64_t clock_wall_ms(void);                     /* Since the epoch, for people and protocols. */
 
 /* Sleeps until `at_ns`; a manual clock does not sleep at all. */
 void clock_sleep_until(const struct clock *clock, uint64_t at_ns);

@@ -17,9 +17,9 @@
 #include "util/bytes.h"
 
 #define LINE_BYTES 4096
-#define END_BYTES 16        /* Room for `,"cut":true}` and the newline. */
-#define VALUE_BYTES 1024    /* One text, escaped; so that it leaves room for the others. */
-#define PIECE_BYTES_MAX 12  /* The longest escape or UTF-8 character. */
+#define END_BYTES 16       /* Room for `,"cut":true}` and the newline. */
+#define VALUE_BYTES 1024   /* One text, escaped; so that it leaves room for the others. */
+#define PIECE_BYTES_MAX 12 /* The longest escape or UTF-8 character. */
 
 struct line {
     char data[LINE_BYTES];
@@ -238,10 +238,14 @@ static void put_head(struct line *line, enum log_level level, const char *messag
 static void put_end(struct line *line)
 {
     char *end = line->data + line->size;
-    const char *text = line->json ? (line->cut ? ",\"cut\":true}\n" : "}\n")
-                                  : (line->cut ? " cut=true\n" : "\n");
-    memcpy(end, text, strlen(text));
-    line->size += strlen(text);
+    if (line->cut) {
+        end = stpcpy(end, line->json ? ",\"cut\":true" : " cut=true");
+    }
+    if (line->json) {
+        *end++ = '}';
+    }
+    *end++ = '\n';
+    line->size = (size_t)(end - line->data);
 }
 
 void log_fields(enum log_level level, const char *message, const struct log_field *fields)

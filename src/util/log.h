@@ -27,7 +27,14 @@ enum log_level {
 #undef LOG_LEVEL_ENUM
 };
 
-enum log_kind { LOG_KIND_END, LOG_KIND_STR, LOG_KIND_U64, LOG_KIND_I64, LOG_KIND_MS, LOG_KIND_BYTES };
+enum log_kind {
+    LOG_KIND_END,
+    LOG_KIND_STR,
+    LOG_KIND_U64,
+    LOG_KIND_I64,
+    LOG_KIND_MS,
+    LOG_KIND_BYTES
+};
 
 /* One key and value; made by the macros below. */
 struct log_field {
@@ -56,11 +63,11 @@ void log_fields(enum log_level level, const char *message, const struct log_fiel
 /* log_event(level, message, field...): the fields, and any work in their values, cost nothing when
  * the level is off.  The second macro splits off the message, so that fields may be absent. */
 #define log_event(level, ...) LOG_EVENT(level, __VA_ARGS__, LOG_END)
-#define LOG_EVENT(level, message, ...)                                                     \
-    do {                                                                                   \
-        if (log_enabled(level)) {                                                          \
-            log_fields((level), (message), (const struct log_field[]){ __VA_ARGS__ });     \
-        }                                                                                  \
+#define LOG_EVENT(level, message, ...)                                                 \
+    do {                                                                               \
+        if (log_enabled(level)) {                                                      \
+            log_fields((level), (message), (const struct log_field[]){ __VA_ARGS__ }); \
+        }                                                                              \
     } while (0)
 
 #endif

@@ -141,8 +141,7 @@ static bool make_room(struct map *map)
         return true;
     }
     size_t capacity = map->capacity < CAPACITY_MIN ? CAPACITY_MIN : map->capacity;
-    if (map->count >= capacity / 2 &&
-        __builtin_mul_overflow(capacity, (size_t)2, &capacity)) {
+    if (map->count >= capacity / 2 && __builtin_mul_overflow(capacity, (size_t)2, &capacity)) {
         return false;
     }
     struct map_slot *slots = mem_try_zero(capacity, sizeof(*slots));

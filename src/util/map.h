@@ -16,14 +16,14 @@
 struct map_slot {
     struct bytes name;
     uint64_t hash;
-    void *value;      /* NULL: removed when name.data is set, else never used. */
+    void *value; /* NULL: removed when name.data is set, else never used. */
 };
 
 struct map {
     struct map_slot *slots;
-    size_t capacity;  /* 0 or a power of two. */
-    size_t count;     /* Live entries. */
-    size_t used;      /* Live and removed entries. */
+    size_t capacity; /* 0 or a power of two. */
+    size_t count;    /* Live entries. */
+    size_t used;     /* Live and removed entries. */
 };
 
 void map_init(struct map *map);
@@ -31,8 +31,8 @@ void map_finish(struct map *map);
 
 /* WEIR_ENOMEM, or WEIR_ECONFLICT when the name is there already; `value` is not NULL. */
 WEIR_MUST_USE enum weir_status map_add(struct map *map, struct bytes name, void *value);
-void *map_get(const struct map *map, struct bytes name);    /* NULL when absent. */
-void *map_remove(struct map *map, struct bytes name);       /* What was removed, or NULL. */
+void *map_get(const struct map *map, struct bytes name); /* NULL when absent. */
+void *map_remove(struct map *map, struct bytes name);    /* What was removed, or NULL. */
 
 /* Walks all entries in no order: start with *at = 0; NULL at the end.  No changes meanwhile. */
 void *map_next(const struct map *map, size_t *at);

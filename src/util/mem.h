@@ -15,13 +15,14 @@
 
 #include "weir/status.h"
 
-#define MEM_ALIGN 64 /* Alignment of mem_*_aligned(): a cache line, and enough for any vector unit. */
+/* Alignment of mem_*_aligned(): a cache line, and enough for any vector unit. */
+#define MEM_ALIGN 64
 
-void *mem_alloc(size_t size);                     /* Zeroed; aborts rather than return NULL. */
-char *mem_strdup(const char *text);               /* Aborts rather than return NULL. */
+void *mem_alloc(size_t size);       /* Zeroed; aborts rather than return NULL. */
+char *mem_strdup(const char *text); /* Aborts rather than return NULL. */
 
-WEIR_MUST_USE void *mem_try_alloc(size_t size);   /* Not zeroed. */
-WEIR_MUST_USE void *mem_try_zero(size_t count, size_t size); /* Zeroed; NULL on overflow too. */
+WEIR_MUST_USE void *mem_try_alloc(size_t size);                /* Not zeroed. */
+WEIR_MUST_USE void *mem_try_zero(size_t count, size_t size);   /* Zeroed; NULL on overflow too. */
 WEIR_MUST_USE void *mem_try_resize(void *memory, size_t size); /* Old memory survives a failure. */
 WEIR_MUST_USE void *mem_try_aligned(size_t size); /* MEM_ALIGN-aligned, not zeroed; mem_free(). */
 WEIR_MUST_USE char *mem_try_strdup(const char *text);

@@ -1,0 +1,93 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "util/mem.h"
+
+static void test_start_up_memory_is_zeroed(void **state)
+{
+    (void)state;
+    unsigned char *memory = mem_alloc(1000);
+    for (size_t i = 0; i < 1000; i++) {
+        assert_int_equal(memory[i], 0);
+    }
+    mem_free(memory);
+    char *text = mem_strdup("weir");
+    assert_string_equal(text, "weir");
+    mem_free(text);
+    mem_free(NULL);
+}
+
+static void test_empty_is_not_failed(void **state)
+{
+    (void)state;
+    void *const pieces[] = { mem_alloc(0), mem_try_alloc(0), mem_try_zero(0, 8), mem_try_aligned(0),
+                             mem_try_resize(NULL, 0) };
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+        assert_non_null(pieces[i]);
+        mem_free(pieces[i]);
+    }
+}
+
+static void test_sizes_that_wrap_fail(void **state)
+{
+    (void)state;
+    assert_null(mem_try_zero(SIZE_MAX / 2, 4));
+    assert_null(mem_try_aligned(SIZE_MAX - 5));
+    assert_null(mem_try_strndup("x", SIZE_MAX));
+}
+
+static void test_aligned_memory(void **state)
+{
+    (void)state;
+    for (size_t size = 1; size < 300; size++) {
+        char *memory = mem_try_aligned(size);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % MEM_ALIGN, 0);
+        memset(memory, 1, size);
+        mem_free(memory);
+    }
+}
+
+static void test_copies_texts(void **state)
+{
+    (void)state;
+    char *whole = mem_try_strdup("weir");
+    char *part = mem_try_strndup("weirdness", 4);
+    char *none = mem_try_strndup(NULL, 0);
+    assert_string_equal(whole, part);
+    assert_string_equal(none, "");
+    mem_free(whole);
+    mem_free(part);
+    mem_free(none);
+}
+
+static void test_resizing_keeps_the_bytes(void **state)
+{
+    (void)state;
+    char *memory = mem_try_resize(NULL, 5);
+    assert_non_null(memory);
+    memcpy(memory, "weir", 5);
+    memory = mem_try_resize(memory, 100000);
+    assert_string_equal(memory, "weir");
+    mem_free(memory);
+    mem_trim();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_start_up_memory_is_zeroed),
+        cmocka_unit_test(test_empty_is_not_failed),
+        cmocka_unit_test(test_sizes_that_wrap_fail),
+        cmocka_unit_test(test_aligned_memory),
+        cmocka_unit_test(test_copies_texts),
+        cmocka_unit_test(test_resizing_keeps_the_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
