@@ -20,13 +20,13 @@ enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 
 struct yaml {
     enum yaml_kind kind;
-    uint32_t line;         /* 1-based. */
-    const char *key;       /* In a map: this entry's key; else NULL. */
+    uint32_t line;   /* 1-based. */
+    const char *key; /* In a map: this entry's key; else NULL. */
     uint32_t key_line;
-    const char *text;      /* Scalar: its text, NUL-terminated (no NUL inside). */
+    const char *text; /* Scalar: its text, NUL-terminated (no NUL inside). */
     bool quoted;
-    struct yaml *first;    /* List, map: first entry. */
-    struct yaml *next;     /* Next entry of the same list or map. */
+    struct yaml *first; /* List, map: first entry. */
+    struct yaml *next;  /* Next entry of the same list or map. */
     uint32_t count;
 };
 
