@@ -25,10 +25,14 @@
 
 struct pool;
 
+#define ENGINE_POOLS_MAX 64
+
 /* A device that models can be placed on. */
 struct device_options {
     const char *name;        /* "cpu" must be first. */
-    uint32_t executors;      /* Threads; at least 1. */
+    uint32_t executors;      /* Runs at once; at least 1. */
+    bool pipelined;          /* Host parts of one run overlap the device part of another: for
+                                devices that are not the CPU itself. */
     int first_cpu;           /* Pin executor i to this CPU + i; -1: not pinned. */
 };
 
@@ -45,9 +49,10 @@ struct engine {
     const struct limits *limits;
     const struct clock *clock;
     struct block_pool *blocks;     /* Outputs and gathered inputs. */
-    struct pool **pools;           /* One per device. */
+    struct pool **pools;           /* One per device; at most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
     bool inline_runs;
+    bool threads;                  /* Executor threads exist. */
     pthread_mutex_t lock;          /* Guards homes. */
     struct list homes;
     _Atomic bool draining;

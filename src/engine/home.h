@@ -20,19 +20,25 @@ struct catalogue;
 
 struct home {
     struct engine *engine;
-    struct mailbox mailbox;        /* Of struct home_mail. */
+    struct mailbox mailbox;        /* Of struct home_mail, from other threads. */
+    struct mail *local;            /* The same from the home's own thread, newest first. */
     struct heap deadlines;         /* Of request.deadline: requests not yet ended. */
     struct list_node node;         /* In the engine's list, under its lock. */
     struct catalogue *catalogue;   /* The snapshot this home reads; held. */
     uint64_t catalogue_generation;
+    struct home_mail refresh;      /* The registry's: tells an idle home to let an old snapshot go. */
+    _Atomic bool refreshing;       /* That mail is on its way. */
     uint64_t pending;              /* Requests submitted and not ended. */
-    struct list inline_models;     /* Models with work this home may run itself: model.inline_node */
+    struct list inline_models;     /* Of model.inline_node: short work this home runs itself. */
+    uint64_t kick;                 /* Bit per pool: work was put in line there since the last turn. */
 };
 
 /* `wake(context)` is called by other threads when there is mail: it must make the owner call
  * home_turn() soon. */
 void home_init(struct home *home, struct engine *engine, mailbox_wake_fn *wake, void *context);
-void home_finish(struct home *home); /* pending must be 0. */
+/* pending must be 0.  Leaves the engine's list first, then delivers the mail that is still there and
+ * lets the snapshot go. */
+void home_finish(struct home *home);
 
 /* Delivers mail, expires deadlines and runs small batches inline (see pool.h).  The owner calls it
  * when woken, when home_next_ns() is reached and, on a loop, at the end of each turn. */
@@ -43,5 +49,8 @@ uint64_t home_next_ns(const struct home *home);
 
 /* Any thread: `mail` is delivered on the home's thread. */
 void home_send(struct home *home, struct home_mail *mail);
+
+/* Any thread: a chain of struct home_mail linked through mail.next, ending with NULL. */
+void home_send_chain(struct home *home, struct mail *first, struct mail *last);
 
 #endif

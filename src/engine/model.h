@@ -18,6 +18,9 @@
 #include "util/list.h"
 #include "util/metric.h"
 
+struct arena;
+struct home;
+struct instance; /* batch.h */
 struct pool;
 
 #define MODEL_PREFERRED_MAX 16
@@ -66,6 +69,7 @@ struct warmup_config {
     struct {
         const char *input;
         struct shape dims;
+        enum dtype dtype;
         enum { WARMUP_ZERO, WARMUP_RANDOM, WARMUP_FILE } kind;
         const char *file;        /* In the model's folder `warmup`. */
     } *inputs;
@@ -109,6 +113,8 @@ struct model_config {
     const struct setting *settings; /* `parameters`. */
     uint32_t setting_count;
     const char *json;            /* Override text given at load, or NULL. */
+    const char *remark;          /* What a person should know though nothing failed, or NULL. */
+    struct arena *arena;         /* Where all of it lives; for what a load adds. */
     void (*release)(struct model_config *self);
 };
 
@@ -145,13 +151,6 @@ struct model_stats {
     struct histogram total_time;
 };
 
-/* One of the concurrent runs a model may have: a context and its gather memory. */
-struct instance {
-    struct instance *next;           /* In model.instances_free. */
-    struct backend_context *context;
-    struct block **gather;           /* Per input; grown on demand. */
-};
-
 struct model {
     const char *name;
     uint64_t version;
@@ -159,8 +158,8 @@ struct model {
     struct backend_model *backend;       /* Owned. */
     const struct backend_ops *ops;
     const struct signature *signature;
-    bool batching;                       /* Requests may share runs. */
-    const char *batching_reason;         /* Why not, one sentence; NULL when on. */
+    _Atomic bool batching;               /* Requests may share runs. */
+    _Atomic(const char *) batching_reason; /* Why not, one sentence; NULL when on. */
     uint64_t loaded_bytes;               /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
     struct pool *pool;
@@ -176,17 +175,19 @@ struct model {
     uint32_t waiting_count;
     uint64_t waiting_rows;
     uint64_t waiting_bytes;
+    uint64_t leave_next_ns;               /* No request in line expires before this time. */
     uint32_t requests_max;
     uint64_t bytes_max;
     uint32_t running;                     /* Batches. */
-    struct instance *instances;           /* Array, config->instances of them. */
+    struct instance *instances;           /* Array of instance_count: the concurrent runs. */
     uint32_t instance_count;
     struct instance *instances_free;
     struct profile profile;
-    struct heap_node ready;               /* In one of the pool's heaps while it has work to do. */
-    struct list_node inline_node;         /* In a home's inline_models. */
-    bool held_for_inline;                 /* A home said it will run what waits at its turn's end. */
-    bool closed;                          /* No further submits (unloading, written off). */
+    struct heap_node ready;               /* In pool.ready or pool.delayed, or in none. */
+    bool delayed;                         /* Which of the two. */
+    struct home *inline_home;             /* Will run what waits at the end of its turn. */
+    struct list_node inline_node;         /* In that home's inline_models. */
+    bool rows_fixed;                      /* All dimensions but the leading one are fixed. */
 };
 
 /* A lease keeps the version loaded.  acquire needs another lease to exist, or the catalogue's. */

@@ -79,6 +79,9 @@ struct request {
     void (*ended)(struct request *self);                            /* At home, once. */
     void (*part)(struct request *self, struct request_part *part);  /* At home; NULL: an answer of
                                                                        several parts is an error. */
+    void (*late)(struct request *self); /* At home, at most once, before ended(): the deadline has
+                                           passed while it runs, answer the client now.  May be
+                                           NULL. */
     void *user;
 
     /* The end; the home's from ended() on. */
@@ -98,10 +101,10 @@ struct request {
     uint64_t input_bytes;
     uint64_t leave_by_ns;        /* Deadline or queue time-out, whichever is first. */
     bool batchable;              /* Its shape lets it share a batch. */
-    bool retried;                /* Ran alone after its batch failed. */
     enum request_state state;    /* Guarded by the pool's lock while not IDLE. */
-    _Atomic bool canceled;
-    _Atomic uint32_t parts_unread;
+    enum weir_status stop;       /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.
+                                    Guarded by the pool's lock. */
+    uint32_t parts_unread;       /* Guarded by the pool's lock. */
 };
 
 /* Zeroes what the engine needs; all other fields are then the submitter's to fill. */

@@ -1,0 +1,368 @@
+/*
+ * One batch, from its members' inputs to their outputs.
+ *
+ * A single request is run on its own memory.  Several are gathered into one
+ * block per input, and each gets a counted view of its rows of every output.
+ * Views keep the whole output block alive; when the blocks that are out exceed
+ * the engine's bound, rows are copied out instead, so that one slow reader
+ * cannot pin the memory of its whole batch.
+ *
+ * When a run fails, nobody knows which row is to blame.  The batch is split in
+ * halves which run again, until the guilty request is alone: log2(n) extra runs
+ * for one bad row, and only that request fails.
+ */
+#include "engine/batch.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "engine/request.h"
+#include "util/mem.h"
+
+static struct request *request_of(struct list_node *node)
+{
+    return list_entry(node, struct request, line);
+}
+
+static uint64_t now_ns(const struct instance *instance)
+{
+    return clock_now_ns(instance->model->pool->engine->clock);
+}
+
+static uint64_t rows_of(const struct list *members)
+{
+    uint64_t rows = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        rows += request_of(n)->rows;
+    }
+    return rows;
+}
+
+static bool alone(const struct list *members)
+{
+    return members->head.next == members->head.prev;
+}
+
+/* Concatenates one input of all members along the leading dimension. */
+static enum weir_status gather_input(struct instance *instance, const struct list *members,
+                                     uint32_t index, uint64_t rows, struct weir_err *err)
+{
+    size_t size = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        size += request_of(n)->inputs[index].size; /* Bounded by the model's bytes in line. */
+    }
+    struct block *block = block_pool_take(instance->model->pool->engine->blocks, size);
+    if (block == NULL) {
+        return err_nomem(err, "the inputs of a batch", size);
+    }
+    size_t at = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        const struct tensor *part = &request_of(n)->inputs[index];
+        memcpy(block->data + at, part->data, part->size);
+        at += part->size;
+    }
+    struct tensor *input = &instance->inputs[index];
+    *input = request_of(list_first(members))->inputs[index];
+    input->shape.dims[0] = (int64_t)rows;
+    input->data = block->data;
+    input->size = size;
+    input->block = block;
+    return WEIR_OK;
+}
+
+static enum weir_status gather(struct instance *instance, const struct list *members, uint64_t rows,
+                               struct weir_err *err)
+{
+    const struct signature *signature = instance->model->signature;
+    const struct request *first = request_of(list_first(members));
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        if (alone(members) || !first->inputs[i].present) {
+            instance->inputs[i] = first->inputs[i];
+            instance->inputs[i].block = NULL; /* Borrowed. */
+            continue;
+        }
+        const enum weir_status status = gather_input(instance, members, i, rows, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    return WEIR_OK;
+}
+
+static void release_all(struct tensor *tensors, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        tensor_release(&tensors[i]);
+    }
+}
+
+static void want(struct instance *instance, const struct list *members)
+{
+    const uint32_t count = instance->model->signature->output_count;
+    memset(instance->wanted, 0, count * sizeof(*instance->wanted));
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        const bool *wanted = request_of(n)->wanted;
+        for (uint32_t i = 0; i < count; i++) {
+            instance->wanted[i] = instance->wanted[i] || wanted[i];
+        }
+    }
+}
+
+/* Bytes of `rows` rows of an output, from byte `at` on. */
+static size_t bytes_of_rows(const struct tensor *output, uint64_t all_rows, uint64_t rows, size_t at)
+{
+    if (output->dtype != DTYPE_BYTES) {
+        return (size_t)(output->size / all_rows * rows);
+    }
+    uint64_t elements = 1;
+    for (uint32_t d = 1; d < output->shape.rank; d++) {
+        elements *= (uint64_t)output->shape.dims[d]; /* The backend made it: it fits. */
+    }
+    elements *= rows;
+    size_t end = at;
+    struct bytes ignored;
+    while (elements-- > 0 && tensor_next_string(output, &end, &ignored)) {
+    }
+    return end - at;
+}
+
+/* A request's rows of one output: a view, or a copy when too much memory is out. */
+static enum weir_status slice(const struct engine *engine, const struct tensor *output, size_t at,
+                              size_t size, uint64_t rows, struct tensor *out)
+{
+    struct tensor part = *output;
+    part.shape.dims[0] = (int64_t)rows;
+    part.size = size;
+    part.data = output->data + at;
+    if (block_pool_used_bytes(engine->blocks) <= engine->limits->batch_bytes_max) {
+        block_acquire(part.block);
+        *out = part;
+        return WEIR_OK;
+    }
+    part.block = block_create(size);
+    if (part.block == NULL) {
+        return WEIR_ENOMEM;
+    }
+    memcpy(part.block->data, part.data, size);
+    part.data = part.block->data;
+    *out = part;
+    return WEIR_OK;
+}
+
+static void scatter_output(struct instance *instance, const struct list *members, uint32_t index,
+                           uint64_t rows)
+{
+    struct tensor *output = &instance->outputs[index];
+    size_t at = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        struct request *request = request_of(n);
+        const size_t size = bytes_of_rows(output, rows, request->rows, at);
+        if (request->wanted[index] && request->status == WEIR_OK) {
+            request->status = slice(instance->model->pool->engine, output, at, size, request->rows,
+                                    &request->outputs[index]);
+        }
+        at += size;
+    }
+    tensor_release(output);
+}
+
+static void scatter_alone(struct instance *instance, struct request *request)
+{
+    const uint32_t count = instance->model->signature->output_count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (request->wanted[i]) {
+            request->outputs[i] = instance->outputs[i];
+            instance->outputs[i] = (struct tensor){ 0 };
+        } else {
+            tensor_release(&instance->outputs[i]);
+        }
+    }
+}
+
+/* True when every output that came back has one row per row. */
+static bool rows_kept(const struct instance *instance, uint64_t rows)
+{
+    for (uint32_t i = 0; i < instance->model->signature->output_count; i++) {
+        const struct tensor *output = &instance->outputs[i];
+        if (output->present
+            && (output->shape.rank == 0 || output->shape.dims[0] != (int64_t)rows)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void scatter(struct instance *instance, const struct list *members, uint64_t rows)
+{
+    if (alone(members)) {
+        scatter_alone(instance, request_of(list_first(members)));
+        return;
+    }
+    for (uint32_t i = 0; i < instance->model->signature->output_count; i++) {
+        if (instance->outputs[i].present) {
+            scatter_output(instance, members, i, rows);
+        }
+    }
+}
+
+static enum weir_status steps(struct instance *instance, struct weir_err *err)
+{
+    struct pool *pool = instance->model->pool;
+    enum weir_status status = backend_prepare(instance->context, &instance->run, err);
+    if (status == WEIR_OK) {
+        pool_device_enter(pool);
+        status = backend_run(instance->context, &instance->run, err);
+        pool_device_leave(pool);
+    }
+    if (status == WEIR_OK) {
+        status = backend_finish(instance->context, &instance->run, err);
+    }
+    return status;
+}
+
+/* Takes one part of a streamed answer from the backend to its request's home. */
+static enum weir_status on_part(struct backend_run *run)
+{
+    struct instance *instance = list_entry(run, struct instance, run);
+    return pool_part(instance->model->pool, instance->streaming, instance->outputs,
+                     instance->model->signature->output_count);
+}
+
+static enum weir_status run_once(struct instance *instance, const struct list *members,
+                                 struct weir_err *err)
+{
+    struct batch *batch = &instance->batch;
+    const struct signature *signature = instance->model->signature;
+    const uint64_t rows = rows_of(members);
+    enum weir_status status = gather(instance, members, rows, err);
+    batch->gathered_ns = now_ns(instance);
+    if (status == WEIR_OK) {
+        want(instance, members);
+        instance->streaming = alone(members) ? request_of(list_first(members)) : NULL;
+        instance->run.rows = rows;
+        instance->run.part = instance->streaming != NULL && signature->streams ? on_part : NULL;
+        instance->run.virtual_end_ns = 0;
+        status = steps(instance, err);
+        batch->runs++;
+    }
+    batch->computed_ns = instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns
+                                                          : now_ns(instance);
+    release_all(instance->inputs, signature->input_count);
+    if (status == WEIR_OK && !alone(members) && !rows_kept(instance, rows)) {
+        batch->dependent = true;
+        status = err_set(err, WEIR_EBACKEND, "outputs do not have one row per input row");
+    }
+    if (status == WEIR_OK) {
+        scatter(instance, members, rows);
+    }
+    release_all(instance->outputs, signature->output_count);
+    if (status == WEIR_ENOMEM && rows > 1) {
+        batch->rows_too_many = rows;
+    }
+    return status;
+}
+
+static void end_member(struct batch *batch, struct request *request, enum weir_status status,
+                       const struct weir_err *err)
+{
+    list_remove(&request->line);
+    if (request->status == WEIR_OK) {
+        request->status = status;
+    }
+    if (request->status != WEIR_OK) {
+        (void)err_set(&request->err, request->status, "%s",
+                      status != WEIR_OK && err->text[0] != '\0'
+                          ? err->text
+                          : weir_status_text(request->status));
+    }
+    request->times.taken_ns = batch->taken_ns;
+    request->times.gathered_ns = batch->gathered_ns;
+    request->times.computed_ns = batch->computed_ns;
+    request->batch_rows = batch->rows;
+    list_append(&batch->ended, &request->line);
+}
+
+/* Moves the later half of `members` to `half`. */
+static void split(struct list *members, struct list *half)
+{
+    uint32_t count = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        count++;
+    }
+    list_init(half);
+    for (uint32_t i = 0; i < count / 2; i++) {
+        struct list_node *last = members->head.prev;
+        list_remove(last);
+        list_prepend(half, last);
+    }
+}
+
+/* Depth: log2 of the members of a batch. */
+static void run_members(struct instance *instance, struct list *members)
+{
+    struct batch *batch = &instance->batch;
+    struct weir_err err = { WEIR_OK, "" };
+    const enum weir_status status = run_once(instance, members, &err);
+    if (status == WEIR_OK || status == WEIR_ECANCELED || alone(members)) {
+        for (struct list_node *n = list_first(members); n != NULL; n = list_first(members)) {
+            end_member(batch, request_of(n), status, &err);
+        }
+        return;
+    }
+    struct list half;
+    split(members, &half);
+    run_members(instance, members);
+    run_members(instance, &half);
+}
+
+void batch_run(struct instance *instance)
+{
+    struct batch *batch = &instance->batch;
+    list_init(&batch->ended);
+    run_members(instance, &batch->members);
+    batch->clean = batch->runs == 1;
+    for (struct list_node *n = list_first(&batch->ended); n != NULL;
+         n = list_next(&batch->ended, n)) {
+        batch->clean = batch->clean && request_of(n)->status == WEIR_OK;
+    }
+}
+
+enum weir_status instance_init(struct instance *instance, struct model *model,
+                               struct weir_err *err)
+{
+    const struct signature *signature = model->signature;
+    *instance = (struct instance){ .model = model };
+    instance->inputs = mem_try_zero(signature->input_count + 1u, sizeof(*instance->inputs));
+    instance->outputs = mem_try_zero(signature->output_count + 1u, sizeof(*instance->outputs));
+    instance->wanted = mem_try_zero(signature->output_count + 1u, sizeof(*instance->wanted));
+    enum weir_status status = WEIR_OK;
+    if (instance->inputs == NULL || instance->outputs == NULL || instance->wanted == NULL) {
+        status = err_nomem(err, "a model instance", signature->output_count);
+    }
+    if (status == WEIR_OK) {
+        status = backend_context_create(model->backend, &instance->context, err);
+    }
+    if (status != WEIR_OK) {
+        instance_finish(instance);
+        return status;
+    }
+    instance->run = (struct backend_run){
+        .inputs = instance->inputs,
+        .outputs = instance->outputs,
+        .wanted = instance->wanted,
+    };
+    list_init(&instance->batch.members);
+    list_init(&instance->batch.ended);
+    return WEIR_OK;
+}
+
+void instance_finish(struct instance *instance)
+{
+    backend_context_destroy(instance->context);
+    mem_free(instance->inputs);
+    mem_free(instance->outputs);
+    mem_free(instance->wanted);
+    *instance = (struct instance){ 0 };
+}

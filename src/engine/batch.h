@@ -1,0 +1,51 @@
+/*
+ * batch.h — requests that share one run: gather their rows, run, scatter the outputs.
+ *
+ * A batch lives in an *instance*, one of the concurrent runs a model may have, so forming one
+ * allocates nothing.  Between pool_pull() and pool_settle() it belongs to the executor.
+ */
+#ifndef WEIR_ENGINE_BATCH_H
+#define WEIR_ENGINE_BATCH_H
+
+#include "backend/backend.h"
+#include "engine/model.h"
+#include "util/list.h"
+
+struct batch {
+    struct list members;         /* Of request.line: those still to run. */
+    struct list ended;           /* Those with their status set. */
+    uint32_t count;
+    uint64_t rows;
+    uint64_t shape_key;
+    uint32_t wanting;            /* Members whose client still waits.  Guarded by the pool's lock. */
+    bool clean;                  /* One successful run carried all: its time may be learned from. */
+    bool dependent;              /* Outputs have not one row per row: the model is no batching one. */
+    uint64_t rows_too_many;      /* A run of so many rows was out of memory; 0: none. */
+    uint64_t taken_ns;
+    uint64_t gathered_ns;        /* Of the last run. */
+    uint64_t computed_ns;
+    uint64_t runs;               /* Executions; more than one when it was split. */
+};
+
+struct instance {
+    struct instance *next;       /* In model.instances_free. */
+    struct model *model;
+    struct backend_context *context;
+    struct batch batch;
+    struct backend_run run;
+    struct tensor *inputs;       /* Signature's counts each. */
+    struct tensor *outputs;
+    bool *wanted;
+    struct request *streaming;   /* The only member of a run that may give parts. */
+};
+
+/* Allocates what one concurrent run of the model needs.  WEIR_ENOMEM, WEIR_ECONFLICT. */
+WEIR_MUST_USE enum weir_status instance_init(struct instance *instance, struct model *model,
+                                             struct weir_err *err);
+void instance_finish(struct instance *instance);
+
+/* Executor: runs the batch to its end; every member is then in batch.ended with its status set.
+ * A run that fails is split in halves until the guilty requests are alone. */
+void batch_run(struct instance *instance);
+
+#endif

@@ -1,0 +1,332 @@
+/*
+ * The front door: what may come in, and how models are set up to be served.
+ *
+ * Every request is checked here against its model, whichever way it came, so that
+ * backends and batches never meet a shape or a size that nobody looked at.
+ */
+#include "engine/engine.h"
+
+#include <assert.h>
+
+#include "engine/pool.h"
+#include "util/map.h"
+#include "util/mem.h"
+
+#define BLOCKS_KEPT_BYTES (UINT64_C(64) << 20)
+#define RETRY_AFTER_S_MAX 60
+
+enum weir_status engine_create(const struct engine_options *options, struct engine **out,
+                               struct weir_err *err)
+{
+    if (options->device_count < 1 || options->device_count > ENGINE_POOLS_MAX) {
+        return err_set(err, WEIR_EINVAL, "%u devices, expected 1 to %d", options->device_count,
+                       ENGINE_POOLS_MAX);
+    }
+    struct engine *engine = mem_alloc(sizeof(*engine));
+    engine->limits = options->limits;
+    engine->clock = options->clock;
+    engine->inline_runs = options->inline_runs;
+    engine->threads = options->threads;
+    engine->pools = mem_alloc(options->device_count * sizeof(struct pool *));
+    pthread_mutex_init(&engine->lock, NULL);
+    list_init(&engine->homes);
+    engine->blocks = block_pool_create(BLOCKS_KEPT_BYTES);
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
+        status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
+        engine->pool_count += status == WEIR_OK ? 1 : 0;
+    }
+    if (status != WEIR_OK) {
+        engine->threads = false;
+        engine_destroy(engine);
+        return status;
+    }
+    for (uint32_t i = 0; options->threads && i < engine->pool_count; i++) {
+        pool_start(engine->pools[i]);
+    }
+    *out = engine;
+    return WEIR_OK;
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (engine == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < engine->pool_count; i++) {
+        pool_destroy(engine->pools[i]);
+    }
+    assert(list_empty(&engine->homes));
+    block_pool_destroy(engine->blocks);
+    pthread_mutex_destroy(&engine->lock);
+    mem_free(engine->pools);
+    mem_free(engine);
+}
+
+struct pool *engine_pool(const struct engine *engine, const char *device)
+{
+    for (uint32_t i = 0; i < engine->pool_count; i++) {
+        if (bytes_equal(bytes_of(engine->pools[i]->name), bytes_of(device))) {
+            return engine->pools[i];
+        }
+    }
+    return NULL;
+}
+
+static enum weir_status check_input(const struct tensor_spec *spec, const struct tensor *input,
+                                    struct weir_err *err)
+{
+    char found[SHAPE_TEXT];
+    char expected[SHAPE_TEXT];
+    if (!input->present) {
+        return spec->optional ? WEIR_OK
+                              : err_set(err, WEIR_EINVAL, "input '%s' is missing", spec->name);
+    }
+    if (input->dtype != spec->dtype) {
+        return err_set(err, WEIR_EINVAL, "input '%s' has datatype %s, expected %s", spec->name,
+                       dtype_text(input->dtype), dtype_text(spec->dtype));
+    }
+    if (!shape_fits(&input->shape, &spec->shape)) {
+        return err_set(err, WEIR_EINVAL, "input '%s' has shape %s, expected %s", spec->name,
+                       shape_format(&input->shape, found), shape_format(&spec->shape, expected));
+    }
+    if (input->dtype == DTYPE_BYTES) {
+        return WEIR_OK; /* Its maker checked the elements: tensor_check_strings(). */
+    }
+    size_t size;
+    const enum weir_status status = tensor_bytes(input->dtype, &input->shape, &size, err);
+    if (status == WEIR_OK && size != input->size) {
+        return err_set(err, WEIR_EINVAL, "input '%s' has %zu bytes, expected %zu for %s %s",
+                       spec->name, input->size, size, dtype_text(input->dtype),
+                       shape_format(&input->shape, found));
+    }
+    return status;
+}
+
+/* The leading dimension that all inputs share; 0 when they do not. */
+static uint64_t common_rows(const struct signature *signature, const struct tensor *inputs)
+{
+    int64_t rows = 0;
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        if (!inputs[i].present) {
+            continue;
+        }
+        const int64_t leading = inputs[i].shape.rank > 0 ? inputs[i].shape.dims[0] : 0;
+        if (leading <= 0 || (rows > 0 && leading != rows)) {
+            return 0;
+        }
+        rows = leading;
+    }
+    return (uint64_t)rows;
+}
+
+/* Requests with equal keys can be concatenated along the leading dimension. */
+static uint64_t shape_key(const struct model *model, const struct tensor *inputs)
+{
+    if (model->rows_fixed) {
+        return 0;
+    }
+    int64_t words[1 + TENSOR_RANK_MAX];
+    uint64_t key = 0;
+    for (uint32_t i = 0; i < model->signature->input_count; i++) {
+        const struct shape *shape = &inputs[i].shape;
+        uint32_t count = 0;
+        words[count++] = (int64_t)key;
+        for (uint32_t d = 1; inputs[i].present && d < shape->rank; d++) {
+            words[count++] = shape->dims[d];
+        }
+        key = map_hash(words, count * sizeof(*words));
+    }
+    return key;
+}
+
+static enum weir_status check(struct request *request, struct weir_err *err)
+{
+    const struct model *model = request->model;
+    const struct signature *signature = model->signature;
+    request->input_bytes = 0;
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        const enum weir_status status =
+            check_input(&signature->inputs[i], &request->inputs[i], err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+        request->input_bytes += request->inputs[i].present ? request->inputs[i].size : 0;
+    }
+    const int64_t rows_max = model->config->max_batch_size;
+    const uint64_t rows = common_rows(signature, request->inputs);
+    if (rows_max > 0 && !model->config->max_batch_inferred) {
+        if (rows == 0) {
+            return err_set(err, WEIR_EINVAL,
+                           "the inputs' leading dimensions differ or are 0, expected one batch size");
+        }
+        if (rows > (uint64_t)rows_max) {
+            return err_set(err, WEIR_EINVAL, "batch size is %llu, expected at most %lld",
+                           (unsigned long long)rows, (long long)rows_max);
+        }
+    }
+    request->rows = rows > 0 ? rows : 1;
+    request->batchable = rows > 0 && model->batching && !signature->streams;
+    request->shape_key = shape_key(model, request->inputs);
+    return WEIR_OK;
+}
+
+static void end_deliver(struct home_mail *mail)
+{
+    struct request *request = list_entry(mail, struct request, end_mail);
+    heap_remove(&request->home->deadlines, &request->deadline);
+    request->home->pending--;
+    request->state = REQUEST_IDLE;
+    request->ended(request);
+}
+
+static uint64_t leave_by(const struct request *request, uint64_t now_ns)
+{
+    const struct model_config *config = request->model->config;
+    uint64_t timeout_ns = config->queue_timeout_ns;
+    if (config->timeout_override && request->queue_timeout_ns < timeout_ns) {
+        timeout_ns = request->queue_timeout_ns;
+    }
+    const uint64_t at_ns = clock_add(now_ns, timeout_ns);
+    return request->deadline_ns < at_ns ? request->deadline_ns : at_ns;
+}
+
+enum weir_status engine_submit(struct engine *engine, struct request *request,
+                               struct weir_err *err)
+{
+    struct home *home = request->home;
+    struct model *model = request->model;
+    assert(request->state == REQUEST_IDLE && request->ended != NULL);
+    if (atomic_load_explicit(&engine->draining, memory_order_relaxed)) {
+        return err_set(err, WEIR_EDRAINING, "the server is shutting down");
+    }
+    enum weir_status status = check(request, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const uint64_t now_ns = clock_now_ns(engine->clock);
+    if (request->deadline_ns <= now_ns) {
+        atomic_fetch_add_explicit(&model->stats.timed_out, 1, memory_order_relaxed);
+        return err_set(err, WEIR_ETIMEOUT, "the deadline had passed when the request arrived");
+    }
+    request->times.submitted_ns = now_ns;
+    request->leave_by_ns = leave_by(request, now_ns);
+    request->end_mail.deliver = end_deliver;
+    status = pool_push(model->pool, request, engine->inline_runs && model->signature->short_lived,
+                       err);
+    if (status != WEIR_OK) {
+        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
+        return status;
+    }
+    home->pending++;
+    if (request->leave_by_ns != CLOCK_NEVER) {
+        request->deadline.key = request->leave_by_ns;
+        heap_push(&home->deadlines, &request->deadline);
+    }
+    home->kick |= UINT64_C(1) << model->pool->index;
+    return WEIR_OK;
+}
+
+void engine_cancel(struct engine *engine, struct request *request)
+{
+    (void)engine;
+    (void)pool_stop_request(request->model->pool, request, WEIR_ECANCELED);
+}
+
+uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
+{
+    (void)engine;
+    struct pool *pool = model->pool;
+    double tau0_ns = 0;
+    double alpha_ns = 0;
+    pthread_mutex_lock(&pool->lock);
+    const uint64_t rows = model->waiting_rows;
+    const uint64_t key = model->waiting_count > 0
+                             ? list_entry(list_first(&model->waiting), struct request, line)->shape_key
+                             : 0;
+    const uint32_t useful = profile_rows_useful(&model->profile, key, MODEL_BATCH_INFERRED);
+    const bool known = profile_fit(&model->profile, key, &tau0_ns, &alpha_ns);
+    pthread_mutex_unlock(&pool->lock);
+    if (!known) {
+        return 1;
+    }
+    const double row_ns = alpha_ns + tau0_ns / (model->batching ? useful : 1);
+    const double seconds = row_ns * (double)rows / pool->executor_count / (double)NS_PER_S;
+    return seconds >= RETRY_AFTER_S_MAX ? RETRY_AFTER_S_MAX : 1 + (uint32_t)seconds;
+}
+
+void engine_drain(struct engine *engine)
+{
+    atomic_store(&engine->draining, true);
+}
+
+static bool rows_are_fixed(const struct signature *signature)
+{
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        const struct tensor_spec *spec = &signature->inputs[i];
+        if (spec->optional) {
+            return false;
+        }
+        for (uint32_t d = 1; d < spec->shape.rank; d++) {
+            if (spec->shape.dims[d] < 0) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* One more than the device runs at once: the slot that loops use for inline runs. */
+static uint32_t instances_wanted(const struct engine *engine, const struct model *model)
+{
+    if (model->config->instances > 0) {
+        return model->config->instances;
+    }
+    return model->pool->thread_count
+           + (engine->inline_runs && model->signature->short_lived ? 1 : 0);
+}
+
+enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)
+{
+    struct pool *pool = engine_pool(engine, model->config->device);
+    if (pool == NULL) {
+        return err_set(err, WEIR_EINVAL, "device '%s' is not configured", model->config->device);
+    }
+    model->pool = pool;
+    list_init(&model->waiting);
+    model->leave_next_ns = CLOCK_NEVER;
+    model->requests_max = model->config->requests_max > 0 ? model->config->requests_max
+                                                          : (uint32_t)engine->limits->requests_max;
+    model->bytes_max = engine->limits->queue_bytes_max;
+    model->rows_fixed = rows_are_fixed(model->signature);
+    const uint32_t wanted = instances_wanted(engine, model);
+    model->instances = mem_try_zero(wanted, sizeof(*model->instances));
+    if (model->instances == NULL) {
+        return err_nomem(err, "a model's instances", wanted * sizeof(*model->instances));
+    }
+    for (uint32_t i = 0; i < wanted; i++) {
+        struct instance *instance = &model->instances[i];
+        const enum weir_status status = instance_init(instance, model, err);
+        if (status != WEIR_OK) {
+            engine_abandon(engine, model);
+            return status;
+        }
+        model->instance_count++;
+        instance->next = model->instances_free;
+        model->instances_free = instance;
+    }
+    return WEIR_OK;
+}
+
+void engine_abandon(struct engine *engine, struct model *model)
+{
+    (void)engine;
+    assert(model->waiting_count == 0 && model->running == 0);
+    for (uint32_t i = 0; i < model->instance_count; i++) {
+        instance_finish(&model->instances[i]);
+    }
+    mem_free(model->instances);
+    model->instances = NULL;
+    model->instances_free = NULL;
+    model->instance_count = 0;
+}

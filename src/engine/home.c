@@ -1,0 +1,153 @@
+/*
+ * A home's turn.
+ *
+ * Mail first, so that what has ended no longer has a deadline; then deadlines;
+ * then the short runs that this turn's requests made worth running right here;
+ * last one wake-up per pool for everything else the turn put in line.
+ *
+ * What a home sends to itself (an inline run ending, a withdrawn request) does
+ * not go through the mailbox: no atomic, no wake-up.
+ */
+#include "engine/home.h"
+
+#include <assert.h>
+
+#include "engine/catalogue.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+#define INLINE_TURN_NS NS_PER_MS /* A loop computes no longer than this in one turn. */
+
+/* The home whose turn this thread is in. */
+static _Thread_local struct home *turning;
+
+void home_init(struct home *home, struct engine *engine, mailbox_wake_fn *wake, void *context)
+{
+    *home = (struct home){ .engine = engine };
+    mailbox_init(&home->mailbox, wake, context);
+    list_init(&home->inline_models);
+    pthread_mutex_lock(&engine->lock);
+    list_append(&engine->homes, &home->node);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void home_finish(struct home *home)
+{
+    assert(home->pending == 0);
+    pthread_mutex_lock(&home->engine->lock);
+    list_remove(&home->node);
+    pthread_mutex_unlock(&home->engine->lock);
+    home_turn(home); /* What others sent before the home was off the list. */
+    catalogue_release(home->catalogue);
+    *home = (struct home){ 0 };
+}
+
+void home_send_chain(struct home *home, struct mail *first, struct mail *last)
+{
+    if (turning != home) {
+        (void)mailbox_send_chain(&home->mailbox, first, last);
+        return;
+    }
+    struct mail **end = &home->local;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    last->next = NULL;
+    *end = first;
+}
+
+void home_send(struct home *home, struct home_mail *mail)
+{
+    mail->mail.next = NULL;
+    home_send_chain(home, &mail->mail, &mail->mail);
+}
+
+static void deliver(struct mail *mail)
+{
+    while (mail != NULL) {
+        struct mail *next = mail->next; /* Delivering gives the memory away. */
+        struct home_mail *message = list_entry(mail, struct home_mail, mail);
+        message->deliver(message);
+        mail = next;
+    }
+}
+
+/* Everything that has come, and what delivering it brought about. */
+static void deliver_all(struct home *home)
+{
+    for (;;) {
+        struct mail *local = home->local;
+        home->local = NULL;
+        struct mail *received = mailbox_receive(&home->mailbox);
+        if (local == NULL && received == NULL) {
+            return;
+        }
+        deliver(local);
+        deliver(received);
+    }
+}
+
+static void expire(struct home *home, uint64_t now_ns)
+{
+    for (struct heap_node *top = heap_top(&home->deadlines); top != NULL && top->key <= now_ns;
+         top = heap_top(&home->deadlines)) {
+        struct request *request = list_entry(top, struct request, deadline);
+        heap_remove(&home->deadlines, top);
+        const bool running = pool_stop_request(request->model->pool, request, WEIR_ETIMEOUT);
+        if (running && request->deadline_ns <= now_ns && request->late != NULL) {
+            request->late(request);
+        }
+    }
+}
+
+/* Runs one model's line here while runs are short and the turn has time left. */
+static void run_inline(struct home *home, struct model *model, uint64_t until_ns)
+{
+    struct pool *pool = model->pool;
+    uint64_t now_ns = clock_now_ns(home->engine->clock);
+    while (now_ns < until_ns) {
+        struct instance *instance = pool_pull_model(pool, model, now_ns);
+        if (instance == NULL) {
+            break;
+        }
+        batch_run(instance);
+        now_ns = clock_now_ns(home->engine->clock);
+        pool_settle(pool, instance, now_ns);
+    }
+    pool_release_inline(pool, model);
+}
+
+static void kick(struct home *home)
+{
+    for (uint32_t i = 0; home->kick != 0; i++, home->kick >>= 1) {
+        if ((home->kick & 1) != 0) {
+            pool_kick(home->engine->pools[i]);
+        }
+    }
+}
+
+void home_turn(struct home *home)
+{
+    struct home *outer = turning;
+    turning = home;
+    deliver_all(home);
+    if (heap_top(&home->deadlines) != NULL) {
+        expire(home, clock_now_ns(home->engine->clock));
+    }
+    if (!list_empty(&home->inline_models)) {
+        const uint64_t until_ns = clock_now_ns(home->engine->clock) + INLINE_TURN_NS;
+        for (struct list_node *node = list_pop(&home->inline_models); node != NULL;
+             node = list_pop(&home->inline_models)) {
+            run_inline(home, list_entry(node, struct model, inline_node), until_ns);
+        }
+    }
+    deliver_all(home);
+    kick(home);
+    turning = outer;
+}
+
+uint64_t home_next_ns(const struct home *home)
+{
+    const struct heap_node *top = heap_top(&home->deadlines);
+    return top == NULL ? CLOCK_NEVER : top->key;
+}

@@ -1,0 +1,644 @@
+/*
+ * Pulling.
+ *
+ * Everything here is a few list operations under one lock.  Three invariants
+ * hold whenever the lock is free:
+ *
+ *  1. A model stands in `ready` or `delayed` exactly when it has requests in
+ *     line, a free instance, and no home that promised to run them inline.
+ *  2. A request is in exactly one place: its model's line (WAITING), a batch
+ *     (RUNNING), or on its way home (ENDED).
+ *  3. An executor in `idle` sleeps or is about to look again.
+ *
+ * Waking is a chain: a kick wakes one executor, and each one that finds more
+ * work than it takes wakes the next, so that nobody is woken for nothing.
+ */
+#include "engine/pool.h"
+
+#include <assert.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "engine/batcher.h"
+#include "util/mem.h"
+
+#define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
+
+static struct request *head_of(const struct model *model)
+{
+    return list_entry(list_first(&model->waiting), struct request, line);
+}
+
+/* Moves finished requests to their homes: neighbours of one home travel as one message. */
+static void send_home(struct list *ended)
+{
+    struct list_node *node = list_pop(ended);
+    while (node != NULL) {
+        struct request *request = list_entry(node, struct request, line);
+        struct home *home = request->home;
+        struct mail *first = &request->end_mail.mail;
+        struct mail *last = first;
+        for (node = list_pop(ended); node != NULL; node = list_pop(ended)) {
+            request = list_entry(node, struct request, line);
+            if (request->home != home) {
+                break;
+            }
+            last->next = &request->end_mail.mail;
+            last = last->next;
+        }
+        last->next = NULL;
+        home_send_chain(home, first, last);
+    }
+}
+
+/* Lock held: WAITING -> ENDED. */
+static void end_waiting(struct pool *pool, struct request *request, enum weir_status status,
+                        const char *why, struct list *ended)
+{
+    struct model *model = request->model;
+    assert(request->state == REQUEST_WAITING);
+    list_remove(&request->line);
+    model->waiting_count--;
+    model->waiting_rows -= request->rows;
+    model->waiting_bytes -= request->input_bytes;
+    pool->waiting--;
+    request->state = REQUEST_ENDED;
+    request->status = err_set(&request->err, status, "%s", why);
+    list_append(ended, &request->line);
+}
+
+/* Lock held: drops what has waited too long. */
+static void expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+{
+    if (model->leave_next_ns > now_ns) {
+        return;
+    }
+    model->leave_next_ns = CLOCK_NEVER;
+    struct list_node *next;
+    for (struct list_node *n = list_first(&model->waiting); n != NULL; n = next) {
+        struct request *request = list_entry(n, struct request, line);
+        next = list_next(&model->waiting, n);
+        if (request->leave_by_ns > now_ns) {
+            model->leave_next_ns = request->leave_by_ns < model->leave_next_ns
+                                       ? request->leave_by_ns
+                                       : model->leave_next_ns;
+        } else if (request->deadline_ns <= now_ns) {
+            end_waiting(pool, request, WEIR_ETIMEOUT, "the deadline passed while waiting", ended);
+        } else {
+            end_waiting(pool, request, WEIR_EFULL, "waited longer than the queue's time-out",
+                        ended);
+        }
+    }
+}
+
+static struct batch_plan plan(const struct model *model, uint64_t now_ns)
+{
+    const struct model_config *config = model->config;
+    const uint32_t configured = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
+    const struct batch_rules rules = {
+        .rows_max = profile_rows_useful(&model->profile, head_of(model)->shape_key, configured),
+        .preferred = config->preferred,
+        .preferred_count = config->preferred_count,
+        .delay_ns = config->queue_delay_ns,
+    };
+    return batcher_plan(&model->waiting, &rules, now_ns);
+}
+
+/* Lock held: restores invariant 1 for one model. */
+static void place(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    if (model->waiting_count == 0 || model->instances_free == NULL || model->inline_home != NULL) {
+        return;
+    }
+    model->delayed = false;
+    model->ready.key = head_of(model)->times.submitted_ns;
+    if (model->config->queue_delay_ns > 0) {
+        const struct batch_plan next = plan(model, now_ns);
+        model->delayed = next.leave_ns > now_ns;
+        model->ready.key = model->delayed ? next.leave_ns : model->ready.key;
+    }
+    heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+}
+
+/* Lock held: the planned riders leave the line for a free instance. */
+static struct instance *take(struct pool *pool, struct model *model, const struct batch_plan *riders,
+                             uint64_t now_ns)
+{
+    struct instance *instance = model->instances_free;
+    model->instances_free = instance->next;
+    struct batch *batch = &instance->batch;
+    *batch = (struct batch){ .shape_key = riders->shape_key,
+                             .count = riders->count,
+                             .wanting = riders->count,
+                             .rows = riders->rows,
+                             .taken_ns = now_ns };
+    list_init(&batch->members);
+    struct list_node *node = list_first(&model->waiting);
+    for (uint32_t taken = 0; taken < riders->count;) {
+        struct request *request = list_entry(node, struct request, line);
+        node = list_next(&model->waiting, node);
+        if (taken > 0 && (!request->batchable || request->shape_key != riders->shape_key)) {
+            continue;
+        }
+        list_remove(&request->line);
+        list_append(&batch->members, &request->line);
+        request->state = REQUEST_RUNNING;
+        request->batch = batch;
+        model->waiting_bytes -= request->input_bytes;
+        taken++;
+    }
+    model->waiting_count -= riders->count;
+    model->waiting_rows -= riders->rows;
+    pool->waiting -= riders->count;
+    pool->running += riders->count;
+    model->running++;
+    backend_rearm(instance->context);
+    return instance;
+}
+
+/* Lock held: models whose wait for company is over become ready. */
+static void promote(struct pool *pool, uint64_t now_ns)
+{
+    for (struct heap_node *top = heap_top(&pool->delayed); top != NULL && top->key <= now_ns;
+         top = heap_top(&pool->delayed)) {
+        struct model *model = list_entry(top, struct model, ready);
+        heap_remove(&pool->delayed, top);
+        model->delayed = false;
+        top->key = head_of(model)->times.submitted_ns;
+        heap_push(&pool->ready, top);
+    }
+}
+
+static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                             struct list *ended)
+{
+    promote(pool, now_ns);
+    for (struct heap_node *top = heap_top(&pool->ready); top != NULL;
+         top = heap_top(&pool->ready)) {
+        struct model *model = list_entry(top, struct model, ready);
+        expire(pool, model, now_ns, ended);
+        if (model->waiting_count > 0) {
+            const struct batch_plan riders = plan(model, now_ns);
+            struct instance *instance = take(pool, model, &riders, now_ns);
+            place(pool, model, now_ns);
+            return instance;
+        }
+        place(pool, model, now_ns);
+    }
+    const struct heap_node *next = heap_top(&pool->delayed);
+    *wake_ns = next == NULL ? CLOCK_NEVER : next->key;
+    return NULL;
+}
+
+struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns)
+{
+    struct list ended;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    struct instance *instance = pull(pool, now_ns, wake_ns, &ended);
+    pthread_mutex_unlock(&pool->lock);
+    send_home(&ended);
+    return instance;
+}
+
+struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    struct list ended;
+    list_init(&ended);
+    struct instance *instance = NULL;
+    pthread_mutex_lock(&pool->lock);
+    expire(pool, model, now_ns, &ended);
+    if (model->waiting_count > 0 && model->instances_free != NULL) {
+        const struct batch_plan riders = plan(model, now_ns);
+        uint64_t predicted_ns;
+        if (profile_predict_ns(&model->profile, riders.shape_key, riders.rows, &predicted_ns)
+            && predicted_ns <= INLINE_NS) {
+            instance = take(pool, model, &riders, now_ns);
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    send_home(&ended);
+    return instance;
+}
+
+void pool_release_inline(struct pool *pool, struct model *model)
+{
+    pthread_mutex_lock(&pool->lock);
+    model->inline_home = NULL;
+    place(pool, model, clock_now_ns(pool->engine->clock));
+    const bool work = model->ready.in;
+    pthread_mutex_unlock(&pool->lock);
+    if (work) {
+        pool_kick(pool);
+    }
+}
+
+/* Lock held: will `home` run this request itself at the end of its turn? */
+static bool runs_inline(const struct model *model, const struct request *request)
+{
+    uint64_t predicted_ns;
+    return model->waiting_count == 0 && model->instances_free != NULL
+           && profile_predict_ns(&model->profile, request->shape_key, request->rows, &predicted_ns)
+           && predicted_ns <= INLINE_NS;
+}
+
+static enum weir_status admit(const struct pool *pool, const struct model *model,
+                              const struct request *request, struct weir_err *err)
+{
+    if (model->waiting_count >= model->requests_max) {
+        return err_set(err, WEIR_EFULL, "model '%s' has %u requests waiting, the most it takes",
+                       model->name, model->waiting_count);
+    }
+    if (request->input_bytes > model->bytes_max - model->waiting_bytes && model->waiting_count > 0) {
+        return err_set(err, WEIR_EFULL,
+                       "model '%s' has %llu bytes of inputs waiting; %llu more are above the limit "
+                       "of %llu",
+                       model->name, (unsigned long long)model->waiting_bytes,
+                       (unsigned long long)request->input_bytes,
+                       (unsigned long long)model->bytes_max);
+    }
+    const uint64_t held = pool->waiting + pool->running;
+    if (held >= pool->engine->limits->requests_total_max) {
+        return err_set(err, WEIR_EFULL, "device '%s' has %llu requests in hand, the most it takes",
+                       pool->name, (unsigned long long)held);
+    }
+    return WEIR_OK;
+}
+
+enum weir_status pool_push(struct pool *pool, struct request *request, bool inline_run,
+                           struct weir_err *err)
+{
+    struct model *model = request->model;
+    pthread_mutex_lock(&pool->lock);
+    const enum weir_status status = admit(pool, model, request, err);
+    if (status != WEIR_OK) {
+        pthread_mutex_unlock(&pool->lock);
+        return status;
+    }
+    if (inline_run && model->inline_home == NULL && runs_inline(model, request)) {
+        model->inline_home = request->home;
+        list_append(&request->home->inline_models, &model->inline_node);
+    }
+    request->state = REQUEST_WAITING;
+    list_append(&model->waiting, &request->line);
+    model->waiting_count++;
+    model->waiting_rows += request->rows;
+    model->waiting_bytes += request->input_bytes;
+    model->leave_next_ns = request->leave_by_ns < model->leave_next_ns ? request->leave_by_ns
+                                                                       : model->leave_next_ns;
+    pool->waiting++;
+    if (!model->ready.in || model->delayed) {
+        place(pool, model, request->times.submitted_ns);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return WEIR_OK;
+}
+
+/* Lock held: an executor to wake for the work there is, or NULL. */
+static struct executor *executor_for_work(struct pool *pool)
+{
+    if (heap_top(&pool->ready) == NULL && heap_top(&pool->delayed) == NULL) {
+        return NULL;
+    }
+    struct list_node *node = list_pop(&pool->idle);
+    return node == NULL ? NULL : list_entry(node, struct executor, idle);
+}
+
+void pool_kick(struct pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    struct executor *executor = executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (executor != NULL) {
+        pthread_cond_signal(&executor->wake);
+    }
+}
+
+static void count_batch(struct model_stats *stats, const struct batch *batch)
+{
+    const uint64_t input_ns = batch->gathered_ns - batch->taken_ns;
+    const uint64_t infer_ns = batch->computed_ns - batch->gathered_ns;
+    const size_t slot = batch->rows <= MODEL_BATCH_SIZES_MAX ? (size_t)batch->rows : 0;
+    atomic_fetch_add_explicit(&stats->execution_count, batch->runs, memory_order_relaxed);
+    duration_add(&stats->batches[slot].compute_input, input_ns);
+    duration_add(&stats->batches[slot].compute_infer, infer_ns);
+    duration_add(&stats->batches[slot].compute_output, 0);
+}
+
+static void count_request(struct model_stats *stats, const struct request *request)
+{
+    const struct request_times *t = &request->times;
+    const uint64_t total_ns = t->ended_ns - t->submitted_ns;
+    if (request->status != WEIR_OK) {
+        duration_add(&stats->fail, total_ns);
+        return;
+    }
+    duration_add(&stats->success, total_ns);
+    duration_add(&stats->queue, t->taken_ns - t->submitted_ns);
+    duration_add(&stats->compute_input, t->gathered_ns - t->taken_ns);
+    duration_add(&stats->compute_infer, t->computed_ns - t->gathered_ns);
+    duration_add(&stats->compute_output, t->ended_ns - t->computed_ns);
+    histogram_observe(&stats->queue_time, t->taken_ns - t->submitted_ns);
+    histogram_observe(&stats->gather_time, t->gathered_ns - t->taken_ns);
+    histogram_observe(&stats->compute_time, t->computed_ns - t->gathered_ns);
+    histogram_observe(&stats->total_time, total_ns);
+    atomic_fetch_add_explicit(&stats->inference_count, request->rows > 0 ? request->rows : 1,
+                              memory_order_relaxed);
+}
+
+static void release_outputs(struct request *request)
+{
+    for (uint32_t i = 0; i < request->model->signature->output_count; i++) {
+        tensor_release(&request->outputs[i]);
+    }
+}
+
+/* Lock held: RUNNING -> ENDED.  A request that was asked to stop has no answer any more. */
+static void end_running(struct request *request, uint64_t now_ns)
+{
+    assert(request->state == REQUEST_RUNNING);
+    request->state = REQUEST_ENDED;
+    request->batch = NULL;
+    request->times.ended_ns = now_ns;
+    if (request->stop != WEIR_OK) {
+        request->status = err_set(&request->err, request->stop, "%s",
+                                  request->stop == WEIR_ETIMEOUT
+                                      ? "the deadline passed while it ran"
+                                      : weir_status_text(request->stop));
+    }
+}
+
+static void learn(struct model *model, const struct batch *batch)
+{
+    if (batch->clean) {
+        profile_observe(&model->profile, batch->shape_key, batch->rows,
+                        batch->computed_ns - batch->gathered_ns);
+    }
+    if (batch->rows_too_many > 0) {
+        profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);
+    }
+    if (batch->dependent) {
+        model->batching_reason = "a batch of several requests gave outputs without one row each";
+        model->batching = false;
+    }
+}
+
+void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
+{
+    struct model *model = instance->model;
+    struct batch *batch = &instance->batch;
+    struct list ended;
+    list_init(&ended);
+    now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
+
+    pthread_mutex_lock(&pool->lock);
+    for (struct list_node *n = list_first(&batch->ended); n != NULL;
+         n = list_next(&batch->ended, n)) {
+        end_running(list_entry(n, struct request, line), now_ns);
+    }
+    learn(model, batch);
+    pool->running -= batch->count;
+    model->running--;
+    list_splice(&ended, &batch->ended);
+    const struct batch counted = *batch;
+    instance->next = model->instances_free;
+    model->instances_free = instance;
+    place(pool, model, now_ns);
+    struct executor *next = executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+
+    if (next != NULL) {
+        pthread_cond_signal(&next->wake);
+    }
+    count_batch(&model->stats, &counted);
+    atomic_store_explicit(&model->stats.last_inference_ms, clock_wall_ms(), memory_order_relaxed);
+    for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
+        struct request *request = list_entry(n, struct request, line);
+        if (request->status != WEIR_OK) {
+            release_outputs(request);
+        }
+        count_request(&model->stats, request);
+    }
+    send_home(&ended);
+}
+
+bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why)
+{
+    struct list ended;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    const bool running = request->state == REQUEST_RUNNING;
+    if (request->state == REQUEST_WAITING) {
+        const bool late = why == WEIR_ETIMEOUT && request->deadline_ns > request->leave_by_ns;
+        end_waiting(pool, request, late ? WEIR_EFULL : why,
+                    late                    ? "waited longer than the queue's time-out"
+                    : why == WEIR_ETIMEOUT ? "the deadline passed while waiting"
+                                           : weir_status_text(why),
+                    &ended);
+        place(pool, request->model, clock_now_ns(pool->engine->clock));
+    } else if (running && request->stop == WEIR_OK) {
+        request->stop = why;
+        if (--request->batch->wanting == 0) {
+            struct instance *instance = list_entry(request->batch, struct instance, batch);
+            backend_terminate(instance->context);
+        }
+        pthread_cond_broadcast(&pool->parts);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    send_home(&ended);
+    return running;
+}
+
+static void part_deliver(struct home_mail *mail)
+{
+    struct request_part *part = list_entry(mail, struct request_part, home_mail);
+    part->request->part(part->request, part);
+}
+
+enum weir_status pool_part(struct pool *pool, struct request *request, struct tensor *outputs,
+                           uint32_t output_count)
+{
+    struct request_part *part =
+        request->part == NULL
+            ? NULL
+            : mem_try_alloc(sizeof(*part) + output_count * sizeof(struct tensor));
+    pthread_mutex_lock(&pool->lock);
+    while (part != NULL && request->stop == WEIR_OK
+           && request->parts_unread >= pool->engine->limits->parts_max) {
+        pthread_cond_wait(&pool->parts, &pool->lock);
+    }
+    enum weir_status status = request->stop;
+    if (status == WEIR_OK && part != NULL) {
+        request->parts_unread++;
+        request->parts_sent++;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (part == NULL || status != WEIR_OK) {
+        mem_free(part);
+        for (uint32_t i = 0; i < output_count; i++) {
+            tensor_release(&outputs[i]);
+        }
+        return status != WEIR_OK ? status : request->part == NULL ? WEIR_OK : WEIR_ENOMEM;
+    }
+    part->home_mail.deliver = part_deliver;
+    part->request = request;
+    part->output_count = output_count;
+    for (uint32_t i = 0; i < output_count; i++) {
+        part->outputs[i] = outputs[i];
+        outputs[i] = (struct tensor){ 0 };
+        if (!request->wanted[i]) {
+            tensor_release(&part->outputs[i]);
+        }
+    }
+    home_send(request->home, &part->home_mail);
+    return WEIR_OK;
+}
+
+void pool_device_enter(struct pool *pool)
+{
+    if (pool->thread_count == pool->executor_count) {
+        return; /* As many threads as the device carries runs. */
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (pool->device_free == 0) {
+        pthread_cond_wait(&pool->device, &pool->lock);
+    }
+    pool->device_free--;
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void pool_device_leave(struct pool *pool)
+{
+    if (pool->thread_count == pool->executor_count) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->device_free++;
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_signal(&pool->device);
+}
+
+/* Lock held: sleeps until woken, or until `wake_ns`. */
+static void executor_sleep(struct executor *executor, uint64_t wake_ns)
+{
+    struct pool *pool = executor->pool;
+    list_prepend(&pool->idle, &executor->idle);
+    if (wake_ns == CLOCK_NEVER) {
+        pthread_cond_wait(&executor->wake, &pool->lock);
+    } else {
+        const struct timespec at = {
+            .tv_sec = (time_t)(wake_ns / NS_PER_S),
+            .tv_nsec = (long)(wake_ns % NS_PER_S),
+        };
+        (void)pthread_cond_timedwait(&executor->wake, &pool->lock, &at);
+    }
+    list_remove(&executor->idle);
+}
+
+/* The next batch, however long it takes; NULL: stop. */
+static struct instance *executor_next(struct executor *executor)
+{
+    struct pool *pool = executor->pool;
+    struct instance *instance = NULL;
+    struct list ended;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->stopping && instance == NULL) {
+        uint64_t wake_ns = CLOCK_NEVER;
+        instance = pull(pool, clock_now_ns(pool->engine->clock), &wake_ns, &ended);
+        if (!list_empty(&ended)) {
+            pthread_mutex_unlock(&pool->lock);
+            send_home(&ended);
+            pthread_mutex_lock(&pool->lock);
+        } else if (instance == NULL) {
+            executor_sleep(executor, wake_ns);
+        }
+    }
+    struct executor *more = instance == NULL ? NULL : executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (more != NULL) {
+        pthread_cond_signal(&more->wake);
+    }
+    return instance;
+}
+
+static void *executor_main(void *argument)
+{
+    struct executor *executor = argument;
+    struct pool *pool = executor->pool;
+    char name[16];
+    (void)snprintf(name, sizeof(name), "weir-%.9s", pool->name);
+    (void)pthread_setname_np(pthread_self(), name);
+    if (executor->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((unsigned)executor->cpu, &set);
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    }
+    for (struct instance *i = executor_next(executor); i != NULL; i = executor_next(executor)) {
+        batch_run(i);
+        pool_settle(pool, i, clock_now_ns(pool->engine->clock));
+    }
+    return NULL;
+}
+
+enum weir_status pool_create(struct engine *engine, const struct device_options *options,
+                             uint32_t index, struct pool **out, struct weir_err *err)
+{
+    if (options->executors < 1) {
+        return err_set(err, WEIR_EINVAL, "device '%s': executors is 0, expected at least 1",
+                       options->name);
+    }
+    struct pool *pool = mem_alloc(sizeof(*pool));
+    pool->name = options->name;
+    pool->engine = engine;
+    pool->index = index;
+    pool->executor_count = options->executors;
+    pool->thread_count = options->executors * (options->pipelined ? 2 : 1);
+    pool->device_free = options->executors;
+    pool->executors = mem_alloc(pool->thread_count * sizeof(*pool->executors));
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->device, NULL);
+    pthread_cond_init(&pool->parts, NULL);
+    list_init(&pool->idle);
+    for (uint32_t i = 0; i < pool->thread_count; i++) {
+        pool->executors[i].pool = pool;
+        pool->executors[i].cpu = options->first_cpu < 0 ? -1 : options->first_cpu + (int)i;
+    }
+    *out = pool;
+    return WEIR_OK;
+}
+
+void pool_start(struct pool *pool)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    for (uint32_t i = 0; i < pool->thread_count; i++) {
+        struct executor *executor = &pool->executors[i];
+        pthread_cond_init(&executor->wake, &monotonic);
+        const int failed = pthread_create(&executor->thread, NULL, executor_main, executor);
+        assert(failed == 0); /* At start: without its threads the program cannot be. */
+        (void)failed;
+    }
+    pthread_condattr_destroy(&monotonic);
+}
+
+void pool_destroy(struct pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    pthread_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; pool->engine->threads && i < pool->thread_count; i++) {
+        pthread_cond_signal(&pool->executors[i].wake);
+        pthread_join(pool->executors[i].thread, NULL);
+        pthread_cond_destroy(&pool->executors[i].wake);
+    }
+    assert(pool->waiting == 0 && pool->running == 0);
+    pthread_cond_destroy(&pool->parts);
+    pthread_cond_destroy(&pool->device);
+    pthread_mutex_destroy(&pool->lock);
+    mem_free(pool->executors);
+    mem_free(pool);
+}

@@ -1,0 +1,91 @@
+/*
+ * pool.h — a device's queue, and the executors that pull from it.
+ *
+ * Late binding: requests wait in their model's line; an executor that becomes
+ * free pulls the batch that is best at that moment.  No timer, no per-worker
+ * queue, no polling.  One lock guards the lines of all models on the pool and
+ * the states of its executors; it is held for a queue operation, never for work.
+ *
+ * Models with work to do stand in one of two heaps: `ready` (may leave now, the longest waiting first)
+ * or `delayed` (waits for company until a configured time).
+ */
+#ifndef WEIR_ENGINE_POOL_H
+#define WEIR_ENGINE_POOL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/batch.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "util/heap.h"
+#include "util/list.h"
+
+struct executor {
+    struct pool *pool;
+    pthread_t thread;
+    pthread_cond_t wake;
+    struct list_node idle;     /* In pool.idle while it sleeps. */
+    int cpu;                   /* Pinned to it; -1: not. */
+};
+
+struct pool {
+    const char *name;
+    struct engine *engine;
+    uint32_t index;            /* In engine.pools. */
+    uint32_t executor_count;   /* Runs the device carries at once. */
+    uint32_t thread_count;     /* Executor threads: twice as many where host work is pipelined. */
+    struct executor *executors;
+
+    pthread_mutex_t lock;      /* Guards the rest, and the "line" of every model on the pool. */
+    struct heap ready;         /* Of model.ready, by arrival of the line's head. */
+    struct heap delayed;       /* Of model.ready, by the time to look again. */
+    struct list idle;          /* Executors asleep, last one first. */
+    uint64_t waiting;          /* Requests in line. */
+    uint64_t running;          /* Requests in batches. */
+    uint32_t device_free;      /* Runs that may still enter the device. */
+    pthread_cond_t device;     /* device_free grew. */
+    pthread_cond_t parts;      /* A part was read, or a request shall stop. */
+    bool stopping;
+};
+
+WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
+                                           const struct device_options *options, uint32_t index,
+                                           struct pool **out, struct weir_err *err);
+void pool_start(struct pool *pool);   /* Starts the executor threads. */
+void pool_destroy(struct pool *pool); /* Stops and joins them. */
+
+/* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for all that a
+ * turn brought.  WEIR_EFULL names the limit. */
+WEIR_MUST_USE enum weir_status pool_push(struct pool *pool, struct request *request,
+                                         bool inline_run, struct weir_err *err);
+void pool_kick(struct pool *pool);
+
+/* Takes the best batch that may leave at `now_ns`, or returns NULL with *wake_ns the time to look again
+ * (CLOCK_NEVER: only when something changes).  Requests found expired end on the way. */
+struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns);
+
+/* The same, of one model only: for inline runs. */
+struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_t now_ns);
+
+/* After batch_run(): counts, learns, gives the instance back and sends the members home. */
+void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
+
+/* Wishes a request to stop, for `why` WEIR_ECANCELED or WEIR_ETIMEOUT.  Waiting: it ends now.
+ * Running: the run is terminated once none of its members is wanted.  True when it was running. */
+bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why);
+
+/* The home will not run the model's line inline after all: hands it to the executors. */
+void pool_release_inline(struct pool *pool, struct model *model);
+
+/* Executor: waits for room on a device whose host work is pipelined. */
+void pool_device_enter(struct pool *pool);
+void pool_device_leave(struct pool *pool);
+
+/* Executor: sends a part home; takes the outputs' blocks.  Waits while too many are unread.  WEIR_ECANCELED,
+ * WEIR_ETIMEOUT: nobody wants it any more; WEIR_ENOMEM. */
+enum weir_status pool_part(struct pool *pool, struct request *request, struct tensor *outputs,
+                           uint32_t output_count);
+
+#endif

@@ -1,0 +1,134 @@
+/*
+ * The learned cost of a run.
+ *
+ * Two numbers per model and shape predict everything the scheduler asks: tau0,
+ * what a run costs before its first row, and alpha, what each row adds.  They
+ * come from weighted least squares over recent runs; the weights decay, so a
+ * machine that slows down is believed within a few hundred runs.
+ *
+ * When all recent runs had the same size the slope cannot be told; then the
+ * whole time counts as tau0, which keeps batches growing until there is a
+ * second size to compare with.
+ */
+#include "engine/profile.h"
+
+#include <stddef.h>
+
+#define PROFILE_DECAY 0.98
+#define PROFILE_SLOWEST_DECAY 0.999
+#define PROFILE_VARIANCE_MIN 0.02  /* Of rows, relative to their mean squared. */
+#define PROFILE_TAU0_USEFUL 0.08   /* tau0 below this share of alpha: company is not worth it. */
+
+static const struct profile_shape *find(const struct profile *profile, uint64_t key)
+{
+    for (size_t i = 0; i < PROFILE_SHAPES; i++) {
+        if (profile->shapes[i].used > 0 && profile->shapes[i].key == key) {
+            return &profile->shapes[i];
+        }
+    }
+    return NULL;
+}
+
+static struct profile_shape *find_or_replace(struct profile *profile, uint64_t key)
+{
+    struct profile_shape *oldest = &profile->shapes[0];
+    for (size_t i = 0; i < PROFILE_SHAPES; i++) {
+        struct profile_shape *shape = &profile->shapes[i];
+        if (shape->used > 0 && shape->key == key) {
+            shape->used = ++profile->tick;
+            return shape;
+        }
+        oldest = shape->used < oldest->used ? shape : oldest;
+    }
+    *oldest = (struct profile_shape){ .key = key, .used = ++profile->tick };
+    return oldest;
+}
+
+/* tau0 and alpha of one shape; false before there is enough to say. */
+static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
+{
+    if (shape->runs < PROFILE_OBSERVED_MIN) {
+        return false;
+    }
+    const double rows = shape->rows / shape->weight;
+    const double time = shape->time / shape->weight;
+    const double variance = shape->rows2 / shape->weight - rows * rows;
+    double slope = 0;
+    if (variance > PROFILE_VARIANCE_MIN * rows * rows) {
+        slope = (shape->rows_time / shape->weight - rows * time) / variance;
+    }
+    slope = slope < 0 ? 0 : slope;
+    slope = slope * rows > time ? time / rows : slope;
+    *alpha = slope;
+    *tau0 = time - slope * rows;
+    return true;
+}
+
+void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
+{
+    struct profile_shape *shape = find_or_replace(profile, shape_key);
+    double tau0;
+    double alpha;
+    const double b = (double)rows;
+    const double t = (double)ns;
+    if (fit(shape, &tau0, &alpha) && tau0 + alpha * b > 0) {
+        const double ratio = t / (tau0 + alpha * b);
+        const double kept = shape->slowest * PROFILE_SLOWEST_DECAY;
+        shape->slowest = ratio > kept ? ratio : kept;
+    }
+    /* The very first run of a shape pays for allocations that later ones do not. */
+    const double decay = shape->runs == 1 ? 0 : PROFILE_DECAY;
+    shape->weight = shape->weight * decay + 1;
+    shape->rows = shape->rows * decay + b;
+    shape->rows2 = shape->rows2 * decay + b * b;
+    shape->time = shape->time * decay + t;
+    shape->rows_time = shape->rows_time * decay + b * t;
+    shape->runs++;
+    shape->rows_seen = b > shape->rows_seen ? (uint32_t)b : shape->rows_seen;
+}
+
+bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
+                 double *alpha_ns)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape != NULL && fit(shape, tau0_ns, alpha_ns);
+}
+
+bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint64_t rows,
+                        uint64_t *out)
+{
+    double tau0;
+    double alpha;
+    if (!profile_fit(profile, shape_key, &tau0, &alpha)) {
+        return false;
+    }
+    *out = (uint64_t)(tau0 + alpha * (double)rows);
+    return true;
+}
+
+uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
+{
+    double tau0;
+    double alpha;
+    const uint32_t cap = profile_rows_cap(profile, shape_key);
+    const uint32_t allowed = cap > 0 && cap < rows_max ? cap : rows_max;
+    if (profile_fit(profile, shape_key, &tau0, &alpha) && tau0 < PROFILE_TAU0_USEFUL * alpha) {
+        return 1;
+    }
+    return allowed;
+}
+
+void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows)
+{
+    struct profile_shape *shape = find_or_replace(profile, shape_key);
+    const uint64_t half = rows / 2 > 0 ? rows / 2 : 1;
+    if (shape->rows_cap == 0 || half < shape->rows_cap) {
+        shape->rows_cap = half > UINT32_MAX ? UINT32_MAX : (uint32_t)half;
+    }
+}
+
+uint32_t profile_rows_cap(const struct profile *profile, uint64_t shape_key)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape == NULL ? 0 : shape->rows_cap;
+}

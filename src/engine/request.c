@@ -1,0 +1,54 @@
+#include "engine/request.h"
+
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "util/mem.h"
+
+static const char *const state_texts[] = {
+#define REQUEST_STATE_TEXT(name) #name,
+    REQUEST_STATES(REQUEST_STATE_TEXT)
+#undef REQUEST_STATE_TEXT
+};
+
+const char *request_state_text(enum request_state state)
+{
+    return state_texts[state];
+}
+
+void request_init(struct request *request)
+{
+    /* Field by field: the error sentence alone is half a kilobyte, and this is the hot path. */
+    request->status = WEIR_OK;
+    request->err.status = WEIR_OK;
+    request->err.text[0] = '\0';
+    request->priority = 0;
+    request->deadline_ns = CLOCK_NEVER;
+    request->queue_timeout_ns = CLOCK_NEVER;
+    request->ended = NULL;
+    request->part = NULL;
+    request->late = NULL;
+    request->user = NULL;
+    request->times = (struct request_times){ 0 };
+    request->batch_rows = 0;
+    request->parts_sent = 0;
+    request->deadline = (struct heap_node){ 0 };
+    request->line = (struct list_node){ 0 };
+    request->batch = NULL;
+    request->batchable = false;
+    request->state = REQUEST_IDLE;
+    request->stop = WEIR_OK;
+    request->parts_unread = 0;
+}
+
+void request_part_release(struct request_part *part)
+{
+    struct pool *pool = part->request->model->pool;
+    for (uint32_t i = 0; i < part->output_count; i++) {
+        tensor_release(&part->outputs[i]);
+    }
+    pthread_mutex_lock(&pool->lock);
+    part->request->parts_unread--;
+    pthread_mutex_unlock(&pool->lock);
+    pthread_cond_broadcast(&pool->parts);
+    mem_free(part);
+}
