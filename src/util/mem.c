@@ -56,6 +56,13 @@ static size_t at_least_one(size_t size)
     return size == 0 ? 1 : size;
 }
 
+/* No object is larger than a pointer difference can tell; every allocator refuses such sizes, some
+ * of those used for testing by aborting. */
+static bool refused(size_t size)
+{
+    return size > PTRDIFF_MAX || faulty();
+}
+
 void *mem_alloc(size_t size)
 {
     return or_abort(calloc(1, at_least_one(size)), size);
@@ -68,26 +75,30 @@ char *mem_strdup(const char *text)
 
 void *mem_try_alloc(size_t size)
 {
-    return faulty() ? NULL : malloc(at_least_one(size));
+    return refused(size) ? NULL : malloc(at_least_one(size));
 }
 
 void *mem_try_zero(size_t count, size_t size)
 {
-    return faulty() ? NULL : calloc(at_least_one(count), at_least_one(size));
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes) || refused(bytes)) {
+        return NULL;
+    }
+    return calloc(1, at_least_one(bytes));
 }
 
 void *mem_try_resize(void *memory, size_t size)
 {
-    return faulty() ? NULL : realloc(memory, at_least_one(size));
+    return refused(size) ? NULL : realloc(memory, at_least_one(size));
 }
 
 void *mem_try_aligned(size_t size)
 {
-    size_t rounded;
-    if (faulty() || __builtin_add_overflow(at_least_one(size), (size_t)MEM_ALIGN - 1, &rounded)) {
+    if (refused(size)) {
         return NULL;
     }
-    return aligned_alloc(MEM_ALIGN, rounded / MEM_ALIGN * MEM_ALIGN);
+    const size_t lines = (at_least_one(size) + MEM_ALIGN - 1) / MEM_ALIGN;
+    return aligned_alloc(MEM_ALIGN, lines * MEM_ALIGN);
 }
 
 char *mem_try_strdup(const char *text)

@@ -34,10 +34,12 @@ static void test_empty_is_not_failed(void **state)
     }
 }
 
-static void test_sizes_that_wrap_fail(void **state)
+static void test_absurd_sizes_fail(void **state)
 {
     (void)state;
     assert_null(mem_try_zero(SIZE_MAX / 2, 4));
+    assert_null(mem_try_alloc(SIZE_MAX));
+    assert_null(mem_try_resize(NULL, (size_t)PTRDIFF_MAX + 1));
     assert_null(mem_try_aligned(SIZE_MAX - 5));
     assert_null(mem_try_strndup("x", SIZE_MAX));
 }
@@ -84,7 +86,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_start_up_memory_is_zeroed),
         cmocka_unit_test(test_empty_is_not_failed),
-        cmocka_unit_test(test_sizes_that_wrap_fail),
+        cmocka_unit_test(test_absurd_sizes_fail),
         cmocka_unit_test(test_aligned_memory),
         cmocka_unit_test(test_copies_texts),
         cmocka_unit_test(test_resizing_keeps_the_bytes),
