@@ -11,6 +11,10 @@
  *               has to call exchange_finish() once, which may be at any later time
  *   done(x)     everything is written or given up; the last look at x (access log)
  *
+ * An exchange whose request never becomes complete (cut off, too slow, malformed or too large in
+ * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all that follows
+ * head().  What fails before its header is complete reaches no handler at all.
+ *
  * Answers: exchange_header() any number of times, then either exchange_reply(),
  * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
  * exchange all of them do nothing but end it.
@@ -22,6 +26,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "net/fields.h"
 #include "net/loop.h"
 #include "util/arena.h"
 #include "util/bytes.h"
@@ -35,51 +40,40 @@ enum http_method {
 #undef HTTP_METHOD_ENUM
 };
 
-struct http_field {
-    struct bytes name;  /* As received. */
-    struct bytes value; /* Outer white space removed. */
-};
-
-/* Bytes lent to the socket: they stay valid until the exchange's arena ends. */
-struct http_piece {
-    struct http_piece *next;
-    struct bytes bytes;
-};
-
 struct http_conn; /* The connection, known to net only. */
 
 struct exchange {
     struct loop *loop;
     struct http_conn *conn;
-    struct arena arena;           /* Everything of this exchange's lifetime. */
-    struct list_node node;        /* In the connection's line of exchanges. */
+    struct arena arena;    /* Everything of this exchange's lifetime. */
+    struct list_node node; /* In the connection's line of exchanges. */
 
     /* The request. */
     enum http_method method;
-    struct bytes target;          /* As received: path and query. */
-    struct bytes path;            /* Without query; not percent-decoded. */
-    struct bytes query;           /* After '?', or empty. */
+    struct bytes target; /* As received: path and query. */
+    struct bytes path;   /* Without query; not percent-decoded. */
+    struct bytes query;  /* After '?', or empty. */
     const struct http_field *fields;
     uint32_t field_count;
-    struct bytes peer;            /* "127.0.0.1:4711", or "unix". */
-    uint32_t listener;            /* Index given to http_listen(). */
-    struct bytes body;            /* Complete when request() is called; not NUL-terminated. */
-    uint64_t begun_ns;            /* First byte of the header. */
-    uint64_t received_ns;         /* Last byte of the body. */
+    struct bytes peer;    /* "127.0.0.1:4711", or "unix". */
+    uint32_t listener;    /* Index given to http_listen(). */
+    struct bytes body;    /* Complete when request() is called; not NUL-terminated. */
+    uint64_t begun_ns;    /* First byte of the header. */
+    uint64_t received_ns; /* Last byte of the body. */
 
     /* Set by head(). */
-    uint64_t body_bytes_max;      /* Preset to limits->body_bytes_max. */
-    size_t body_align_at;         /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
+    uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
+    size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
 
     /* The answer. */
-    int status;                   /* 0 until begun. */
-    bool streaming;               /* Begun with an unknown size. */
-    bool finished;                /* The handler is done with it. */
-    bool canceled;                /* The client is gone. */
-    uint64_t sent_bytes;          /* Body bytes handed to the socket. */
-    uint64_t unsent_bytes;        /* Body bytes not yet taken by the socket. */
+    int status;            /* 0 until begun. */
+    bool streaming;        /* Begun with an unknown size. */
+    bool finished;         /* The handler is done with it. */
+    bool canceled;         /* The client is gone. */
+    uint64_t sent_bytes;   /* Body bytes handed to the system. */
+    uint64_t unsent_bytes; /* Body bytes not yet taken by the socket. */
 
-    void *user;                   /* The handler's. */
+    void *user; /* The handler's. */
 };
 
 /* What a server does with exchanges; one table per listener set.  `context` is passed through. */
@@ -90,7 +84,8 @@ struct http_handler {
     void (*canceled)(void *context, struct exchange *x);
     void (*done)(void *context, struct exchange *x);
     void (*drained)(void *context, struct exchange *x); /* A streaming answer's unsent bytes fell
-                                                           to zero; may be NULL. */
+                                                           to zero; may be NULL.  It may add pieces
+                                                           and finish. */
 };
 
 struct http_listener;
@@ -102,7 +97,7 @@ WEIR_MUST_USE enum weir_status http_listen(struct loop *loop, const char *addres
                                            struct http_listener **out, struct weir_err *err);
 uint16_t http_listener_port(const struct http_listener *listener); /* 0 for a Unix socket. */
 
-/* Stops accepting; connections stay.  Frees the listener. */
+/* Stops accepting; connections stay.  Frees the listener; loop_finish() does it for those left. */
 void http_listener_close(struct http_listener *listener);
 
 /* From now on answers carry `Connection: close`, idle connections are closed, and no connection
@@ -133,7 +128,8 @@ void exchange_fail(struct exchange *x, enum weir_status status, const char *text
 #define HTTP_STREAM UINT64_MAX
 void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size);
 
-/* Lends bytes that live at least as long as the exchange's arena. */
+/* Lends bytes that live at least as long as the exchange's arena.  An answer of known size that is finished
+ * with fewer, or one that memory ran out for, ends with its connection, so that the client sees the cut. */
 void exchange_piece(struct exchange *x, struct bytes bytes);
 
 /* Copies bytes: for streams, whose memory must not grow with their length. */

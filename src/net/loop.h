@@ -5,8 +5,10 @@
  * was submitted from it before and after its time in the engine.  Nothing on a
  * loop blocks.  Other threads reach it through its mailbox only.
  *
- * One turn of a loop: receive mail, read sockets, then the turn hooks in order
- * of registration, then one write per connection that has something to say.
+ * One turn of a loop: read sockets and fire timers, receive mail, then the turn
+ * hooks in order of registration (mail that they send to their own loop is received
+ * in the same turn), then one write per connection that has something to say.
+ * A loop with nothing to do sleeps without waking up.
  */
 #ifndef WEIR_NET_LOOP_H
 #define WEIR_NET_LOOP_H
@@ -22,6 +24,8 @@
 #include "util/limits.h"
 #include "util/list.h"
 #include "util/mailbox.h"
+
+struct http_net; /* The connections' part of a loop, known to conn.h. */
 
 /* A message to a loop: embed it, set `receive`, loop_send().  Runs on the loop's thread. */
 struct loop_mail {
@@ -49,21 +53,25 @@ struct loop_work {
     void (*done)(struct loop_work *self);
 };
 
+/* Owned by the thread in loop_run(); before and after it, by whoever calls init and finish. */
 struct loop {
     uv_loop_t uv;
-    uint64_t now_ns;               /* Monotonic; refreshed when a turn's reads begin. */
+    uint64_t now_ns; /* Monotonic; read when a turn begins. */
     const struct limits *limits;
-    struct mailbox mailbox;        /* Of struct loop_mail. */
+    struct mailbox mailbox; /* Of struct loop_mail. */
     uv_async_t wake;
-    uv_check_t check;
+    uv_prepare_t turn;
     uv_timer_t timer;
-    struct heap timers;            /* Of struct loop_timer. */
+    struct heap timers; /* Of struct loop_timer. */
+    uint64_t timer_ns;  /* When `timer` fires; CLOCK_NEVER when it is not started. */
     struct list hooks;
-    struct list dirty;             /* Connections with something to write. */
+    struct list dirty; /* Connections with something to write. */
     struct list connections;
     uint64_t connection_count;
-    void *user;                    /* The server's per-loop context. */
-    bool stopping;
+    struct http_net *net; /* NULL before the first listener. */
+    void *user;           /* The server's per-loop context. */
+    bool fresh;           /* now_ns was read in this turn. */
+    _Atomic bool stopping;
 };
 
 /* `limits` is borrowed for the loop's life.  WEIR_EIO when the system has no descriptors left. */
@@ -73,10 +81,12 @@ WEIR_MUST_USE enum weir_status loop_init(struct loop *loop, const struct limits 
 /* Turns until loop_stop(); call on the thread that is to own the loop. */
 void loop_run(struct loop *loop);
 
-/* Any thread: ends loop_run() after the current turn. */
+/* Any thread, but not a signal handler: ends loop_run() after the current turn. */
 void loop_stop(struct loop *loop);
 
-/* After loop_run(): closes what is left and frees. */
+/* After loop_run(), on any one thread: closes listeners and connections, turns until the handlers have
+ * finished every exchange (canceled ones too) and frees.  So whatever holds exchanges must still be able to
+ * end them. */
 void loop_finish(struct loop *loop);
 
 /* Any thread: gives `mail` to the loop. */
@@ -87,5 +97,8 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t at_ns)
 void loop_timer_clear(struct loop *loop, struct loop_timer *timer);
 void loop_hook_add(struct loop *loop, struct loop_hook *hook);
 void loop_work(struct loop *loop, struct loop_work *work);
+
+/* For callbacks of libuv handles that others put on loop->uv: brings now_ns up to date. */
+void loop_turn_begin(struct loop *loop);
 
 #endif

@@ -1,0 +1,160 @@
+/*
+ * The head of an HTTP/1 answer, put together from ready-made lines: formatting each head would cost
+ * a tiny request more than everything else here.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#include "net/http1.h"
+
+#define STATUS_LINE(code, phrase) \
+    { (code),                     \
+      { "HTTP/1.1 " #code " " phrase "\r\n", sizeof("HTTP/1.1 " #code " " phrase "\r\n") - 1 } },
+
+/* Most frequent first. */
+static const struct {
+    int code;
+    struct bytes line;
+} status_lines[] = {
+    STATUS_LINE(200, "OK") STATUS_LINE(202, "Accepted") STATUS_LINE(204, "No Content") STATUS_LINE(
+        304, "Not Modified") STATUS_LINE(400, "Bad Request") STATUS_LINE(401, "Unauthorized")
+        STATUS_LINE(403, "Forbidden") STATUS_LINE(404, "Not Found")
+            STATUS_LINE(405, "Method Not Allowed") STATUS_LINE(408, "Request Timeout")
+                STATUS_LINE(409, "Conflict") STATUS_LINE(413, "Content Too Large")
+                    STATUS_LINE(415, "Unsupported Media Type")
+                        STATUS_LINE(422, "Unprocessable Content")
+                            STATUS_LINE(429, "Too Many Requests")
+                                STATUS_LINE(431, "Request Header Fields Too Large")
+                                    STATUS_LINE(499, "Client Closed Request")
+                                        STATUS_LINE(500, "Internal Server Error")
+                                            STATUS_LINE(501, "Not Implemented")
+                                                STATUS_LINE(503, "Service Unavailable")
+                                                    STATUS_LINE(504, "Gateway Timeout")
+                                                        STATUS_LINE(507, "Insufficient Storage")
+};
+
+/* Any other three-digit status gets a line without a phrase, which RFC 9112 allows. */
+static struct bytes status_line(int code, char *spare)
+{
+    for (size_t i = 0; i < sizeof(status_lines) / sizeof(status_lines[0]); i++) {
+        if (status_lines[i].code == code) {
+            return status_lines[i].line;
+        }
+    }
+    static const char line[] = "HTTP/1.1 000 \r\n";
+    memcpy(spare, line, sizeof(line));
+    for (int i = 11; i >= 9; i--) {
+        spare[i] = (char)('0' + code % 10);
+        code /= 10;
+    }
+    return (struct bytes){ spare, sizeof(line) - 1 };
+}
+
+static char *put(char *at, struct bytes text)
+{
+    memcpy(at, text.data, text.size);
+    return at + text.size;
+}
+
+/* Decimal digits of `value`, at most 20. */
+static char *put_u64(char *at, uint64_t value)
+{
+    char digits[20];
+    size_t i = sizeof(digits);
+    do {
+        i--;
+        digits[i] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    return put(at, (struct bytes){ digits + i, sizeof(digits) - i });
+}
+
+static const struct bytes line_type = { "Content-Type: ", 14 };
+static const struct bytes line_length = { "Content-Length: ", 16 };
+static const struct bytes line_chunked = { "Transfer-Encoding: chunked\r\n", 28 };
+static const struct bytes line_close = { "Connection: close\r\n", 19 };
+static const struct bytes line_keep = { "Connection: keep-alive\r\n", 24 };
+static const struct bytes line_end = { "\r\n", 2 };
+
+/* The most that the fixed lines take: status line, length with 20 digits, connection, encoding, ends. */
+#define HEAD_BYTES_FIXED 192
+
+bool http1_head(struct arena *arena, const struct http1_answer *answer, struct bytes *out)
+{
+    const struct bytes type = bytes_of(answer->content_type);
+    const struct bytes date = bytes_of(answer->date);
+    size_t size = HEAD_BYTES_FIXED + type.size + date.size;
+    for (const struct http1_line *line = answer->lines; line != NULL; line = line->next) {
+        size += line->text.size;
+    }
+    char *head = arena_try_aligned(arena, size, 1);
+    if (head == NULL) {
+        return false;
+    }
+    char spare[20];
+    char *at = put(head, status_line(answer->status, spare));
+    if (type.data != NULL) {
+        at = put(put(put(at, line_type), type), line_end);
+    }
+    if (answer->chunked) {
+        at = put(at, line_chunked);
+    } else if (answer->body_size != HTTP_STREAM && answer->status != 204) {
+        at = put(put_u64(put(at, line_length), answer->body_size), line_end);
+    }
+    at = put(at, date);
+    for (const struct http1_line *line = answer->lines; line != NULL; line = line->next) {
+        at = put(at, line->text);
+    }
+    if (answer->close) {
+        at = put(at, line_close);
+    } else if (answer->keep_alive_1_0) {
+        at = put(at, line_keep);
+    }
+    at = put(at, line_end);
+    *out = (struct bytes){ head, (size_t)(at - head) };
+    return true;
+}
+
+bool http1_field_line(struct arena *arena, const char *name, struct bytes value,
+                      struct http1_line **out)
+{
+    const struct bytes label = bytes_of(name);
+    size_t size = 0;
+    if (__builtin_add_overflow(label.size + 4, value.size, &size)) {
+        return false;
+    }
+    struct http1_line *line = arena_try_alloc(arena, sizeof(*line));
+    char *text = arena_try_aligned(arena, size, 1);
+    if (line == NULL || text == NULL) {
+        return false;
+    }
+    char *at = put(put(text, label), (struct bytes){ ": ", 2 });
+    for (size_t i = 0; i < value.size; i++) {
+        const unsigned char c = (unsigned char)value.data[i];
+        *at++ = (c < 0x20 && c != '\t') || c == 0x7f ? '?' : value.data[i];
+    }
+    put(at, line_end);
+    *line = (struct http1_line){ .text = { text, size } };
+    *out = line;
+    return true;
+}
+
+bool http1_bodyless(int status)
+{
+    return status < 200 || status == 204 || status == 304;
+}
+
+size_t http1_chunk_head(char *out, uint64_t size, bool first)
+{
+    char digits[16];
+    size_t i = sizeof(digits);
+    do {
+        i--;
+        digits[i] = "0123456789abcdef"[size & 0xf];
+        size >>= 4;
+    } while (size != 0);
+    char *at = first ? out : put(out, line_end);
+    at = put(at, (struct bytes){ digits + i, sizeof(digits) - i });
+    at = put(at, line_end);
+    return (size_t)(at - out);
+}

@@ -1,0 +1,301 @@
+/*
+ * Exchanges: from their first byte to their last.
+ *
+ * Streams are recycled per loop, each with a block for its arena, so that a small request
+ * allocates nothing.  An answer is a chain of pieces: its head, lent body bytes, chunk sizes; the
+ * connection sends the chains of its line one after the other.
+ */
+#include "net/http.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "net/conn.h"
+#include "net/stream.h"
+#include "util/json.h"
+#include "util/mem.h"
+
+#define SPARE_MAX 256       /* Streams kept for reuse per loop: about 1 MiB. */
+#define FAIL_BYTES_MAX 4096 /* Of an error's JSON text. */
+
+static _Atomic uint64_t refused[WEIR_STATUS_COUNT];
+
+void http_count_refusal(enum weir_status status)
+{
+    atomic_fetch_add_explicit(&refused[status], 1, memory_order_relaxed);
+}
+
+uint64_t http_refused_count(enum weir_status status)
+{
+    return atomic_load_explicit(&refused[status], memory_order_relaxed);
+}
+
+uint64_t http_bodies_bytes(void)
+{
+    return body_bytes_of_all();
+}
+
+struct stream *stream_create(struct http_net *net)
+{
+    struct stream *s = stream_at(list_pop(&net->spare));
+    if (s != NULL) {
+        net->spare_count--;
+    } else {
+        s = mem_try_alloc(sizeof(*s));
+    }
+    if (s == NULL) {
+        return NULL;
+    }
+    memset(s, 0, offsetof(struct stream, block));
+    arena_init(&s->x.arena, s->block, sizeof(s->block), 0);
+    s->pieces_end = &s->pieces;
+    return s;
+}
+
+static void drop_pieces(struct stream *s)
+{
+    while (s->pieces != NULL) {
+        struct piece *piece = s->pieces;
+        s->pieces = piece->next;
+        mem_free(piece->heap);
+    }
+    s->pieces_end = &s->pieces;
+}
+
+void stream_destroy(struct http_net *net, struct stream *s)
+{
+    drop_pieces(s);
+    body_finish(&s->body);
+    arena_finish(&s->x.arena);
+    if (net->spare_count >= SPARE_MAX) {
+        mem_free(s);
+        return;
+    }
+    net->spare_count++;
+    list_prepend(&net->spare, &s->x.node); /* The latest is the warmest. */
+}
+
+static void append(struct stream *s, struct piece *piece)
+{
+    *s->pieces_end = piece;
+    s->pieces_end = &piece->next;
+    if (piece->body) {
+        s->x.unsent_bytes += piece->bytes.size;
+    }
+}
+
+/* A piece in the arena; without memory the answer is broken. */
+static void push(struct stream *s, struct bytes bytes, bool body)
+{
+    struct piece *piece = s->broken ? NULL : arena_try_alloc(&s->x.arena, sizeof(*piece));
+    if (piece == NULL) {
+        s->broken = true;
+        return;
+    }
+    *piece = (struct piece){ .bytes = bytes, .body = body };
+    append(s, piece);
+}
+
+void stream_continue(struct stream *s)
+{
+    push(s, BYTES_LITERAL("HTTP/1.1 100 Continue\r\n\r\n"), false);
+}
+
+void stream_advance(struct stream *s, size_t size)
+{
+    struct piece *piece = s->pieces;
+    assert(piece != NULL && size <= piece->bytes.size);
+    piece->bytes.data += size;
+    piece->bytes.size -= size;
+    if (piece->body) {
+        s->x.sent_bytes += size;
+        s->x.unsent_bytes -= size;
+    }
+    if (piece->bytes.size == 0) {
+        s->pieces = piece->next;
+        if (s->pieces == NULL) {
+            s->pieces_end = &s->pieces;
+        }
+        mem_free(piece->heap);
+    }
+}
+
+struct bytes exchange_field(const struct exchange *x, const char *name)
+{
+    const struct bytes wanted = bytes_of(name);
+    for (uint32_t i = 0; i < x->field_count; i++) {
+        if (bytes_equal_nocase(x->fields[i].name, wanted)) {
+            return x->fields[i].value;
+        }
+    }
+    return (struct bytes){ 0 };
+}
+
+void exchange_header(struct exchange *x, const char *name, struct bytes value)
+{
+    struct stream *s = stream_of(x);
+    assert(x->status == 0);
+    struct http1_line *line = NULL;
+    if (x->canceled) {
+        return;
+    }
+    if (!http1_field_line(&x->arena, name, value, &line)) {
+        s->broken = true;
+        return;
+    }
+    line->next = s->lines;
+    s->lines = line;
+}
+
+void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size)
+{
+    struct stream *s = stream_of(x);
+    assert(x->status == 0 && status >= 100 && status <= 999);
+    x->status = status;
+    if (x->canceled) {
+        return;
+    }
+    x->streaming = body_size == HTTP_STREAM;
+    s->bodyless = x->method == HTTP_HEAD || http1_bodyless(status);
+    s->chunked = x->streaming && !s->version_1_0 && !http1_bodyless(status);
+    /* Where chunks are unknown, only the end of the connection can end a stream. */
+    s->last = s->last || (x->streaming && !s->chunked && !s->bodyless);
+    s->promised = x->streaming || s->bodyless ? 0 : body_size;
+    const struct http1_answer answer = {
+        .status = status,
+        .content_type = content_type,
+        .body_size = body_size,
+        .date = conn_date(x->conn->net),
+        .lines = s->lines,
+        .close = s->last,
+        .keep_alive_1_0 = s->keep_alive_1_0,
+        .chunked = s->chunked,
+    };
+    struct bytes head;
+    if (http1_head(&x->arena, &answer, &head)) {
+        push(s, head, false);
+    } else {
+        s->broken = true;
+    }
+    conn_dirty(x->conn);
+}
+
+/* True when body bytes of this stream go anywhere. */
+static bool takes_body(struct stream *s, size_t size)
+{
+    assert(s->x.status != 0 && !s->x.finished);
+    if (s->x.canceled || s->bodyless || s->broken || size == 0) {
+        return false;
+    }
+    if (!s->x.streaming) {
+        assert(size <= s->promised);
+        s->promised -= size;
+    }
+    conn_dirty(s->x.conn);
+    return true;
+}
+
+/* One block: the piece, then what it copies, then a second piece for a chunk's size line. */
+struct copied {
+    struct piece size_line;
+    struct piece body;
+    char size_text[HTTP1_CHUNK_HEAD_MAX];
+    char bytes[];
+};
+
+/* Streams may go on for hours: their pieces are freed one by one, so none is in the arena. */
+static void push_streamed(struct stream *s, struct bytes bytes, bool copy)
+{
+    size_t size = sizeof(struct copied);
+    struct copied *block = NULL;
+    if (!__builtin_add_overflow(size, copy ? bytes.size : 0, &size)) {
+        block = mem_try_alloc(size);
+    }
+    if (block == NULL) {
+        s->broken = true;
+        return;
+    }
+    if (copy) {
+        memcpy(block->bytes, bytes.data, bytes.size);
+        bytes.data = block->bytes;
+    }
+    if (s->chunked) {
+        const size_t length = http1_chunk_head(block->size_text, bytes.size, !s->chunk_sent);
+        block->size_line = (struct piece){ .bytes = { block->size_text, length } };
+        append(s, &block->size_line);
+        s->chunk_sent = true;
+    }
+    block->body = (struct piece){ .bytes = bytes, .heap = block, .body = true };
+    append(s, &block->body);
+}
+
+void exchange_piece(struct exchange *x, struct bytes bytes)
+{
+    struct stream *s = stream_of(x);
+    if (!takes_body(s, bytes.size)) {
+        return;
+    }
+    if (x->streaming) {
+        push_streamed(s, bytes, false);
+    } else {
+        push(s, bytes, true);
+    }
+}
+
+void exchange_copy(struct exchange *x, struct bytes bytes)
+{
+    struct stream *s = stream_of(x);
+    if (takes_body(s, bytes.size)) {
+        push_streamed(s, bytes, true);
+    }
+}
+
+void exchange_finish(struct exchange *x)
+{
+    struct stream *s = stream_of(x);
+    assert(!x->finished);
+    x->finished = true;
+    if (x->canceled) {
+        conn_retire(x->conn, s);
+        return;
+    }
+    assert(x->status != 0);
+    s->broken = s->broken || s->promised > 0;
+    if (s->chunked && !s->bodyless) {
+        push(s, s->chunk_sent ? BYTES_LITERAL("\r\n0\r\n\r\n") : BYTES_LITERAL("0\r\n\r\n"), false);
+    }
+    conn_dirty(x->conn);
+}
+
+void exchange_reply(struct exchange *x, int status, const char *content_type, struct bytes body)
+{
+    exchange_begin(x, status, content_type, body.size);
+    exchange_piece(x, body);
+    exchange_finish(x);
+}
+
+static struct bytes error_body(struct arena *arena, const char *text)
+{
+    struct buffer json;
+    buffer_init(&json, FAIL_BYTES_MAX);
+    buffer_text(&json, "{\"error\":");
+    json_string(&json, text);
+    buffer_char(&json, '}');
+    char *copy = json.failed ? NULL : arena_try_strndup(arena, json.data, json.size);
+    const struct bytes body = { copy, copy == NULL ? 0 : json.size };
+    buffer_finish(&json);
+    return body.data == NULL ? BYTES_LITERAL("{\"error\":\"\"}") : body;
+}
+
+void exchange_fail(struct exchange *x, enum weir_status status, const char *text,
+                   uint32_t retry_after_s)
+{
+    if (retry_after_s > 0) {
+        char *seconds = arena_try_printf(&x->arena, "%u", (unsigned)retry_after_s);
+        if (seconds != NULL) {
+            exchange_header(x, "Retry-After", bytes_of(seconds));
+        }
+    }
+    exchange_reply(x, weir_status_http(status), "application/json", error_body(&x->arena, text));
+}

@@ -1,0 +1,254 @@
+/*
+ * The turn of a loop, laid over libuv.
+ *
+ * libuv calls back for sockets, timers and the wake-up in an order that differs between its
+ * versions, but always runs `prepare` handles last before it goes to sleep.  So callbacks only read and
+ * remember, and the second half of the turn (mail, hooks, writes) happens in one prepare handle:
+ * whatever became due is done before the loop can block.
+ *
+ * All times of a loop wait in one heap behind one libuv timer, which is started only for the earliest:
+ * moving a time costs no system call, and a loop without times never wakes up.
+ */
+#include "net/loop.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+
+#include "net/conn.h"
+
+/* Rounds of mail and hooks in one turn before the sockets get their chance again. */
+#define ROUNDS_MAX 8
+
+static _Thread_local struct loop *loop_here; /* The loop that this thread is turning. */
+
+void loop_turn_begin(struct loop *loop)
+{
+    if (!loop->fresh) {
+        loop->fresh = true;
+        loop->now_ns = uv_hrtime();
+    }
+}
+
+static void fire_due(struct loop *loop)
+{
+    struct heap_node *node = heap_top(&loop->timers);
+    while (node != NULL && node->key <= loop->now_ns) {
+        heap_remove(&loop->timers, node);
+        struct loop_timer *timer = list_entry(node, struct loop_timer, node);
+        timer->fire(timer);
+        node = heap_top(&loop->timers);
+    }
+}
+
+static void on_timer(uv_timer_t *handle)
+{
+    struct loop *loop = handle->data;
+    loop->timer_ns = CLOCK_NEVER;
+    loop_turn_begin(loop);
+    fire_due(loop);
+}
+
+/* Starts the libuv timer for the earliest time. */
+static void arm(struct loop *loop)
+{
+    const struct heap_node *top = heap_top(&loop->timers);
+    const uint64_t at_ns = top == NULL ? CLOCK_NEVER : top->key;
+    if (at_ns == loop->timer_ns) {
+        return;
+    }
+    loop->timer_ns = at_ns;
+    if (at_ns == CLOCK_NEVER) {
+        uv_timer_stop(&loop->timer);
+        return;
+    }
+    /* libuv counts in whole milliseconds of the same clock: rounded up, the time is due when it fires. */
+    const uint64_t at_ms = at_ns / NS_PER_MS + (at_ns % NS_PER_MS != 0);
+    const uint64_t now_ms = uv_now(&loop->uv);
+    uv_timer_start(&loop->timer, on_timer, at_ms > now_ms ? at_ms - now_ms : 0, 0);
+}
+
+static bool has_mail(struct loop *loop)
+{
+    return atomic_load_explicit(&loop->mailbox.top, memory_order_relaxed) != NULL;
+}
+
+static void receive_mail(struct loop *loop)
+{
+    struct mail *mail = mailbox_receive(&loop->mailbox);
+    while (mail != NULL) {
+        struct mail *next = mail->next; /* Receiving gives the mail away. */
+        struct loop_mail *letter = list_entry(mail, struct loop_mail, mail);
+        letter->receive(letter);
+        mail = next;
+    }
+}
+
+static void run_hooks(struct loop *loop)
+{
+    struct list_node *node = list_first(&loop->hooks);
+    while (node != NULL) {
+        struct loop_hook *hook = list_entry(node, struct loop_hook, node);
+        hook->turn(hook);
+        node = list_next(&loop->hooks, node);
+    }
+}
+
+static void turn_end(struct loop *loop)
+{
+    loop_turn_begin(loop);
+    unsigned rounds = 0;
+    do {
+        if (has_mail(loop)) {
+            receive_mail(loop);
+        }
+        run_hooks(loop);
+        rounds++;
+    } while (has_mail(loop) && rounds < ROUNDS_MAX);
+    conn_flush_dirty(loop);
+    if (has_mail(loop)) {
+        /* Nobody wakes a loop for mail that it sent itself, nor for mail behind that. */
+        uv_async_send(&loop->wake);
+    }
+    arm(loop);
+    loop->fresh = false;
+}
+
+static void on_prepare(uv_prepare_t *handle)
+{
+    turn_end(handle->data);
+}
+
+static void on_wake(uv_async_t *handle)
+{
+    struct loop *loop = handle->data;
+    loop_turn_begin(loop);
+    conn_resume(loop);
+    if (atomic_load(&loop->stopping)) {
+        uv_stop(&loop->uv);
+    }
+}
+
+static void wake(void *context)
+{
+    struct loop *loop = context;
+    if (loop != loop_here) {
+        uv_async_send(&loop->wake);
+    }
+}
+
+enum weir_status loop_init(struct loop *loop, const struct limits *limits, struct weir_err *err)
+{
+    *loop = (struct loop){ .limits = limits, .timer_ns = CLOCK_NEVER, .now_ns = uv_hrtime() };
+    list_init(&loop->hooks);
+    list_init(&loop->dirty);
+    list_init(&loop->connections);
+    mailbox_init(&loop->mailbox, wake, loop);
+    int failed = uv_loop_init(&loop->uv);
+    if (failed == 0) {
+        failed = uv_async_init(&loop->uv, &loop->wake, on_wake);
+        if (failed != 0) {
+            uv_loop_close(&loop->uv);
+        }
+    }
+    if (failed != 0) {
+        return err_set(err, WEIR_EIO, "event loop: %s", uv_strerror(failed));
+    }
+    uv_prepare_init(&loop->uv, &loop->turn);
+    uv_timer_init(&loop->uv, &loop->timer);
+    loop->uv.data = loop;
+    loop->wake.data = loop;
+    loop->turn.data = loop;
+    loop->timer.data = loop;
+    uv_prepare_start(&loop->turn, on_prepare);
+    return WEIR_OK;
+}
+
+/* A write to a closed socket raises SIGPIPE; blocked, it leaves only the error that it comes with. */
+static void block_sigpipe(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+void loop_run(struct loop *loop)
+{
+    block_sigpipe();
+    loop_here = loop;
+    if (!atomic_load(&loop->stopping)) {
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+    }
+    turn_end(loop);
+    loop_here = NULL;
+}
+
+void loop_stop(struct loop *loop)
+{
+    atomic_store(&loop->stopping, true);
+    uv_async_send(&loop->wake);
+}
+
+void loop_finish(struct loop *loop)
+{
+    block_sigpipe();
+    loop_here = loop;
+    conn_close_all(loop);
+    while (loop->connection_count > 0 || loop->net != NULL) {
+        uv_run(&loop->uv, UV_RUN_ONCE);
+        conn_finish_net(loop);
+    }
+    uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->turn, NULL);
+    uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    const int busy = uv_loop_close(&loop->uv);
+    assert(busy == 0);
+    (void)busy;
+    loop_here = NULL;
+}
+
+void loop_send(struct loop *loop, struct loop_mail *mail)
+{
+    mailbox_send(&loop->mailbox, &mail->mail);
+}
+
+void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t at_ns)
+{
+    heap_remove(&loop->timers, &timer->node);
+    timer->node.key = at_ns;
+    heap_push(&loop->timers, &timer->node);
+}
+
+void loop_timer_clear(struct loop *loop, struct loop_timer *timer)
+{
+    heap_remove(&loop->timers, &timer->node);
+}
+
+void loop_hook_add(struct loop *loop, struct loop_hook *hook)
+{
+    list_append(&loop->hooks, &hook->node);
+}
+
+static void work_run(uv_work_t *request)
+{
+    struct loop_work *work = list_entry(request, struct loop_work, request);
+    work->run(work);
+}
+
+static void work_done(uv_work_t *request, int status)
+{
+    (void)status; /* Work is never cancelled. */
+    struct loop_work *work = list_entry(request, struct loop_work, request);
+    loop_turn_begin(request->loop->data);
+    work->done(work);
+}
+
+void loop_work(struct loop *loop, struct loop_work *work)
+{
+    const int failed = uv_queue_work(&loop->uv, &work->request, work_run, work_done);
+    assert(failed == 0); /* It only fails without a callback. */
+    (void)failed;
+}
