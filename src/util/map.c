@@ -173,7 +173,7 @@ enum weir_status map_add(struct map *map, struct bytes name, void *value)
     struct map_slot *slot = find_room(map->slots, map->capacity, hash);
     map->used += slot->name.data == NULL ? 1 : 0;
     map->count++;
-    slot->name = name.data == NULL ? BYTES_LITERAL("") : name;
+    slot->name = name;
     slot->hash = hash;
     slot->value = value;
     return WEIR_OK;

@@ -230,7 +230,7 @@ static void test_buffer_takes_all_kinds_of_pieces(void **state)
 static void test_buffer_grows_to_exactly_its_limit(void **state)
 {
     (void)state;
-    enum { LIMIT = 5000 };
+    enum { LIMIT = 8190 }; /* A little less than doubling arrives at. */
     char expected[LIMIT + 1];
     for (size_t i = 0; i < sizeof(expected); i++) {
         expected[i] = (char)('a' + i % 26);
@@ -305,6 +305,10 @@ static void test_buffer_failure_changes_nothing_and_stays(void **state)
         append_char(&buffer);
         assert_true(buffer.failed);
         assert_memory_equal(buffer.data, "12345678", 8);
+        buffer_clear(&buffer);
+        buffer_printf(&buffer, "%s", "abcdefgh");
+        assert_false(buffer.failed);
+        assert_memory_equal(buffer.data, "abcdefgh", 8);
         buffer_finish(&buffer);
     }
 }

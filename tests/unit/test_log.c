@@ -173,6 +173,7 @@ static void test_no_value_forges_a_line(void **state)
             assert_string_equal(member(doc, "attack"),
                                 "x\"\r\n2000-01-01T00:00:00.000Z error fire\x1b[2J\xc2\x9b");
             assert_memory_equal(member(doc, "every"), every, 127);
+            assert_memory_equal(member(doc, "every") + 127, "\xef\xbf\xbd", 3);
             yyjson_doc_free(doc);
         }
     }
@@ -213,7 +214,7 @@ static void test_a_line_is_cut_at_4_kib_and_stays_valid(void **state)
                   LOG_U64("h", 123456));
         end();
         assert_true(written_size <= LINE_MAX_BYTES);
-        assert_true(written_size > 3000);
+        assert_true(written_size > LINE_MAX_BYTES - 64);
         yyjson_doc *doc = parse();
         assert_true(yyjson_get_bool(yyjson_obj_get(yyjson_doc_get_root(doc), "cut")));
         assert_non_null(member(doc, "a"));

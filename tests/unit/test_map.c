@@ -103,6 +103,7 @@ static void test_coming_and_going_does_not_grow_it(void **state)
     map_init(&map);
     for (size_t i = 0; i < NAMES; i++) {
         assert_int_equal(map_add(&map, name_of(i), names[i]), WEIR_OK);
+        assert_true(map.used < map.capacity);
         if (i >= 10) {
             assert_ptr_equal(map_remove(&map, name_of(i - 10)), names[i - 10]);
         }

@@ -77,6 +77,8 @@ static void test_resizing_keeps_the_bytes(void **state)
     memcpy(memory, "weir", 5);
     memory = mem_try_resize(memory, 100000);
     assert_string_equal(memory, "weir");
+    memory = mem_try_resize(memory, 0);
+    assert_non_null(memory);
     mem_free(memory);
     mem_trim();
 }
