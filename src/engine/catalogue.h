@@ -14,14 +14,15 @@
 #include <stdint.h>
 
 #include "engine/model.h"
+#include "util/arena.h"
 #include "util/map.h"
 
 /* X(name, text): a version's life, as the repository index shows it. */
-#define MODEL_STATES(X)             \
-    X(UNKNOWN, "UNKNOWN")           \
-    X(LOADING, "LOADING")           \
-    X(READY, "READY")               \
-    X(UNLOADING, "UNLOADING")       \
+#define MODEL_STATES(X)       \
+    X(UNKNOWN, "UNKNOWN")     \
+    X(LOADING, "LOADING")     \
+    X(READY, "READY")         \
+    X(UNLOADING, "UNLOADING") \
     X(UNAVAILABLE, "UNAVAILABLE")
 
 enum model_state {
@@ -36,37 +37,60 @@ const char *model_state_text(enum model_state state);
 struct catalogue_version {
     uint64_t version;
     enum model_state state;
-    const char *reason;      /* One sentence; NULL when READY. */
-    struct model *model;     /* Not NULL exactly when READY; leased by the snapshot. */
+    const char *reason;  /* One sentence; NULL when there is nothing to say. */
+    struct model *model; /* Not NULL exactly when READY; leased by the snapshot. */
+    bool failed; /* UNAVAILABLE because it could not be loaded, not because it was unloaded. */
 };
 
 struct catalogue_entry {
     const char *name;
+    const char *reason; /* Why the model as a whole could not be loaded (no folder, a bad name or
+                                configuration, two repositories), or NULL.  Where it has no
+                                versions, the index shows it as UNAVAILABLE. */
     struct catalogue_version *versions; /* Ascending; those never loaded are not here. */
     uint32_t version_count;
-    struct model *latest;    /* Highest READY version, or NULL. */
-    bool required;           /* Counts for readiness. */
+    struct model *latest; /* Highest READY version, or NULL. */
+    bool required;        /* Counts for readiness. */
+    bool loading;         /* A load is under way, also beside versions that serve. */
 };
 
 struct catalogue {
     _Atomic uint64_t holders;
     uint64_t generation;
-    struct map entries;      /* Of struct catalogue_entry, by name. */
-    struct catalogue_entry *list; /* The same, sorted by name. */
+    struct map entries;           /* Of struct catalogue_entry, by name. */
+    struct catalogue_entry *list; /* The same, sorted by name in byte order. */
     uint32_t count;
-    bool ready;              /* Every required model has a READY version it should have. */
+    bool ready;         /* Every required model has all the versions it should have READY. */
+    uint32_t capacity;  /* Of list. */
+    struct arena arena; /* Everything in it. */
 };
 
 void catalogue_acquire(struct catalogue *catalogue);
 void catalogue_release(struct catalogue *catalogue); /* NULL is fine. */
 
-const struct catalogue_entry *catalogue_find(const struct catalogue *catalogue,
-                                             struct bytes name);
+const struct catalogue_entry *catalogue_find(const struct catalogue *catalogue, struct bytes name);
+
+/* The version (0: the latest READY one), or NULL. */
+const struct catalogue_version *catalogue_version_find(const struct catalogue_entry *entry,
+                                                       uint64_t version);
 
 /* Leases a version (0: the latest READY one) into *out.  WEIR_ENOENT: no such model, no such version,
  * or unloaded; WEIR_ELOADING: still loading; WEIR_EUNAVAILABLE: failed, with its reason. */
 WEIR_MUST_USE enum weir_status catalogue_lease(const struct catalogue *catalogue, struct bytes name,
                                                uint64_t version, struct model **out,
                                                struct weir_err *err);
+
+/*
+ * Building one, for the registry: create, add entries and their versions in any order of names but versions
+ * ascending, seal, then it never changes.  All copy texts and lease models; NULL and WEIR_ENOMEM when memory
+ * is out, after which the half-built snapshot is given to catalogue_release().
+ */
+WEIR_MUST_USE struct catalogue *catalogue_create(uint64_t generation, uint32_t entries_max);
+WEIR_MUST_USE struct catalogue_entry *catalogue_add(struct catalogue *catalogue, const char *name,
+                                                    const char *reason, uint32_t versions_max);
+WEIR_MUST_USE enum weir_status catalogue_add_version(struct catalogue *catalogue,
+                                                     struct catalogue_entry *entry,
+                                                     const struct catalogue_version *version);
+WEIR_MUST_USE enum weir_status catalogue_seal(struct catalogue *catalogue);
 
 #endif

@@ -14,7 +14,12 @@
  *
  * Reload: the new version is loaded, proved and warmed beside the old one; then
  * one snapshot shows the new and no longer the old; the old unloads when its
- * last lease is gone.  A reload that fails leaves the old one serving.
+ * last lease is gone.  A reload of which any version fails changes nothing: what was
+ * serving goes on, and its entry in the index says why.  The very first load of a model keeps the
+ * versions that came up beside those that did not.
+ *
+ * A model is loaded again only when something about it changed: its version's files, its configuration, or
+ * an override that is there now or was there before.
  */
 #ifndef WEIR_ENGINE_REGISTRY_H
 #define WEIR_ENGINE_REGISTRY_H
@@ -24,6 +29,8 @@
 
 #include "engine/catalogue.h"
 #include "engine/home.h"
+#include "engine/worker.h"
+#include "util/list.h"
 
 struct engine;
 struct registry;
@@ -38,23 +45,27 @@ enum model_control {
 };
 
 /* Reads a model's configuration (server/modelconfig.c): `folder_fd` is the model's folder, `override` the
- * text given at load, or NULL.  Called on a loader thread. */
+ * text given at load, or NULL.  *out comes from effective_create() (effective.h).  Called on a loader thread. */
 typedef enum weir_status registry_configure_fn(void *context, const char *name, int folder_fd,
                                                const char *override, struct model_config **out,
                                                struct weir_err *err);
 
 struct registry_options {
-    const char *const *roots;     /* Repository folders. */
+    const char *const *roots; /* Repository folders. */
     uint32_t root_count;
     enum model_control control;
-    const char *const *preload;   /* EXPLICIT: names to load at start ("*": all). */
+    const char *const *preload; /* EXPLICIT: names to load at start ("*": all). */
     uint32_t preload_count;
-    uint64_t poll_ns;             /* POLL: how often to look. */
+    uint64_t poll_ns; /* POLL: how often to look. */
     uint64_t models_max;
     uint64_t model_bytes_max;
     registry_configure_fn *configure;
     void *configure_context;
-    /* Called on the manager's thread when a version became READY or UNAVAILABLE; for logs. */
+    void *changed_context;
+    /* May be NULL.  Called on the manager's thread, after the snapshot that shows it, for logs: a version
+     * became READY (`reason` is a remark or NULL, `model` the model), could not be loaded or was unloaded
+     * (UNAVAILABLE; `model` NULL; the reason of an unload says how much memory came back).  Version 0: about
+     * the whole model. */
     void (*changed)(void *context, const char *name, uint64_t version, enum model_state state,
                     const char *reason, const struct model *model);
 };
@@ -72,25 +83,30 @@ void registry_destroy(struct registry *registry);
 struct catalogue *registry_snapshot(struct registry *registry);
 
 /* The snapshot this home reads now: refreshes home->catalogue when there is a newer one (one atomic
- * load when not).  Home thread.  Valid until the home's next turn. */
+ * load when not).  Home thread.  Valid until the next call for this home, or its next turn. */
 const struct catalogue *registry_catalogue(struct registry *registry, struct home *home);
 
-/* An order to the manager; the caller's memory until `done` runs at home. */
+/* An order to the manager; zeroed and filled in by the caller, whose memory it is until `done` runs at
+ * home. */
 struct registry_order {
-    struct home_mail home_mail;
-    struct mail mail;
+    struct home_mail home_mail; /* The registry's, as are the next three. */
+    struct worker_job job;
+    struct registry *registry;
+    struct list_node node;
     struct home *home;
     enum { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH } kind;
     const char *name;
-    const char *override;    /* LOAD: configuration text (JSON or YAML), or NULL. */
+    const char *override; /* LOAD: configuration text (JSON or YAML), or NULL. */
     enum weir_status status;
     struct weir_err err;
     void (*done)(struct registry_order *self);
 };
 
 /* Home thread.  LOAD is done when the model is READY or has failed: WEIR_ENOENT no such folder, WEIR_EINVAL the
- * model or its configuration is broken, WEIR_ECONFLICT outside EXPLICIT mode.  UNLOAD is done when the
- * versions are no longer offered; in-flight requests finish; an unknown model is fine. */
+ * model, its name or its configuration is broken, WEIR_ENOMEM, WEIR_ECONFLICT outside EXPLICIT mode or where
+ * the device has no room for its instances.  UNLOAD is done when the versions are no longer offered;
+ * in-flight requests finish; an unknown model is fine.  REFRESH looks at the repositories now: the index then
+ * shows what is there, and in POLL mode it is done when all that changed is loaded or unloaded. */
 void registry_order(struct registry *registry, struct registry_order *order);
 
 #endif

@@ -1,0 +1,39 @@
+/*
+ * effective.h — a model's configuration: its defaults, and what the model itself completes.
+ *
+ * Pure but for allocations from the configuration's arena.  Loader thread.
+ */
+#ifndef WEIR_ENGINE_EFFECTIVE_H
+#define WEIR_ENGINE_EFFECTIVE_H
+
+#include "backend/backend.h"
+#include "engine/model.h"
+#include "util/err.h"
+
+#define EFFECTIVE_CONFIG_BYTES_MAX \
+    (UINT64_C(64) << 20) /* Arena of one configuration, labels included. */
+
+/* A configuration in which nothing is set; it lives in its own arena, `release` frees both.  NULL when
+ * memory is out. */
+WEIR_MUST_USE struct model_config *effective_create(void);
+
+/* The inverse, also of a half-filled one; NULL is fine. */
+void effective_release(struct model_config *config);
+
+/* Fills in `backend` and `platform` from each other.  WEIR_EINVAL names the backends there are. */
+WEIR_MUST_USE enum weir_status effective_backend(struct model_config *config,
+                                                 const struct backend_ops **out,
+                                                 struct weir_err *err);
+
+/*
+ * Checks what the configuration says against the model's signature and infers the rest: afterwards
+ * inputs and outputs are those of the signature, in its order, dims without the batch dimension when
+ * max_batch_size is above 0.  `why_not` gets the reason (in the arena) when the model was
+ * found to be no batching one and nobody had said so, else NULL.  WEIR_EINVAL: they contradict each
+ * other, the sentence names both; WEIR_ENOMEM.
+ */
+WEIR_MUST_USE enum weir_status effective_complete(struct model_config *config,
+                                                  const struct signature *signature,
+                                                  const char **why_not, struct weir_err *err);
+
+#endif

@@ -1,0 +1,786 @@
+/*
+ * The work on one model.
+ *
+ * A load first has a scanner look at the folder: which versions there are, what
+ * the configuration says about them.  Then the manager chooses, and one job per
+ * version that is new or changed goes to the device's loader.  When all are
+ * back, either the whole new set is taken over, or, where something failed and
+ * something serves, nothing is.
+ */
+#include "engine/entry.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/effective.h"
+#include "engine/pool.h"
+#include "util/err.h"
+#include "util/mem.h"
+
+#define LOOK_BYTES_MAX (UINT64_C(4) << 20)
+
+struct entry *entry_create(struct entry_host *host, const char *name)
+{
+    struct entry *entry = mem_try_zero(1, sizeof(*entry));
+    if (entry == NULL) {
+        return NULL;
+    }
+    entry->name = mem_try_strdup(name);
+    if (entry->name == NULL) {
+        mem_free(entry);
+        return NULL;
+    }
+    entry->host = host;
+    list_init(&entry->slots);
+    list_init(&entry->orders);
+    arena_init(&entry->arena, NULL, 0, LOOK_BYTES_MAX);
+    return entry;
+}
+
+static struct slot *slot_at(struct list_node *node)
+{
+    return node == NULL ? NULL : list_entry(node, struct slot, node);
+}
+
+static struct slot *first_slot(const struct entry *entry)
+{
+    return slot_at(list_first(&entry->slots));
+}
+
+static struct slot *next_slot(const struct entry *entry, const struct slot *slot)
+{
+    return slot_at(list_next(&entry->slots, &slot->node));
+}
+
+static struct slot *find_slot(const struct entry *entry, uint64_t version)
+{
+    struct slot *slot = first_slot(entry);
+    while (slot != NULL && slot->version != version) {
+        slot = next_slot(entry, slot);
+    }
+    return slot;
+}
+
+/* Finds or makes the slot of a version; NULL when memory is out. */
+static struct slot *need_slot(struct entry *entry, uint64_t version)
+{
+    struct slot *after = first_slot(entry);
+    while (after != NULL && after->version < version) {
+        after = next_slot(entry, after);
+    }
+    if (after != NULL && after->version == version) {
+        return after;
+    }
+    struct slot *slot = mem_try_zero(1, sizeof(*slot));
+    if (slot == NULL) {
+        return NULL;
+    }
+    slot->version = version;
+    list_insert_before(after == NULL ? &entry->slots.head : &after->node, &slot->node);
+    entry->slot_count++;
+    return slot;
+}
+
+/* Forgets versions of which there is nothing left to tell. */
+static void prune(struct entry *entry)
+{
+    struct slot *slot = first_slot(entry);
+    while (slot != NULL) {
+        struct slot *next = next_slot(entry, slot);
+        const bool untold = slot->state == MODEL_UNKNOWN || slot->gone || !entry->present;
+        if (slot->model == NULL && slot->leaving == 0 && untold && !slot->announce) {
+            list_remove(&slot->node);
+            entry->slot_count--;
+            mem_free(slot);
+        }
+        slot = next;
+    }
+}
+
+void entry_destroy(struct entry *entry)
+{
+    assert(!entry->busy && entry->residents == 0 && list_empty(&entry->orders));
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = first_slot(entry)) {
+        assert(slot->model == NULL);
+        list_remove(&slot->node);
+        mem_free(slot);
+    }
+    arena_finish(&entry->arena);
+    mem_free(entry->name);
+    mem_free(entry);
+}
+
+/* Sends a job back to the manager. */
+static void return_job(struct entry_host *host, struct worker_job *job,
+                       void (*run)(struct worker_job *))
+{
+    job->run = run;
+    worker_send(host->manager, job);
+}
+
+/* ---- Letting go -------------------------------------------------------------------------------- */
+
+static void unloaded(struct worker_job *job)
+{
+    struct resident *resident = list_entry(job, struct resident, job);
+    struct entry *entry = resident->entry;
+    struct entry_host *host = entry->host;
+    struct slot *slot = find_slot(entry, resident->version);
+    host->jobs--;
+    host->residents--;
+    host->dirty = true;
+    if (slot != NULL && slot->leaving > 0) {
+        slot->leaving--;
+        if (slot->leaving == 0 && slot->state == MODEL_UNLOADING) {
+            slot->state = MODEL_UNAVAILABLE;
+            (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+        }
+    }
+    list_append(&host->gone, &resident->node);
+}
+
+static void unload(struct worker_job *job)
+{
+    struct resident *resident = list_entry(job, struct resident, job);
+    resident->freed_bytes = lifecycle_unload(resident->entry->host->engine, resident->model);
+    resident->model = NULL;
+    return_job(resident->entry->host, job, unloaded);
+}
+
+static void send_unload(struct worker_job *job)
+{
+    struct resident *resident = list_entry(job, struct resident, job);
+    struct entry_host *host = resident->entry->host;
+    host->jobs++;
+    resident->job.run = unload;
+    worker_send(&host->loaders[resident->model->pool->index], job);
+}
+
+/* model.unleased: any thread. */
+static void unleased(struct model *model)
+{
+    struct resident *resident = model->owner;
+    return_job(resident->entry->host, &resident->job, send_unload);
+}
+
+/* Gives the registry's lease back; the version is offered no more. */
+static void let_go(struct slot *slot)
+{
+    struct model *model = slot->model;
+    slot->model = NULL;
+    slot->leaving++;
+    slot->state = MODEL_UNLOADING;
+    slot->why = (struct weir_err){ 0 };
+    model_release(model);
+}
+
+static void drop_all(struct entry *entry)
+{
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+        if (slot->model != NULL) {
+            let_go(slot);
+        } else if (slot->state == MODEL_UNAVAILABLE) {
+            slot->failed = false;
+            (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+        }
+    }
+    entry->required = false;
+    entry->serving = false;
+    entry->overridden = false;
+    if (!entry->barred) {
+        entry->why = (struct weir_err){ 0 };
+    }
+    entry->host->dirty = true;
+    prune(entry);
+}
+
+/* ---- Loading ----------------------------------------------------------------------------------- */
+
+void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
+                  const struct weir_err *err)
+{
+    order->status = status;
+    order->err = err == NULL ? (struct weir_err){ .status = status } : *err;
+    list_append(&host->answers, &order->node);
+    host->dirty = true;
+}
+
+/* The work is over, well or not. */
+static void finish(struct entry *entry, enum weir_status status, const struct weir_err *err)
+{
+    if (entry->active != NULL) {
+        entry_answer(entry->host, entry->active, status, err);
+        entry->active = NULL;
+    }
+    entry->loads = NULL;
+    entry->load_count = 0;
+    entry->target = NULL;
+    arena_reset(&entry->arena);
+    entry->busy = false;
+    entry->host->dirty = true;
+    if (entry->host->stopping) {
+        drop_all(entry);
+    }
+    prune(entry);
+    entry_advance(entry);
+}
+
+/* Nothing could be tried. */
+static void fail_whole(struct entry *entry, enum weir_status status, const struct weir_err *err)
+{
+    if (entry->present || entry->required) {
+        entry->why = *err;
+        entry->announce = true;
+    }
+    finish(entry, status, err);
+}
+
+/* A broken model is the asker's problem, whatever the backend calls it; running out is not. */
+static enum weir_status outcome(enum weir_status status)
+{
+    const bool kept = status == WEIR_OK || status == WEIR_ENOMEM || status == WEIR_ECONFLICT ||
+                      status == WEIR_EDRAINING;
+    return kept ? status : WEIR_EINVAL;
+}
+
+static bool any_model(const struct entry *entry)
+{
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+        if (slot->model != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct load_job *first_failure(const struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        if (entry->loads[i].status != WEIR_OK) {
+            return &entry->loads[i];
+        }
+    }
+    return NULL;
+}
+
+/* What a person should know about a version that came up. */
+static void set_remark(struct slot *slot)
+{
+    const struct model *model = slot->model;
+    const struct model_config *config = model->config;
+    slot->why = (struct weir_err){ 0 };
+    if (config->remark != NULL) {
+        (void)err_set(&slot->why, WEIR_OK, "%s", config->remark);
+    } else if (config->batching == BATCHING_AUTO && config->max_batch_size > 1 &&
+               model->batching_reason != NULL) {
+        (void)err_set(&slot->why, WEIR_OK, "batching is off: %s", model->batching_reason);
+    }
+}
+
+static void take_over(struct load_job *load)
+{
+    struct slot *slot = load->slot;
+    if (slot->model != NULL) {
+        let_go(slot);
+    }
+    slot->model = load->model;
+    slot->state = MODEL_READY;
+    slot->fingerprint = load->fingerprint;
+    slot->failed = false;
+    slot->gone = false;
+    slot->announce = true;
+    set_remark(slot);
+}
+
+static void note_failure(struct load_job *load)
+{
+    struct slot *slot = load->slot;
+    slot->failed = true;
+    slot->announce = true;
+    slot->why = load->err;
+    if (slot->model == NULL) {
+        slot->state = MODEL_UNAVAILABLE;
+    } else {
+        (void)err_prefix(&slot->why, "the last reload failed, what was loaded before serves on");
+    }
+}
+
+/* A load that went well beside one that did not. */
+static void discard(struct load_job *load, uint64_t failed_version)
+{
+    struct slot *slot = load->slot;
+    slot->leaving++;
+    model_release(load->model);
+    if (slot->model == NULL) {
+        slot->failed = true;
+        slot->announce = true;
+        slot->state = MODEL_UNAVAILABLE;
+        (void)err_set(&slot->why, WEIR_EUNAVAILABLE,
+                      "not taken into service because version %" PRIu64 " failed to load",
+                      failed_version);
+    }
+}
+
+static bool is_target(const struct entry *entry, uint64_t version, bool *exists)
+{
+    const struct repository_look *look = &entry->look.look;
+    for (uint32_t i = 0; i < look->version_count; i++) {
+        if (look->versions[i].version == version) {
+            *exists = true;
+            return entry->target[i];
+        }
+    }
+    *exists = false;
+    return false;
+}
+
+/* Drops what the new set has no more; what it has is well. */
+static void drop_others(struct entry *entry)
+{
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+        bool exists;
+        if (is_target(entry, slot->version, &exists)) {
+            slot->failed = false;
+            set_remark(slot);
+            continue;
+        }
+        slot->gone = !exists;
+        if (slot->model != NULL) {
+            let_go(slot);
+        } else if (slot->failed) {
+            slot->failed = false;
+            (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+        }
+    }
+}
+
+static void take_over_all(struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        struct load_job *load = &entry->loads[i];
+        if (load->status == WEIR_OK) {
+            take_over(load);
+        } else {
+            note_failure(load);
+        }
+    }
+    entry->config_fingerprint = entry->look.look.config_fingerprint;
+    entry->overridden = entry->look.override != NULL;
+}
+
+static void discard_all(struct entry *entry, uint64_t failed_version)
+{
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        struct load_job *load = &entry->loads[i];
+        if (load->status == WEIR_OK) {
+            discard(load, failed_version);
+        } else {
+            note_failure(load);
+        }
+    }
+}
+
+/* All jobs are back: the new set is taken over or not. */
+static void end_load(struct entry *entry)
+{
+    const struct load_job *failure = first_failure(entry);
+    entry->why = (struct weir_err){ 0 };
+    if (entry->host->stopping || (failure != NULL && any_model(entry))) {
+        discard_all(entry, failure == NULL ? 0 : failure->slot->version);
+    } else {
+        take_over_all(entry);
+        entry->serving = failure == NULL;
+    }
+    if (failure == NULL) {
+        drop_others(entry);
+        finish(entry, entry->host->stopping ? WEIR_EDRAINING : WEIR_OK, NULL);
+        return;
+    }
+    struct weir_err err = failure->err;
+    (void)err_prefix(&err, "load failed for model '%s': version %" PRIu64, entry->name,
+                     failure->slot->version);
+    finish(entry, outcome(failure->status), &err);
+}
+
+static void loaded(struct worker_job *job)
+{
+    struct load_job *load = list_entry(job, struct load_job, job);
+    struct entry *entry = load->entry;
+    entry->host->jobs--;
+    if (load->status == WEIR_OK) {
+        entry->host->residents++;
+        entry->residents++;
+        load->resident->model = load->model;
+    } else {
+        mem_free(load->resident);
+        load->resident = NULL;
+    }
+    if (--entry->loads_out == 0) {
+        end_load(entry);
+    }
+}
+
+static void load_version(struct worker_job *job)
+{
+    struct load_job *load = list_entry(job, struct load_job, job);
+    load->status = lifecycle_load(&load->how, &load->model, &load->err);
+    return_job(load->entry->host, job, loaded);
+}
+
+/* Version `index` of the look must be loaded: it is new, changed, or everything is. */
+static bool must_load(const struct entry *entry, uint32_t index)
+{
+    const struct repository_look *look = &entry->look.look;
+    const struct slot *slot = find_slot(entry, look->versions[index].version);
+    return slot == NULL || slot->model == NULL || entry->look.override != NULL ||
+           entry->overridden || entry->config_fingerprint != look->config_fingerprint ||
+           slot->fingerprint != look->versions[index].fingerprint;
+}
+
+static bool policy_wants(const struct look_job *look, uint32_t index)
+{
+    const uint32_t from_top = look->look.version_count - index;
+    switch (look->policy) {
+    case VERSION_ALL:
+        return true;
+    case VERSION_SPECIFIC:
+        for (uint32_t i = 0; i < look->policy_count; i++) {
+            if ((uint64_t)look->policy_versions[i] == look->look.versions[index].version) {
+                return true;
+            }
+        }
+        return false;
+    default:
+        return from_top <= look->policy_count;
+    }
+}
+
+/* Counts what there is to do; 0 targets is an error. */
+static enum weir_status choose(struct entry *entry, uint32_t *loads, struct weir_err *err)
+{
+    const struct look_job *look = &entry->look;
+    uint32_t targets = 0;
+    entry->target = arena_try_zero(&entry->arena, look->look.version_count, sizeof(*entry->target));
+    if (entry->target == NULL) {
+        return err_nomem(err, "a model's versions", look->look.version_count);
+    }
+    for (uint32_t i = 0; i < look->look.version_count; i++) {
+        entry->target[i] = policy_wants(look, i);
+        targets += entry->target[i] ? 1 : 0;
+        *loads += entry->target[i] && must_load(entry, i) ? 1 : 0;
+    }
+    if (targets == 0) {
+        return err_set(err, WEIR_EINVAL,
+                       "failed to load '%s', no version is available: version_policy names none "
+                       "of the folders there are",
+                       entry->name);
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct load_job *load,
+                                     struct weir_err *err)
+{
+    struct entry_host *host = entry->host;
+    const struct repository_version *version = &entry->look.look.versions[index];
+    struct slot *slot = need_slot(entry, version->version);
+    struct resident *resident = mem_try_zero(1, sizeof(*resident));
+    if (slot == NULL || resident == NULL) {
+        mem_free(resident);
+        return err_nomem(err, "a model's version", sizeof(*slot));
+    }
+    resident->entry = entry;
+    resident->version = version->version;
+    *load = (struct load_job){
+        .job = { .run = load_version },
+        .entry = entry,
+        .slot = slot,
+        .resident = resident,
+        .fingerprint = version->fingerprint,
+        .how = {
+            .engine = host->engine,
+            .options = host->options,
+            .repository = host->repository,
+            .name = entry->name,
+            .root = entry->look.look.root,
+            .version = version->version,
+            .override = entry->look.override,
+            .unleased = unleased,
+            .owner = resident,
+        },
+    };
+    return WEIR_OK;
+}
+
+/* Makes all jobs before any is sent, so that running out of memory leaves nothing half done. */
+static enum weir_status prepare_loads(struct entry *entry, uint32_t count, struct weir_err *err)
+{
+    entry->loads = arena_try_zero(&entry->arena, count, sizeof(*entry->loads));
+    if (entry->loads == NULL) {
+        return err_nomem(err, "a model's versions", count * sizeof(*entry->loads));
+    }
+    for (uint32_t i = 0; i < entry->look.look.version_count; i++) {
+        if (!entry->target[i] || !must_load(entry, i)) {
+            continue;
+        }
+        const enum weir_status status =
+            prepare_load(entry, i, &entry->loads[entry->load_count], err);
+        if (status != WEIR_OK) {
+            while (entry->load_count > 0) {
+                mem_free(entry->loads[--entry->load_count].resident);
+            }
+            return status;
+        }
+        entry->load_count++;
+    }
+    return WEIR_OK;
+}
+
+static void start_loads(struct entry *entry)
+{
+    uint32_t count = 0;
+    struct weir_err err = { 0 };
+    enum weir_status status = choose(entry, &count, &err);
+    status = status == WEIR_OK ? prepare_loads(entry, count, &err) : status;
+    if (status != WEIR_OK) {
+        fail_whole(entry, outcome(status), &err);
+        return;
+    }
+    if (entry->load_count == 0) {
+        end_load(entry);
+        return;
+    }
+    entry->loads_out = entry->load_count;
+    entry->host->dirty = true;
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        struct load_job *job = &entry->loads[i];
+        if (job->slot->model == NULL) {
+            job->slot->state = MODEL_LOADING;
+            job->slot->failed = false;
+            job->slot->why = (struct weir_err){ 0 };
+        }
+        entry->host->jobs++;
+        worker_send(&entry->host->loaders[entry->look.loader], &job->job);
+    }
+}
+
+static void looked(struct worker_job *job)
+{
+    struct look_job *look = list_entry(job, struct look_job, job);
+    struct entry *entry = look->entry;
+    entry->host->jobs--;
+    if (entry->host->stopping) {
+        finish(entry, WEIR_EDRAINING, NULL);
+    } else if (look->status == WEIR_OK) {
+        entry->present = true;
+        start_loads(entry);
+    } else {
+        entry->present = entry->present && look->status != WEIR_ENOENT;
+        fail_whole(entry, look->status == WEIR_ENOENT ? WEIR_ENOENT : outcome(look->status),
+                   &look->err);
+    }
+}
+
+/* Scanner thread. */
+static enum weir_status look_closely(struct look_job *look)
+{
+    struct entry *entry = look->entry;
+    const struct entry_host *host = entry->host;
+    enum weir_status status =
+        repository_look(&host->repository, entry->name, &entry->arena, &look->look, &look->err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct lifecycle_load how = {
+        .engine = host->engine,
+        .options = host->options,
+        .repository = host->repository,
+        .name = entry->name,
+        .root = look->look.root,
+        .override = look->override,
+    };
+    struct model_config *config;
+    status = lifecycle_configure(&how, &config, &look->err);
+    if (status != WEIR_OK) {
+        /* A folder that vanished meanwhile is no unknown model any more. */
+        return status == WEIR_ENOENT ? WEIR_EINVAL : status;
+    }
+    look->policy = config->policy;
+    look->policy_count = config->policy_count;
+    memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
+    look->loader = engine_pool(host->engine, config->device)->index;
+    config->release(config);
+    return WEIR_OK;
+}
+
+static void run_look(struct worker_job *job)
+{
+    struct look_job *look = list_entry(job, struct look_job, job);
+    look->status = look_closely(look);
+    return_job(look->entry->host, job, looked);
+}
+
+static void start(struct entry *entry, const char *override)
+{
+    entry->busy = true;
+    entry->look = (struct look_job){
+        .job = { .run = run_look },
+        .entry = entry,
+        .override = override,
+    };
+    entry->host->jobs++;
+    worker_send(entry->host->scanner, &entry->look.job);
+}
+
+/* ---- The line ---------------------------------------------------------------------------------- */
+
+static void take_order(struct entry *entry, struct registry_order *order)
+{
+    if (entry->host->stopping) {
+        entry_answer(entry->host, order, WEIR_EDRAINING, NULL);
+    } else if (order->kind == REGISTRY_UNLOAD) {
+        drop_all(entry);
+        entry_answer(entry->host, order, WEIR_OK, NULL);
+    } else if (entry->barred) {
+        entry_answer(entry->host, order, WEIR_EINVAL, &entry->why);
+    } else {
+        entry->active = order;
+        start(entry, order->override);
+    }
+}
+
+void entry_advance(struct entry *entry)
+{
+    while (!entry->busy) {
+        struct list_node *node = list_pop(&entry->orders);
+        if (node != NULL) {
+            take_order(entry, list_entry(node, struct registry_order, node));
+        } else if (entry->want_unload) {
+            entry->want_unload = false;
+            drop_all(entry);
+        } else if (entry->want_load) {
+            entry->want_load = false;
+            start(entry, NULL);
+        } else {
+            return;
+        }
+    }
+}
+
+void entry_order(struct entry *entry, struct registry_order *order)
+{
+    list_append(&entry->orders, &order->node);
+    entry_advance(entry);
+}
+
+void entry_stop(struct entry *entry)
+{
+    entry->want_load = false;
+    entry->want_unload = false;
+    if (!entry->busy) {
+        entry_advance(entry);
+        drop_all(entry);
+    }
+}
+
+void entry_bar(struct entry *entry, const char *why)
+{
+    if (entry->barred && strcmp(entry->why.text, why) == 0) {
+        return;
+    }
+    entry->barred = true;
+    entry->announce = true;
+    (void)err_set(&entry->why, WEIR_EINVAL, "%s", why);
+    entry->host->dirty = true;
+}
+
+bool entry_is_busy(const struct entry *entry)
+{
+    return entry->busy || entry->want_load || entry->want_unload || !list_empty(&entry->orders);
+}
+
+bool entry_is_empty(const struct entry *entry)
+{
+    return !entry_is_busy(entry) && !entry->present && !entry->required && entry->slot_count == 0 &&
+           entry->residents == 0 && !entry->announce;
+}
+
+/* ---- Showing ----------------------------------------------------------------------------------- */
+
+enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue)
+{
+    const char *why = entry->why.text[0] == '\0' ? NULL : entry->why.text;
+    struct catalogue_entry *shown = catalogue_add(catalogue, entry->name, why, entry->slot_count);
+    if (shown == NULL) {
+        return WEIR_ENOMEM;
+    }
+    shown->required = entry->required;
+    shown->loading = entry->busy || entry->want_load;
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+        const struct catalogue_version version = {
+            .version = slot->version,
+            .state = slot->state,
+            .reason = slot->why.text[0] == '\0' ? NULL : slot->why.text,
+            .model = slot->model,
+            .failed = slot->failed && slot->model == NULL,
+        };
+        const enum weir_status status = slot->state == MODEL_UNKNOWN
+                                            ? WEIR_OK
+                                            : catalogue_add_version(catalogue, shown, &version);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    return WEIR_OK;
+}
+
+static void tell(const struct entry_host *host, const char *name, uint64_t version,
+                 enum model_state state, const char *reason, const struct model *model)
+{
+    if (host->options->changed != NULL) {
+        host->options->changed(host->options->changed_context, name, version, state, reason, model);
+    }
+}
+
+void entry_announce(struct entry *entry)
+{
+    if (entry->announce) {
+        entry->announce = false;
+        tell(entry->host, entry->name, 0, MODEL_UNAVAILABLE, entry->why.text, NULL);
+    }
+    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+        if (!slot->announce) {
+            continue;
+        }
+        slot->announce = false;
+        const char *reason = slot->why.text[0] == '\0' ? NULL : slot->why.text;
+        if (slot->failed) {
+            tell(entry->host, entry->name, slot->version, MODEL_UNAVAILABLE, reason, NULL);
+        } else if (slot->model != NULL) {
+            tell(entry->host, entry->name, slot->version, MODEL_READY, reason, slot->model);
+        }
+    }
+}
+
+void entry_announce_gone(struct entry_host *host)
+{
+    for (struct list_node *node = list_pop(&host->gone); node != NULL;
+         node = list_pop(&host->gone)) {
+        struct resident *resident = list_entry(node, struct resident, node);
+        struct entry *entry = resident->entry;
+        const struct slot *slot = find_slot(entry, resident->version);
+        char bytes[32];
+        char reason[128];
+        (void)snprintf(reason, sizeof(reason), "%s, %s of memory returned to the system",
+                       slot != NULL && slot->model != NULL ? "unloaded, replaced by a newer load"
+                                                           : "unloaded",
+                       bytes_format_size(resident->freed_bytes, bytes));
+        tell(host, entry->name, resident->version, MODEL_UNAVAILABLE, reason, NULL);
+        entry->residents--;
+        mem_free(resident);
+        prune(entry);
+        host->dirty = host->dirty || entry->slot_count == 0;
+    }
+}

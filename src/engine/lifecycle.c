@@ -1,0 +1,336 @@
+/*
+ * Memory is measured as the growth of the process's resident set across the
+ * load.  That is approximate, since other threads allocate meanwhile and pages
+ * of a mapped file come in later, but it is what a person sees in top.
+ */
+#include "engine/lifecycle.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/effective.h"
+#include "engine/pool.h"
+#include "engine/probe.h"
+#include "engine/proof.h"
+#include "engine/warmup.h"
+#include "util/arena.h"
+#include "util/err.h"
+#include "util/file.h"
+#include "util/mem.h"
+
+#define LABEL_FILE_BYTES_MAX (UINT64_C(16) << 20)
+#define LABELS_MAX 1000000
+
+/* A load in progress; what is set is released when it fails. */
+struct load {
+    const struct lifecycle_load *how;
+    int model_fd;
+    int version_fd;
+    struct model *model;
+    struct backend_context *context; /* For the trial runs. */
+    const char *no_batch;            /* Why the model was found to be no batching one. */
+};
+
+/* Resident bytes of this process; 0 when the system does not say. */
+static uint64_t resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file == NULL) {
+        return 0;
+    }
+    unsigned long long total = 0;
+    unsigned long long resident = 0;
+    const int found = fscanf(file, "%20llu %20llu", &total, &resident);
+    (void)fclose(file);
+    const long page_bytes = sysconf(_SC_PAGESIZE);
+    return found == 2 && page_bytes > 0 ? resident * (uint64_t)page_bytes : 0;
+}
+
+static enum weir_status configure(const struct lifecycle_load *how, int model_fd,
+                                  struct model_config **out, struct weir_err *err)
+{
+    struct model_config *config;
+    const enum weir_status status = how->options->configure(
+        how->options->configure_context, how->name, model_fd, how->override, &config, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    if (engine_pool(how->engine, config->device) == NULL) {
+        const enum weir_status bad =
+            err_set(err, WEIR_EINVAL, "device '%s' is not configured, the first one is '%s'",
+                    config->device, how->engine->pools[0]->name);
+        config->release(config);
+        return bad;
+    }
+    *out = config;
+    return WEIR_OK;
+}
+
+enum weir_status lifecycle_configure(const struct lifecycle_load *how, struct model_config **out,
+                                     struct weir_err *err)
+{
+    int model_fd;
+    enum weir_status status =
+        repository_open(&how->repository, how->root, how->name, 0, &model_fd, err);
+    if (status == WEIR_OK) {
+        status = configure(how, model_fd, out, err);
+        (void)close(model_fd);
+    }
+    return status;
+}
+
+/* The model and, behind it, its name. */
+static enum weir_status create_model(struct load *load, struct weir_err *err)
+{
+    const size_t name_bytes = strlen(load->how->name) + 1;
+    struct model *model = mem_try_zero(1, sizeof(*model) + name_bytes);
+    if (model == NULL) {
+        return err_nomem(err, "a model", sizeof(*model));
+    }
+    char *name = (char *)(model + 1);
+    memcpy(name, load->how->name, name_bytes);
+    model->name = name;
+    model->version = load->how->version;
+    model->unleased = load->how->unleased;
+    model->owner = load->how->owner;
+    atomic_init(&model->leases, 1);
+    load->model = model;
+    return WEIR_OK;
+}
+
+static enum weir_status open_and_configure(struct load *load, struct weir_err *err)
+{
+    const struct lifecycle_load *how = load->how;
+    enum weir_status status =
+        repository_open(&how->repository, how->root, how->name, 0, &load->model_fd, err);
+    if (status == WEIR_OK) {
+        status = repository_open(&how->repository, how->root, how->name, how->version,
+                                 &load->version_fd, err);
+    }
+    if (status == WEIR_OK) {
+        status = configure(how, load->model_fd, &load->model->config, err);
+    }
+    return status;
+}
+
+static enum weir_status load_backend(struct load *load, struct weir_err *err)
+{
+    const struct lifecycle_load *how = load->how;
+    struct model *model = load->model;
+    struct model_config *config = model->config;
+    enum weir_status status = effective_backend(config, &model->ops, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct pool *pool = engine_pool(how->engine, config->device);
+    const struct backend_load backend = {
+        .model_name = how->name,
+        .version = how->version,
+        .folder_fd = load->version_fd,
+        .file_name = config->file_name,
+        .device = config->device,
+        .intra_threads = config->intra_threads,
+        .contexts_max = config->instances > 0 ? config->instances : pool->thread_count + 1,
+        .settings = config->settings,
+        .setting_count = config->setting_count,
+        .file_bytes_max = how->options->model_bytes_max,
+        .clock = how->engine->clock,
+        .blocks = how->engine->blocks,
+    };
+    status = backend_load(model->ops, &backend, &model->backend, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    model->signature = backend_signature(model->backend);
+    return effective_complete(config, model->signature, &load->no_batch, err);
+}
+
+/* Splits the text of a label file, in place, into lines. */
+static enum weir_status split_labels(struct arena *arena, char *text, size_t size,
+                                     struct io_config *io, struct weir_err *err)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < size; i++) {
+        count += text[i] == '\n' || i + 1 == size ? 1 : 0;
+        if (count > LABELS_MAX) {
+            return err_set(err, WEIR_ETOOBIG, "more than %d labels", LABELS_MAX);
+        }
+    }
+    const char **labels = arena_try_alloc(arena, count * sizeof(*labels));
+    if (labels == NULL) {
+        return err_nomem(err, "labels", count * sizeof(*labels));
+    }
+    char *line = text;
+    for (uint32_t i = 0; i < count; i++) {
+        char *end = memchr(line, '\n', (size_t)(text + size - line));
+        end = end == NULL ? text + size : end;
+        labels[i] = line;
+        *end = '\0';
+        if (end > line && end[-1] == '\r') {
+            end[-1] = '\0';
+        }
+        line = end + 1;
+    }
+    io->labels = labels;
+    io->label_count = count;
+    return WEIR_OK;
+}
+
+static enum weir_status read_labels(struct load *load, struct io_config *io, struct weir_err *err)
+{
+    struct arena *arena = load->model->config->arena;
+    struct buffer text = { 0 };
+    enum weir_status status =
+        file_read(load->model_fd, io->label_file, LABEL_FILE_BYTES_MAX, &text, err);
+    if (status == WEIR_OK) {
+        char *copy = arena_try_strndup(arena, text.data, text.size);
+        status = copy == NULL ? err_nomem(err, "labels", text.size)
+                              : split_labels(arena, copy, text.size, io, err);
+    }
+    buffer_finish(&text);
+    if (status != WEIR_OK) {
+        (void)err_prefix(err, "label_filename of output '%s'", io->name);
+    }
+    return status;
+}
+
+static enum weir_status read_all_labels(struct load *load, struct weir_err *err)
+{
+    struct model_config *config = load->model->config;
+    for (uint32_t i = 0; i < config->output_count; i++) {
+        struct io_config *io = &config->outputs[i];
+        if (io->label_file == NULL || io->label_file[0] == '\0') {
+            continue;
+        }
+        const enum weir_status status = read_labels(load, io, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    return WEIR_OK;
+}
+
+/* Why requests may not share runs, or NULL, as far as it is known without trying. */
+static const char *known_obstacle(const struct load *load)
+{
+    const struct model_config *config = load->model->config;
+    if (config->batching == BATCHING_OFF) {
+        return "batching is off in the configuration";
+    }
+    if (config->max_batch_size <= 1) {
+        return load->no_batch != NULL ? load->no_batch : "max_batch_size is 0 or 1";
+    }
+    return load->model->signature->streams ? "the model answers in several parts" : NULL;
+}
+
+/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new. */
+static enum weir_status decide_batching(struct load *load, const struct probe *probe, bool *ran,
+                                        struct weir_err *err)
+{
+    struct model *model = load->model;
+    model->batching_reason = known_obstacle(load);
+    if (model->batching_reason != NULL) {
+        return WEIR_OK;
+    }
+    if (model->config->batching == BATCHING_INSIST) {
+        model->batching = true;
+        return WEIR_OK;
+    }
+    struct weir_err why = { 0 };
+    const enum weir_status status = proof_rows(probe, &why);
+    model->batching = status == WEIR_OK;
+    *ran = status == WEIR_OK || status == WEIR_ECONFLICT;
+    if (!model->batching) {
+        model->batching_reason =
+            arena_try_strndup(model->config->arena, why.text, strlen(why.text));
+    }
+    return !model->batching && model->batching_reason == NULL
+               ? err_nomem(err, "a model's configuration", strlen(why.text))
+               : WEIR_OK;
+}
+
+static enum weir_status try_out(struct load *load, struct weir_err *err)
+{
+    struct model *model = load->model;
+    enum weir_status status = backend_context_create(model->backend, &load->context, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct probe probe = {
+        .context = load->context,
+        .signature = model->signature,
+        .config = model->config,
+        .blocks = load->how->engine->blocks,
+    };
+    bool ran = false;
+    status = decide_batching(load, &probe, &ran, err);
+    if (status == WEIR_OK && model->config->warmup_count > 0) {
+        status = warmup_run(&probe, load->model_fd, err);
+    } else if (status == WEIR_OK && !ran) {
+        warmup_canary(&probe);
+    }
+    backend_context_destroy(load->context);
+    load->context = NULL;
+    return status;
+}
+
+static void free_model(struct model *model)
+{
+    if (model == NULL) {
+        return;
+    }
+    backend_unload(model->backend);
+    if (model->config != NULL) {
+        model->config->release(model->config);
+    }
+    mem_free(model);
+}
+
+static void close_folders(struct load *load)
+{
+    if (load->model_fd >= 0) {
+        (void)close(load->model_fd);
+    }
+    if (load->version_fd >= 0) {
+        (void)close(load->version_fd);
+    }
+}
+
+enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model **out,
+                                struct weir_err *err)
+{
+    struct load load = { .how = how, .model_fd = -1, .version_fd = -1 };
+    const uint64_t started_ns = clock_now_ns(how->engine->clock);
+    const uint64_t before = resident_bytes();
+    enum weir_status status = create_model(&load, err);
+    status = status == WEIR_OK ? open_and_configure(&load, err) : status;
+    status = status == WEIR_OK ? load_backend(&load, err) : status;
+    status = status == WEIR_OK ? read_all_labels(&load, err) : status;
+    status = status == WEIR_OK ? try_out(&load, err) : status;
+    status = status == WEIR_OK ? engine_adopt(how->engine, load.model, err) : status;
+    close_folders(&load);
+    if (status != WEIR_OK) {
+        free_model(load.model);
+        return status;
+    }
+    const uint64_t after = resident_bytes();
+    load.model->loaded_bytes = after > before ? after - before : 0;
+    load.model->load_ns = clock_now_ns(how->engine->clock) - started_ns;
+    *out = load.model;
+    return WEIR_OK;
+}
+
+uint64_t lifecycle_unload(struct engine *engine, struct model *model)
+{
+    assert(atomic_load(&model->leases) == 0);
+    const uint64_t before = resident_bytes();
+    engine_abandon(engine, model);
+    free_model(model);
+    block_pool_trim(engine->blocks);
+    mem_trim();
+    const uint64_t after = resident_bytes();
+    return before > after ? before - after : 0;
+}
