@@ -28,6 +28,7 @@ struct tensor_spec {
     const char *name;
     enum dtype dtype;
     struct shape shape;      /* As the model file has it; -1: variable. */
+    bool any_rank;           /* The file says no shape at all: shape.rank is 0 and means nothing. */
     const char *dim_names[TENSOR_RANK_MAX]; /* Symbolic names of variable dimensions, or NULL. */
     bool optional;           /* An input that may be absent. */
 };
@@ -73,7 +74,7 @@ struct backend_run {
     uint64_t rows;                  /* Leading dimension when batched, else 1: what costs count. */
     const struct tensor *inputs;    /* signature.input_count; an absent one was optional. */
     struct tensor *outputs;         /* signature.output_count; absent at the start. */
-    const bool *wanted;             /* signature.output_count. */
+    const bool *wanted;             /* signature.output_count; at least one is true. */
 
     /* For models that stream: called on the executor once per part, outputs filled in; it takes the
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
@@ -130,5 +131,8 @@ void backend_stop(void);
 
 /* "1.30.0 (ONNX Runtime)": what `weir --version` prints; static storage. */
 const char *backend_versions(void);
+
+/* NULL, or a sentence to log once at the start: a runtime older than Weir was made for. */
+const char *backend_warning(void);
 
 #endif

@@ -1,0 +1,192 @@
+/*
+ * ONNX Runtime's failures, said to a client.
+ *
+ * Its messages name source files, C++ signatures, node numbers and paths; a client
+ * should read what was wrong with the input, and nothing about the machine.  What it
+ * cannot tell us is whose fault a failed kernel is.  The rule: a model that is served ran its
+ * load-time probe, so what fails later fails because of the input; only exhausted memory, a
+ * cancelled run and the runtime's own troubles are not the client's.
+ */
+#include "backend/onnx.h"
+
+#include <onnxruntime_c_api.h>
+#include <string.h>
+
+#include "util/err.h"
+
+#define TEXT_BYTES sizeof(((struct weir_err *)NULL)->text)
+
+struct failure {
+    OrtErrorCode code;
+    enum weir_status at_load;
+    enum weir_status at_run;
+};
+
+static const struct failure failures[] = {
+    { ORT_FAIL, WEIR_EINVAL, WEIR_EINVAL },
+    { ORT_INVALID_ARGUMENT, WEIR_EINVAL, WEIR_EINVAL },
+    { ORT_NO_SUCHFILE, WEIR_ENOENT, WEIR_EBACKEND },
+    { ORT_NO_MODEL, WEIR_EINVAL, WEIR_EBACKEND },
+    { ORT_ENGINE_ERROR, WEIR_EBACKEND, WEIR_EBACKEND },
+    { ORT_RUNTIME_EXCEPTION, WEIR_EINVAL, WEIR_EINVAL },
+    { ORT_INVALID_PROTOBUF, WEIR_EINVAL, WEIR_EBACKEND },
+    { ORT_MODEL_LOADED, WEIR_EBACKEND, WEIR_EBACKEND },
+    { ORT_NOT_IMPLEMENTED, WEIR_EINVAL, WEIR_EINVAL },
+    { ORT_INVALID_GRAPH, WEIR_EINVAL, WEIR_EINVAL },
+    { ORT_EP_FAIL, WEIR_EBACKEND, WEIR_EBACKEND },
+};
+
+static const char *const no_memory_texts[] = {
+    "bad_alloc",
+    "ailed to allocate",
+    "Available memory of",
+    "emory exhausted",
+};
+
+static bool means_no_memory(const char *message)
+{
+    for (size_t i = 0; i < sizeof(no_memory_texts) / sizeof(no_memory_texts[0]); i++) {
+        if (strstr(message, no_memory_texts[i]) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* After the last `mark` in `text`, else `text`. */
+static const char *after_last(const char *text, const char *mark)
+{
+    const char *rest = text;
+    for (const char *at = strstr(text, mark); at != NULL; at = strstr(at + 1, mark)) {
+        rest = at + strlen(mark);
+    }
+    return rest;
+}
+
+/* The last ".cc:12 " or ".h:12 " in `text`, else NULL; *rest is what follows. */
+static const char *find_source_place(const char *text, const char **rest)
+{
+    const char *found = NULL;
+    for (const char *at = strchr(text, ':'); at != NULL; at = strchr(at + 1, ':')) {
+        const size_t digits = strspn(at + 1, "0123456789");
+        const bool source = (at - text > 3 && memcmp(at - 3, ".cc", 3) == 0) ||
+                            (at - text > 2 && memcmp(at - 2, ".h", 2) == 0);
+        if (source && digits > 0 && at[1 + digits] == ' ') {
+            found = at;
+            *rest = at + 2 + digits;
+        }
+    }
+    return found;
+}
+
+/* Behind a C++ signature: "virtual void a::b(int, c::d) const [with T = int] why". */
+static const char *skip_signature(const char *text)
+{
+    const char *open = strchr(text, '(');
+    const char *scope = strstr(text, "::");
+    if (open == NULL || scope == NULL || scope > open) {
+        /* No signature but one plain name. */
+        const size_t name = strcspn(text, " ");
+        return text[name] == '\0' ? text : text + name + 1;
+    }
+    size_t depth = 0;
+    const char *at = open;
+    do {
+        depth += *at == '(';
+        depth -= *at == ')';
+        at++;
+    } while (depth > 0 && *at != '\0');
+    at += strncmp(at, " const", 6) == 0 ? 6 : 0;
+    if (strncmp(at, " [with ", 7) == 0) {
+        const char *end = strchr(at, ']');
+        at = end == NULL ? at : end + 1;
+    }
+    return at + strspn(at, " ");
+}
+
+/* "/src/x.cc:12 bool f(int) why": only `why` is for people.  A failed check puts its condition and
+ * "was false. " before that. */
+static const char *skip_source_place(const char *text)
+{
+    const char *rest = text;
+    if (find_source_place(text, &rest) == NULL) {
+        return text;
+    }
+    const char *why = after_last(rest, " was false. ");
+    return why != rest ? why : skip_signature(rest);
+}
+
+/* The node that failed, from "while running Gather node. Name:'...'"; 0 when it is not said. */
+static size_t failed_operator(const char *message, const char **out)
+{
+    static const char mark[] = "while running ";
+    const char *at = strstr(message, mark);
+    if (at == NULL) {
+        return 0;
+    }
+    *out = at + sizeof(mark) - 1;
+    return strcspn(*out, " ");
+}
+
+/* Words that start with '/' are paths of this machine. */
+static void copy_without_paths(const char *text, char *out, size_t size)
+{
+    size_t used = 0;
+    bool spaced = true;
+    while (*text != '\0' && used + 1 < size) {
+        if (*text == '/' && (spaced || used == 0)) {
+            text += strcspn(text, " \n\t'\"");
+            continue;
+        }
+        const bool space = *text == ' ' || *text == '\n' || *text == '\t' || *text == '\r';
+        if (!space || !spaced) {
+            out[used++] = space ? ' ' : *text;
+        }
+        spaced = space || *text == '"' || *text == '\'' || *text == '(' || *text == ':';
+        text++;
+    }
+    while (used > 0 && (out[used - 1] == ' ' || out[used - 1] == '.')) {
+        used--;
+    }
+    out[used] = '\0';
+}
+
+static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *err)
+{
+    const char *message = onnx_api->GetErrorMessage(failed);
+    const OrtErrorCode code = onnx_api->GetErrorCode(failed);    enum weir_status status = WEIR_EBACKEND;
+    for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+        if (failures[i].code == code) {
+            status = at_run ? failures[i].at_run : failures[i].at_load;
+        }
+    }
+    if (means_no_memory(message)) {
+        status = WEIR_ENOMEM;
+    }
+    char text[TEXT_BYTES];
+    copy_without_paths(skip_source_place(after_last(message, "Status Message: ")), text,
+                       sizeof(text));
+    const char *why = text[0] != '\0' ? text : "it gave no reason";
+    const char *operator = NULL;
+    const size_t operator_size = failed_operator(message, &operator);
+    if (status == WEIR_ENOMEM) {
+        err_set(err, status, at_run ? "out of memory while running the model"
+                                    : "out of memory while loading the model");
+    } else if (operator_size > 0) {
+        err_set(err, status, "operator %.*s failed: %s", (int)operator_size, operator, why);
+    } else {
+        err_set(err, status, "%s", why);
+    }
+    onnx_api->ReleaseStatus(failed);
+    return status;
+}
+
+enum weir_status onnx_load_failed(OrtStatus *status, struct weir_err *err)
+{
+    return report(status, false, err);
+}
+
+enum weir_status onnx_run_failed(OrtStatus *status, struct weir_err *err)
+{
+    return report(status, true, err);
+}

@@ -1,0 +1,646 @@
+/*
+ * The simulated device.
+ *
+ * A run books its time on the timeline first and waits for the end of what it booked, so
+ * the order of bookings decides, not the order in which threads wake.  Everything a device
+ * shares (timeline, contexts, memory) is under its lock; what a run waits on is its context's
+ * own, so that terminating one run does not wake the others.
+ */
+#include "backend/sim.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/backend_impl.h"
+#include "util/arena.h"
+#include "util/err.h"
+#include "util/list.h"
+#include "util/mem.h"
+
+#define SPECS_BYTES_MAX ((size_t)1 << 20)
+#define SPECS_MAX 64
+
+/* Lives while a model is loaded on it. */
+struct sim_device {
+    struct list_node node;  /* In `devices`, under devices_lock. */
+    uint32_t models;        /* Under devices_lock. */
+    char *name;
+    pthread_mutex_t lock;   /* Guards what follows. */
+    uint64_t free_ns;       /* The timeline is booked until then. */
+    uint64_t contexts;
+    uint64_t memory_bytes;
+};
+
+struct sim_model {
+    struct backend_model base;
+    struct arena arena;
+    struct sim_settings settings;
+    struct sim_device *device;
+    const struct clock *clock;
+    struct block_pool *blocks;
+    bool booked;            /* memory_per_model is on the device. */
+    _Atomic uint64_t runs;
+};
+
+struct sim_context {
+    struct backend_context base;
+    pthread_mutex_t lock;   /* Guards `stopping`, with `changed`. */
+    pthread_cond_t changed;
+    bool stopping;
+    uint64_t free_ns;       /* Where the device is not exclusive; one run at a time. */
+};
+
+static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list devices = { { &devices.head, &devices.head } };
+
+static struct sim_model *model_of(const struct sim_context *context)
+{
+    return (struct sim_model *)context->base.model;
+}
+
+/* --- Devices ---------------------------------------------------------------------------------- */
+
+static struct sim_device *find_device_locked(const char *name)
+{
+    for (struct list_node *n = list_first(&devices); n != NULL; n = list_next(&devices, n)) {
+        struct sim_device *device = list_entry(n, struct sim_device, node);
+        if (strcmp(device->name, name) == 0) {
+            return device;
+        }
+    }
+    return NULL;
+}
+
+static struct sim_device *make_device_locked(const char *name)
+{
+    struct sim_device *device = mem_try_zero(1, sizeof(*device));
+    char *copy = mem_try_strdup(name);
+    if (device == NULL || copy == NULL) {
+        mem_free(device);
+        mem_free(copy);
+        return NULL;
+    }
+    device->name = copy;
+    pthread_mutex_init(&device->lock, NULL);
+    list_append(&devices, &device->node);
+    return device;
+}
+
+static struct sim_device *device_acquire(const char *name)
+{
+    pthread_mutex_lock(&devices_lock);
+    struct sim_device *device = find_device_locked(name);
+    if (device == NULL) {
+        device = make_device_locked(name);
+    }
+    if (device != NULL) {
+        device->models++;
+    }
+    pthread_mutex_unlock(&devices_lock);
+    return device;
+}
+
+static void device_release(struct sim_device *device)
+{
+    pthread_mutex_lock(&devices_lock);
+    const bool last = --device->models == 0;
+    if (last) {
+        list_remove(&device->node);
+    }
+    pthread_mutex_unlock(&devices_lock);
+    if (last) {
+        pthread_mutex_destroy(&device->lock);
+        mem_free(device->name);
+        mem_free(device);
+    }
+}
+
+/* Books `bytes` of the device's memory; false when it has not that much left. */
+static bool book_memory(const struct sim_model *model, uint64_t bytes)
+{
+    struct sim_device *device = model->device;
+    const uint64_t limit = model->settings.memory_max;
+    pthread_mutex_lock(&device->lock);
+    const bool fits = limit == 0 || (device->memory_bytes <= limit &&
+                                     bytes <= limit - device->memory_bytes);
+    if (fits) {
+        device->memory_bytes += bytes;
+    }
+    pthread_mutex_unlock(&device->lock);
+    return fits;
+}
+
+static void unbook_memory(const struct sim_model *model, uint64_t bytes)
+{
+    pthread_mutex_lock(&model->device->lock);
+    model->device->memory_bytes -= bytes;
+    pthread_mutex_unlock(&model->device->lock);
+}
+
+/* --- Loading ---------------------------------------------------------------------------------- */
+
+static enum weir_status read_specs(struct sim_model *model, const char *text,
+                                   struct tensor_spec **out, uint32_t *count,
+                                   struct weir_err *err)
+{
+    struct tensor_spec *specs = arena_try_zero(&model->arena, SPECS_MAX, sizeof(*specs));
+    if (specs == NULL) {
+        return err_nomem(err, "the signature", SPECS_MAX * sizeof(*specs));
+    }
+    uint32_t found = 0;
+    for (text += strspn(text, " "); *text != '\0'; text += strspn(text, " ")) {
+        const struct bytes word = { text, strcspn(text, " ") };
+        struct bytes name;
+        if (found == SPECS_MAX) {
+            return err_set(err, WEIR_EINVAL, "more than %d tensors", SPECS_MAX);
+        }
+        const enum weir_status status = sim_spec_read(word, &name, &specs[found], err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+        specs[found].name = arena_try_strndup(&model->arena, name.data, name.size);
+        if (specs[found].name == NULL) {
+            return err_nomem(err, "a name", name.size);
+        }
+        found++;
+        text += word.size;
+    }
+    *out = specs;
+    *count = found;
+    return found > 0 ? WEIR_OK : err_set(err, WEIR_EINVAL, "inputs or outputs are empty");
+}
+
+static enum weir_status make_signature(struct sim_model *model, struct weir_err *err)
+{
+    struct signature *signature = &model->base.signature;
+    const struct sim_settings *settings = &model->settings;
+    enum weir_status status =
+        read_specs(model, settings->inputs, &signature->inputs, &signature->input_count, err);
+    if (status == WEIR_OK) {
+        status = read_specs(model, settings->outputs, &signature->outputs,
+                            &signature->output_count, err);
+    }
+    signature->short_lived = settings->short_lived;
+    signature->streams = settings->parts > 1;
+    signature->weights_bytes = settings->memory_per_model;
+    return status;
+}
+
+/* The settings' texts belong to the caller of the load. */
+static enum weir_status keep_texts(struct sim_model *model, struct weir_err *err)
+{
+    const char **texts[] = { &model->settings.inputs, &model->settings.outputs,
+                             &model->settings.poison, &model->settings.load_fails };
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        *texts[i] = arena_try_strndup(&model->arena, *texts[i], strlen(*texts[i]));
+        if (*texts[i] == NULL) {
+            return err_nomem(err, "a setting", 0);
+        }
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status occupy(struct sim_model *model, const char *device_name,
+                               struct weir_err *err)
+{
+    const uint64_t bytes = model->settings.memory_per_model;
+    model->device = device_acquire(device_name);
+    if (model->device == NULL) {
+        return err_nomem(err, "a device", sizeof(*model->device));
+    }
+    if (!book_memory(model, bytes)) {
+        return err_set(err, WEIR_ENOMEM,
+                       "needs %" PRIu64 " bytes of device '%s', which has %" PRIu64
+                       " and not enough left",
+                       bytes, device_name, model->settings.memory_max);
+    }
+    model->booked = true;
+    return WEIR_OK;
+}
+
+static void sim_unload(struct backend_model *base)
+{
+    struct sim_model *model = (struct sim_model *)base;
+    if (model->booked) {
+        unbook_memory(model, model->settings.memory_per_model);
+    }
+    if (model->device != NULL) {
+        device_release(model->device);
+    }
+    arena_finish(&model->arena);
+    mem_free(model);
+}
+
+static enum weir_status build(struct sim_model *model, const struct backend_load *how,
+                              struct weir_err *err)
+{
+    enum weir_status status =
+        sim_settings_read(&model->settings, how->settings, how->setting_count, err);
+    if (status == WEIR_OK) {
+        status = keep_texts(model, err);
+    }
+    if (status == WEIR_OK) {
+        status = make_signature(model, err);
+    }
+    if (status == WEIR_OK && model->settings.load > 0) {
+        clock_sleep_until(how->clock, clock_add(clock_now_ns(how->clock), model->settings.load));
+    }
+    if (status == WEIR_OK && model->settings.load_fails[0] != '\0') {
+        status = err_set(err, WEIR_EINVAL, "%s", model->settings.load_fails);
+    }
+    if (status == WEIR_OK) {
+        status = occupy(model, how->device == NULL ? "sim" : how->device, err);
+    }
+    return status;
+}
+
+static enum weir_status sim_load(const struct backend_load *how, struct backend_model **out,
+                                 struct weir_err *err)
+{
+    struct sim_model *model = mem_try_zero(1, sizeof(*model));
+    if (model == NULL) {
+        return err_nomem(err, "a model", sizeof(*model));
+    }
+    arena_init(&model->arena, NULL, 0, SPECS_BYTES_MAX);
+    model->base.ops = &sim_ops;
+    model->clock = how->clock;
+    model->blocks = how->blocks;
+    const enum weir_status status = build(model, how, err);
+    if (status != WEIR_OK) {
+        sim_unload(&model->base);
+        err_prefix(err, "model '%s' version %" PRIu64, how->model_name, how->version);
+        return status;
+    }
+    *out = &model->base;
+    return WEIR_OK;
+}
+
+/* --- Contexts --------------------------------------------------------------------------------- */
+
+static enum weir_status sim_context_create(struct backend_model *base, struct backend_context **out,
+                                           struct weir_err *err)
+{
+    struct sim_model *model = (struct sim_model *)base;
+    const uint64_t limit = model->settings.contexts_max;
+    struct sim_context *context = mem_try_zero(1, sizeof(*context));
+    if (context == NULL) {
+        return err_nomem(err, "a context", sizeof(*context));
+    }
+    pthread_mutex_lock(&model->device->lock);
+    const bool fits = limit == 0 || model->device->contexts < limit;
+    model->device->contexts += fits;
+    pthread_mutex_unlock(&model->device->lock);
+    if (!fits) {
+        mem_free(context);
+        return err_set(err, WEIR_ECONFLICT,
+                       "device '%s' has no context left: contexts_max is %" PRIu64,
+                       model->device->name, limit);
+    }
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&context->lock, NULL);
+    pthread_cond_init(&context->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    context->base.model = base;
+    *out = &context->base;
+    return WEIR_OK;
+}
+
+static void sim_context_destroy(struct backend_context *base)
+{
+    struct sim_context *context = (struct sim_context *)base;
+    struct sim_device *device = model_of(context)->device;
+    pthread_mutex_lock(&device->lock);
+    device->contexts--;
+    pthread_mutex_unlock(&device->lock);
+    pthread_cond_destroy(&context->changed);
+    pthread_mutex_destroy(&context->lock);
+    mem_free(context);
+}
+
+static void sim_terminate(struct backend_context *base, bool stop)
+{
+    struct sim_context *context = (struct sim_context *)base;
+    pthread_mutex_lock(&context->lock);
+    context->stopping = stop;
+    pthread_cond_broadcast(&context->changed);
+    pthread_mutex_unlock(&context->lock);
+}
+
+/* --- Time ------------------------------------------------------------------------------------- */
+
+/* Splitmix64: an even number in [0, 1) that depends on the seed and the run alone. */
+static double chance(uint64_t seed, uint64_t index)
+{
+    uint64_t z = seed + index * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+static uint64_t run_cost_ns(const struct sim_settings *settings, uint64_t rows, uint64_t index)
+{
+    const double sway = settings->jitter * (2 * chance(settings->seed, index) - 1);
+    const double cost = ((double)settings->tau0 + (double)settings->alpha * (double)rows);
+    const double swayed = cost * (1 + sway);
+    return swayed < 0x1p63 ? (uint64_t)swayed : (uint64_t)1 << 63;
+}
+
+/* When the run is over that is submitted now; the time is booked. */
+static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint64_t cost_ns)
+{
+    struct sim_model *model = model_of(context);
+    uint64_t *free_ns =
+        model->settings.exclusive ? &model->device->free_ns : &context->free_ns;
+    pthread_mutex_lock(&model->device->lock);
+    const uint64_t start_ns = submit_ns > *free_ns ? submit_ns : *free_ns;
+    *free_ns = clock_add(start_ns, cost_ns);
+    const uint64_t end_ns = *free_ns;
+    pthread_mutex_unlock(&model->device->lock);
+    return end_ns;
+}
+
+static struct timespec timespec_of(uint64_t at_ns)
+{
+    const uint64_t seconds = at_ns / NS_PER_S;
+    return (struct timespec){
+        .tv_sec = seconds > INT32_MAX ? INT32_MAX : (time_t)seconds,
+        .tv_nsec = (long)(at_ns % NS_PER_S),
+    };
+}
+
+/* Until `at_ns` on a real clock, not at all on a manual one; false when terminated. */
+static bool wait_until(struct sim_context *context, uint64_t at_ns)
+{
+    const struct clock *clock = model_of(context)->clock;
+    pthread_mutex_lock(&context->lock);
+    while (!context->stopping && !clock->manual && clock_now_ns(clock) < at_ns) {
+        const struct timespec at = timespec_of(at_ns);
+        pthread_cond_timedwait(&context->changed, &context->lock, &at);
+    }
+    const bool stopped = context->stopping;
+    pthread_mutex_unlock(&context->lock);
+    return !stopped;
+}
+
+static void hang(struct sim_context *context)
+{
+    pthread_mutex_lock(&context->lock);
+    while (!context->stopping) {
+        pthread_cond_wait(&context->changed, &context->lock);
+    }
+    pthread_mutex_unlock(&context->lock);
+}
+
+static uint64_t reached_ns(const struct sim_context *context, const struct backend_run *run)
+{
+    const uint64_t now_ns = clock_now_ns(model_of(context)->clock);
+    return now_ns > run->virtual_end_ns ? now_ns : run->virtual_end_ns;
+}
+
+static enum weir_status stopped(struct weir_err *err)
+{
+    return err_set(err, WEIR_ECANCELED, "the run was stopped");
+}
+
+/* Host time: passes beside the device's timeline. */
+static enum weir_status spend(struct sim_context *context, struct backend_run *run, uint64_t ns,
+                              struct weir_err *err)
+{
+    if (ns == 0) {
+        return WEIR_OK;
+    }
+    run->virtual_end_ns = clock_add(reached_ns(context, run), ns);
+    return wait_until(context, run->virtual_end_ns) ? WEIR_OK : stopped(err);
+}
+
+/* --- Outputs ---------------------------------------------------------------------------------- */
+
+static struct shape output_shape(const struct tensor_spec *spec, const struct tensor *input)
+{
+    struct shape shape = spec->shape;
+    for (uint32_t d = 0; d < shape.rank; d++) {
+        if (shape.dims[d] < 0) {
+            shape.dims[d] = d < input->shape.rank ? input->shape.dims[d] : 1;
+        }
+    }
+    return shape;
+}
+
+static void add_rows(float *values, size_t count, uint64_t rows)
+{
+    for (size_t i = 0; i < count; i++) {
+        values[i] += (float)rows;
+    }
+}
+
+static enum weir_status echo(const struct sim_model *model, const struct backend_run *run,
+                             uint32_t index, struct weir_err *err)
+{
+    const struct signature *signature = &model->base.signature;
+    const struct tensor_spec *spec = &signature->outputs[index];
+    const uint32_t from = index < signature->input_count ? index : signature->input_count - 1;
+    const struct tensor *input = &run->inputs[from];
+    const bool same = input->dtype == spec->dtype;
+    struct tensor made = {
+        .dtype = spec->dtype, .shape = output_shape(spec, input), .present = true,
+    };
+    made.size = input->size;
+    if (spec->dtype != DTYPE_BYTES || !same) {
+        const enum weir_status status = tensor_bytes(spec->dtype, &made.shape, &made.size, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    made.block = block_pool_take(model->blocks, made.size);
+    if (made.block == NULL) {
+        return err_nomem(err, "an output", made.size);
+    }
+    made.data = made.block->data;
+    const size_t copied = !same ? 0 : input->size < made.size ? input->size : made.size;
+    if (copied > 0) {
+        memcpy(made.data, input->data, copied);
+    }
+    memset(made.data + copied, 0, made.size - copied);
+    if (model->settings.mixes_rows && spec->dtype == DTYPE_FP32) {
+        add_rows((float *)(void *)made.data, made.size / sizeof(float), run->rows);
+    }
+    run->outputs[index] = made;
+    return WEIR_OK;
+}
+
+static void drop_outputs(const struct sim_model *model, struct backend_run *run)
+{
+    for (uint32_t i = 0; i < model->base.signature.output_count; i++) {
+        tensor_release(&run->outputs[i]);
+    }
+}
+
+static enum weir_status make_outputs(const struct sim_model *model, struct backend_run *run,
+                                     struct weir_err *err)
+{
+    for (uint32_t i = 0; i < model->base.signature.output_count; i++) {
+        const enum weir_status status = run->wanted[i] ? echo(model, run, i, err) : WEIR_OK;
+        if (status != WEIR_OK) {
+            drop_outputs(model, run);
+            return status;
+        }
+    }
+    return WEIR_OK;
+}
+
+/* --- Planned faults --------------------------------------------------------------------------- */
+
+static bool holds_number(const struct tensor *tensor, float number)
+{
+    if (!tensor->present || tensor->dtype != DTYPE_FP32) {
+        return false;
+    }
+    for (size_t at = 0; at + sizeof(float) <= tensor->size; at += sizeof(float)) {
+        float value;
+        memcpy(&value, tensor->data + at, sizeof(value));
+        if (value == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_poisoned(const struct sim_model *model, const struct backend_run *run)
+{
+    const float number = strtof(model->settings.poison, NULL);
+    for (uint32_t i = 0; i < model->base.signature.input_count; i++) {
+        if (model->settings.poison[0] != '\0' && holds_number(&run->inputs[i], number)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How the run ends that is the model's `index`-th. */
+static enum weir_status verdict(struct sim_model *model, const struct backend_run *run,
+                                uint64_t index, struct weir_err *err)
+{
+    const struct sim_settings *settings = &model->settings;
+    if (settings->crash_at == index) {
+        abort();
+    }
+    if (settings->fail_at == index) {
+        return err_set(err, WEIR_EBACKEND, "simulated failure of run %" PRIu64, index);
+    }
+    if (settings->fail_above_rows != 0 && run->rows > settings->fail_above_rows) {
+        return err_set(err, WEIR_EBACKEND, "simulated failure above %" PRIu64 " rows",
+                       settings->fail_above_rows);
+    }
+    if (settings->oom_above_rows != 0 && run->rows > settings->oom_above_rows) {
+        return err_set(err, WEIR_ENOMEM, "out of simulated memory above %" PRIu64 " rows",
+                       settings->oom_above_rows);
+    }
+    if (is_poisoned(model, run)) {
+        return err_set(err, WEIR_EINVAL, "an input holds the poison %s", settings->poison);
+    }
+    return WEIR_OK;
+}
+
+/* --- The run ---------------------------------------------------------------------------------- */
+
+static enum weir_status sim_prepare(struct backend_context *base, struct backend_run *run,
+                                    struct weir_err *err)
+{
+    struct sim_context *context = (struct sim_context *)base;
+    return spend(context, run, model_of(context)->settings.prepare, err);
+}
+
+static enum weir_status sim_finish(struct backend_context *base, struct backend_run *run,
+                                   struct weir_err *err)
+{
+    struct sim_context *context = (struct sim_context *)base;
+    const enum weir_status status = spend(context, run, model_of(context)->settings.finish, err);
+    if (status != WEIR_OK) {
+        drop_outputs(model_of(context), run);
+    }
+    return status;
+}
+
+static enum weir_status run_once(struct sim_context *context, struct backend_run *run,
+                                 uint64_t cost_ns, struct weir_err *err)
+{
+    run->virtual_end_ns = book_time(context, reached_ns(context, run), cost_ns);
+    return wait_until(context, run->virtual_end_ns) ? WEIR_OK : stopped(err);
+}
+
+static enum weir_status stream(struct sim_context *context, struct backend_run *run,
+                               uint64_t cost_ns, struct weir_err *err)
+{
+    const uint64_t parts = model_of(context)->settings.parts;
+    for (uint64_t i = 0; i < parts; i++) {
+        enum weir_status status = run_once(context, run, cost_ns / parts, err);
+        if (status == WEIR_OK) {
+            status = make_outputs(model_of(context), run, err);
+        }
+        if (status == WEIR_OK) {
+            status = run->part(run);
+            drop_outputs(model_of(context), run); /* What it did not take. */
+        }
+        if (status != WEIR_OK) {
+            return status == WEIR_ECANCELED ? stopped(err) : status;
+        }
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status run_booked(struct sim_context *context, struct backend_run *run,
+                                   struct weir_err *err)
+{
+    struct sim_model *model = model_of(context);
+    const struct sim_settings *settings = &model->settings;
+    const uint64_t index = atomic_fetch_add(&model->runs, 1) + 1;
+    const uint64_t cost_ns = run_cost_ns(settings, run->rows, index);
+    if (settings->hang_at == index) {
+        hang(context);
+        return stopped(err);
+    }
+    const enum weir_status planned = verdict(model, run, index, err);
+    if (planned == WEIR_OK && settings->parts > 1 && run->part != NULL) {
+        return stream(context, run, cost_ns, err);
+    }
+    const enum weir_status status = run_once(context, run, cost_ns, err);
+    if (status != WEIR_OK || planned != WEIR_OK) {
+        return status != WEIR_OK ? status : planned;
+    }
+    return make_outputs(model, run, err);
+}
+
+static enum weir_status sim_run(struct backend_context *base, struct backend_run *run,
+                                struct weir_err *err)
+{
+    struct sim_context *context = (struct sim_context *)base;
+    struct sim_model *model = model_of(context);
+    uint64_t bytes;
+    if (__builtin_mul_overflow(model->settings.memory_per_row, run->rows, &bytes) ||
+        !book_memory(model, bytes)) {
+        return err_set(err, WEIR_ENOMEM, "%" PRIu64 " rows do not fit into device '%s'", run->rows,
+                       model->device->name);
+    }
+    const enum weir_status status = run_booked(context, run, err);
+    unbook_memory(model, bytes);
+    return status;
+}
+
+const struct backend_ops sim_ops = {
+    .name = "sim",
+    .platform = "sim",
+    .load = sim_load,
+    .unload = sim_unload,
+    .context_create = sim_context_create,
+    .context_destroy = sim_context_destroy,
+    .prepare = sim_prepare,
+    .run = sim_run,
+    .finish = sim_finish,
+    .terminate = sim_terminate,
+};
