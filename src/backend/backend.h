@@ -27,10 +27,10 @@ struct backend_context; /* What one run needs besides: bindings, scratch. */
 struct tensor_spec {
     const char *name;
     enum dtype dtype;
-    struct shape shape;      /* As the model file has it; -1: variable. */
-    bool any_rank;           /* The file says no shape at all: shape.rank is 0 and means nothing. */
+    struct shape shape; /* As the model file has it; -1: variable. */
+    bool any_rank;      /* The file says no shape at all: shape.rank is 0 and means nothing. */
     const char *dim_names[TENSOR_RANK_MAX]; /* Symbolic names of variable dimensions, or NULL. */
-    bool optional;           /* An input that may be absent. */
+    bool optional;                          /* An input that may be absent. */
 };
 
 /* What the model takes and gives; lives as long as the model. */
@@ -39,10 +39,10 @@ struct signature {
     uint32_t input_count;
     struct tensor_spec *outputs;
     uint32_t output_count;
-    bool short_lived;        /* No loops, branches or data-dependent sizes, and a backend that
+    bool short_lived;       /* No loops, branches or data-dependent sizes, and a backend that
                                 cannot block: may be run inline once its time is known. */
-    bool streams;            /* May give several parts per run (a decoupled model). */
-    uint64_t weights_bytes;  /* Parameters in the file. */
+    bool streams;           /* May give several parts per run (a decoupled model). */
+    uint64_t weights_bytes; /* Parameters in the file. */
 };
 
 /* One free-form setting from the model's configuration. */
@@ -52,7 +52,7 @@ struct setting {
 };
 
 struct backend_load {
-    const char *model_name;         /* For messages. */
+    const char *model_name; /* For messages. */
     uint64_t version;
     int folder_fd;                  /* The version's folder; borrowed for the call. */
     const char *file_name;          /* In it; NULL: the backend's default ("model.onnx"). */
@@ -63,7 +63,7 @@ struct backend_load {
     uint32_t setting_count;
     uint64_t file_bytes_max;
     const struct clock *clock;
-    struct block_pool *blocks;      /* For outputs; outlives the model. */
+    struct block_pool *blocks; /* For outputs; outlives the model. */
 };
 
 /*
@@ -71,16 +71,16 @@ struct backend_load {
  * a held block.  An output whose `wanted` is false may be left absent.
  */
 struct backend_run {
-    uint64_t rows;                  /* Leading dimension when batched, else 1: what costs count. */
-    const struct tensor *inputs;    /* signature.input_count; an absent one was optional. */
-    struct tensor *outputs;         /* signature.output_count; absent at the start. */
-    const bool *wanted;             /* signature.output_count; at least one is true. */
+    uint64_t rows;               /* Leading dimension when batched, else 1: what costs count. */
+    const struct tensor *inputs; /* signature.input_count; an absent one was optional. */
+    struct tensor *outputs;      /* signature.output_count; absent at the start. */
+    const bool *wanted;          /* signature.output_count; at least one is true. */
 
     /* For models that stream: called on the executor once per part, outputs filled in; it takes the
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
 
-    uint64_t virtual_end_ns;        /* Simulated devices under a manual clock: when it would end. */
+    uint64_t virtual_end_ns; /* Simulated devices under a manual clock: when it would end. */
 };
 
 /* By name: "onnxruntime" (also "onnxruntime_onnx", "onnx"), "sim".  NULL when there is none. */
@@ -114,8 +114,8 @@ void backend_context_destroy(struct backend_context *context); /* NULL is fine. 
  */
 WEIR_MUST_USE enum weir_status backend_prepare(struct backend_context *context,
                                                struct backend_run *run, struct weir_err *err);
-WEIR_MUST_USE enum weir_status backend_run(struct backend_context *context,
-                                           struct backend_run *run, struct weir_err *err);
+WEIR_MUST_USE enum weir_status backend_run(struct backend_context *context, struct backend_run *run,
+                                           struct weir_err *err);
 WEIR_MUST_USE enum weir_status backend_finish(struct backend_context *context,
                                               struct backend_run *run, struct weir_err *err);
 

@@ -33,7 +33,7 @@ struct backend_ops {
     enum weir_status (*run)(struct backend_context *context, struct backend_run *run,
                             struct weir_err *err);
     enum weir_status (*finish)(struct backend_context *context, struct backend_run *run,
-                               struct weir_err *err);  /* May be NULL. */
+                               struct weir_err *err);              /* May be NULL. */
     void (*terminate)(struct backend_context *context, bool stop); /* false: rearm. */
 };
 

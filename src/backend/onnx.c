@@ -32,7 +32,8 @@
 
 const struct OrtApi *onnx_api;
 
-static pthread_mutex_t env_lock = PTHREAD_MUTEX_INITIALIZER; /* Guards env and onnx_api's setting. */
+static pthread_mutex_t env_lock =
+    PTHREAD_MUTEX_INITIALIZER; /* Guards env and onnx_api's setting. */
 static OrtEnv *env;
 
 /* --- The runtime ------------------------------------------------------------------------------ */
@@ -58,8 +59,8 @@ static enum weir_status start_runtime_locked(struct weir_err *err)
         return err_set(err, WEIR_EBACKEND, "ONNX Runtime %s is too old, 1.%d or later is needed",
                        onnx_version(), ORT_API_VERSION);
     }
-    OrtStatus *failed = onnx_api->CreateEnvWithCustomLogger(on_log, NULL, ORT_LOGGING_LEVEL_ERROR,
-                                                            "weir", &env);
+    OrtStatus *failed =
+        onnx_api->CreateEnvWithCustomLogger(on_log, NULL, ORT_LOGGING_LEVEL_ERROR, "weir", &env);
     if (failed == NULL) {
         failed = onnx_api->DisableTelemetryEvents(env);
     }
@@ -134,8 +135,8 @@ static OrtStatus *set_options(OrtSessionOptions *options, const struct backend_l
     OrtStatus *failed = api->SetIntraOpNumThreads(options, threads);
     failed = failed != NULL ? failed : api->SetInterOpNumThreads(options, 1);
     failed = failed != NULL ? failed : api->SetSessionExecutionMode(options, ORT_SEQUENTIAL);
-    failed = failed != NULL ? failed
-                            : api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL);
+    failed =
+        failed != NULL ? failed : api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL);
     if (has_variable_dimension(file)) {
         /* A pattern is remembered for every shape ever seen, without a bound. */
         failed = failed != NULL ? failed : api->DisableMemPattern(options);
@@ -278,8 +279,9 @@ static enum weir_status read_type(struct onnx_model *model, const struct side *s
     }
     /* The runtime's element types have the numbers of TensorProto.DataType. */
     if (!onnx_type_dtype((int32_t)element, &spec->dtype)) {
-        return err_set(err, WEIR_EINVAL, "%s '%s' has elements of type %s, which no client can send",
-                       side->word, spec->name, onnx_type_text((int32_t)element));
+        return err_set(err, WEIR_EINVAL,
+                       "%s '%s' has elements of type %s, which no client can send", side->word,
+                       spec->name, onnx_type_text((int32_t)element));
     }
     const enum weir_status status = read_shape(model, info, spec, err);
     spec->any_rank = spec->shape.rank == 0 && file_says_no_shape(side, spec->name);
@@ -304,8 +306,7 @@ static enum weir_status read_entry(struct onnx_model *model, const struct side *
 }
 
 static enum weir_status read_side(struct onnx_model *model, const struct side *side,
-                                  struct tensor_spec **specs, uint32_t *count,
-                                  struct weir_err *err)
+                                  struct tensor_spec **specs, uint32_t *count, struct weir_err *err)
 {
     size_t entries = 0;
     OrtStatus *failed = side->count(model->session, &entries);
@@ -335,12 +336,20 @@ static enum weir_status read_signature(struct onnx_model *model, const struct on
 {
     struct signature *signature = &model->base.signature;
     const struct side inputs = {
-        "input", onnx_api->SessionGetInputCount, onnx_api->SessionGetInputName,
-        onnx_api->SessionGetInputTypeInfo, file->inputs, file->input_count,
+        "input",
+        onnx_api->SessionGetInputCount,
+        onnx_api->SessionGetInputName,
+        onnx_api->SessionGetInputTypeInfo,
+        file->inputs,
+        file->input_count,
     };
     const struct side outputs = {
-        "output", onnx_api->SessionGetOutputCount, onnx_api->SessionGetOutputName,
-        onnx_api->SessionGetOutputTypeInfo, file->outputs, file->output_count,
+        "output",
+        onnx_api->SessionGetOutputCount,
+        onnx_api->SessionGetOutputName,
+        onnx_api->SessionGetOutputTypeInfo,
+        file->outputs,
+        file->output_count,
     };
     enum weir_status status =
         read_side(model, &inputs, &signature->inputs, &signature->input_count, err);
@@ -455,8 +464,7 @@ static void onnx_unload(struct backend_model *base)
     mem_free(model);
 }
 
-static enum weir_status build(struct onnx_model *model, struct source *source,
-                              struct weir_err *err)
+static enum weir_status build(struct onnx_model *model, struct source *source, struct weir_err *err)
 {
     enum weir_status status = open_source(source, err);
     if (status == WEIR_OK) {

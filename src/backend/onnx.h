@@ -25,8 +25,8 @@ extern const struct OrtApi *onnx_api;
 
 /* "1.30.0"; static storage. */
 const char *onnx_version(void);
-bool onnx_is_old(void);   /* Below what Weir was made for; hostile models can hurt it. */
-void onnx_stop(void);     /* Releases the environment; no model may be left. */
+bool onnx_is_old(void); /* Below what Weir was made for; hostile models can hurt it. */
+void onnx_stop(void);   /* Releases the environment; no model may be left. */
 
 /*
  * What is known beforehand about the shape of an output.  Files lie, and the runtime leaves the memory
@@ -45,18 +45,18 @@ enum onnx_rule {
 };
 
 struct onnx_output {
-    _Atomic uint8_t rule;                   /* enum onnx_rule; any thread. */
-    int8_t from_input[TENSOR_RANK_MAX];     /* Per variable dimension: the input and ... */
-    int8_t from_dim[TENSOR_RANK_MAX];       /* ... its dimension that say it. */
+    _Atomic uint8_t rule;               /* enum onnx_rule; any thread. */
+    int8_t from_input[TENSOR_RANK_MAX]; /* Per variable dimension: the input and ... */
+    int8_t from_dim[TENSOR_RANK_MAX];   /* ... its dimension that say it. */
 };
 
 /* Constant after the load but for the rules; shared by all contexts. */
 struct onnx_model {
     struct backend_model base;
-    struct arena arena;                     /* Names, signature, outputs. */
+    struct arena arena; /* Names, signature, outputs. */
     struct OrtSession *session;
     struct OrtMemoryInfo *memory;
-    struct onnx_output *outputs;            /* base.signature.output_count */
+    struct onnx_output *outputs; /* base.signature.output_count */
     struct block_pool *blocks;
 };
 

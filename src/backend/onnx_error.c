@@ -154,7 +154,8 @@ static void copy_without_paths(const char *text, char *out, size_t size)
 static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *err)
 {
     const char *message = onnx_api->GetErrorMessage(failed);
-    const OrtErrorCode code = onnx_api->GetErrorCode(failed);    enum weir_status status = WEIR_EBACKEND;
+    const OrtErrorCode code = onnx_api->GetErrorCode(failed);
+    enum weir_status status = WEIR_EBACKEND;
     for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
         if (failures[i].code == code) {
             status = at_run ? failures[i].at_run : failures[i].at_load;
@@ -167,11 +168,12 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
     copy_without_paths(skip_source_place(after_last(message, "Status Message: ")), text,
                        sizeof(text));
     const char *why = text[0] != '\0' ? text : "it gave no reason";
-    const char *operator = NULL;
+    const char *operator= NULL;
     const size_t operator_size = failed_operator(message, &operator);
     if (status == WEIR_ENOMEM) {
-        err_set(err, status, at_run ? "out of memory while running the model"
-                                    : "out of memory while loading the model");
+        err_set(err, status,
+                at_run ? "out of memory while running the model"
+                       : "out of memory while loading the model");
     } else if (operator_size > 0) {
         err_set(err, status, "operator %.*s failed: %s", (int)operator_size, operator, why);
     } else {

@@ -54,29 +54,42 @@ struct child_rule {
 };
 
 static const struct child_rule child_rules[] = {
-    { MODEL, 7, GRAPH, false },          { MODEL, 8, OPSET, true },
-    { MODEL, 20, TRAINING, true },       { MODEL, 25, FUNCTION, true },
-    { GRAPH, 1, NODE, true },            { GRAPH, 5, TENSOR, true },
-    { GRAPH, 11, VALUE, true },          { GRAPH, 12, VALUE, true },
-    { GRAPH, 15, SPARSE_TENSOR, true },  { NODE, 5, ATTRIBUTE, true },
-    { ATTRIBUTE, 5, TENSOR, false },     { ATTRIBUTE, 6, GRAPH, false },
-    { ATTRIBUTE, 10, TENSOR, true },     { ATTRIBUTE, 11, GRAPH, true },
-    { ATTRIBUTE, 22, SPARSE_TENSOR, false }, { ATTRIBUTE, 23, SPARSE_TENSOR, true },
-    { TENSOR, 13, ENTRY, true },         { SPARSE_TENSOR, 1, TENSOR, false },
-    { SPARSE_TENSOR, 2, TENSOR, false }, { VALUE, 2, TYPE, false },
-    { TYPE, 1, TENSOR_TYPE, false },     { TENSOR_TYPE, 2, SHAPE, false },
-    { SHAPE, 1, DIMENSION, true },       { FUNCTION, 7, NODE, true },
-    { FUNCTION, 11, ATTRIBUTE, true },   { TRAINING, 1, GRAPH, false },
+    { MODEL, 7, GRAPH, false },
+    { MODEL, 8, OPSET, true },
+    { MODEL, 20, TRAINING, true },
+    { MODEL, 25, FUNCTION, true },
+    { GRAPH, 1, NODE, true },
+    { GRAPH, 5, TENSOR, true },
+    { GRAPH, 11, VALUE, true },
+    { GRAPH, 12, VALUE, true },
+    { GRAPH, 15, SPARSE_TENSOR, true },
+    { NODE, 5, ATTRIBUTE, true },
+    { ATTRIBUTE, 5, TENSOR, false },
+    { ATTRIBUTE, 6, GRAPH, false },
+    { ATTRIBUTE, 10, TENSOR, true },
+    { ATTRIBUTE, 11, GRAPH, true },
+    { ATTRIBUTE, 22, SPARSE_TENSOR, false },
+    { ATTRIBUTE, 23, SPARSE_TENSOR, true },
+    { TENSOR, 13, ENTRY, true },
+    { SPARSE_TENSOR, 1, TENSOR, false },
+    { SPARSE_TENSOR, 2, TENSOR, false },
+    { VALUE, 2, TYPE, false },
+    { TYPE, 1, TENSOR_TYPE, false },
+    { TENSOR_TYPE, 2, SHAPE, false },
+    { SHAPE, 1, DIMENSION, true },
+    { FUNCTION, 7, NODE, true },
+    { FUNCTION, 11, ATTRIBUTE, true },
+    { TRAINING, 1, GRAPH, false },
     { TRAINING, 2, GRAPH, false },
 };
 
 struct frame {
     enum message message;
-    uint32_t number;          /* The field of the parent that this is. */
-    struct wire wire;         /* What is left of it. */
+    uint32_t number;  /* The field of the parent that this is. */
+    struct wire wire; /* What is left of it. */
     size_t size;
-    uint64_t seen;            /* Singular messages met, by field number. */
-    struct bytes operator;    /* Of a node. */
+    uint64_t seen;         /* Singular messages met, by field number. */
+    struct bytes operator; /* Of a node. */
     struct bytes domain;
 };
 
@@ -85,12 +98,12 @@ struct tensor_draft {
     struct bytes name;
     int32_t type;
     struct shape shape;
-    bool deep;                /* More dimensions than a shape holds. */
+    bool deep; /* More dimensions than a shape holds. */
     bool raw;
     uint64_t raw_bytes;
     uint64_t text_bytes;
     bool external;
-    struct bytes location;    /* data NULL: not said. */
+    struct bytes location; /* data NULL: not said. */
     struct bytes offset;
     struct bytes length;
 };
@@ -107,65 +120,13 @@ struct reader {
     struct bytes producer;
     struct bytes producer_version;
     struct onnx_opset opset;
-    struct map operators;     /* Name to index + 1. */
-    struct map initialized;   /* Names of the top graph's initializers. */
+    struct map operators;   /* Name to index + 1. */
+    struct map initialized; /* Names of the top graph's initializers. */
     bool has_graph;
     bool has_functions;
 };
 
 static char marker; /* What sets of names map to. */
-
-/* --- Names of types --------------------------------------------------------------------------- */
-
-struct type_row {
-    const char *text;
-    uint32_t bits;  /* 0: no fixed size. */
-    int dtype;      /* enum dtype, or -1. */
-};
-
-static const struct type_row type_rows[] = {
-    { "UNDEFINED", 0, -1 },       { "FLOAT", 32, DTYPE_FP32 },     { "UINT8", 8, DTYPE_UINT8 },
-    { "INT8", 8, DTYPE_INT8 },    { "UINT16", 16, DTYPE_UINT16 },  { "INT16", 16, DTYPE_INT16 },
-    { "INT32", 32, DTYPE_INT32 }, { "INT64", 64, DTYPE_INT64 },    { "STRING", 0, DTYPE_BYTES },
-    { "BOOL", 8, DTYPE_BOOL },    { "FLOAT16", 16, DTYPE_FP16 },   { "DOUBLE", 64, DTYPE_FP64 },
-    { "UINT32", 32, DTYPE_UINT32 }, { "UINT64", 64, DTYPE_UINT64 }, { "COMPLEX64", 64, -1 },
-    { "COMPLEX128", 128, -1 },    { "BFLOAT16", 16, DTYPE_BF16 },  { "FLOAT8E4M3FN", 8, -1 },
-    { "FLOAT8E4M3FNUZ", 8, -1 },  { "FLOAT8E5M2", 8, -1 },         { "FLOAT8E5M2FNUZ", 8, -1 },
-    { "UINT4", 4, -1 },           { "INT4", 4, -1 },               { "FLOAT4E2M1", 4, -1 },
-    { "FLOAT8E8M0", 8, -1 },      { "UINT2", 2, -1 },              { "INT2", 2, -1 },
-};
-
-#define TYPE_COUNT ((int32_t)(sizeof(type_rows) / sizeof(type_rows[0])))
-
-const char *onnx_type_text(int32_t type)
-{
-    return type >= 0 && type < TYPE_COUNT ? type_rows[type].text : "unknown";
-}
-
-bool onnx_type_dtype(int32_t type, enum dtype *out)
-{
-    if (type < 0 || type >= TYPE_COUNT || type_rows[type].dtype < 0) {
-        return false;
-    }
-    *out = (enum dtype)type_rows[type].dtype;
-    return true;
-}
-
-const char *onnx_kind_text(enum onnx_kind kind)
-{
-    static const char *const texts[] = {
-#define ONNX_KIND_TEXT(name, text) text,
-        ONNX_KINDS(ONNX_KIND_TEXT)
-#undef ONNX_KIND_TEXT
-    };
-    return (size_t)kind < sizeof(texts) / sizeof(texts[0]) ? texts[kind] : "unknown";
-}
-
-static uint64_t type_bytes(int32_t type, uint64_t elements)
-{
-    const uint64_t bits = type >= 0 && type < TYPE_COUNT ? type_rows[type].bits : 0;
-    return (elements * bits + 7) / 8; /* At most 2^40 elements of 128 bits. */
-}
 
 /* --- Collecting ------------------------------------------------------------------------------- */
 
@@ -189,7 +150,8 @@ static void *grow(struct reader *r, void *array, uint32_t count, size_t each)
 
 static enum weir_status copy_text(struct reader *r, struct bytes text, const char **out)
 {
-    const char *copy = arena_try_strndup(&r->file->arena, text.size == 0 ? "" : text.data, text.size);
+    const char *copy =
+        arena_try_strndup(&r->file->arena, text.size == 0 ? "" : text.data, text.size);
     if (copy == NULL) {
         return err_nomem(r->err, "a name in the model", text.size);
     }
@@ -205,8 +167,8 @@ static int quoted(struct bytes text)
 static enum weir_status add_external(struct reader *r, uint64_t bytes)
 {
     const struct tensor_draft *t = &r->tensor;
-    struct onnx_external *grown = grow(r, r->file->externals, r->file->external_count,
-                                       sizeof(*grown));
+    struct onnx_external *grown =
+        grow(r, r->file->externals, r->file->external_count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -243,7 +205,10 @@ static enum weir_status add_weight(struct reader *r, uint64_t elements, uint64_t
     file->weights = grown;
     struct onnx_weight *item = &grown[file->weight_count];
     *item = (struct onnx_weight){
-        .type = r->tensor.type, .shape = r->tensor.shape, .elements = elements, .bytes = bytes,
+        .type = r->tensor.type,
+        .shape = r->tensor.shape,
+        .elements = elements,
+        .bytes = bytes,
         .external = r->tensor.external,
     };
     const enum weir_status status = copy_text(r, r->tensor.name, &item->name);
@@ -295,7 +260,7 @@ static enum weir_status measure_tensor(struct reader *r, uint64_t *elements, uin
     if (status != WEIR_OK) {
         return err_prefix(r->err, "tensor '%.*s'", quoted(t->name), t->name.data);
     }
-    *bytes = t->type == 8 ? t->text_bytes : type_bytes(t->type, *elements);
+    *bytes = t->type == 8 ? t->text_bytes : onnx_type_bytes(t->type, *elements);
     if (t->external) {
         return WEIR_OK;
     }
@@ -493,7 +458,7 @@ static enum weir_status enter(struct reader *r, const struct frame *frame)
         r->has_functions = true;
         return WEIR_OK;
     case TENSOR:
-        r->tensor = (struct tensor_draft){ 0 };
+        r->tensor = (struct tensor_draft){ .name = { "", 0 } };
         return WEIR_OK;
     case ENTRY:
         r->entry_key = (struct bytes){ 0 };
@@ -552,7 +517,7 @@ static enum weir_status leaf_graph(struct reader *r, const struct field *f)
 static enum weir_status leaf_node(struct reader *r, const struct field *f)
 {
     if (f->number == 4 && f->type == WIRE_BYTES) {
-        parent_of(r, 0)->operator = f->bytes;
+        parent_of(r, 0)->operator= f->bytes;
     } else if (f->number == 7 && f->type == WIRE_BYTES) {
         parent_of(r, 0)->domain = f->bytes;
     }
@@ -619,7 +584,9 @@ static enum weir_status leaf_value(struct reader *r, const struct field *f)
 static enum weir_status leaf_type(struct reader *r, const struct field *f)
 {
     static const enum onnx_kind kinds[] = {
-        [4] = ONNX_KIND_SEQUENCE, [5] = ONNX_KIND_MAP, [8] = ONNX_KIND_SPARSE,
+        [4] = ONNX_KIND_SEQUENCE,
+        [5] = ONNX_KIND_MAP,
+        [8] = ONNX_KIND_SPARSE,
         [9] = ONNX_KIND_OPTIONAL,
     };
     if (f->number < sizeof(kinds) / sizeof(kinds[0]) && kinds[f->number] != ONNX_KIND_NOTHING &&
@@ -656,9 +623,9 @@ static enum weir_status leaf_dimension(struct reader *r, const struct field *f)
 typedef enum weir_status leaf_fn(struct reader *r, const struct field *f);
 
 static leaf_fn *const leaves[] = {
-    [MODEL] = leaf_model,   [OPSET] = leaf_opset,   [GRAPH] = leaf_graph,
-    [NODE] = leaf_node,     [TENSOR] = leaf_tensor, [ENTRY] = leaf_entry,
-    [VALUE] = leaf_value,   [TYPE] = leaf_type,     [TENSOR_TYPE] = leaf_tensor_type,
+    [MODEL] = leaf_model,         [OPSET] = leaf_opset,   [GRAPH] = leaf_graph,
+    [NODE] = leaf_node,           [TENSOR] = leaf_tensor, [ENTRY] = leaf_entry,
+    [VALUE] = leaf_value,         [TYPE] = leaf_type,     [TENSOR_TYPE] = leaf_tensor_type,
     [DIMENSION] = leaf_dimension, [TRAINING] = NULL,
 };
 
@@ -675,8 +642,7 @@ static const struct child_rule *find_child(enum message in, const struct field *
     return NULL;
 }
 
-static enum weir_status push(struct reader *r, const struct child_rule *rule,
-                             const struct field *f)
+static enum weir_status push(struct reader *r, const struct child_rule *rule, const struct field *f)
 {
     if (rule != NULL && !rule->repeated) {
         struct frame *top = parent_of(r, 0);
@@ -696,6 +662,8 @@ static enum weir_status push(struct reader *r, const struct child_rule *rule,
         .number = f->number,
         .wire = wire_of(f->bytes),
         .size = f->bytes.size,
+        .operator= { "", 0 },
+        .domain = { "", 0 },
     };
     return enter(r, frame);
 }
@@ -762,11 +730,9 @@ static int by_count(const void *a, const void *b)
 static enum weir_status name_producer(struct reader *r)
 {
     const char *space = r->producer.size > 0 && r->producer_version.size > 0 ? " " : "";
-    r->file->producer = arena_try_printf(&r->file->arena, "%.*s%s%.*s", quoted(r->producer),
-                                         r->producer.size == 0 ? "" : r->producer.data, space,
-                                         quoted(r->producer_version),
-                                         r->producer_version.size == 0 ? ""
-                                                                       : r->producer_version.data);
+    r->file->producer =
+        arena_try_printf(&r->file->arena, "%.*s%s%.*s", quoted(r->producer), r->producer.data,
+                         space, quoted(r->producer_version), r->producer_version.data);
     return r->file->producer == NULL ? err_nomem(r->err, "the producer's name", 0) : WEIR_OK;
 }
 
@@ -802,6 +768,8 @@ enum weir_status onnx_file_read(struct bytes data, struct onnx_file *out, struct
     }
     r->file = &file;
     r->err = err;
+    r->producer = (struct bytes){ "", 0 };
+    r->producer_version = (struct bytes){ "", 0 };
     map_init(&r->operators);
     map_init(&r->initialized);
     enum weir_status status = walk(r, data);

@@ -51,39 +51,39 @@ struct onnx_weight {
     int32_t type;
     struct shape shape;
     uint64_t elements;
-    uint64_t bytes;         /* As the shape says; of a string tensor, as stored. */
+    uint64_t bytes; /* As the shape says; of a string tensor, as stored. */
     bool external;
 };
 
 /* Where a tensor's data lies outside the file.  Not checked yet. */
 struct onnx_external {
-    const char *tensor;     /* Its name, may be "". */
-    const char *location;   /* Relative to the file's folder, as the file says it. */
+    const char *tensor;   /* Its name, may be "". */
+    const char *location; /* Relative to the file's folder, as the file says it. */
     uint64_t offset;
-    uint64_t length;        /* 0: to the end of the file. */
-    uint64_t bytes;         /* Needed by the tensor's shape. */
+    uint64_t length; /* 0: to the end of the file. */
+    uint64_t bytes;  /* Needed by the tensor's shape. */
 };
 
 struct onnx_opset {
-    const char *domain;     /* "": the standard operators. */
+    const char *domain; /* "": the standard operators. */
     int64_t version;
 };
 
 struct onnx_operator {
-    const char *name;       /* "Conv", or "com.example.Thing" outside the standard domains. */
-    uint64_t count;         /* Uses, those in subgraphs and functions included. */
+    const char *name; /* "Conv", or "com.example.Thing" outside the standard domains. */
+    uint64_t count;   /* Uses, those in subgraphs and functions included. */
 };
 
 /* Everything in it lives in its arena.  One thread at a time. */
 struct onnx_file {
     struct arena arena;
     int64_t ir_version;
-    const char *producer;         /* "pytorch 2.4.0"; "" when the file does not say. */
+    const char *producer; /* "pytorch 2.4.0"; "" when the file does not say. */
     const char *graph_name;
     struct onnx_opset *opsets;
-    struct onnx_value *inputs;    /* Without those that an initializer gives a value. */
+    struct onnx_value *inputs; /* Without those that an initializer gives a value. */
     struct onnx_value *outputs;
-    struct onnx_weight *weights;  /* Initializers of all graphs. */
+    struct onnx_weight *weights; /* Initializers of all graphs. */
     struct onnx_external *externals;
     struct onnx_operator *operators; /* Most used first. */
     uint32_t opset_count;
@@ -93,9 +93,9 @@ struct onnx_file {
     uint32_t external_count;
     uint32_t operator_count;
     uint64_t node_count;
-    uint64_t parameters;          /* Elements of all weights. */
+    uint64_t parameters; /* Elements of all weights. */
     uint64_t parameter_bytes;
-    bool bounded;                 /* No loop, branch or operator outside the standard, and no output
+    bool bounded; /* No loop, branch or operator outside the standard, and no output
                                      size that depends on the values of an input. */
 };
 
@@ -114,6 +114,9 @@ const char *onnx_kind_text(enum onnx_kind kind);
 
 /* "FLOAT16" for 10, as onnx.proto names it; "type N" is "unknown". */
 const char *onnx_type_text(int32_t type);
+
+/* Bytes of at most TENSOR_ELEMENTS_MAX packed elements; 0 for strings and unknown types. */
+uint64_t onnx_type_bytes(int32_t type, uint64_t elements);
 
 /* The dtype that serves a TensorProto.DataType; false when none does. */
 WEIR_MUST_USE bool onnx_type_dtype(int32_t type, enum dtype *out);

@@ -27,10 +27,10 @@
 struct onnx_context {
     struct backend_context base;
     OrtRunOptions *options;
-    _Atomic bool stopping;       /* Any thread; between terminate and rearm. */
-    const char **input_names;    /* signature.input_count, packed: only present ones. */
-    const char **output_names;   /* signature.output_count, packed: only wanted ones. */
-    uint32_t *output_indices;    /* Where each of the packed ones belongs. */
+    _Atomic bool stopping;     /* Any thread; between terminate and rearm. */
+    const char **input_names;  /* signature.input_count, packed: only present ones. */
+    const char **output_names; /* signature.output_count, packed: only wanted ones. */
+    uint32_t *output_indices;  /* Where each of the packed ones belongs. */
     OrtValue **inputs;
     OrtValue **outputs;
 };
@@ -120,11 +120,11 @@ static OrtStatus *wrap_strings(const struct tensor *tensor, OrtValue **out)
 {
     OrtAllocator *allocator = NULL;
     OrtStatus *failed = onnx_api->GetAllocatorWithDefaultOptions(&allocator);
-    failed = failed != NULL
-                 ? failed
-                 : onnx_api->CreateTensorAsOrtValue(allocator, tensor->shape.dims,
-                                                    tensor->shape.rank,
-                                                    ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, out);
+    failed =
+        failed != NULL
+            ? failed
+            : onnx_api->CreateTensorAsOrtValue(allocator, tensor->shape.dims, tensor->shape.rank,
+                                               ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING, out);
     return failed != NULL ? failed : fill_strings(*out, tensor);
 }
 
@@ -149,11 +149,10 @@ static OrtStatus *wrap_inputs(struct onnx_context *context, const struct backend
         if (!input->present) {
             continue;
         }
-        OrtStatus *failed =
-            input->dtype == DTYPE_BYTES
-                ? wrap_strings(input, &context->inputs[*count])
-                : wrap_numbers(model, input->dtype, &input->shape, input->data, input->size,
-                               &context->inputs[*count]);
+        OrtStatus *failed = input->dtype == DTYPE_BYTES
+                                ? wrap_strings(input, &context->inputs[*count])
+                                : wrap_numbers(model, input->dtype, &input->shape, input->data,
+                                               input->size, &context->inputs[*count]);
         if (failed != NULL) {
             return failed;
         }
@@ -204,7 +203,8 @@ static enum weir_status place_output(struct onnx_context *context, uint32_t pack
     struct shape shape;
     size_t size;
     const uint8_t rule = atomic_load_explicit(&model->outputs[index].rule, memory_order_relaxed);
-    if ((rule != ONNX_RULE_PROVEN && rule != ONNX_RULE_TRIAL) || !expected_shape(model, index, run, &shape) ||
+    if ((rule != ONNX_RULE_PROVEN && rule != ONNX_RULE_TRIAL) ||
+        !expected_shape(model, index, run, &shape) ||
         tensor_bytes(spec->dtype, &shape, &size, NULL) != WEIR_OK) {
         return WEIR_OK;
     }
@@ -217,11 +217,15 @@ static enum weir_status place_output(struct onnx_context *context, uint32_t pack
     }
     struct tensor *output = &run->outputs[index];
     *output = (struct tensor){
-        .dtype = spec->dtype, .shape = shape, .data = block->data, .size = size,
-        .present = true, .block = block,
+        .dtype = spec->dtype,
+        .shape = shape,
+        .data = block->data,
+        .size = size,
+        .present = true,
+        .block = block,
     };
-    OrtStatus *failed = wrap_numbers(model, spec->dtype, &shape, block->data, size,
-                                     &context->outputs[packed]);
+    OrtStatus *failed =
+        wrap_numbers(model, spec->dtype, &shape, block->data, size, &context->outputs[packed]);
     return failed == NULL ? WEIR_OK : onnx_run_failed(failed, err);
 }
 
@@ -273,8 +277,8 @@ static OrtStatus *fetch_strings(const OrtValue *value, struct block *block, size
     if (count == 0) {
         return NULL;
     }
-    OrtStatus *failed = onnx_api->GetStringTensorContent(value, block->data + 4 * count, text_size,
-                                                         offsets, count);
+    OrtStatus *failed =
+        onnx_api->GetStringTensorContent(value, block->data + 4 * count, text_size, offsets, count);
     if (failed == NULL) {
         lay_out_strings(block->data, count, text_size, offsets);
     }
@@ -361,8 +365,10 @@ static enum weir_status read_output_shape(const OrtValue *value, const char *nam
         return onnx_run_failed(failed, err);
     }
     return fits ? WEIR_OK
-                : err_set(err, WEIR_EBACKEND, "output '%s' has %zu dimensions, at most %d are "
-                                              "possible", name, rank, TENSOR_RANK_MAX);
+                : err_set(err, WEIR_EBACKEND,
+                          "output '%s' has %zu dimensions, at most %d are "
+                          "possible",
+                          name, rank, TENSOR_RANK_MAX);
 }
 
 static void set_rule(struct onnx_output *output, enum onnx_rule rule)
@@ -380,7 +386,8 @@ static void judge_rule(struct onnx_model *model, uint32_t index, const struct ba
     if (rule == ONNX_RULE_NONE || rule == ONNX_RULE_REFUTED) {
         return;
     }
-    const bool right = expected_shape(model, index, run, &expected) && shape_equal(&expected, found);
+    const bool right =
+        expected_shape(model, index, run, &expected) && shape_equal(&expected, found);
     if (!right) {
         set_rule(output, ONNX_RULE_REFUTED);
     } else if (rule == ONNX_RULE_UNPROVEN) {
@@ -542,8 +549,8 @@ enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
     const struct signature *signature = &base->model->signature;
     size_t inputs;
     OrtStatus *failed = wrap_inputs(context, run, &inputs);
-    const enum weir_status status = failed != NULL ? onnx_run_failed(failed, err)
-                                                   : run_wrapped(context, run, inputs, err);
+    const enum weir_status status =
+        failed != NULL ? onnx_run_failed(failed, err) : run_wrapped(context, run, inputs, err);
     if (status != WEIR_OK) {
         drop_outputs(context, run);
     }

@@ -54,14 +54,14 @@ static const struct sized sized_operators[] = {
 
 /* Same inputs, other outputs: never known. */
 static const char *const random_operators[] = {
-    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-    "RandomUniformLike", "Dropout",
+    "Bernoulli",     "Multinomial",       "RandomNormal", "RandomNormalLike",
+    "RandomUniform", "RandomUniformLike", "Dropout",
 };
 
 struct node {
     struct bytes operator;
     struct bytes domain;
-    uint32_t unknown;   /* Inputs whose value is not known. */
+    uint32_t unknown; /* Inputs whose value is not known. */
     uint32_t inputs;
 };
 
@@ -109,7 +109,7 @@ static struct node read_node(struct bytes data, const struct map *initialized,
             node.unknown |= is_known ? 0 : INPUT(node.inputs < 31 ? node.inputs : 31);
             node.inputs++;
         } else if (f.number == 4) {
-            node.operator = f.bytes;
+            node.operator= f.bytes;
         } else if (f.number == 7) {
             node.domain = f.bytes;
         }

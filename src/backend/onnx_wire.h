@@ -19,10 +19,10 @@ struct wire {
 enum wire_type { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
 
 struct field {
-    uint32_t number;      /* At least 1. */
+    uint32_t number; /* At least 1. */
     enum wire_type type;
-    uint64_t value;       /* Of a varint. */
-    struct bytes bytes;   /* Of WIRE_BYTES; data is never NULL then. */
+    uint64_t value;     /* Of a varint. */
+    struct bytes bytes; /* Of WIRE_BYTES; data is never NULL then. */
 };
 
 struct wire wire_of(struct bytes data);

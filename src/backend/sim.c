@@ -26,11 +26,11 @@
 
 /* Lives while a model is loaded on it. */
 struct sim_device {
-    struct list_node node;  /* In `devices`, under devices_lock. */
-    uint32_t models;        /* Under devices_lock. */
+    struct list_node node; /* In `devices`, under devices_lock. */
+    uint32_t models;       /* Under devices_lock. */
     char *name;
-    pthread_mutex_t lock;   /* Guards what follows. */
-    uint64_t free_ns;       /* The timeline is booked until then. */
+    pthread_mutex_t lock; /* Guards what follows. */
+    uint64_t free_ns;     /* The timeline is booked until then. */
     uint64_t contexts;
     uint64_t memory_bytes;
 };
@@ -42,16 +42,16 @@ struct sim_model {
     struct sim_device *device;
     const struct clock *clock;
     struct block_pool *blocks;
-    bool booked;            /* memory_per_model is on the device. */
+    bool booked; /* memory_per_model is on the device. */
     _Atomic uint64_t runs;
 };
 
 struct sim_context {
     struct backend_context base;
-    pthread_mutex_t lock;   /* Guards `stopping`, with `changed`. */
+    pthread_mutex_t lock; /* Guards `stopping`, with `changed`. */
     pthread_cond_t changed;
     bool stopping;
-    uint64_t free_ns;       /* Where the device is not exclusive; one run at a time. */
+    uint64_t free_ns; /* Where the device is not exclusive; one run at a time. */
 };
 
 static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -125,8 +125,8 @@ static bool book_memory(const struct sim_model *model, uint64_t bytes)
     struct sim_device *device = model->device;
     const uint64_t limit = model->settings.memory_max;
     pthread_mutex_lock(&device->lock);
-    const bool fits = limit == 0 || (device->memory_bytes <= limit &&
-                                     bytes <= limit - device->memory_bytes);
+    const bool fits =
+        limit == 0 || (device->memory_bytes <= limit && bytes <= limit - device->memory_bytes);
     if (fits) {
         device->memory_bytes += bytes;
     }
@@ -144,8 +144,7 @@ static void unbook_memory(const struct sim_model *model, uint64_t bytes)
 /* --- Loading ---------------------------------------------------------------------------------- */
 
 static enum weir_status read_specs(struct sim_model *model, const char *text,
-                                   struct tensor_spec **out, uint32_t *count,
-                                   struct weir_err *err)
+                                   struct tensor_spec **out, uint32_t *count, struct weir_err *err)
 {
     struct tensor_spec *specs = arena_try_zero(&model->arena, SPECS_MAX, sizeof(*specs));
     if (specs == NULL) {
@@ -181,8 +180,8 @@ static enum weir_status make_signature(struct sim_model *model, struct weir_err 
     enum weir_status status =
         read_specs(model, settings->inputs, &signature->inputs, &signature->input_count, err);
     if (status == WEIR_OK) {
-        status = read_specs(model, settings->outputs, &signature->outputs,
-                            &signature->output_count, err);
+        status = read_specs(model, settings->outputs, &signature->outputs, &signature->output_count,
+                            err);
     }
     signature->short_lived = settings->short_lived;
     signature->streams = settings->parts > 1;
@@ -355,8 +354,7 @@ static uint64_t run_cost_ns(const struct sim_settings *settings, uint64_t rows, 
 static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint64_t cost_ns)
 {
     struct sim_model *model = model_of(context);
-    uint64_t *free_ns =
-        model->settings.exclusive ? &model->device->free_ns : &context->free_ns;
+    uint64_t *free_ns = model->settings.exclusive ? &model->device->free_ns : &context->free_ns;
     pthread_mutex_lock(&model->device->lock);
     const uint64_t start_ns = submit_ns > *free_ns ? submit_ns : *free_ns;
     *free_ns = clock_add(start_ns, cost_ns);
@@ -448,7 +446,9 @@ static enum weir_status echo(const struct sim_model *model, const struct backend
     const struct tensor *input = &run->inputs[from];
     const bool same = input->dtype == spec->dtype;
     struct tensor made = {
-        .dtype = spec->dtype, .shape = output_shape(spec, input), .present = true,
+        .dtype = spec->dtype,
+        .shape = output_shape(spec, input),
+        .present = true,
     };
     made.size = input->size;
     if (spec->dtype != DTYPE_BYTES || !same) {

@@ -12,9 +12,12 @@
 enum kind { KIND_DURATION, KIND_SIZE, KIND_COUNT, KIND_NUMBER, KIND_SWITCH, KIND_TEXT };
 
 static const char *const kind_texts[] = {
-    [KIND_DURATION] = "a duration such as 500us", [KIND_SIZE] = "a size such as 64MiB",
-    [KIND_COUNT] = "a whole number",              [KIND_NUMBER] = "a number from 0 to 1",
-    [KIND_SWITCH] = "true or false",              [KIND_TEXT] = "a text",
+    [KIND_DURATION] = "a duration such as 500us",
+    [KIND_SIZE] = "a size such as 64MiB",
+    [KIND_COUNT] = "a whole number",
+    [KIND_NUMBER] = "a number from 0 to 1",
+    [KIND_SWITCH] = "true or false",
+    [KIND_TEXT] = "a text",
 };
 
 struct row {

@@ -37,7 +37,7 @@
 static_assert(sizeof(struct block) <= MEM_ALIGN, "the head leaves the data aligned");
 
 struct block_pool {
-    pthread_mutex_t lock;            /* Guards the lists; both counts change under it. */
+    pthread_mutex_t lock; /* Guards the lists; both counts change under it. */
     struct block *free[CLASS_COUNT];
     uint64_t bytes_max;
     _Atomic uint64_t used_bytes;

@@ -82,8 +82,9 @@ enum weir_status shape_elements(const struct shape *shape, uint64_t *out, struct
 {
     char text[SHAPE_TEXT];
     if (shape->rank > TENSOR_RANK_MAX) {
-        return err_set(err, WEIR_EINVAL, "shape has %" PRIu32 " dimensions, at most %d are possible",
-                       shape->rank, TENSOR_RANK_MAX);
+        return err_set(err, WEIR_EINVAL,
+                       "shape has %" PRIu32 " dimensions, at most %d are possible", shape->rank,
+                       TENSOR_RANK_MAX);
     }
     uint64_t product = 1;
     bool empty = false;
@@ -157,15 +158,13 @@ enum weir_status tensor_check_strings(const struct tensor *tensor, struct weir_e
         const uint32_t length = load_le32(tensor->data + at);
         if (length > left - 4) {
             return err_set(err, WEIR_EINVAL,
-                           "element %" PRIu64 " of BYTES data says %" PRIu32
-                           " bytes, %zu are left",
+                           "element %" PRIu64 " of BYTES data says %" PRIu32 " bytes, %zu are left",
                            i, length, left - 4);
         }
         at += 4 + (size_t)length;
     }
     if (at != tensor->size) {
-        return err_set(err, WEIR_EINVAL,
-                       "BYTES data has %zu bytes after its %" PRIu64 " elements",
+        return err_set(err, WEIR_EINVAL, "BYTES data has %zu bytes after its %" PRIu64 " elements",
                        tensor->size - at, elements);
     }
     return WEIR_OK;

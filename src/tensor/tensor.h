@@ -68,8 +68,8 @@ WEIR_MUST_USE enum weir_status shape_elements(const struct shape *shape, uint64_
                                               struct weir_err *err);
 
 /* Bytes of a tensor of fixed-size elements; WEIR_EINVAL for BYTES. */
-WEIR_MUST_USE enum weir_status tensor_bytes(enum dtype dtype, const struct shape *shape, size_t *out,
-                                            struct weir_err *err);
+WEIR_MUST_USE enum weir_status tensor_bytes(enum dtype dtype, const struct shape *shape,
+                                            size_t *out, struct weir_err *err);
 
 /* Where the bytes are. */
 enum place { PLACE_HOST };
@@ -79,8 +79,8 @@ struct tensor {
     enum dtype dtype;
     enum place place;
     struct shape shape;
-    uint8_t *data;       /* MEM_ALIGN-aligned only where the maker says so. */
-    size_t size;         /* Bytes. */
+    uint8_t *data; /* MEM_ALIGN-aligned only where the maker says so. */
+    size_t size;   /* Bytes. */
     bool present;
     struct block *block; /* Held; NULL when the memory is borrowed. */
 };

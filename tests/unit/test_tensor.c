@@ -80,7 +80,8 @@ static void test_bytes_follow_the_type(void **state)
 {
     (void)state;
     size_t size;
-    assert_int_equal(tensor_bytes(DTYPE_FP64, &(struct shape){ 2, { 3, 5 } }, &size, NULL), WEIR_OK);
+    assert_int_equal(tensor_bytes(DTYPE_FP64, &(struct shape){ 2, { 3, 5 } }, &size, NULL),
+                     WEIR_OK);
     assert_int_equal(size, 120);
     struct weir_err err = { 0 };
     assert_int_equal(tensor_bytes(DTYPE_BYTES, &(struct shape){ 0 }, &size, &err), WEIR_EINVAL);
@@ -178,8 +179,8 @@ static void test_halves_round_to_nearest_even(void **state)
     assert_int_equal(tensor_float_to_fp16(65519.99F), 0x7bff);
     assert_int_equal(tensor_float_to_fp16(65520.0F), 0x7c00);
     assert_int_equal(tensor_float_to_fp16(1e30F), 0x7c00);
-    assert_int_equal(tensor_float_to_bf16(1.00390625F), 0x3f80);   /* 1 + 2^-8: tie to even. */
-    assert_int_equal(tensor_float_to_bf16(1.01171875F), 0x3f82);   /* 1 + 3 * 2^-8. */
+    assert_int_equal(tensor_float_to_bf16(1.00390625F), 0x3f80); /* 1 + 2^-8: tie to even. */
+    assert_int_equal(tensor_float_to_bf16(1.01171875F), 0x3f82); /* 1 + 3 * 2^-8. */
     assert_int_equal(tensor_float_to_bf16(3.4e38F), 0x7f80);
 }
 
