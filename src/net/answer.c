@@ -7,30 +7,43 @@
 
 #include "net/http1.h"
 
-#define STATUS_LINE(code, phrase) \
-    { (code),                     \
-      { "HTTP/1.1 " #code " " phrase "\r\n", sizeof("HTTP/1.1 " #code " " phrase "\r\n") - 1 } },
+/* X(code, phrase), most frequent first */
+#define STATUS_LINES(X)                       \
+    X(200, "OK")                              \
+    X(202, "Accepted")                        \
+    X(204, "No Content")                      \
+    X(304, "Not Modified")                    \
+    X(400, "Bad Request")                     \
+    X(401, "Unauthorized")                    \
+    X(403, "Forbidden")                       \
+    X(404, "Not Found")                       \
+    X(405, "Method Not Allowed")              \
+    X(408, "Request Timeout")                 \
+    X(409, "Conflict")                        \
+    X(413, "Content Too Large")               \
+    X(415, "Unsupported Media Type")          \
+    X(422, "Unprocessable Content")           \
+    X(429, "Too Many Requests")               \
+    X(431, "Request Header Fields Too Large") \
+    X(499, "Client Closed Request")           \
+    X(500, "Internal Server Error")           \
+    X(501, "Not Implemented")                 \
+    X(503, "Service Unavailable")             \
+    X(504, "Gateway Timeout")                 \
+    X(507, "Insufficient Storage")
 
-/* Most frequent first. */
+#define LINE(text)               \
+    {                            \
+        (text), sizeof(text) - 1 \
+    }
+
 static const struct {
     int code;
     struct bytes line;
 } status_lines[] = {
-    STATUS_LINE(200, "OK") STATUS_LINE(202, "Accepted") STATUS_LINE(204, "No Content") STATUS_LINE(
-        304, "Not Modified") STATUS_LINE(400, "Bad Request") STATUS_LINE(401, "Unauthorized")
-        STATUS_LINE(403, "Forbidden") STATUS_LINE(404, "Not Found")
-            STATUS_LINE(405, "Method Not Allowed") STATUS_LINE(408, "Request Timeout")
-                STATUS_LINE(409, "Conflict") STATUS_LINE(413, "Content Too Large")
-                    STATUS_LINE(415, "Unsupported Media Type")
-                        STATUS_LINE(422, "Unprocessable Content")
-                            STATUS_LINE(429, "Too Many Requests")
-                                STATUS_LINE(431, "Request Header Fields Too Large")
-                                    STATUS_LINE(499, "Client Closed Request")
-                                        STATUS_LINE(500, "Internal Server Error")
-                                            STATUS_LINE(501, "Not Implemented")
-                                                STATUS_LINE(503, "Service Unavailable")
-                                                    STATUS_LINE(504, "Gateway Timeout")
-                                                        STATUS_LINE(507, "Insufficient Storage")
+#define STATUS_LINE(code, phrase) { (code), LINE("HTTP/1.1 " #code " " phrase "\r\n") },
+    STATUS_LINES(STATUS_LINE)
+#undef STATUS_LINE
 };
 
 /* Any other three-digit status gets a line without a phrase, which RFC 9112 allows. */
@@ -69,14 +82,15 @@ static char *put_u64(char *at, uint64_t value)
     return put(at, (struct bytes){ digits + i, sizeof(digits) - i });
 }
 
-static const struct bytes line_type = { "Content-Type: ", 14 };
-static const struct bytes line_length = { "Content-Length: ", 16 };
-static const struct bytes line_chunked = { "Transfer-Encoding: chunked\r\n", 28 };
-static const struct bytes line_close = { "Connection: close\r\n", 19 };
-static const struct bytes line_keep = { "Connection: keep-alive\r\n", 24 };
-static const struct bytes line_end = { "\r\n", 2 };
+static const struct bytes line_type = LINE("Content-Type: ");
+static const struct bytes line_length = LINE("Content-Length: ");
+static const struct bytes line_chunked = LINE("Transfer-Encoding: chunked\r\n");
+static const struct bytes line_close = LINE("Connection: close\r\n");
+static const struct bytes line_keep = LINE("Connection: keep-alive\r\n");
+static const struct bytes line_end = LINE("\r\n");
 
-/* The most that the fixed lines take: status line, length with 20 digits, connection, encoding, ends. */
+/* The most that the fixed lines take: status line, length with 20 digits, connection, encoding,
+ * ends. */
 #define HEAD_BYTES_FIXED 192
 
 bool http1_head(struct arena *arena, const struct http1_answer *answer, struct bytes *out)
@@ -128,7 +142,7 @@ bool http1_field_line(struct arena *arena, const char *name, struct bytes value,
     if (line == NULL || text == NULL) {
         return false;
     }
-    char *at = put(put(text, label), (struct bytes){ ": ", 2 });
+    char *at = put(put(text, label), BYTES_LITERAL(": "));
     for (size_t i = 0; i < value.size; i++) {
         const unsigned char c = (unsigned char)value.data[i];
         *at++ = (c < 0x20 && c != '\t') || c == 0x7f ? '?' : value.data[i];

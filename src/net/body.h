@@ -27,8 +27,8 @@ struct body {
     uint64_t bytes_max;
 };
 
-/* Adds bytes; those that were read into body_place() are only counted.  WEIR_ETOOBIG beyond bytes_max,
- * WEIR_EFULL beyond limits->bodies_bytes_max, WEIR_ENOMEM. */
+/* Adds bytes; those that were read into body_place() are only counted.  WEIR_ETOOBIG beyond
+ * bytes_max, WEIR_EFULL beyond limits->bodies_bytes_max, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status body_append(struct body *body, struct arena *arena,
                                            const struct limits *limits, struct bytes bytes,
                                            struct weir_err *err);

@@ -1,9 +1,9 @@
 /*
  * A connection: bytes in, exchanges out, answers back in the order of the requests.
  *
- * Requests are read ahead while earlier ones run, up to pipelined_max; then the socket is left alone,
- * so that the client feels the back-pressure.  Nothing is written while a request is handled: whatever
- * a turn has to say leaves in one gathering write at its end.  What the socket
+ * Requests are read ahead while earlier ones run, up to pipelined_max; then the socket is left
+ * alone, so that the client feels the back-pressure.  Nothing is written while a request is
+ * handled: whatever a turn has to say leaves in one gathering write at its end.  What the socket
  * does not take goes on in slices, each of which shows progress to the write time-out.
  *
  * A closed socket with unread bytes resets the connection, and the reset may overtake
@@ -47,8 +47,8 @@ static void gone(struct http_conn *c);
 
 /* --- Time-outs --- */
 
-/* The earliest time at which something must have happened.  One timer serves all of them; it is moved
- * only when it would fire too late, so that a busy connection hardly touches it. */
+/* The earliest time at which something must have happened.  One timer serves all of them; it is
+ * moved only when it would fire too late, so that a busy connection hardly touches it. */
 static uint64_t deadline_ns(const struct http_conn *c)
 {
     const struct limits *limits = c->loop->limits;

@@ -1,8 +1,8 @@
 /*
  * conn.h — one client's connection: its socket, its line of exchanges, its time-outs.
  *
- *   OPEN ──last request read or refused──► LAST ──its answer sent──► LINGER ──end of stream, time──► GONE
- *     └───────────┴──────────── client gone, error, time-out ────────────┴────────────────────────────► GONE
+ *   OPEN ──last request read or refused──► LAST ──its answer sent──► LINGER ──end, time──► GONE
+ *     └────────────────────────────────────────┴── client gone, error, time-out ───────────► GONE
  *
  *   OPEN    requests are read
  *   LAST    answers are sent, bytes that arrive are dropped

@@ -1,8 +1,8 @@
 /*
  * encoding.h — gzip and deflate bodies, with a limit on what they may become.
  *
- * Pure functions over zlib; any thread.  "deflate" is RFC 9110's: a zlib stream; a raw one and a gzip one
- * are told apart by their first bytes, as clients in the field mix them up.
+ * Pure functions over zlib; any thread.  "deflate" is RFC 9110's: a zlib stream; a raw one and a
+ * gzip one are told apart by their first bytes, as clients in the field mix them up.
  */
 #ifndef WEIR_NET_ENCODING_H
 #define WEIR_NET_ENCODING_H
@@ -29,9 +29,9 @@ WEIR_MUST_USE enum weir_status encoding_of(struct bytes value, enum encoding *ou
  * value is empty or nothing fits. */
 enum encoding encoding_choose(struct bytes accept);
 
-/* Inflates the whole of `in` into `out`, whose size_max is the limit (WEIR_ETOOBIG beyond it, or beyond
- * ratio_max bytes per byte received plus 64 KiB).  WEIR_EINVAL when malformed, cut short or followed by
- * other bytes.  On failure `out` is finished. */
+/* Inflates the whole of `in` into `out`, whose size_max is the limit (WEIR_ETOOBIG beyond it, or
+ * beyond ratio_max bytes per byte received plus 64 KiB).  WEIR_EINVAL when malformed, cut short or
+ * followed by other bytes.  On failure `out` is finished. */
 WEIR_MUST_USE enum weir_status encoding_inflate(enum encoding encoding, struct bytes in,
                                                 uint64_t ratio_max, struct buffer *out,
                                                 struct weir_err *err);

@@ -12,8 +12,8 @@
  *   done(x)     everything is written or given up; the last look at x (access log)
  *
  * An exchange whose request never becomes complete (cut off, too slow, malformed or too large in
- * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all that follows
- * head().  What fails before its header is complete reaches no handler at all.
+ * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all
+ * that follows head().  What fails before its header is complete reaches no handler at all.
  *
  * Answers: exchange_header() any number of times, then either exchange_reply(),
  * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
@@ -128,8 +128,9 @@ void exchange_fail(struct exchange *x, enum weir_status status, const char *text
 #define HTTP_STREAM UINT64_MAX
 void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size);
 
-/* Lends bytes that live at least as long as the exchange's arena.  An answer of known size that is finished
- * with fewer, or one that memory ran out for, ends with its connection, so that the client sees the cut. */
+/* Lends bytes that live at least as long as the exchange's arena.  An answer of known size that is
+ * finished with fewer, or one that memory ran out for, ends with its connection, so that the client
+ * sees the cut. */
 void exchange_piece(struct exchange *x, struct bytes bytes);
 
 /* Copies bytes: for streams, whose memory must not grow with their length. */

@@ -227,7 +227,7 @@ static enum weir_status split_target(struct exchange *x, struct weir_err *err)
     if (rest.data[0] != '/' && !cut_authority(&rest)) {
         return err_set(err, WEIR_EINVAL,
                        "request target '%.*s': expected a path that begins with '/'",
-                       (int)(rest.size < 64 ? rest.size : 64), rest.data);
+                       (int)(x->target.size < 64 ? x->target.size : 64), x->target.data);
     }
     const char *mark = rest.size == 0 ? NULL : memchr(rest.data, '?', rest.size);
     x->path = rest;

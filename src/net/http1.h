@@ -73,8 +73,8 @@ struct http1 {
 void http1_init(struct http1 *reader, const struct limits *limits);
 
 /* Takes bytes from the front of *in.  `x` is the exchange under construction, the same from a
- * request's first byte to its HTTP1_END; its arena receives the header.  Call again until HTTP1_MORE.
- * Refusals: WEIR_EINVAL, WEIR_EHEADERS, WEIR_ENOMEM. */
+ * request's first byte to its HTTP1_END; its arena receives the header.  Call again until
+ * HTTP1_MORE. Refusals: WEIR_EINVAL, WEIR_EHEADERS, WEIR_ENOMEM. */
 enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct bytes *in,
                             struct bytes *data, struct weir_err *err);
 

@@ -46,7 +46,8 @@ struct http_listener {
     bool owner; /* Of a Unix socket's path: the one that unlinks it. */
 };
 
-/* Guards `all`, the listeners of every loop; held for look-ups and links only, with nothing else. */
+/* Guards `all`, the listeners of every loop; held for look-ups and links only, with nothing else.
+ * */
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list all = { { &all.head, &all.head } };
 

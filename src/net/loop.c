@@ -2,12 +2,12 @@
  * The turn of a loop, laid over libuv.
  *
  * libuv calls back for sockets, timers and the wake-up in an order that differs between its
- * versions, but always runs `prepare` handles last before it goes to sleep.  So callbacks only read and
- * remember, and the second half of the turn (mail, hooks, writes) happens in one prepare handle:
- * whatever became due is done before the loop can block.
+ * versions, but always runs `prepare` handles last before it goes to sleep.  So callbacks only read
+ * and remember, and the second half of the turn (mail, hooks, writes) happens in one prepare
+ * handle: whatever became due is done before the loop can block.
  *
- * All times of a loop wait in one heap behind one libuv timer, which is started only for the earliest:
- * moving a time costs no system call, and a loop without times never wakes up.
+ * All times of a loop wait in one heap behind one libuv timer, which is started only for the
+ * earliest: moving a time costs no system call, and a loop without times never wakes up.
  */
 #include "net/loop.h"
 
@@ -63,7 +63,8 @@ static void arm(struct loop *loop)
         uv_timer_stop(&loop->timer);
         return;
     }
-    /* libuv counts in whole milliseconds of the same clock: rounded up, the time is due when it fires. */
+    /* libuv counts in whole milliseconds of the same clock: rounded up, the time is due when it
+     * fires. */
     const uint64_t at_ms = at_ns / NS_PER_MS + (at_ns % NS_PER_MS != 0);
     const uint64_t now_ms = uv_now(&loop->uv);
     uv_timer_start(&loop->timer, on_timer, at_ms > now_ms ? at_ms - now_ms : 0, 0);
@@ -165,7 +166,8 @@ enum weir_status loop_init(struct loop *loop, const struct limits *limits, struc
     return WEIR_OK;
 }
 
-/* A write to a closed socket raises SIGPIPE; blocked, it leaves only the error that it comes with. */
+/* A write to a closed socket raises SIGPIPE; blocked, it leaves only the error that it comes with.
+ * */
 static void block_sigpipe(void)
 {
     sigset_t set;

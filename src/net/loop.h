@@ -45,8 +45,8 @@ struct loop_hook {
     void (*turn)(struct loop_hook *self);
 };
 
-/* Bulk work off the loop (large JSON, compression, file reads): `run` on a worker thread, then `done`
- * on the loop.  Both are always called, once.  Workers are few and shared by all loops. */
+/* Bulk work off the loop (large JSON, compression, file reads): `run` on a worker thread, then
+ * `done` on the loop.  Both are always called, once.  Workers are few and shared by all loops. */
 struct loop_work {
     uv_work_t request;
     void (*run)(struct loop_work *self);
@@ -84,9 +84,9 @@ void loop_run(struct loop *loop);
 /* Any thread, but not a signal handler: ends loop_run() after the current turn. */
 void loop_stop(struct loop *loop);
 
-/* After loop_run(), on any one thread: closes listeners and connections, turns until the handlers have
- * finished every exchange (canceled ones too) and frees.  So whatever holds exchanges must still be able to
- * end them. */
+/* After loop_run(), on any one thread: closes listeners and connections, turns until the handlers
+ * have finished every exchange (canceled ones too) and frees.  So whatever holds exchanges must
+ * still be able to end them. */
 void loop_finish(struct loop *loop);
 
 /* Any thread: gives `mail` to the loop. */
