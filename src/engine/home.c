@@ -87,16 +87,28 @@ static void deliver_all(struct home *home)
     }
 }
 
+/* The queue's time-out comes first where there is one; a request that runs by then has only its
+ * deadline left. */
+static void expire_one(struct home *home, struct request *request, uint64_t now_ns)
+{
+    struct pool *pool = request->model->pool;
+    if (request->deadline_ns <= now_ns) {
+        if (pool_stop_request(pool, request, WEIR_ETIMEOUT) && request->late != NULL) {
+            request->late(request);
+        }
+    } else if (pool_stop_request(pool, request, WEIR_EFULL)
+               && request->deadline_ns != CLOCK_NEVER) {
+        request->deadline.key = request->deadline_ns;
+        heap_push(&home->deadlines, &request->deadline);
+    }
+}
+
 static void expire(struct home *home, uint64_t now_ns)
 {
     for (struct heap_node *top = heap_top(&home->deadlines); top != NULL && top->key <= now_ns;
          top = heap_top(&home->deadlines)) {
-        struct request *request = list_entry(top, struct request, deadline);
         heap_remove(&home->deadlines, top);
-        const bool running = pool_stop_request(request->model->pool, request, WEIR_ETIMEOUT);
-        if (running && request->deadline_ns <= now_ns && request->late != NULL) {
-            request->late(request);
-        }
+        expire_one(home, list_entry(top, struct request, deadline), now_ns);
     }
 }
 

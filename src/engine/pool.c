@@ -67,6 +67,18 @@ static void end_waiting(struct pool *pool, struct request *request, enum weir_st
     list_append(ended, &request->line);
 }
 
+static const char *stop_text(enum weir_status why)
+{
+    switch (why) {
+    case WEIR_ETIMEOUT:
+        return "the deadline passed while waiting";
+    case WEIR_EFULL:
+        return "waited longer than the queue's time-out";
+    default:
+        return weir_status_text(why);
+    }
+}
+
 /* Lock held: drops what has waited too long. */
 static void expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
 {
@@ -83,10 +95,9 @@ static void expire(struct pool *pool, struct model *model, uint64_t now_ns, stru
                                        ? request->leave_by_ns
                                        : model->leave_next_ns;
         } else if (request->deadline_ns <= now_ns) {
-            end_waiting(pool, request, WEIR_ETIMEOUT, "the deadline passed while waiting", ended);
+            end_waiting(pool, request, WEIR_ETIMEOUT, stop_text(WEIR_ETIMEOUT), ended);
         } else {
-            end_waiting(pool, request, WEIR_EFULL, "waited longer than the queue's time-out",
-                        ended);
+            end_waiting(pool, request, WEIR_EFULL, stop_text(WEIR_EFULL), ended);
         }
     }
 }
@@ -430,14 +441,9 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
     pthread_mutex_lock(&pool->lock);
     const bool running = request->state == REQUEST_RUNNING;
     if (request->state == REQUEST_WAITING) {
-        const bool late = why == WEIR_ETIMEOUT && request->deadline_ns > request->leave_by_ns;
-        end_waiting(pool, request, late ? WEIR_EFULL : why,
-                    late                    ? "waited longer than the queue's time-out"
-                    : why == WEIR_ETIMEOUT ? "the deadline passed while waiting"
-                                           : weir_status_text(why),
-                    &ended);
+        end_waiting(pool, request, why, stop_text(why), &ended);
         place(pool, request->model, clock_now_ns(pool->engine->clock));
-    } else if (running && request->stop == WEIR_OK) {
+    } else if (running && request->stop == WEIR_OK && why != WEIR_EFULL) {
         request->stop = why;
         if (--request->batch->wanting == 0) {
             struct instance *instance = list_entry(request->batch, struct instance, batch);

@@ -72,8 +72,9 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
 /* After batch_run(): counts, learns, gives the instance back and sends the members home. */
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
 
-/* Wishes a request to stop, for `why` WEIR_ECANCELED or WEIR_ETIMEOUT.  Waiting: it ends now.
- * Running: the run is terminated once none of its members is wanted.  True when it was running. */
+/* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL (the
+ * queue's time-out).  Waiting: it ends now.  Running: the run is terminated once none of its
+ * members is wanted; a queue's time-out means nothing any more.  True when it was running. */
 bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why);
 
 /* The home will not run the model's line inline after all: hands it to the executors. */

@@ -1,0 +1,567 @@
+/*
+ * The real engine on simulated devices under a clock turned by hand.
+ *
+ * Each seed draws devices, models with their limits and faults, homes, and a
+ * storm of requests with deadlines and cancellations.  After every event the
+ * laws are checked:
+ *
+ *   - an accepted request ends exactly once, on its own home, a refused one never;
+ *   - an answer carries the request's own rows;
+ *   - no batch has more rows than its model allows, nor mixes shapes;
+ *   - nothing starts after its deadline, no line is longer than its limit;
+ *   - a request that fails does so for a fault of its own, not its neighbour's;
+ *   - when all is done nothing is held: no memory, no place in line, no lease.
+ *
+ * Usage: sim_engine [--seeds N] [--seed S]; a failing seed prints its number.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "util/mem.h"
+
+#define MODELS_MAX 4
+#define HOMES_MAX 3
+#define REQUESTS_MAX 160
+#define WIDTH_MAX 3
+#define POISON (-1.0F) /* A row with this value makes the run fail (setting `poison`). */
+
+#define LAW(condition, ...)                                                    \
+    do {                                                                       \
+        if (!(condition)) {                                                    \
+            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed);    \
+            fprintf(stderr, __VA_ARGS__);                                      \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);                 \
+            exit(1);                                                           \
+        }                                                                      \
+    } while (0)
+
+struct world;
+
+struct sim_home {
+    struct home home;
+    struct world *world;
+    bool woken;
+};
+
+struct sim_model {
+    struct model model;
+    struct model_config config;
+    struct setting settings[12];
+    char texts[12][32];
+    bool unleased;
+    uint32_t rows_in_memory; /* A run of more is out of memory. */
+    bool fails_at_random; /* A fault that is nobody's fault: any member may fail. */
+};
+
+struct sim_request {
+    struct request request;
+    struct world *world;
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    uint32_t rows;
+    uint32_t width;
+    bool accepted;
+    bool canceled;
+    bool poisoned;
+    uint32_t ends;
+    uint32_t lates;
+    uint64_t arrives_ns;
+    uint64_t cancels_ns;
+};
+
+/* A batch whose virtual run has an end in the future. */
+struct flight {
+    struct instance *instance;
+    uint64_t ends_ns;
+    struct pool *pool;
+};
+
+struct world {
+    uint64_t seed;
+    uint64_t random;
+    struct clock clock;
+    struct limits limits;
+    struct engine *engine;
+    struct sim_home homes[HOMES_MAX];
+    uint32_t home_count;
+    struct sim_model models[MODELS_MAX];
+    uint32_t model_count;
+    struct sim_request requests[REQUESTS_MAX];
+    uint32_t request_count;
+    struct flight flights[64];
+    uint32_t flight_count;
+    uint64_t wakes_ns[ENGINE_POOLS_MAX];
+    uint32_t accepted;
+    uint32_t ended;
+};
+
+static uint64_t draw(struct world *world, uint64_t below)
+{
+    /* SplitMix64: small, and the same everywhere. */
+    world->random += UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t z = world->random;
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return (z ^ (z >> 31)) % below;
+}
+
+static bool chance(struct world *world, uint32_t percent)
+{
+    return draw(world, 100) < percent;
+}
+
+static void wake(void *context)
+{
+    ((struct sim_home *)context)->woken = true;
+}
+
+static void unleased(struct model *model)
+{
+    list_entry(model, struct sim_model, model)->unleased = true;
+}
+
+static float value_of(const struct sim_request *r, uint32_t row)
+{
+    return r->poisoned && row == 0 ? POISON : (float)(r - r->world->requests) * 64 + (float)row;
+}
+
+static void check_answer(const struct sim_request *r)
+{
+    struct world *world = r->world;
+    LAW(r->output.present && r->output.shape.dims[0] == r->rows, "an answer with other rows");
+    const float *values = (const float *)(const void *)r->output.data;
+    for (uint32_t i = 0; i < r->rows * r->width; i++) {
+        LAW(values[i] == value_of(r, i / r->width), "request %td got the row of another",
+            r - world->requests);
+    }
+}
+
+static void on_end(struct request *request)
+{
+    struct sim_request *r = list_entry(request, struct sim_request, request);
+    struct world *world = r->world;
+    const struct sim_model *m = list_entry(request->model, struct sim_model, model);
+    const uint64_t now_ns = clock_now_ns(&world->clock);
+    LAW(r->accepted, "a refused request ended");
+    LAW(++r->ends == 1, "request %td ended %u times", r - world->requests, r->ends);
+    world->ended++;
+    switch (request->status) {
+    case WEIR_OK:
+        LAW(!r->poisoned, "a poisoned request succeeded");
+        LAW(request->times.taken_ns >= request->times.submitted_ns
+                && request->times.gathered_ns >= request->times.taken_ns
+                && request->times.computed_ns >= request->times.gathered_ns
+                && request->times.ended_ns >= request->times.computed_ns,
+            "times run backwards");
+        LAW(request->times.taken_ns < request->deadline_ns, "work began after its deadline");
+        check_answer(r);
+        break;
+    case WEIR_ECANCELED:
+        LAW(r->canceled, "canceled by nobody");
+        break;
+    case WEIR_ETIMEOUT:
+        LAW(request->deadline_ns <= now_ns, "timed out before its deadline");
+        break;
+    case WEIR_EFULL:
+        LAW(clock_add(request->times.submitted_ns, m->config.queue_timeout_ns) <= now_ns,
+            "a queue time-out too early");
+        break;
+    case WEIR_ENOMEM:
+        LAW(r->rows > m->rows_in_memory, "out of memory for %u rows", r->rows);
+        break;
+    default:
+        LAW(r->poisoned || m->fails_at_random, "request %td failed without fault of its own: %s",
+            r - world->requests, request->err.text);
+    }
+    tensor_release(&r->output);
+    model_release(request->model);
+}
+
+static void on_late(struct request *request)
+{
+    struct sim_request *r = list_entry(request, struct sim_request, request);
+    struct world *world = r->world;
+    LAW(++r->lates == 1 && r->ends == 0, "late more than once, or after the end");
+}
+
+static void set(struct sim_model *m, const char *key, const char *format, uint64_t value)
+{
+    const uint32_t at = m->config.setting_count++;
+    (void)snprintf(m->texts[at], sizeof(m->texts[at]), format, (unsigned long long)value);
+    m->settings[at] = (struct setting){ key, m->texts[at] };
+}
+
+static void set_text(struct sim_model *m, const char *key, const char *value)
+{
+    m->settings[m->config.setting_count++] = (struct setting){ key, value };
+}
+
+static void make_settings(struct world *world, struct sim_model *m)
+{
+    const bool tiny = chance(world, 30); /* Short enough to run inline. */
+    set(m, "tau0", "%lluus", draw(world, tiny ? 10 : 3000));
+    set(m, "alpha", "%lluus", 1 + draw(world, tiny ? 2 : 500));
+    set_text(m, "inputs", "x:FP32[-1,-1]");
+    set_text(m, "outputs", "y:FP32[-1,-1]");
+    set_text(m, "poison", "-1");
+    set_text(m, "exclusive", chance(world, 50) ? "true" : "false");
+    set_text(m, "short_lived", chance(world, 50) ? "true" : "false");
+    m->rows_in_memory = UINT32_MAX;
+    if (chance(world, 30)) {
+        m->rows_in_memory = 4 + (uint32_t)draw(world, 12);
+        set(m, "oom_above_rows", "%llu", m->rows_in_memory);
+    }
+    if (chance(world, 20)) {
+        set(m, "fail_at", "%llu", 1 + draw(world, 20));
+        m->fails_at_random = true;
+    }
+}
+
+static void make_config(struct world *world, struct sim_model *m, const char *name,
+                        const char *device)
+{
+    struct model_config *config = &m->config;
+    *config = (struct model_config){
+        .name = name,
+        .backend = "sim",
+        .device = device,
+        .max_batch_size = (int64_t)(1 + draw(world, 16)),
+        .queue_delay_ns = chance(world, 40) ? draw(world, 4) * NS_PER_MS : 0,
+        .queue_timeout_ns = chance(world, 30) ? (1 + draw(world, 20)) * NS_PER_MS : CLOCK_NEVER,
+        .requests_max = chance(world, 40) ? (uint32_t)(1 + draw(world, 30)) : 0,
+        .instances = chance(world, 40) ? (uint32_t)(1 + draw(world, 3)) : 0,
+        .settings = m->settings,
+    };
+    if (chance(world, 40)) {
+        for (uint32_t size = 1 + (uint32_t)draw(world, 3);
+             size <= (uint32_t)config->max_batch_size && config->preferred_count < 3; size *= 2) {
+            config->preferred[config->preferred_count++] = size;
+        }
+    }
+    make_settings(world, m);
+}
+
+static void make_model(struct world *world, uint32_t index, const char *device)
+{
+    static const char *const names[MODELS_MAX] = { "a", "b", "c", "d" };
+    struct sim_model *m = &world->models[index];
+    make_config(world, m, names[index], device);
+    const struct backend_load how = {
+        .model_name = m->config.name,
+        .version = 1,
+        .folder_fd = -1,
+        .device = device,
+        .intra_threads = 1,
+        .contexts_max = 8,
+        .settings = m->settings,
+        .setting_count = m->config.setting_count,
+        .clock = &world->clock,
+        .blocks = world->engine->blocks,
+    };
+    struct weir_err err = { 0 };
+    struct model *model = &m->model;
+    model->ops = backend_find("sim");
+    enum weir_status status = backend_load(model->ops, &how, &model->backend, &err);
+    LAW(status == WEIR_OK, "the model does not load: %s", err.text);
+    model->name = m->config.name;
+    model->version = 1;
+    model->config = &m->config;
+    model->signature = backend_signature(model->backend);
+    model->batching = true;
+    model->unleased = unleased;
+    model_acquire(model);
+    status = engine_adopt(world->engine, model, &err);
+    LAW(status == WEIR_OK, "the model is not adopted: %s", err.text);
+}
+
+static void make_world(struct world *world, uint64_t seed)
+{
+    memset(world, 0, sizeof(*world));
+    world->seed = seed;
+    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    clock_init_manual(&world->clock, NS_PER_S);
+    limits_init(&world->limits);
+    world->limits.requests_total_max = 20 + draw(world, 200);
+    world->limits.batch_bytes_max = chance(world, 30) ? 64 : 1 << 20;
+    const struct device_options devices[] = {
+        { .name = "cpu", .executors = 1 + (uint32_t)draw(world, 3), .first_cpu = -1 },
+        { .name = "npu", .executors = 1, .first_cpu = -1 },
+    };
+    const struct engine_options options = { .devices = devices,
+                                            .device_count = 2,
+                                            .limits = &world->limits,
+                                            .clock = &world->clock,
+                                            .inline_runs = chance(world, 50) };
+    struct weir_err err = { 0 };
+    LAW(engine_create(&options, &world->engine, &err) == WEIR_OK, "%s", err.text);
+    world->home_count = 1 + (uint32_t)draw(world, HOMES_MAX);
+    for (uint32_t i = 0; i < world->home_count; i++) {
+        world->homes[i].world = world;
+        home_init(&world->homes[i].home, world->engine, wake, &world->homes[i]);
+    }
+    world->model_count = 1 + (uint32_t)draw(world, MODELS_MAX);
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        make_model(world, i, devices[draw(world, 2)].name);
+    }
+    for (uint32_t i = 0; i < world->engine->pool_count; i++) {
+        world->wakes_ns[i] = CLOCK_NEVER;
+    }
+}
+
+static void make_request(struct world *world, uint64_t arrives_ns)
+{
+    struct sim_request *r = &world->requests[world->request_count++];
+    struct model *model = &world->models[draw(world, world->model_count)].model;
+    const int64_t most = model->config->max_batch_size;
+    r->world = world;
+    r->arrives_ns = arrives_ns;
+    r->rows = 1 + (uint32_t)draw(world, chance(world, 80) ? 1 : (uint64_t)most);
+    r->width = 1 + (uint32_t)draw(world, WIDTH_MAX);
+    r->poisoned = chance(world, 3);
+    r->wanted = true;
+    r->cancels_ns = chance(world, 10) ? arrives_ns + draw(world, 10 * NS_PER_MS) : CLOCK_NEVER;
+    r->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                .present = true,
+                                .shape = { 2, { r->rows, r->width } },
+                                .size = (size_t)r->rows * r->width * sizeof(float),
+                                .block = block_create(64 * sizeof(float)) };
+    r->input.data = r->input.block->data;
+    for (uint32_t i = 0; i < r->rows * r->width; i++) {
+        ((float *)(void *)r->input.data)[i] = value_of(r, i / r->width);
+    }
+    request_init(&r->request);
+    r->request.home = &world->homes[draw(world, world->home_count)].home;
+    r->request.model = model;
+    r->request.inputs = &r->input;
+    r->request.outputs = &r->output;
+    r->request.wanted = &r->wanted;
+    r->request.deadline_ns =
+        chance(world, 40) ? arrives_ns + draw(world, 20 * NS_PER_MS) : CLOCK_NEVER;
+    r->request.ended = on_end;
+    r->request.late = on_late;
+}
+
+static void submit(struct world *world, struct sim_request *r)
+{
+    struct weir_err err = { 0 };
+    model_acquire(r->request.model);
+    const struct model *model = r->request.model;
+    const uint32_t most = model->requests_max;
+    const uint32_t before = model->waiting_count;
+    const enum weir_status status = engine_submit(world->engine, &r->request, &err);
+    r->accepted = status == WEIR_OK;
+    if (r->accepted) {
+        LAW(before < most, "a line longer than its limit");
+        world->accepted++;
+        return;
+    }
+    LAW(status == WEIR_EFULL || status == WEIR_ETIMEOUT, "refused with %s: %s",
+        weir_status_name(status), err.text);
+    LAW(status != WEIR_ETIMEOUT || r->request.deadline_ns <= clock_now_ns(&world->clock),
+        "refused for a deadline that had not passed");
+    model_release(r->request.model);
+}
+
+static uint32_t flights_on(const struct world *world, const struct pool *pool)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        count += world->flights[i].pool == pool ? 1 : 0;
+    }
+    return count;
+}
+
+static void check_batch(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const struct model_config *config = instance->model->config;
+    const struct request *first = NULL;
+    uint64_t rows = 0;
+    LAW(batch->rows <= (uint64_t)config->max_batch_size, "a batch above max_batch_size");
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        const struct request *request = list_entry(n, struct request, line);
+        first = first == NULL ? request : first;
+        rows += request->rows;
+        LAW(request->inputs[0].shape.dims[1] == first->inputs[0].shape.dims[1],
+            "a batch of different shapes");
+        LAW(request->deadline_ns > clock_now_ns(&world->clock), "a batch with a passed deadline");
+    }
+    LAW(rows == batch->rows, "a batch that miscounts its rows");
+}
+
+/* Lets free executors pull until they find nothing. */
+static void pull_all(struct world *world)
+{
+    for (uint32_t p = 0; p < world->engine->pool_count; p++) {
+        struct pool *pool = world->engine->pools[p];
+        world->wakes_ns[p] = CLOCK_NEVER;
+        while (flights_on(world, pool) < pool->executor_count) {
+            struct instance *instance =
+                pool_pull(pool, clock_now_ns(&world->clock), &world->wakes_ns[p]);
+            if (instance == NULL) {
+                break;
+            }
+            check_batch(world, instance);
+            batch_run(instance);
+            const uint64_t ends_ns = instance->batch.computed_ns;
+            world->flights[world->flight_count++] = (struct flight){ instance, ends_ns, pool };
+        }
+    }
+}
+
+static void land(struct world *world)
+{
+    for (uint32_t i = 0; i < world->flight_count;) {
+        if (world->flights[i].ends_ns > clock_now_ns(&world->clock)) {
+            i++;
+            continue;
+        }
+        const struct flight flight = world->flights[i];
+        world->flights[i] = world->flights[--world->flight_count];
+        pool_settle(flight.pool, flight.instance, clock_now_ns(&world->clock));
+    }
+}
+
+static void turn_homes(struct world *world)
+{
+    for (uint32_t i = 0; i < world->home_count; i++) {
+        world->homes[i].woken = false;
+        home_turn(&world->homes[i].home);
+    }
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t next_event(const struct world *world, uint32_t submitted)
+{
+    uint64_t next = CLOCK_NEVER;
+    if (submitted < world->request_count) {
+        next = world->requests[submitted].arrives_ns;
+    }
+    for (uint32_t i = 0; i < submitted; i++) {
+        const struct sim_request *r = &world->requests[i];
+        if (r->accepted && r->ends == 0 && !r->canceled) {
+            next = sooner(next, r->cancels_ns);
+        }
+    }
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        next = sooner(next, world->flights[i].ends_ns);
+    }
+    for (uint32_t i = 0; i < world->home_count; i++) {
+        next = sooner(next, home_next_ns(&world->homes[i].home));
+    }
+    for (uint32_t i = 0; i < world->engine->pool_count; i++) {
+        next = sooner(next, world->wakes_ns[i]);
+    }
+    return next;
+}
+
+static void cancel_due(struct world *world)
+{
+    for (uint32_t i = 0; i < world->request_count; i++) {
+        struct sim_request *r = &world->requests[i];
+        if (r->accepted && r->ends == 0 && !r->canceled
+            && r->cancels_ns <= clock_now_ns(&world->clock)) {
+            r->canceled = true;
+            engine_cancel(world->engine, &r->request);
+        }
+    }
+}
+
+static void check_rest(struct world *world)
+{
+    LAW(world->ended == world->accepted, "%u accepted, %u ended", world->accepted, world->ended);
+    for (uint32_t i = 0; i < world->engine->pool_count; i++) {
+        const struct pool *pool = world->engine->pools[i];
+        LAW(pool->waiting == 0 && pool->running == 0, "pool '%s' still holds requests",
+            pool->name);
+    }
+    for (uint32_t i = 0; i < world->home_count; i++) {
+        LAW(world->homes[i].home.pending == 0, "a home still waits");
+    }
+    LAW(block_pool_used_bytes(world->engine->blocks) == 0, "%" PRIu64 " bytes still out",
+        block_pool_used_bytes(world->engine->blocks));
+}
+
+static void end_world(struct world *world)
+{
+    for (uint32_t i = 0; i < world->request_count; i++) {
+        tensor_release(&world->requests[i].input);
+    }
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        struct sim_model *m = &world->models[i];
+        LAW(atomic_load(&m->model.leases) == 1, "a lease was not given back");
+        model_release(&m->model);
+        LAW(m->unleased, "the last lease did not tell");
+        engine_abandon(world->engine, &m->model);
+        backend_unload(m->model.backend);
+    }
+    for (uint32_t i = 0; i < world->home_count; i++) {
+        home_finish(&world->homes[i].home);
+    }
+    engine_destroy(world->engine);
+}
+
+static uint32_t run_seed(struct world *world, uint64_t seed)
+{
+    make_world(world, seed);
+    const uint32_t count = 20 + (uint32_t)draw(world, REQUESTS_MAX - 20);
+    uint64_t at_ns = clock_now_ns(&world->clock);
+    for (uint32_t i = 0; i < count; i++) {
+        at_ns += chance(world, 40) ? 0 : draw(world, 2 * NS_PER_MS);
+        make_request(world, at_ns);
+    }
+    uint32_t submitted = 0;
+    for (uint64_t next = next_event(world, submitted); next != CLOCK_NEVER;
+         next = next_event(world, submitted)) {
+        if (next > clock_now_ns(&world->clock)) {
+            clock_turn(&world->clock, next);
+        }
+        land(world);
+        while (submitted < world->request_count
+               && world->requests[submitted].arrives_ns <= clock_now_ns(&world->clock)) {
+            submit(world, &world->requests[submitted++]);
+        }
+        cancel_due(world);
+        turn_homes(world);
+        pull_all(world);
+        turn_homes(world);
+    }
+    check_rest(world);
+    const uint32_t ended = world->ended;
+    end_world(world);
+    return ended;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seeds = 2000;
+    uint64_t first = 1;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--seeds") == 0) {
+            seeds = strtoull(argv[i + 1], NULL, 10);
+        } else if (strcmp(argv[i], "--seed") == 0) {
+            first = strtoull(argv[i + 1], NULL, 10);
+            seeds = 1;
+        }
+    }
+    struct world *world = mem_alloc(sizeof(*world));
+    uint64_t ended = 0;
+    for (uint64_t seed = first; seed < first + seeds; seed++) {
+        ended += run_seed(world, seed);
+    }
+    mem_free(world);
+    printf("%" PRIu64 " seeds, %" PRIu64 " requests ended, every law held\n", seeds, ended);
+    return 0;
+}
