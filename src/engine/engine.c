@@ -255,6 +255,14 @@ uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
     return seconds >= RETRY_AFTER_S_MAX ? RETRY_AFTER_S_MAX : 1 + (uint32_t)seconds;
 }
 
+uint32_t engine_waiting_count(struct model *model)
+{
+    pthread_mutex_lock(&model->pool->lock);
+    const uint32_t count = model->waiting_count;
+    pthread_mutex_unlock(&model->pool->lock);
+    return count;
+}
+
 void engine_drain(struct engine *engine)
 {
     atomic_store(&engine->draining, true);

@@ -81,6 +81,9 @@ void engine_cancel(struct engine *engine, struct request *request);
 /* Seconds after which trying again makes sense for this model, from the measured rate of service: 1..60. */
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 
+/* Requests in line for this model now; any thread. */
+uint32_t engine_waiting_count(struct model *model);
+
 /* Refuses further submits with WEIR_EDRAINING; what was accepted goes on. */
 void engine_drain(struct engine *engine);
 
