@@ -1,0 +1,557 @@
+/*
+ * The way of an exchange through the api.
+ *
+ *   head       fields are picked out in one pass, the path finds its row in the table of routes,
+ *              the row says how large the body may be and who may ask
+ *   request    a compressed body is inflated (by a worker: a little text can become much),
+ *              then the row's handler has the call
+ *   done       counted, and written to the access log
+ *
+ * Each loop is a home of the engine's.  Its hook runs at the end of every turn, so that all answers which
+ * came home in that turn are written together.
+ */
+#include "api/api.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/admin.h"
+#include "api/call.h"
+#include "net/encoding.h"
+#include "util/log.h"
+#include "util/map.h"
+#include "util/mem.h"
+
+#define IGNORED_BODY_BYTES 65536 /* Tolerated where no body is wanted. */
+#define NAME_BYTES_MAX 128       /* Of a model. */
+#define REQUEST_ID_BYTES_MAX 128
+#define TRACEPARENT_BYTES 55
+#define TURNS_MAX 8               /* Of the home, in one turn of the loop. */
+
+static const struct bytes field_names[] = {
+#define CALL_FIELD_NAME(name, field) { field, sizeof(field) - 1 },
+    CALL_FIELDS(CALL_FIELD_NAME)
+#undef CALL_FIELD_NAME
+};
+
+static void read_fields(struct call *call)
+{
+    const struct exchange *x = call->x;
+    for (uint32_t i = 0; i < x->field_count; i++) {
+        const struct http_field *field = &x->fields[i];
+        for (int k = 0; k < FIELD_COUNT; k++) {
+            if (field->name.size == field_names[k].size && call->fields[k].data == NULL &&
+                bytes_equal_nocase(field->name, field_names[k])) {
+                call->fields[k] = field->value;
+                break;
+            }
+        }
+    }
+}
+
+/* An id that may be repeated in a header and in a log. */
+static bool is_request_id(struct bytes text)
+{
+    if (text.size == 0 || text.size > REQUEST_ID_BYTES_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] <= ' ' || text.data[i] > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* W3C trace context, version 00: "00-<32 hex>-<16 hex>-<2 hex>". */
+static bool is_traceparent(struct bytes text)
+{
+    if (text.size != TRACEPARENT_BYTES) {
+        return false;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        const char c = text.data[i];
+        const bool hex = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+        if (i == 2 || i == 35 || i == 52 ? c != '-' : !hex) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What ties this answer to its client's and the server's logs. */
+static void name_request(struct call *call)
+{
+    struct bytes *id = &call->fields[FIELD_REQUEST_ID];
+    struct bytes *trace = &call->fields[FIELD_TRACEPARENT];
+    if (!is_request_id(*id)) {
+        *id = (struct bytes){ NULL, 0 };
+        if (call->api->options.access_log) {
+            char *made = arena_try_alloc(&call->x->arena, 33);
+            if (made != NULL) {
+                (void)snprintf(made, 33, "%016" PRIx64 "%016" PRIx64,
+                               call->api->request_salt + (uint64_t)(uintptr_t)call->loop,
+                               ++call->loop->request_number);
+                *id = (struct bytes){ made, 32 };
+            }
+        }
+    }
+    if (id->data != NULL) {
+        exchange_header(call->x, "X-Request-Id", *id);
+    }
+    if (!is_traceparent(*trace)) {
+        *trace = (struct bytes){ NULL, 0 };
+    }
+    if (trace->data != NULL) {
+        exchange_header(call->x, "traceparent", *trace);
+    }
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    const char lower = (char)(c | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+/* Decodes %XX once into `out`, which has room for NAME_BYTES_MAX; false when malformed or longer. */
+static bool decode_percent(struct bytes text, char *out, size_t *size)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i];
+        if (c == '%') {
+            if (text.size - i < 3 || hex_value(text.data[i + 1]) < 0 ||
+                hex_value(text.data[i + 2]) < 0) {
+                return false;
+            }
+            c = (char)(hex_value(text.data[i + 1]) * 16 + hex_value(text.data[i + 2]));
+            i += 2;
+        }
+        if (count == NAME_BYTES_MAX) {
+            return false;
+        }
+        out[count++] = c;
+    }
+    *size = count;
+    return true;
+}
+
+static bool is_model_name(struct bytes name)
+{
+    if (name.size == 0 || name.size > NAME_BYTES_MAX || name.data[0] == '.') {
+        return false;
+    }
+    for (size_t i = 0; i < name.size; i++) {
+        const char c = name.data[i];
+        const char lower = (char)(c | 0x20);
+        if (!(lower >= 'a' && lower <= 'z') && !(c >= '0' && c <= '9') && c != '.' && c != '_' &&
+            c != '-') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A name that breaks the rule names no model; a path may spell its letters in percent. */
+static enum weir_status read_model_name(struct call *call, struct weir_err *err)
+{
+    const struct bytes raw = call->match.model;
+    call->model = raw;
+    if (raw.data == NULL || is_model_name(raw)) {
+        return WEIR_OK;
+    }
+    char decoded[NAME_BYTES_MAX];
+    size_t size = 0;
+    if (decode_percent(raw, decoded, &size) &&
+        is_model_name((struct bytes){ decoded, size })) {
+        char *copy = arena_try_strndup(&call->x->arena, decoded, size);
+        if (copy == NULL) {
+            return err_nomem(err, "a model name", size);
+        }
+        call->model = (struct bytes){ copy, size };
+        return WEIR_OK;
+    }
+    const bool load = call->match.route->group == GROUP_MODEL_REPOSITORY;
+    return err_set(err, load ? WEIR_EINVAL : WEIR_ENOENT,
+                   "Request for unknown model: '%.*s' is not found: names have 1 to 128 of the "
+                   "characters A-Z a-z 0-9 . _ - and no leading dot",
+                   raw.size > 160 ? 160 : (int)raw.size, raw.data);
+}
+
+/* The host of "http://host:port" or "host:port", without the port. */
+static struct bytes host_part(struct bytes text)
+{
+    for (size_t i = 0; i + 2 < text.size; i++) {
+        if (memcmp(text.data + i, "://", 3) == 0) {
+            text.data += i + 3;
+            text.size -= i + 3;
+            break;
+        }
+    }
+    const char *end = text.size > 0 && text.data[0] == '[' ? memchr(text.data, ']', text.size)
+                                                           : memchr(text.data, ':', text.size);
+    if (end != NULL) {
+        text.size = (size_t)(end - text.data) + (*end == ']');
+    }
+    return text;
+}
+
+/* A name can be pointed anywhere by whoever owns it; these cannot. */
+static bool is_fixed_host(struct bytes host)
+{
+    if (host.size == 0 || bytes_equal_nocase(host, BYTES_LITERAL("localhost"))) {
+        return host.size > 0;
+    }
+    if (host.data[0] == '[') {
+        return true;
+    }
+    for (size_t i = 0; i < host.size; i++) {
+        if (host.data[i] != '.' && (host.data[i] < '0' || host.data[i] > '9')) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The one place that says who may call what, by the handler's group.  What changes the server is not
+ * for web pages of other sites: a browser says with Origin where a page comes from, and a page that had its
+ * own name point here (DNS rebinding) shows in Host. */
+static enum weir_status authorise(const struct call *call, struct weir_err *err)
+{
+    const enum route_group group = call->match.route->group;
+    const struct bytes origin = call->fields[FIELD_ORIGIN];
+    if (origin.data == NULL || (group != GROUP_MODEL_REPOSITORY && group != GROUP_LOGGING &&
+                                group != GROUP_TRACE && group != GROUP_SHARED_MEMORY)) {
+        return WEIR_OK;
+    }
+    const struct bytes host = host_part(call->fields[FIELD_HOST]);
+    if (bytes_equal_nocase(host_part(origin), host) && is_fixed_host(host)) {
+        return WEIR_OK;
+    }
+    return err_set(err, WEIR_EFORBIDDEN,
+                   "administration from a web page of '%.*s' is not allowed: its origin must be this "
+                   "server's own address",
+                   origin.size > 100 ? 100 : (int)origin.size, origin.data);
+}
+
+/* Where in the body the first tensor begins, when the client says so. */
+static uint64_t json_size(const struct call *call)
+{
+    uint64_t size = 0;
+    return bytes_to_u64(call->fields[FIELD_JSON_SIZE], SIZE_MAX / 2, &size) ? size : 0;
+}
+
+static void set_body_rules(struct call *call)
+{
+    const struct limits *limits = call->api->options.limits;
+    struct exchange *x = call->x;
+    switch (call->match.route->body) {
+    case BODY_NONE:
+        x->body_bytes_max = IGNORED_BODY_BYTES;
+        break;
+    case BODY_JSON:
+        x->body_bytes_max = limits->json_bytes_max;
+        break;
+    case BODY_TENSORS:
+        x->body_bytes_max = call->fields[FIELD_JSON_SIZE].data == NULL ? limits->json_bytes_max
+                                                                       : limits->body_bytes_max;
+        x->body_align_at = (size_t)json_size(call);
+        break;
+    }
+}
+
+static void fail_method(struct call *call, uint32_t allow)
+{
+    char methods[ROUTE_ALLOW_BYTES];
+    exchange_header(call->x, "Allow", bytes_of(route_allow_format(allow, methods)));
+    struct weir_err err;
+    (void)err_set(&err, WEIR_EMETHOD, "this method is not allowed here: expected %s", methods);
+    call_fail_err(call, &err);
+}
+
+static void handle_head(void *context, struct exchange *x)
+{
+    struct call *call = arena_try_zero(&x->arena, 1, sizeof *call);
+    if (call == NULL) {
+        exchange_fail(x, WEIR_ENOMEM, "out of memory for this request", 1);
+        return;
+    }
+    call->x = x;
+    call->api = context;
+    call->loop = x->loop->user;
+    x->user = call;
+    read_fields(call);
+    name_request(call);
+    uint32_t allow = 0;
+    const enum weir_status status = route_find(x->method, x->path, &call->match, &allow);
+    if (status == WEIR_EMETHOD) {
+        fail_method(call, allow);
+        return;
+    }
+    struct weir_err err;
+    if (status != WEIR_OK) {
+        (void)err_set(&err, status, "Not Found: there is no '%.*s' here; GET / lists what is",
+                      x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
+        call_fail_err(call, &err);
+        return;
+    }
+    if (read_model_name(call, &err) != WEIR_OK || authorise(call, &err) != WEIR_OK) {
+        call_fail_err(call, &err);
+        return;
+    }
+    set_body_rules(call);
+}
+
+/* What the worker that inflates needs, and says. */
+struct inflation {
+    enum encoding encoding;
+    struct weir_err err;
+};
+
+static void inflate_body(struct call *call)
+{
+    struct inflation *inflation = call->state;
+    inflation->err.status =
+        encoding_inflate(inflation->encoding, call->x->body, call->api->options.limits->inflate_ratio_max,
+                         &call->inflated, &inflation->err);
+}
+
+static void handle_inflated(struct call *call)
+{
+    const struct inflation *inflation = call->state;
+    call->state = NULL;
+    if (inflation->err.status != WEIR_OK) {
+        call_fail_err(call, &inflation->err);
+        return;
+    }
+    call->body = call_keep(call, &call->inflated);
+    if (call->body.data == NULL) {
+        call_fail(call, WEIR_ENOMEM, "out of memory for the inflated body");
+        return;
+    }
+    call->match.route->handle(call);
+}
+
+static void begin_inflating(struct call *call, enum encoding encoding)
+{
+    const struct limits *limits = call->api->options.limits;
+    struct inflation *inflation = call_alloc(call, sizeof *inflation);
+    if (inflation == NULL) {
+        return;
+    }
+    inflation->encoding = encoding;
+    call->state = inflation;
+    buffer_init(&call->inflated, call->x->body_bytes_max < limits->json_bytes_max
+                                     ? limits->json_bytes_max
+                                     : call->x->body_bytes_max);
+    (void)call_run(call, inflate_body, handle_inflated);
+}
+
+static void handle_request(void *context, struct exchange *x)
+{
+    (void)context;
+    struct call *call = x->user;
+    call->body = x->body;
+    if (call->fields[FIELD_CONTENT_ENCODING].size > 0 && x->body.size > 0) {
+        enum encoding encoding;
+        struct weir_err err;
+        if (encoding_of(call->fields[FIELD_CONTENT_ENCODING], &encoding, &err) != WEIR_OK) {
+            exchange_header(x, "Accept-Encoding", BYTES_LITERAL("gzip, deflate"));
+            call_fail_err(call, &err);
+            return;
+        }
+        if (encoding != ENCODING_IDENTITY) {
+            begin_inflating(call, encoding);
+            return;
+        }
+    }
+    call->match.route->handle(call);
+}
+
+static void handle_canceled(void *context, struct exchange *x)
+{
+    (void)context;
+    struct call *call = x->user;
+    if (call != NULL && call->canceled != NULL) {
+        call->canceled(call);
+    }
+}
+
+static void handle_drained(void *context, struct exchange *x)
+{
+    (void)context;
+    struct call *call = x->user;
+    if (call != NULL && call->drained != NULL) {
+        call->drained(call);
+    }
+}
+
+/* Only the loop writes these, so no locked instruction is needed. */
+static void add(_Atomic uint64_t *counter, uint64_t amount)
+{
+    const uint64_t before = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, before + amount, memory_order_relaxed);
+}
+
+static const char *log_text(struct exchange *x, struct bytes text)
+{
+    const char *copy = text.data == NULL ? "" : arena_try_strndup(&x->arena, text.data, text.size);
+    return copy == NULL ? "" : copy;
+}
+
+static void write_access_log(struct exchange *x, const struct call *call)
+{
+    static const char *const methods[] = {
+#define HTTP_METHOD_TEXT(name) #name,
+        HTTP_METHODS(HTTP_METHOD_TEXT)
+#undef HTTP_METHOD_TEXT
+    };
+    const struct bytes none = { NULL, 0 };
+    const uint64_t now_ns = clock_now_ns(call->api->options.engine->clock);
+    log_event(LOG_INFO, "request", LOG_STR("peer", log_text(x, x->peer)),
+              LOG_STR("method", methods[x->method]), LOG_STR("target", log_text(x, x->target)),
+              LOG_U64("status", (uint64_t)x->status), LOG_BYTES("received", x->body.size),
+              LOG_BYTES("sent", x->sent_bytes), LOG_MS("took_ms", now_ns - x->begun_ns),
+              LOG_STR("request_id", log_text(x, call->fields[FIELD_REQUEST_ID])),
+              LOG_STR("traceparent", log_text(x, call->fields[FIELD_TRACEPARENT].data == NULL
+                                                     ? none
+                                                     : call->fields[FIELD_TRACEPARENT])),
+              LOG_STR("canceled", x->canceled ? "yes" : "no"));
+}
+
+static void handle_done(void *context, struct exchange *x)
+{
+    const struct api *api = context;
+    struct api_loop *loop = x->loop->user;
+    add(&loop->answers[x->status > 0 && x->status < API_CODES ? x->status : 0], 1);
+    add(&loop->received_bytes, x->body.size);
+    add(&loop->sent_bytes, x->sent_bytes);
+    if (api->options.access_log && x->user != NULL) {
+        write_access_log(x, x->user);
+    }
+}
+
+struct api *api_create(const struct api_options *options)
+{
+    struct api *api = mem_alloc(sizeof *api);
+    api->options = *options;
+    api->handler = (struct http_handler){
+        .context = api,
+        .head = handle_head,
+        .request = handle_request,
+        .canceled = handle_canceled,
+        .done = handle_done,
+        .drained = handle_drained,
+    };
+    api->started_ms = clock_wall_ms();
+    /* The map's hash is keyed anew at each start, which makes ids differ from start to start. */
+    api->request_salt = map_hash(&api->started_ms, sizeof api->started_ms);
+    admin_logging_init(api);
+    return api;
+}
+
+void api_destroy(struct api *api)
+{
+    mem_free(api);
+}
+
+static void receive_wake(struct loop_mail *mail)
+{
+    struct api_loop *self =
+        (struct api_loop *)(void *)((char *)mail - offsetof(struct api_loop, wake));
+    /* Before the hook looks, so that what is sent from here on wakes again. */
+    atomic_store_explicit(&self->woken, false, memory_order_release);
+}
+
+/* Any thread: the home has mail. */
+static void wake_loop(void *context)
+{
+    struct api_loop *self = context;
+    if (!atomic_exchange_explicit(&self->woken, true, memory_order_acq_rel)) {
+        loop_send(self->loop, &self->wake);
+    }
+}
+
+static void fire_timer(struct loop_timer *timer)
+{
+    struct api_loop *self =
+        (struct api_loop *)(void *)((char *)timer - offsetof(struct api_loop, timer));
+    self->timer_ns = CLOCK_NEVER; /* The hook at the end of this turn does the rest. */
+}
+
+static void set_timer(struct api_loop *self)
+{
+    const uint64_t next_ns = home_next_ns(&self->home);
+    if (next_ns == self->timer_ns) {
+        return;
+    }
+    self->timer_ns = next_ns;
+    if (next_ns == CLOCK_NEVER) {
+        loop_timer_clear(self->loop, &self->timer);
+    } else {
+        loop_timer_set(self->loop, &self->timer, next_ns);
+    }
+}
+
+static void turn(struct loop_hook *hook)
+{
+    struct api_loop *self =
+        (struct api_loop *)(void *)((char *)hook - offsetof(struct api_loop, hook));
+    /* Answering makes room for requests that were pipelined behind; their short runs are for this turn
+     * too.  When they do not stop coming, sockets get their turn in between. */
+    for (int i = 0; i < TURNS_MAX; i++) {
+        home_turn(&self->home);
+        if (list_empty(&self->home.inline_models) && self->home.kick == 0) {
+            break;
+        }
+    }
+    if (!list_empty(&self->home.inline_models) || self->home.kick != 0) {
+        wake_loop(self);
+    }
+    set_timer(self);
+    atomic_store_explicit(&self->connections, self->loop->connection_count, memory_order_relaxed);
+    const uint64_t now_ns = clock_now_ns(self->api->options.engine->clock);
+    if (now_ns > self->loop->now_ns) {
+        histogram_observe(&self->turn_time, now_ns - self->loop->now_ns);
+    }
+}
+
+void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
+{
+    const uint32_t index = atomic_load_explicit(&api->loop_count, memory_order_relaxed);
+    assert(index < API_LOOPS_MAX);
+    memset(self, 0, sizeof *self);
+    self->api = api;
+    self->loop = loop;
+    self->wake.receive = receive_wake;
+    self->hook.turn = turn;
+    self->timer.fire = fire_timer;
+    self->timer_ns = CLOCK_NEVER;
+    buffer_init(&self->scratch, api->options.limits->response_bytes_max);
+    home_init(&self->home, api->options.engine, wake_loop, self);
+    loop->user = self;
+    loop_hook_add(loop, &self->hook);
+    api->loops[index] = self;
+    atomic_store_explicit(&api->loop_count, index + 1, memory_order_release);
+}
+
+void api_loop_detach(struct api_loop *self)
+{
+    home_finish(&self->home);
+    buffer_finish(&self->scratch);
+}
+
+const struct http_handler *api_handler(const struct api *api)
+{
+    return &api->handler;
+}
+
+void api_drain(struct api *api)
+{
+    atomic_store_explicit(&api->draining, true, memory_order_relaxed);
+}

@@ -1,0 +1,82 @@
+/*
+ * api.h — everything Weir says over HTTP, for those who run it.
+ *
+ *     struct api *api = api_create(&options);
+ *     per loop:  api_loop_attach(&api_loops[i], api, loop);
+ *                http_listen(loop, address, index, api_handler(api), ...);
+ *     to stop:   api_drain(api)        ready turns false on every connection
+ *                http_drain(loop), engine_drain(engine) after the grace time
+ *                api_loop_detach()     once the loop has ended
+ *                api_destroy(api)
+ *
+ * One struct api per server, one struct api_loop per loop.  Options are borrowed for the
+ * server's life.
+ */
+#ifndef WEIR_API_API_H
+#define WEIR_API_API_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "engine/registry.h"
+#include "net/http.h"
+#include "net/loop.h"
+#include "util/metric.h"
+
+#define API_LOOPS_MAX 64
+#define API_CODES 600 /* HTTP status codes counted. */
+
+/* Appends a model's effective configuration as the JSON object of /config (server/modelconfig.c). */
+typedef void api_config_json_fn(const struct model *model, struct buffer *out);
+
+struct api_options {
+    const char *name;             /* What /v2 says; "weir". */
+    const char *version;
+    struct engine *engine;
+    struct registry *registry;
+    const struct limits *limits;
+    api_config_json_fn *config_json;
+    bool access_log;              /* One line per answer, at LOG_INFO. */
+    bool timing;                  /* Server-Timing on every inference, asked for or not. */
+};
+
+struct api;
+
+/* Owned by its loop's thread but for the atomics, which /metrics reads from any. */
+struct api_loop {
+    struct api *api;
+    struct loop *loop;
+    struct home home;             /* Where this loop's requests come back to. */
+    struct loop_mail wake;        /* From the home to the loop. */
+    _Atomic bool woken;           /* That mail is on its way. */
+    struct loop_hook hook;
+    struct loop_timer timer;      /* For home_next_ns(). */
+    uint64_t timer_ns;            /* What it is set to; CLOCK_NEVER: not set. */
+    struct buffer scratch;        /* For answers being written. */
+    uint64_t request_number;      /* For generated request ids. */
+
+    /* Written by the loop only. */
+    _Atomic uint64_t answers[API_CODES];
+    _Atomic uint64_t received_bytes;
+    _Atomic uint64_t sent_bytes;
+    _Atomic uint64_t connections;
+    struct histogram turn_time;   /* From a turn's first read to its end. */
+};
+
+struct api *api_create(const struct api_options *options);
+void api_destroy(struct api *api); /* NULL is fine. */
+
+/* Before the loop runs: sets loop->user.  At most API_LOOPS_MAX loops. */
+void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop);
+
+/* After loop_finish(), before engine_destroy(). */
+void api_loop_detach(struct api_loop *self);
+
+const struct http_handler *api_handler(const struct api *api);
+
+/* Any thread: from now on the server says that it is not ready. */
+void api_drain(struct api *api);
+
+#endif

@@ -1,0 +1,454 @@
+/*
+ * Metrics.
+ *
+ * Two tables: what each model has, and what the server has.  A row is a name, a type, a help text and
+ * where its numbers are; the text follows from them.  Dashboards made for Triton find
+ * its names with its meanings; Weir's own begin with weir_.
+ */
+#include "api/metrics.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "api/call.h"
+#include "util/metric.h"
+
+#define LABEL_BYTES 640
+#define PROC_BYTES 4096
+
+/* One reading. */
+struct scrape {
+    struct api *api;
+    const struct catalogue *catalogue;
+    struct buffer *out;
+};
+
+static uint64_t load(const _Atomic uint64_t *value)
+{
+    return atomic_load_explicit(value, memory_order_relaxed);
+}
+
+static uint64_t us(const struct duration *duration)
+{
+    return load(&duration->ns) / NS_PER_US;
+}
+
+/* --- Models -------------------------------------------------------------------------------- */
+
+/* X(symbol, name, type, help, value of model `m`) */
+#define MODEL_NUMBERS(X)                                                                           \
+    X(success, "nv_inference_request_success", "counter",                                          \
+      "Number of successful inference requests, all batch sizes", load(&m->stats.success.count))   \
+    X(count, "nv_inference_count", "counter",                                                      \
+      "Number of inferences performed (does not include cached requests)",                         \
+      load(&m->stats.inference_count))                                                             \
+    X(exec, "nv_inference_exec_count", "counter",                                                  \
+      "Number of model executions performed (does not include cached requests)",                   \
+      load(&m->stats.execution_count))                                                             \
+    X(request_us, "nv_inference_request_duration_us", "counter",                                   \
+      "Cumulative inference request duration in microseconds", us(&m->stats.success))              \
+    X(queue_us, "nv_inference_queue_duration_us", "counter",                                       \
+      "Cumulative inference queuing duration in microseconds", us(&m->stats.queue))                \
+    X(input_us, "nv_inference_compute_input_duration_us", "counter",                               \
+      "Cumulative compute input duration in microseconds", us(&m->stats.compute_input))            \
+    X(infer_us, "nv_inference_compute_infer_duration_us", "counter",                               \
+      "Cumulative compute inference duration in microseconds", us(&m->stats.compute_infer))        \
+    X(output_us, "nv_inference_compute_output_duration_us", "counter",                             \
+      "Cumulative inference compute output duration in microseconds",                              \
+      us(&m->stats.compute_output))                                                                \
+    X(pending, "nv_inference_pending_request_count", "gauge",                                      \
+      "Requests accepted whose execution has not started", engine_waiting_count(m))                \
+    X(refused, "weir_requests_refused_total", "counter",                                           \
+      "Requests refused at a limit before they were in line", load(&m->stats.refused))             \
+    X(timed_out, "weir_requests_timed_out_total", "counter",                                       \
+      "Requests whose deadline or queue time-out passed", load(&m->stats.timed_out))               \
+    X(canceled, "weir_requests_canceled_total", "counter",                                         \
+      "Requests whose client went away", load(&m->stats.canceled))                                 \
+    X(loaded, "weir_model_loaded_bytes", "gauge", "Resident memory that loading the model took",   \
+      m->loaded_bytes)                                                                             \
+    X(batching, "weir_model_batching", "gauge", "1 where requests share runs",                     \
+      m->batching ? 1 : 0)                                                                         \
+    X(leases, "weir_model_leases", "gauge", "Users that keep the model version loaded",            \
+      load(&m->leases))
+
+#define NUMBER_GETTER(symbol, name, type, help, value)      \
+    static uint64_t get_##symbol(struct model *m)           \
+    {                                                       \
+        return value;                                       \
+    }
+MODEL_NUMBERS(NUMBER_GETTER)
+#undef NUMBER_GETTER
+
+/* X(name, help, member of model_stats) */
+#define MODEL_HISTOGRAMS(X)                                                                   \
+    X("weir_request_queue_seconds", "Time in line", queue_time)                               \
+    X("weir_request_gather_seconds", "Time to put a batch together", gather_time)             \
+    X("weir_request_compute_seconds", "Time in the model", compute_time)                      \
+    X("weir_request_total_seconds", "Time from arrival in the engine to the end", total_time)
+
+static const struct model_number {
+    const char *name;
+    const char *type;
+    const char *help;
+    uint64_t (*get)(struct model *model);
+} model_numbers[] = {
+#define NUMBER_ROW(symbol, name, type, help, value) { name, type, help, get_##symbol },
+    MODEL_NUMBERS(NUMBER_ROW)
+#undef NUMBER_ROW
+};
+
+static const struct model_histogram {
+    const char *name;
+    const char *help;
+    size_t offset; /* In struct model_stats. */
+} model_histograms[] = {
+#define HISTOGRAM_ROW(name, help, member) { name, help, offsetof(struct model_stats, member) },
+    MODEL_HISTOGRAMS(HISTOGRAM_ROW)
+#undef HISTOGRAM_ROW
+};
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Calls `write` for each version that serves, with its labels. */
+typedef void write_model_fn(struct buffer *out, const void *row, const char *labels,
+                            struct model *model);
+
+static void each_model(const struct scrape *scrape, write_model_fn *write, const void *row)
+{
+    char text[LABEL_BYTES];
+    struct buffer labels = { .data = text, .capacity = sizeof text, .size_max = sizeof text };
+    for (uint32_t i = 0; i < scrape->catalogue->count; i++) {
+        const struct catalogue_entry *entry = &scrape->catalogue->list[i];
+        for (uint32_t k = 0; k < entry->version_count; k++) {
+            if (entry->versions[k].model == NULL) {
+                continue;
+            }
+            buffer_clear(&labels);
+            buffer_text(&labels, "model=\"");
+            metric_label(&labels, entry->name);
+            buffer_text(&labels, "\",version=\"");
+            buffer_u64(&labels, entry->versions[k].version);
+            buffer_append(&labels, "\"", 2);
+            write(scrape->out, row, text, entry->versions[k].model);
+        }
+    }
+}
+
+static void write_number(struct buffer *out, const void *row, const char *labels,
+                         struct model *model)
+{
+    const struct model_number *number = row;
+    metric_u64(out, number->name, labels, number->get(model));
+}
+
+static void write_histogram(struct buffer *out, const void *row, const char *labels,
+                            struct model *model)
+{
+    const struct model_histogram *histogram = row;
+    metric_histogram(out, histogram->name, labels,
+                     (const struct histogram *)(const void *)((const char *)&model->stats +
+                                                              histogram->offset));
+}
+
+#define FAILURES "nv_inference_request_failure"
+
+/* All four series are there from the load on, as Triton has them; labels in order of their keys. */
+static void write_failures(struct buffer *out, const void *row, const char *labels,
+                           struct model *model)
+{
+    (void)row;
+    const struct model_stats *stats = &model->stats;
+    const uint64_t failed = load(&stats->fail.count);
+    const uint64_t rejected = load(&stats->timed_out);
+    const uint64_t canceled = load(&stats->canceled);
+    const uint64_t known = rejected + canceled;
+    const struct {
+        const char *reason;
+        uint64_t value;
+    } series[] = {
+        { "REJECTED", rejected },
+        { "CANCELED", canceled },
+        { "BACKEND", failed > known ? failed - known : 0 },
+        { "OTHER", 0 },
+    };
+    const char *version = strstr(labels, ",version=");
+    for (size_t i = 0; i < COUNT_OF(series); i++) {
+        char text[LABEL_BYTES + 32];
+        (void)snprintf(text, sizeof text, "%.*s,reason=\"%s\"%s", (int)(version - labels), labels,
+                       series[i].reason, version);
+        metric_u64(out, FAILURES, text, series[i].value);
+    }
+}
+
+static void write_load_time(struct buffer *out, const void *row, const char *labels,
+                            struct model *model)
+{
+    (void)row;
+    metric_double(out, "nv_model_load_duration_secs", labels,
+                  (double)model->load_ns / (double)NS_PER_S);
+}
+
+static void write_models(const struct scrape *scrape)
+{
+    for (size_t i = 0; i < COUNT_OF(model_numbers); i++) {
+        const struct model_number *row = &model_numbers[i];
+        metric_family(scrape->out, row->name, row->help, row->type);
+        each_model(scrape, write_number, row);
+    }
+    metric_family(scrape->out, FAILURES, "Number of failed inference requests, all batch sizes",
+                  "counter");
+    each_model(scrape, write_failures, NULL);
+    metric_family(scrape->out, "nv_model_load_duration_secs", "Time that loading the model took",
+                  "gauge");
+    each_model(scrape, write_load_time, NULL);
+    for (size_t i = 0; i < COUNT_OF(model_histograms); i++) {
+        const struct model_histogram *row = &model_histograms[i];
+        metric_family(scrape->out, row->name, row->help, "histogram");
+        each_model(scrape, write_histogram, row);
+    }
+}
+
+/* --- The machine --------------------------------------------------------------------------- */
+
+/* The start of a file of /proc as text; empty when there is none. */
+static void read_proc(const char *path, char out[PROC_BYTES])
+{
+    out[0] = '\0';
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    const ssize_t size = read(fd, out, PROC_BYTES - 1);
+    out[size > 0 ? size : 0] = '\0';
+    (void)close(fd);
+}
+
+/* Busy time since the last reading, as a part of all of it. */
+static void write_cpu_utilization(const struct scrape *scrape, const char *name)
+{
+    char text[PROC_BYTES];
+    uint64_t total = 0;
+    uint64_t idle = 0;
+    read_proc("/proc/stat", text);
+    char *at = text + (strncmp(text, "cpu ", 4) == 0 ? 4 : strlen(text));
+    for (int i = 0; i < 8 && *at != '\0' && *at != '\n'; i++) {
+        const uint64_t ticks = strtoull(at, &at, 10);
+        total += ticks;
+        idle += i == 3 || i == 4 ? ticks : 0; /* idle, iowait */
+    }
+    const uint64_t total_before = atomic_exchange(&scrape->api->cpu_total, total);
+    const uint64_t idle_before = atomic_exchange(&scrape->api->cpu_idle, idle);
+    const double span = (double)(total - total_before);
+    const double busy = span - (double)(idle - idle_before);
+    metric_double(scrape->out, name, NULL,
+                  total > total_before && busy > 0 ? busy / span : 0.0);
+}
+
+static uint64_t meminfo_bytes(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    return at == NULL ? 0 : strtoull(at + strlen(key), NULL, 10) * 1024;
+}
+
+static void write_memory_total(const struct scrape *scrape, const char *name)
+{
+    char text[PROC_BYTES];
+    read_proc("/proc/meminfo", text);
+    metric_u64(scrape->out, name, NULL, meminfo_bytes(text, "MemTotal:"));
+}
+
+static void write_memory_used(const struct scrape *scrape, const char *name)
+{
+    char text[PROC_BYTES];
+    read_proc("/proc/meminfo", text);
+    const uint64_t total = meminfo_bytes(text, "MemTotal:");
+    const uint64_t available = meminfo_bytes(text, "MemAvailable:");
+    metric_u64(scrape->out, name, NULL, total > available ? total - available : 0);
+}
+
+static void write_resident(const struct scrape *scrape, const char *name)
+{
+    char text[PROC_BYTES];
+    read_proc("/proc/self/statm", text);
+    char *end = text;
+    (void)strtoull(text, &end, 10);
+    metric_u64(scrape->out, name, NULL,
+               strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+/* --- The server ---------------------------------------------------------------------------- */
+
+static uint32_t loop_count(const struct scrape *scrape)
+{
+    return atomic_load_explicit(&scrape->api->loop_count, memory_order_acquire);
+}
+
+static void write_info(const struct scrape *scrape, const char *name)
+{
+    char labels[LABEL_BYTES];
+    (void)snprintf(labels, sizeof labels, "version=\"%s\"", scrape->api->options.version);
+    metric_u64(scrape->out, name, labels, 1);
+}
+
+static void write_start(const struct scrape *scrape, const char *name)
+{
+    metric_double(scrape->out, name, NULL, (double)scrape->api->started_ms / 1000.0);
+}
+
+static void write_ready(const struct scrape *scrape, const char *name)
+{
+    const bool draining =
+        atomic_load_explicit(&scrape->api->draining, memory_order_relaxed);
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->ready && !draining ? 1 : 0);
+}
+
+static void write_model_states(const struct scrape *scrape, const char *name)
+{
+    static const enum model_state states[] = {
+#define MODEL_STATE_ROW(state, text) MODEL_##state,
+        MODEL_STATES(MODEL_STATE_ROW)
+#undef MODEL_STATE_ROW
+    };
+    uint64_t counts[COUNT_OF(states)] = { 0 };
+    for (uint32_t i = 0; i < scrape->catalogue->count; i++) {
+        const struct catalogue_entry *entry = &scrape->catalogue->list[i];
+        for (uint32_t k = 0; k < entry->version_count; k++) {
+            counts[entry->versions[k].state]++;
+        }
+    }
+    for (size_t i = 0; i < COUNT_OF(states); i++) {
+        char labels[LABEL_BYTES];
+        (void)snprintf(labels, sizeof labels, "state=\"%s\"", model_state_text(states[i]));
+        metric_u64(scrape->out, name, labels, counts[i]);
+    }
+}
+
+static void write_responses(const struct scrape *scrape, const char *name)
+{
+    for (int code = 100; code < API_CODES; code++) {
+        uint64_t count = 0;
+        for (uint32_t i = 0; i < loop_count(scrape); i++) {
+            count += load(&scrape->api->loops[i]->answers[code]);
+        }
+        if (count > 0) {
+            char labels[32];
+            (void)snprintf(labels, sizeof labels, "code=\"%d\"", code);
+            metric_u64(scrape->out, name, labels, count);
+        }
+    }
+}
+
+static void write_refused(const struct scrape *scrape, const char *name)
+{
+    for (int status = 0; status < WEIR_STATUS_COUNT; status++) {
+        const uint64_t count = http_refused_count((enum weir_status)status);
+        if (count > 0) {
+            char labels[LABEL_BYTES];
+            (void)snprintf(labels, sizeof labels, "status=\"%s\"",
+                           weir_status_name((enum weir_status)status));
+            metric_u64(scrape->out, name, labels, count);
+        }
+    }
+}
+
+static uint64_t sum_loops(const struct scrape *scrape, size_t offset)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < loop_count(scrape); i++) {
+        sum += load((const _Atomic uint64_t *)(const void *)((const char *)scrape->api->loops[i] +
+                                                             offset));
+    }
+    return sum;
+}
+
+static void write_connections(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, sum_loops(scrape, offsetof(struct api_loop, connections)));
+}
+
+static void write_received(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL,
+               sum_loops(scrape, offsetof(struct api_loop, received_bytes)));
+}
+
+static void write_sent(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, sum_loops(scrape, offsetof(struct api_loop, sent_bytes)));
+}
+
+static void write_bodies(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, http_bodies_bytes());
+}
+
+static void write_blocks_used(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL,
+               block_pool_used_bytes(scrape->api->options.engine->blocks));
+}
+
+static void write_blocks_kept(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL,
+               block_pool_kept_bytes(scrape->api->options.engine->blocks));
+}
+
+static void write_turns(const struct scrape *scrape, const char *name)
+{
+    for (uint32_t i = 0; i < loop_count(scrape); i++) {
+        char labels[32];
+        (void)snprintf(labels, sizeof labels, "loop=\"%u\"", i);
+        metric_histogram(scrape->out, name, labels, &scrape->api->loops[i]->turn_time);
+    }
+}
+
+static const struct server_family {
+    const char *name;
+    const char *type;
+    const char *help;
+    void (*write)(const struct scrape *scrape, const char *name);
+} server_families[] = {
+    { "weir_info", "gauge", "Always 1", write_info },
+    { "nv_cpu_utilization", "gauge", "CPU utilization rate [0.0 - 1.0]", write_cpu_utilization },
+    { "nv_cpu_memory_total_bytes", "gauge", "CPU total memory (RAM), in bytes",
+      write_memory_total },
+    { "nv_cpu_memory_used_bytes", "gauge", "CPU used memory (RAM), in bytes", write_memory_used },
+    { "process_start_time_seconds", "gauge", "Start of the process, seconds since the epoch",
+      write_start },
+    { "process_resident_memory_bytes", "gauge", "Resident memory", write_resident },
+    { "weir_ready", "gauge", "1 while the server is ready", write_ready },
+    { "weir_models", "gauge", "Model versions by state", write_model_states },
+    { "weir_http_responses_total", "counter", "Answers by HTTP status", write_responses },
+    { "weir_http_refused_total", "counter", "Requests refused before they reached a handler",
+      write_refused },
+    { "weir_http_connections", "gauge", "Open client connections", write_connections },
+    { "weir_http_received_bytes_total", "counter", "Bytes of request bodies", write_received },
+    { "weir_http_sent_bytes_total", "counter", "Bytes of response bodies", write_sent },
+    { "weir_http_bodies_bytes", "gauge", "Bytes of request bodies held now", write_bodies },
+    { "weir_blocks_used_bytes", "gauge", "Tensor memory in use", write_blocks_used },
+    { "weir_blocks_kept_bytes", "gauge", "Tensor memory kept for reuse", write_blocks_kept },
+    { "weir_loop_turn_seconds", "histogram",
+      "Work of one turn of a loop: what a new request may have to wait", write_turns },
+};
+
+static void write_metrics(struct call *call, const struct catalogue *catalogue,
+                          struct buffer *out)
+{
+    const struct scrape scrape = { call->api, catalogue, out };
+    for (size_t i = 0; i < COUNT_OF(server_families); i++) {
+        const struct server_family *family = &server_families[i];
+        metric_family(out, family->name, family->help, family->type);
+        family->write(&scrape, family->name);
+    }
+    write_models(&scrape);
+}
+
+void metrics_get(struct call *call)
+{
+    call_render(call, "text/plain; version=0.0.4; charset=utf-8", write_metrics);
+}
