@@ -1,0 +1,307 @@
+"""Trains `ptycho`: from a diffraction pattern's magnitudes to the object behind it.
+
+A known probe p lights an object o, and the detector sees |F(p o)| without its phase.
+The network walks back in STAGES stages.  Each takes the present estimate of o,
+carries it to the detector, puts the measured magnitudes in place of the estimated
+ones, carries the result back, ROUNDS times over (textbook phase retrieval), and lets a small
+U-Net repair what that leaves wrong.  The Fourier transform is two matrix products, so the exported
+graph holds plain real operators only.
+
+The probe's support lies in the central LIT x LIT pixels; all work happens there.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import common
+
+SEED = 11
+SIZE = 64  # Pixels of the detector and of the answer.
+LIT = 32  # Pixels around the centre that hold the probe's support.
+DIFFUSER = [(0.3, 0.9, 0.0), (-0.8, 0.5, 1.0), (1.1, 0.2, 2.0)]  # Waves: down, right, start.
+STAGES = 3
+ROUNDS = 5  # Of phase retrieval in each stage.
+WIDTHS = (20, 40, 64)
+BATCH, STEPS, PEAK_RATE = 48, 800, 3e-3
+PHOTONS = (1e5, 1e7)  # Counted per pattern: trained between these,
+PHOTONS_HELD_OUT = 1e6  # measured at this.
+HELD_OUT_SEED, HELD_OUT = 2_000_003, 1000
+
+
+def axis():
+    """Pixel offsets from the centre of the lit square, as rows and columns."""
+    offset = torch.arange(LIT, dtype=torch.float32) - LIT // 2
+    return torch.meshgrid(offset, offset, indexing="ij")
+
+
+def probe():
+    """The illumination, as (real, imaginary, support), each LIT x LIT.
+
+    With y, x in pixels from the centre and r their length, the amplitude is a disc of radius 14 with a
+    piece cut off on one side, brighter towards the other, all edges a little soft:
+        s(14 - r) s(x + 0.5 y + 9) (1 + 0.02 x - 0.01 y),   s(t) = 1 / (1 + exp(-3 t))
+    The phase is a touch of astigmatism and coma behind a diffuser, which spreads every part of the
+    object over the detector and so makes its phase easy to find:
+        pi (0.002 x^2 - 0.004 y^2) + 0.0003 x r^2
+        + 1.5 (sin(0.9 x + 0.3 y) + sin(0.5 x - 0.8 y + 1) + sin(0.2 x + 1.1 y + 2))
+    The support is where the amplitude is above 0.1; there its mean square is scaled to 1.
+    """
+    y, x = axis()
+    square = x**2 + y**2
+    disc = torch.sigmoid(3.0 * (14.0 - square.sqrt()))
+    cut = torch.sigmoid(3.0 * (x + 0.5 * y + 9.0))
+    amplitude = disc * cut * (1.0 + 0.02 * x - 0.01 * y)
+    support = amplitude > 0.1
+    amplitude = amplitude * support
+    amplitude = amplitude / (amplitude[support] ** 2).mean().sqrt()
+    phase = torch.pi * (0.002 * x**2 - 0.004 * y**2) + 0.0003 * x * square
+    for down, right, start in DIFFUSER:
+        phase = phase + 1.5 * torch.sin(right * x + down * y + start)
+    return amplitude * phase.cos(), amplitude * phase.sin(), support.float()
+
+
+def fourier():
+    """(real, imaginary) of the SIZE x LIT matrix M: M a M^T is the centred orthonormal transform."""
+    there = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
+    here = torch.arange(LIT, dtype=torch.float64) - LIT // 2
+    angle = -2.0 * torch.pi * torch.outer(there, here) / SIZE
+    return (angle.cos() / SIZE**0.5).float(), (angle.sin() / SIZE**0.5).float()
+
+
+def times(a, b):
+    """Product of complex numbers kept as (real, imaginary)."""
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def matmul(a, b):
+    """Product of complex matrices kept as (real, imaginary)."""
+    return a[0] @ b[0] - a[1] @ b[1], a[0] @ b[1] + a[1] @ b[0]
+
+
+class Optics(nn.Module):
+    """What is known beforehand: the probe and the way to the detector and back."""
+
+    def __init__(self):
+        super().__init__()
+        probe_re, probe_im, support = probe()
+        power = (probe_re**2 + probe_im**2).clamp_min(1e-6)
+        matrix_re, matrix_im = fourier()
+        constants = {
+            "probe_re": probe_re, "probe_im": probe_im, "support": support,
+            "undo_re": probe_re / power * support, "undo_im": -probe_im / power * support,
+            "matrix_re": matrix_re, "matrix_im": matrix_im,
+        }  # fmt: skip
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, obj):
+        """The wave on the detector, SIZE x SIZE."""
+        wave = times((self.probe_re, self.probe_im), obj)
+        matrix = self.matrix_re, self.matrix_im
+        return matmul(matmul(matrix, wave), (self.matrix_re.T, self.matrix_im.T))
+
+    def backward(self, wave):
+        """The object that sends `wave` to the detector, zero outside the support."""
+        wave = matmul((self.matrix_re.T, -self.matrix_im.T), wave)
+        wave = matmul(wave, (self.matrix_re, -self.matrix_im))
+        return times((self.undo_re, self.undo_im), wave)
+
+    @torch.no_grad()  # Stages learn from their own errors, not through these rounds.
+    def retrieve(self, obj, magnitude):
+        """The object after ROUNDS times giving its wave the measured magnitudes."""
+        for _ in range(ROUNDS):
+            re, im = self.forward(obj)
+            scale = magnitude / torch.sqrt(re * re + im * im + 1e-8)
+            obj = self.backward((re * scale, im * scale))
+        return obj
+
+
+def block(into, out):
+    layers = []
+    for channels in (into, out):
+        layers.append(nn.Conv2d(channels, out, 3, padding=1, bias=False))
+        layers.append(nn.BatchNorm2d(out))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class Repair(nn.Module):
+    """A U-Net from what one stage knows to a change of amplitude and phase."""
+
+    def __init__(self, channels):
+        super().__init__()
+        a, b, c = WIDTHS
+        self.down = nn.ModuleList([block(channels, a), block(a, b), block(b, c)])
+        self.up = nn.ModuleList([block(c + b, b), block(b + a, a)])
+        self.head = nn.Conv2d(a, 2, 1)
+
+    def forward(self, x):
+        top = self.down[0](x)
+        middle = self.down[1](F.max_pool2d(top, 2))
+        x = self.down[2](F.max_pool2d(middle, 2))
+        for up, skip in zip(self.up, (middle, top)):
+            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
+        return self.head(x)
+
+
+class Ptycho(nn.Module):
+    """[batch,1,64,64] magnitudes to amplitude and zero-mean phase, [batch,1,64,64] each.
+
+    Both are zero outside the probe's support, where nothing is known of the object."""
+
+    def __init__(self):
+        super().__init__()
+        self.optics = Optics()
+        self.repairs = nn.ModuleList(Repair(channels=5) for _ in range(STAGES))
+
+    def stages(self, magnitude):
+        """(amplitude, phase) on the lit square after each stage."""
+        support = self.optics.support + 0.0 * magnitude[:, :, :LIT, :LIT]  # One per row.
+        amplitude, phase = 0.7 * support, 0.0 * support
+        estimates = []
+        for repair in self.repairs:
+            obj = amplitude * phase.cos(), amplitude * phase.sin()
+            obj = self.optics.retrieve(obj, magnitude)
+            retrieved, turn = modulus(obj), turned(obj, phase)
+            change = repair(torch.cat([retrieved, turn, amplitude, phase, support], dim=1))
+            amplitude = (retrieved + change[:, :1]) * support
+            phase = zero_mean(phase + turn + change[:, 1:], self.optics.support)
+            estimates.append((amplitude, phase))
+        return estimates
+
+    def forward(self, magnitude):
+        amplitude, phase = self.stages(magnitude)[-1]
+        edge = [(SIZE - LIT) // 2] * 4
+        return F.pad(amplitude, edge), F.pad(phase, edge)
+
+
+def modulus(obj):
+    return torch.sqrt(obj[0] * obj[0] + obj[1] * obj[1] + 1e-8)
+
+
+def turned(obj, phase):
+    """By how much the object's phase exceeds `phase`; a turn by over a quarter shows as less."""
+    along = obj[0] * phase.cos() + obj[1] * phase.sin()
+    across = obj[1] * phase.cos() - obj[0] * phase.sin()
+    return torch.atan(across / along.clamp_min(0.1))
+
+
+def zero_mean(phase, support):
+    """The phase with its mean over the support taken away: a common phase is never seen."""
+    mean = (phase * support).sum(dim=(2, 3), keepdim=True) / support.sum()
+    return (phase - mean) * support
+
+
+def field(count):
+    """Random pictures 0..1 with clouds, discs and lines, [count,1,LIT,LIT]."""
+    cells = int(torch.randint(3, 9, ()))
+    coarse = torch.randn(count, 1, cells, cells)
+    picture = F.interpolate(coarse, size=(LIT, LIT), mode="bicubic", align_corners=True)
+    picture = torch.rand(count, 1, 1, 1) * picture
+    y, x = axis()
+    for _ in range(3):
+        row, column = torch.empty(2, count, 1, 1, 1).uniform_(-14, 14)
+        sharp = torch.empty(count, 1, 1, 1).uniform_(1, 3)
+        radius = torch.empty(count, 1, 1, 1).uniform_(-3, 8)  # Below zero: no disc.
+        off = radius - torch.sqrt((y - row) ** 2 + (x - column) ** 2)
+        picture = picture + _weight(count) * torch.sigmoid(sharp * off)
+    for _ in range(2):
+        angle = torch.empty(count, 1, 1, 1).uniform_(0, torch.pi)
+        across = angle.cos() * y + angle.sin() * x - torch.empty(count, 1, 1, 1).uniform_(-14, 14)
+        width = torch.empty(count, 1, 1, 1).uniform_(0.7, 2.0)
+        picture = picture + _weight(count) * torch.exp(-((across / width) ** 2))
+    low, high = picture.amin((2, 3), keepdim=True), picture.amax((2, 3), keepdim=True)
+    return (picture - low) / (high - low).clamp_min(1e-3)
+
+
+def _weight(count):
+    """How strongly a feature shows, either way; every second one hardly."""
+    return torch.empty(count, 1, 1, 1).uniform_(-1.5, 1.5) * torch.rand(count, 1, 1, 1)
+
+
+def objects(count):
+    """(amplitude 0.3..1, phase about -1..1 with zero mean over the support)."""
+    support = probe()[2]
+    depth = torch.empty(count, 1, 1, 1).uniform_(0.2, 0.7)
+    swing = torch.empty(count, 1, 1, 1).uniform_(1.0, 2.2)
+    shared, own = field(count), field(count)
+    amplitude = (1.0 - depth * field(count)) * support
+    blend = torch.rand(count, 1, 1, 1).round()  # Half the objects: phase unlike amplitude.
+    amplitude = torch.where(blend > 0, (1.0 - depth * shared) * support, amplitude)
+    phase = swing * torch.where(blend > 0, shared, own)
+    return amplitude, zero_mean(phase, support)
+
+
+def measure(optics, amplitude, phase, photons):
+    """Magnitudes on the detector when `photons` (one number or one per object) are counted."""
+    re, im = optics((amplitude * phase.cos(), amplitude * phase.sin()))
+    intensity = re * re + im * im
+    per_unit = photons / intensity.sum(dim=(2, 3), keepdim=True)
+    return torch.sqrt(torch.poisson(intensity * per_unit) / per_unit)
+
+
+def loss_of(estimates, amplitude, phase):
+    """Mean absolute error, later stages counting more."""
+    total = 0.0
+    for k, (got_amplitude, got_phase) in enumerate(estimates):
+        error = (got_amplitude - amplitude).abs() + (got_phase - phase).abs()
+        total = total + error.mean() / 2 ** (len(estimates) - 1 - k)
+    return total
+
+
+def train(model):
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-3)
+    schedule = common.one_cycle(optimizer, PEAK_RATE, STEPS)
+    low, high = np.log(PHOTONS)
+    model.train().to(memory_format=torch.channels_last)
+    recent = []
+    for step in range(1, STEPS + 1):
+        amplitude, phase = objects(BATCH)
+        photons = torch.empty(BATCH, 1, 1, 1).uniform_(low, high).exp()
+        magnitude = measure(model.optics, amplitude, phase, photons)
+        loss = loss_of(model.stages(magnitude), amplitude, phase)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent = [*recent[-49:], loss.item()]
+        if step % 100 == 0:
+            print(f"ptycho: step {step} of {STEPS}, loss {np.mean(recent):.4f}", flush=True)
+    model.to(memory_format=torch.contiguous_format)
+
+
+def held_out(optics):
+    """(magnitude, amplitude, phase) of objects never trained on, cut to the lit square."""
+    torch.manual_seed(HELD_OUT_SEED)
+    amplitude, phase = (torch.cat(parts) for parts in zip(*(objects(50) for _ in range(HELD_OUT // 50))))
+    return measure(optics, amplitude, phase, PHOTONS_HELD_OUT), amplitude, phase
+
+
+def report(session, magnitude, truth, support):
+    """Root mean square errors in the support, beside those of answering with the mean."""
+    parts = [common.run(session, part.numpy()) for part in magnitude.split(50)]
+    edge = (SIZE - LIT) // 2
+    lit = np.s_[:, :, edge : edge + LIT, edge : edge + LIT]
+    inside = np.broadcast_to(support.numpy() > 0, truth[0].shape)
+    for k, name in enumerate(("amplitude", "phase")):
+        got = np.concatenate([part[k] for part in parts])[lit]
+        want = truth[k].numpy()
+        mean = np.full_like(want, want[inside].mean())
+        print(f"ptycho: held out, {name}: RMSE {common.rmse(got, want, inside):.4f}, "
+              f"answering with the mean {common.rmse(mean, want, inside):.4f}")  # fmt: skip
+
+
+def main():
+    common.set_up(SEED)
+    model = Ptycho()
+    train(model)
+    magnitude, *truth = held_out(model.optics)
+    path = common.export(model, "ptycho", magnitude[:4], ["magnitude"], ["amplitude", "phase"])
+    report(common.session(path), magnitude, truth, model.optics.support)
+
+
+if __name__ == "__main__":
+    main()
