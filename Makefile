@@ -20,8 +20,8 @@ bench: build ## Measure against limits; results in bench/results and docs/perfor
 	@tools/setup bench
 	@bench/run
 
-soak: build ## The long tests: storms, fuzzing by the clock, large sweeps
-	@tests/soak
+soak: ## The long tests: storms, fuzzing by the clock, large sweeps (MINUTES=60)
+	@tools/soak $(MINUTES)
 
 install: build ## Install to /usr/local (DESTDIR= and PREFIX= are honoured)
 	@[ -z "$(PREFIX)" ] || meson configure -Dprefix=$(PREFIX) build/release
