@@ -128,27 +128,41 @@ static size_t failed_operator(const char *message, const char **out)
     return strcspn(*out, " ");
 }
 
-/* Words that start with '/' are paths of this machine. */
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* One line, without words that are paths of this machine. */
 static void copy_without_paths(const char *text, char *out, size_t size)
 {
     size_t used = 0;
-    bool spaced = true;
+    char before = ' ';
     while (*text != '\0' && used + 1 < size) {
-        if (*text == '/' && (spaced || used == 0)) {
-            text += strcspn(text, " \n\t'\"");
+        if (*text == '/' && (is_space(before) || strchr("'\"(:", before) != NULL)) {
+            text += strcspn(text, " \n\t'\")");
             continue;
         }
-        const bool space = *text == ' ' || *text == '\n' || *text == '\t' || *text == '\r';
-        if (!space || !spaced) {
-            out[used++] = space ? ' ' : *text;
+        before = *text++;
+        if (!is_space(before)) {
+            out[used++] = before;
+        } else if (used > 0 && out[used - 1] != ' ') {
+            out[used++] = ' ';
         }
-        spaced = space || *text == '"' || *text == '\'' || *text == '(' || *text == ':';
-        text++;
     }
     while (used > 0 && (out[used - 1] == ' ' || out[used - 1] == '.')) {
         used--;
     }
     out[used] = '\0';
+}
+
+/* Advice to whoever made the model, which no client can follow. */
+static void cut_advice(char *text)
+{
+    char *advice = strstr(text, " Please fix ");
+    if (advice != NULL) {
+        *advice = '\0';
+    }
 }
 
 static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *err)
@@ -167,6 +181,7 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
     char text[TEXT_BYTES];
     copy_without_paths(skip_source_place(after_last(message, "Status Message: ")), text,
                        sizeof(text));
+    cut_advice(text);
     const char *why = text[0] != '\0' ? text : "it gave no reason";
     const char *operator= NULL;
     const size_t operator_size = failed_operator(message, &operator);
