@@ -7,7 +7,7 @@ help: ## Say what there is
 
 build: ## Build build/release/weir and libweir.so
 	@tools/setup build
-	@tools/configure build/release
+	@tools/configure build/release $(if $(PREFIX),-Dprefix=$(PREFIX))
 	@meson compile -C build/release weir:executable weir:shared_library
 
 run: build ## Serve the example models and segment a picture (ONCE=1: stop after the answer)
@@ -24,7 +24,6 @@ soak: ## The long tests: storms, fuzzing by the clock, large sweeps (MINUTES=60)
 	@tools/soak $(MINUTES)
 
 install: build ## Install to /usr/local (DESTDIR= and PREFIX= are honoured)
-	@[ -z "$(PREFIX)" ] || meson configure -Dprefix=$(PREFIX) build/release
 	@meson install -C build/release --no-rebuild
 
 format: ## Format all C files
