@@ -111,7 +111,8 @@ static void want(struct instance *instance, const struct list *members)
 }
 
 /* Bytes of `rows` rows of an output, from byte `at` on. */
-static size_t bytes_of_rows(const struct tensor *output, uint64_t all_rows, uint64_t rows, size_t at)
+static size_t bytes_of_rows(const struct tensor *output, uint64_t all_rows, uint64_t rows,
+                            size_t at)
 {
     if (output->dtype != DTYPE_BYTES) {
         return (size_t)(output->size / all_rows * rows);
@@ -186,8 +187,8 @@ static bool rows_kept(const struct instance *instance, uint64_t rows)
 {
     for (uint32_t i = 0; i < instance->model->signature->output_count; i++) {
         const struct tensor *output = &instance->outputs[i];
-        if (output->present
-            && (output->shape.rank == 0 || output->shape.dims[0] != (int64_t)rows)) {
+        if (output->present &&
+            (output->shape.rank == 0 || output->shape.dims[0] != (int64_t)rows)) {
             return false;
         }
     }
@@ -247,8 +248,8 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
         status = steps(instance, err);
         batch->runs++;
     }
-    batch->computed_ns = instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns
-                                                          : now_ns(instance);
+    batch->computed_ns =
+        instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance);
     release_all(instance->inputs, signature->input_count);
     if (status == WEIR_OK && !alone(members) && !rows_kept(instance, rows)) {
         batch->dependent = true;
@@ -329,8 +330,7 @@ void batch_run(struct instance *instance)
     }
 }
 
-enum weir_status instance_init(struct instance *instance, struct model *model,
-                               struct weir_err *err)
+enum weir_status instance_init(struct instance *instance, struct model *model, struct weir_err *err)
 {
     const struct signature *signature = model->signature;
     *instance = (struct instance){ .model = model };

@@ -12,31 +12,31 @@
 #include "util/list.h"
 
 struct batch {
-    struct list members;         /* Of request.line: those still to run. */
-    struct list ended;           /* Those with their status set. */
+    struct list members; /* Of request.line: those still to run. */
+    struct list ended;   /* Those with their status set. */
     uint32_t count;
     uint64_t rows;
     uint64_t shape_key;
-    uint32_t wanting;            /* Members whose client still waits.  Guarded by the pool's lock. */
-    bool clean;                  /* One successful run carried all: its time may be learned from. */
-    bool dependent;              /* Outputs have not one row per row: the model is no batching one. */
-    uint64_t rows_too_many;      /* A run of so many rows was out of memory; 0: none. */
+    uint32_t wanting;       /* Members whose client still waits.  Guarded by the pool's lock. */
+    bool clean;             /* One successful run carried all: its time may be learned from. */
+    bool dependent;         /* Outputs have not one row per row: the model is no batching one. */
+    uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t taken_ns;
-    uint64_t gathered_ns;        /* Of the last run. */
+    uint64_t gathered_ns; /* Of the last run. */
     uint64_t computed_ns;
-    uint64_t runs;               /* Executions; more than one when it was split. */
+    uint64_t runs; /* Executions; more than one when it was split. */
 };
 
 struct instance {
-    struct instance *next;       /* In model.instances_free. */
+    struct instance *next; /* In model.instances_free. */
     struct model *model;
     struct backend_context *context;
     struct batch batch;
     struct backend_run run;
-    struct tensor *inputs;       /* Signature's counts each. */
+    struct tensor *inputs; /* Signature's counts each. */
     struct tensor *outputs;
     bool *wanted;
-    struct request *streaming;   /* The only member of a run that may give parts. */
+    struct request *streaming; /* The only member of a run that may give parts. */
 };
 
 /* Allocates what one concurrent run of the model needs.  WEIR_ENOMEM, WEIR_ECONFLICT. */

@@ -47,8 +47,8 @@ static struct load survey(const struct list *waiting, const struct batch_rules *
     struct load load = { 1, leader->rows };
     *full = !leader->batchable || leader->rows >= rules->rows_max;
     *exact = preferred_reached(rules, load.rows) == load.rows ? load : (struct load){ 0 };
-    for (const struct list_node *node = list_next(waiting, &leader->line);
-         node != NULL && !*full; node = list_next(waiting, node)) {
+    for (const struct list_node *node = list_next(waiting, &leader->line); node != NULL && !*full;
+         node = list_next(waiting, node)) {
         const struct request *rider = request_at(node);
         if (!rider->batchable || rider->shape_key != leader->shape_key) {
             continue;

@@ -15,14 +15,14 @@ struct batch_rules {
     uint64_t rows_max;         /* At least 1; a request with more runs alone. */
     const uint32_t *preferred; /* Ascending sizes; a batch stops at the largest it can fill. */
     uint32_t preferred_count;
-    uint64_t delay_ns;         /* Longest wait of the oldest rider for company. */
+    uint64_t delay_ns; /* Longest wait of the oldest rider for company. */
 };
 
 struct batch_plan {
-    uint32_t count;     /* Riders, the leader included; at least 1. */
+    uint32_t count; /* Riders, the leader included; at least 1. */
     uint64_t rows;
     uint64_t shape_key;
-    uint64_t leave_ns;  /* Leaves at this time at the latest; at or before `now`: now. */
+    uint64_t leave_ns; /* Leaves at this time at the latest; at or before `now`: now. */
 };
 
 /* Plans the next batch of the requests in `waiting` (request.line, in order of arrival, not empty).  The

@@ -157,8 +157,9 @@ static enum weir_status check(struct request *request, struct weir_err *err)
     const uint64_t rows = common_rows(signature, request->inputs);
     if (rows_max > 0 && !model->config->max_batch_inferred) {
         if (rows == 0) {
-            return err_set(err, WEIR_EINVAL,
-                           "the inputs' leading dimensions differ or are 0, expected one batch size");
+            return err_set(
+                err, WEIR_EINVAL,
+                "the inputs' leading dimensions differ or are 0, expected one batch size");
         }
         if (rows > (uint64_t)rows_max) {
             return err_set(err, WEIR_EINVAL, "batch size is %llu, expected at most %lld",
@@ -191,8 +192,7 @@ static uint64_t leave_by(const struct request *request, uint64_t now_ns)
     return request->deadline_ns < at_ns ? request->deadline_ns : at_ns;
 }
 
-enum weir_status engine_submit(struct engine *engine, struct request *request,
-                               struct weir_err *err)
+enum weir_status engine_submit(struct engine *engine, struct request *request, struct weir_err *err)
 {
     struct home *home = request->home;
     struct model *model = request->model;
@@ -212,8 +212,8 @@ enum weir_status engine_submit(struct engine *engine, struct request *request,
     request->times.submitted_ns = now_ns;
     request->leave_by_ns = leave_by(request, now_ns);
     request->end_mail.deliver = end_deliver;
-    status = pool_push(model->pool, request, engine->inline_runs && model->signature->short_lived,
-                       err);
+    status =
+        pool_push(model->pool, request, engine->inline_runs && model->signature->short_lived, err);
     if (status != WEIR_OK) {
         atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
         return status;
@@ -241,9 +241,10 @@ uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
     double alpha_ns = 0;
     pthread_mutex_lock(&pool->lock);
     const uint64_t rows = model->waiting_rows;
-    const uint64_t key = model->waiting_count > 0
-                             ? list_entry(list_first(&model->waiting), struct request, line)->shape_key
-                             : 0;
+    const uint64_t key =
+        model->waiting_count > 0
+            ? list_entry(list_first(&model->waiting), struct request, line)->shape_key
+            : 0;
     const uint32_t useful = profile_rows_useful(&model->profile, key, MODEL_BATCH_INFERRED);
     const bool known = profile_fit(&model->profile, key, &tau0_ns, &alpha_ns);
     pthread_mutex_unlock(&pool->lock);
@@ -290,8 +291,8 @@ static uint32_t instances_wanted(const struct engine *engine, const struct model
     if (model->config->instances > 0) {
         return model->config->instances;
     }
-    return model->pool->thread_count
-           + (engine->inline_runs && model->signature->short_lived ? 1 : 0);
+    return model->pool->thread_count +
+           (engine->inline_runs && model->signature->short_lived ? 1 : 0);
 }
 
 enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)

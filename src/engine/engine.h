@@ -12,8 +12,8 @@
 #ifndef WEIR_ENGINE_ENGINE_H
 #define WEIR_ENGINE_ENGINE_H
 
-#include <stdatomic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -29,31 +29,31 @@ struct pool;
 
 /* A device that models can be placed on. */
 struct device_options {
-    const char *name;        /* "cpu" must be first. */
-    uint32_t executors;      /* Runs at once; at least 1. */
-    bool pipelined;          /* Host parts of one run overlap the device part of another: for
+    const char *name;   /* "cpu" must be first. */
+    uint32_t executors; /* Runs at once; at least 1. */
+    bool pipelined;     /* Host parts of one run overlap the device part of another: for
                                 devices that are not the CPU itself. */
-    int first_cpu;           /* Pin executor i to this CPU + i; -1: not pinned. */
+    int first_cpu;      /* Pin executor i to this CPU + i; -1: not pinned. */
 };
 
 struct engine_options {
     const struct device_options *devices;
     uint32_t device_count;
-    const struct limits *limits;   /* Borrowed. */
-    const struct clock *clock;     /* Borrowed. */
-    bool threads;                  /* false: tests pull by hand (pool_pull, pool_run). */
-    bool inline_runs;              /* Let homes run short batches themselves. */
+    const struct limits *limits; /* Borrowed. */
+    const struct clock *clock;   /* Borrowed. */
+    bool threads;                /* false: tests pull by hand (pool_pull, pool_run). */
+    bool inline_runs;            /* Let homes run short batches themselves. */
 };
 
 struct engine {
     const struct limits *limits;
     const struct clock *clock;
-    struct block_pool *blocks;     /* Outputs and gathered inputs. */
-    struct pool **pools;           /* One per device; at most ENGINE_POOLS_MAX. */
+    struct block_pool *blocks; /* Outputs and gathered inputs. */
+    struct pool **pools;       /* One per device; at most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
     bool inline_runs;
-    bool threads;                  /* Executor threads exist. */
-    pthread_mutex_t lock;          /* Guards homes. */
+    bool threads;         /* Executor threads exist. */
+    pthread_mutex_t lock; /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };

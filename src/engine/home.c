@@ -96,8 +96,8 @@ static void expire_one(struct home *home, struct request *request, uint64_t now_
         if (pool_stop_request(pool, request, WEIR_ETIMEOUT) && request->late != NULL) {
             request->late(request);
         }
-    } else if (pool_stop_request(pool, request, WEIR_EFULL)
-               && request->deadline_ns != CLOCK_NEVER) {
+    } else if (pool_stop_request(pool, request, WEIR_EFULL) &&
+               request->deadline_ns != CLOCK_NEVER) {
         request->deadline.key = request->deadline_ns;
         heap_push(&home->deadlines, &request->deadline);
     }

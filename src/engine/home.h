@@ -20,17 +20,17 @@ struct catalogue;
 
 struct home {
     struct engine *engine;
-    struct mailbox mailbox;        /* Of struct home_mail, from other threads. */
-    struct mail *local;            /* The same from the home's own thread, newest first. */
-    struct heap deadlines;         /* Of request.deadline: requests not yet ended. */
-    struct list_node node;         /* In the engine's list, under its lock. */
-    struct catalogue *catalogue;   /* The snapshot this home reads; held. */
+    struct mailbox mailbox;      /* Of struct home_mail, from other threads. */
+    struct mail *local;          /* The same from the home's own thread, newest first. */
+    struct heap deadlines;       /* Of request.deadline: requests not yet ended. */
+    struct list_node node;       /* In the engine's list, under its lock. */
+    struct catalogue *catalogue; /* The snapshot this home reads; held. */
     uint64_t catalogue_generation;
-    struct home_mail refresh;      /* The registry's: tells an idle home to let an old snapshot go. */
-    _Atomic bool refreshing;       /* That mail is on its way. */
-    uint64_t pending;              /* Requests submitted and not ended. */
-    struct list inline_models;     /* Of model.inline_node: short work this home runs itself. */
-    uint64_t kick;                 /* Bit per pool: work was put in line there since the last turn. */
+    struct home_mail refresh;  /* The registry's: tells an idle home to let an old snapshot go. */
+    _Atomic bool refreshing;   /* That mail is on its way. */
+    uint64_t pending;          /* Requests submitted and not ended. */
+    struct list inline_models; /* Of model.inline_node: short work this home runs itself. */
+    uint64_t kick;             /* Bit per pool: work was put in line there since the last turn. */
 };
 
 /* `wake(context)` is called by other threads when there is mail: it must make the owner call

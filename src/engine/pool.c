@@ -16,10 +16,10 @@
 #include "engine/pool.h"
 
 #include <assert.h>
-#include <sched.h>
-#include <stdio.h>
 
 #include "engine/batcher.h"
+#include "engine/executor.h"
+#include "engine/stats.h"
 #include "util/mem.h"
 
 #define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
@@ -133,8 +133,8 @@ static void place(struct pool *pool, struct model *model, uint64_t now_ns)
 }
 
 /* Lock held: the planned riders leave the line for a free instance. */
-static struct instance *take(struct pool *pool, struct model *model, const struct batch_plan *riders,
-                             uint64_t now_ns)
+static struct instance *take(struct pool *pool, struct model *model,
+                             const struct batch_plan *riders, uint64_t now_ns)
 {
     struct instance *instance = model->instances_free;
     model->instances_free = instance->next;
@@ -223,8 +223,8 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
     if (model->waiting_count > 0 && model->instances_free != NULL) {
         const struct batch_plan riders = plan(model, now_ns);
         uint64_t predicted_ns;
-        if (profile_predict_ns(&model->profile, riders.shape_key, riders.rows, &predicted_ns)
-            && predicted_ns <= INLINE_NS) {
+        if (profile_predict_ns(&model->profile, riders.shape_key, riders.rows, &predicted_ns) &&
+            predicted_ns <= INLINE_NS) {
             instance = take(pool, model, &riders, now_ns);
         }
     }
@@ -249,9 +249,9 @@ void pool_release_inline(struct pool *pool, struct model *model)
 static bool runs_inline(const struct model *model, const struct request *request)
 {
     uint64_t predicted_ns;
-    return model->waiting_count == 0 && model->instances_free != NULL
-           && profile_predict_ns(&model->profile, request->shape_key, request->rows, &predicted_ns)
-           && predicted_ns <= INLINE_NS;
+    return model->waiting_count == 0 && model->instances_free != NULL &&
+           profile_predict_ns(&model->profile, request->shape_key, request->rows, &predicted_ns) &&
+           predicted_ns <= INLINE_NS;
 }
 
 static enum weir_status admit(const struct pool *pool, const struct model *model,
@@ -261,7 +261,8 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
         return err_set(err, WEIR_EFULL, "model '%s' has %u requests waiting, the most it takes",
                        model->name, model->waiting_count);
     }
-    if (request->input_bytes > model->bytes_max - model->waiting_bytes && model->waiting_count > 0) {
+    if (request->input_bytes > model->bytes_max - model->waiting_bytes &&
+        model->waiting_count > 0) {
         return err_set(err, WEIR_EFULL,
                        "model '%s' has %llu bytes of inputs waiting; %llu more are above the limit "
                        "of %llu",
@@ -296,8 +297,8 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     model->waiting_count++;
     model->waiting_rows += request->rows;
     model->waiting_bytes += request->input_bytes;
-    model->leave_next_ns = request->leave_by_ns < model->leave_next_ns ? request->leave_by_ns
-                                                                       : model->leave_next_ns;
+    model->leave_next_ns =
+        request->leave_by_ns < model->leave_next_ns ? request->leave_by_ns : model->leave_next_ns;
     pool->waiting++;
     if (!model->ready.in || model->delayed) {
         place(pool, model, request->times.submitted_ns);
@@ -326,38 +327,6 @@ void pool_kick(struct pool *pool)
     }
 }
 
-static void count_batch(struct model_stats *stats, const struct batch *batch)
-{
-    const uint64_t input_ns = batch->gathered_ns - batch->taken_ns;
-    const uint64_t infer_ns = batch->computed_ns - batch->gathered_ns;
-    const size_t slot = batch->rows <= MODEL_BATCH_SIZES_MAX ? (size_t)batch->rows : 0;
-    atomic_fetch_add_explicit(&stats->execution_count, batch->runs, memory_order_relaxed);
-    duration_add(&stats->batches[slot].compute_input, input_ns);
-    duration_add(&stats->batches[slot].compute_infer, infer_ns);
-    duration_add(&stats->batches[slot].compute_output, 0);
-}
-
-static void count_request(struct model_stats *stats, const struct request *request)
-{
-    const struct request_times *t = &request->times;
-    const uint64_t total_ns = t->ended_ns - t->submitted_ns;
-    if (request->status != WEIR_OK) {
-        duration_add(&stats->fail, total_ns);
-        return;
-    }
-    duration_add(&stats->success, total_ns);
-    duration_add(&stats->queue, t->taken_ns - t->submitted_ns);
-    duration_add(&stats->compute_input, t->gathered_ns - t->taken_ns);
-    duration_add(&stats->compute_infer, t->computed_ns - t->gathered_ns);
-    duration_add(&stats->compute_output, t->ended_ns - t->computed_ns);
-    histogram_observe(&stats->queue_time, t->taken_ns - t->submitted_ns);
-    histogram_observe(&stats->gather_time, t->gathered_ns - t->taken_ns);
-    histogram_observe(&stats->compute_time, t->computed_ns - t->gathered_ns);
-    histogram_observe(&stats->total_time, total_ns);
-    atomic_fetch_add_explicit(&stats->inference_count, request->rows > 0 ? request->rows : 1,
-                              memory_order_relaxed);
-}
-
 static void release_outputs(struct request *request)
 {
     for (uint32_t i = 0; i < request->model->signature->output_count; i++) {
@@ -373,10 +342,10 @@ static void end_running(struct request *request, uint64_t now_ns)
     request->batch = NULL;
     request->times.ended_ns = now_ns;
     if (request->stop != WEIR_OK) {
-        request->status = err_set(&request->err, request->stop, "%s",
-                                  request->stop == WEIR_ETIMEOUT
-                                      ? "the deadline passed while it ran"
-                                      : weir_status_text(request->stop));
+        request->status =
+            err_set(&request->err, request->stop, "%s",
+                    request->stop == WEIR_ETIMEOUT ? "the deadline passed while it ran"
+                                                   : weir_status_text(request->stop));
     }
 }
 
@@ -422,14 +391,13 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     if (next != NULL) {
         pthread_cond_signal(&next->wake);
     }
-    count_batch(&model->stats, &counted);
-    atomic_store_explicit(&model->stats.last_inference_ms, clock_wall_ms(), memory_order_relaxed);
+    stats_count_batch(&model->stats, &counted);
     for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
         struct request *request = list_entry(n, struct request, line);
         if (request->status != WEIR_OK) {
             release_outputs(request);
         }
-        count_request(&model->stats, request);
+        stats_count_request(&model->stats, request);
     }
     send_home(&ended);
 }
@@ -466,12 +434,11 @@ enum weir_status pool_part(struct pool *pool, struct request *request, struct te
                            uint32_t output_count)
 {
     struct request_part *part =
-        request->part == NULL
-            ? NULL
-            : mem_try_alloc(sizeof(*part) + output_count * sizeof(struct tensor));
+        request->part == NULL ? NULL
+                              : mem_try_alloc(sizeof(*part) + output_count * sizeof(struct tensor));
     pthread_mutex_lock(&pool->lock);
-    while (part != NULL && request->stop == WEIR_OK
-           && request->parts_unread >= pool->engine->limits->parts_max) {
+    while (part != NULL && request->stop == WEIR_OK &&
+           request->parts_unread >= pool->engine->limits->parts_max) {
         pthread_cond_wait(&pool->parts, &pool->lock);
     }
     enum weir_status status = request->stop;
@@ -526,9 +493,8 @@ void pool_device_leave(struct pool *pool)
 }
 
 /* Lock held: sleeps until woken, or until `wake_ns`. */
-static void executor_sleep(struct executor *executor, uint64_t wake_ns)
+static void sleep_idle(struct pool *pool, struct executor *executor, uint64_t wake_ns)
 {
-    struct pool *pool = executor->pool;
     list_prepend(&pool->idle, &executor->idle);
     if (wake_ns == CLOCK_NEVER) {
         pthread_cond_wait(&executor->wake, &pool->lock);
@@ -542,10 +508,8 @@ static void executor_sleep(struct executor *executor, uint64_t wake_ns)
     list_remove(&executor->idle);
 }
 
-/* The next batch, however long it takes; NULL: stop. */
-static struct instance *executor_next(struct executor *executor)
+struct instance *pool_next(struct pool *pool, struct executor *executor)
 {
-    struct pool *pool = executor->pool;
     struct instance *instance = NULL;
     struct list ended;
     list_init(&ended);
@@ -558,7 +522,7 @@ static struct instance *executor_next(struct executor *executor)
             send_home(&ended);
             pthread_mutex_lock(&pool->lock);
         } else if (instance == NULL) {
-            executor_sleep(executor, wake_ns);
+            sleep_idle(pool, executor, wake_ns);
         }
     }
     struct executor *more = instance == NULL ? NULL : executor_for_work(pool);
@@ -567,26 +531,6 @@ static struct instance *executor_next(struct executor *executor)
         pthread_cond_signal(&more->wake);
     }
     return instance;
-}
-
-static void *executor_main(void *argument)
-{
-    struct executor *executor = argument;
-    struct pool *pool = executor->pool;
-    char name[16];
-    (void)snprintf(name, sizeof(name), "weir-%.9s", pool->name);
-    (void)pthread_setname_np(pthread_self(), name);
-    if (executor->cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET((unsigned)executor->cpu, &set);
-        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
-    }
-    for (struct instance *i = executor_next(executor); i != NULL; i = executor_next(executor)) {
-        batch_run(i);
-        pool_settle(pool, i, clock_now_ns(pool->engine->clock));
-    }
-    return NULL;
 }
 
 enum weir_status pool_create(struct engine *engine, const struct device_options *options,
@@ -618,17 +562,9 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
 
 void pool_start(struct pool *pool)
 {
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     for (uint32_t i = 0; i < pool->thread_count; i++) {
-        struct executor *executor = &pool->executors[i];
-        pthread_cond_init(&executor->wake, &monotonic);
-        const int failed = pthread_create(&executor->thread, NULL, executor_main, executor);
-        assert(failed == 0); /* At start: without its threads the program cannot be. */
-        (void)failed;
+        executor_start(&pool->executors[i]);
     }
-    pthread_condattr_destroy(&monotonic);
 }
 
 void pool_destroy(struct pool *pool)
@@ -637,9 +573,7 @@ void pool_destroy(struct pool *pool)
     pool->stopping = true;
     pthread_mutex_unlock(&pool->lock);
     for (uint32_t i = 0; pool->engine->threads && i < pool->thread_count; i++) {
-        pthread_cond_signal(&pool->executors[i].wake);
-        pthread_join(pool->executors[i].thread, NULL);
-        pthread_cond_destroy(&pool->executors[i].wake);
+        executor_join(&pool->executors[i]);
     }
     assert(pool->waiting == 0 && pool->running == 0);
     pthread_cond_destroy(&pool->parts);

@@ -18,35 +18,28 @@
 
 #include "engine/batch.h"
 #include "engine/engine.h"
+#include "engine/executor.h"
 #include "engine/request.h"
 #include "util/heap.h"
 #include "util/list.h"
 
-struct executor {
-    struct pool *pool;
-    pthread_t thread;
-    pthread_cond_t wake;
-    struct list_node idle;     /* In pool.idle while it sleeps. */
-    int cpu;                   /* Pinned to it; -1: not. */
-};
-
 struct pool {
     const char *name;
     struct engine *engine;
-    uint32_t index;            /* In engine.pools. */
-    uint32_t executor_count;   /* Runs the device carries at once. */
-    uint32_t thread_count;     /* Executor threads: twice as many where host work is pipelined. */
+    uint32_t index;          /* In engine.pools. */
+    uint32_t executor_count; /* Runs the device carries at once. */
+    uint32_t thread_count;   /* Executor threads: twice as many where host work is pipelined. */
     struct executor *executors;
 
-    pthread_mutex_t lock;      /* Guards the rest, and the "line" of every model on the pool. */
-    struct heap ready;         /* Of model.ready, by arrival of the line's head. */
-    struct heap delayed;       /* Of model.ready, by the time to look again. */
-    struct list idle;          /* Executors asleep, last one first. */
-    uint64_t waiting;          /* Requests in line. */
-    uint64_t running;          /* Requests in batches. */
-    uint32_t device_free;      /* Runs that may still enter the device. */
-    pthread_cond_t device;     /* device_free grew. */
-    pthread_cond_t parts;      /* A part was read, or a request shall stop. */
+    pthread_mutex_t lock;  /* Guards the rest, and the "line" of every model on the pool. */
+    struct heap ready;     /* Of model.ready, by arrival of the line's head. */
+    struct heap delayed;   /* Of model.ready, by the time to look again. */
+    struct list idle;      /* Executors asleep, last one first. */
+    uint64_t waiting;      /* Requests in line. */
+    uint64_t running;      /* Requests in batches. */
+    uint32_t device_free;  /* Runs that may still enter the device. */
+    pthread_cond_t device; /* device_free grew. */
+    pthread_cond_t parts;  /* A part was read, or a request shall stop. */
     bool stopping;
 };
 
@@ -66,7 +59,10 @@ void pool_kick(struct pool *pool);
  * (CLOCK_NEVER: only when something changes).  Requests found expired end on the way. */
 struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns);
 
-/* The same, of one model only: for inline runs. */
+/* Executor's thread: the next batch, however long it takes; NULL: the pool is stopping. */
+struct instance *pool_next(struct pool *pool, struct executor *executor);
+
+/* Like pool_pull(), of one model only: for inline runs. */
 struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_t now_ns);
 
 /* After batch_run(): counts, learns, gives the instance back and sends the members home. */

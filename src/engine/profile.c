@@ -16,8 +16,8 @@
 
 #define PROFILE_DECAY 0.98
 #define PROFILE_SLOWEST_DECAY 0.999
-#define PROFILE_VARIANCE_MIN 0.02  /* Of rows, relative to their mean squared. */
-#define PROFILE_TAU0_USEFUL 0.08   /* tau0 below this share of alpha: company is not worth it. */
+#define PROFILE_VARIANCE_MIN 0.02 /* Of rows, relative to their mean squared. */
+#define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
 
 static const struct profile_shape *find(const struct profile *profile, uint64_t key)
 {

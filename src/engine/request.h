@@ -69,15 +69,15 @@ struct request_part {
 struct request {
     /* Filled in by the submitter after request_init(). */
     struct home *home;
-    struct model *model;         /* A lease, taken by the submitter, given back after the end. */
-    struct tensor *inputs;       /* The model's inputs, in the signature's order. */
-    struct tensor *outputs;      /* Room for the model's outputs; filled at the end on WEIR_OK. */
-    const bool *wanted;          /* Per output. */
-    uint32_t priority;           /* As on the wire: 1 most urgent; 0: the model's default. */
-    uint64_t deadline_ns;        /* CLOCK_NEVER: none. */
-    uint64_t queue_timeout_ns;   /* Longest wait in line; CLOCK_NEVER: the model's. */
-    void (*ended)(struct request *self);                            /* At home, once. */
-    void (*part)(struct request *self, struct request_part *part);  /* At home; NULL: an answer of
+    struct model *model;       /* A lease, taken by the submitter, given back after the end. */
+    struct tensor *inputs;     /* The model's inputs, in the signature's order. */
+    struct tensor *outputs;    /* Room for the model's outputs; filled at the end on WEIR_OK. */
+    const bool *wanted;        /* Per output. */
+    uint32_t priority;         /* As on the wire: 1 most urgent; 0: the model's default. */
+    uint64_t deadline_ns;      /* CLOCK_NEVER: none. */
+    uint64_t queue_timeout_ns; /* Longest wait in line; CLOCK_NEVER: the model's. */
+    void (*ended)(struct request *self);                           /* At home, once. */
+    void (*part)(struct request *self, struct request_part *part); /* At home; NULL: an answer of
                                                                        several parts is an error. */
     void (*late)(struct request *self); /* At home, at most once, before ended(): the deadline has
                                            passed while it runs, answer the client now.  May be
@@ -86,25 +86,25 @@ struct request {
 
     /* The end; the home's from ended() on. */
     enum weir_status status;
-    struct weir_err err;         /* Sentence when status is not WEIR_OK. */
+    struct weir_err err; /* Sentence when status is not WEIR_OK. */
     struct request_times times;
-    uint64_t batch_rows;         /* Rows of the batch it rode in. */
+    uint64_t batch_rows; /* Rows of the batch it rode in. */
     uint32_t parts_sent;
 
     /* The engine's. */
     struct home_mail end_mail;
-    struct heap_node deadline;   /* In the home's heap. */
-    struct list_node line;       /* In the model's queue, or in a batch. */
-    struct batch *batch;         /* While RUNNING. */
-    uint64_t rows;               /* Leading dimension, or 1. */
-    uint64_t shape_key;          /* Only equal keys share a batch. */
+    struct heap_node deadline; /* In the home's heap. */
+    struct list_node line;     /* In the model's queue, or in a batch. */
+    struct batch *batch;       /* While RUNNING. */
+    uint64_t rows;             /* Leading dimension, or 1. */
+    uint64_t shape_key;        /* Only equal keys share a batch. */
     uint64_t input_bytes;
-    uint64_t leave_by_ns;        /* Deadline or queue time-out, whichever is first. */
-    bool batchable;              /* Its shape lets it share a batch. */
-    enum request_state state;    /* Guarded by the pool's lock while not IDLE. */
-    enum weir_status stop;       /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.
+    uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
+    bool batchable;           /* Its shape lets it share a batch. */
+    enum request_state state; /* Guarded by the pool's lock while not IDLE. */
+    enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.
                                     Guarded by the pool's lock. */
-    uint32_t parts_unread;       /* Guarded by the pool's lock. */
+    uint32_t parts_unread;    /* Guarded by the pool's lock. */
 };
 
 /* Zeroes what the engine needs; all other fields are then the submitter's to fill. */

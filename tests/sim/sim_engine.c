@@ -31,14 +31,14 @@
 #define WIDTH_MAX 3
 #define POISON (-1.0F) /* A row with this value makes the run fail (setting `poison`). */
 
-#define LAW(condition, ...)                                                    \
-    do {                                                                       \
-        if (!(condition)) {                                                    \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed);    \
-            fprintf(stderr, __VA_ARGS__);                                      \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);                 \
-            exit(1);                                                           \
-        }                                                                      \
+#define LAW(condition, ...)                                                 \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
+            fprintf(stderr, __VA_ARGS__);                                   \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
+            exit(1);                                                        \
+        }                                                                   \
     } while (0)
 
 struct world;
@@ -56,7 +56,7 @@ struct sim_model {
     char texts[12][32];
     bool unleased;
     uint32_t rows_in_memory; /* A run of more is out of memory. */
-    bool fails_at_random; /* A fault that is nobody's fault: any member may fail. */
+    bool fails_at_random;    /* A fault that is nobody's fault: any member may fail. */
 };
 
 struct sim_request {
@@ -69,6 +69,7 @@ struct sim_request {
     uint32_t width;
     bool accepted;
     bool canceled;
+    bool unwanted; /* Canceled or late while it ran: its answer must not count. */
     bool poisoned;
     uint32_t ends;
     uint32_t lates;
@@ -98,6 +99,7 @@ struct world {
     struct flight flights[64];
     uint32_t flight_count;
     uint64_t wakes_ns[ENGINE_POOLS_MAX];
+    uint64_t lag_ns; /* Homes come to their deadlines this much late. */
     uint32_t accepted;
     uint32_t ended;
 };
@@ -155,10 +157,11 @@ static void on_end(struct request *request)
     switch (request->status) {
     case WEIR_OK:
         LAW(!r->poisoned, "a poisoned request succeeded");
-        LAW(request->times.taken_ns >= request->times.submitted_ns
-                && request->times.gathered_ns >= request->times.taken_ns
-                && request->times.computed_ns >= request->times.gathered_ns
-                && request->times.ended_ns >= request->times.computed_ns,
+        LAW(!r->unwanted, "an answer that nobody wanted any more");
+        LAW(request->times.taken_ns >= request->times.submitted_ns &&
+                request->times.gathered_ns >= request->times.taken_ns &&
+                request->times.computed_ns >= request->times.gathered_ns &&
+                request->times.ended_ns >= request->times.computed_ns,
             "times run backwards");
         LAW(request->times.taken_ns < request->deadline_ns, "work began after its deadline");
         check_answer(r);
@@ -168,10 +171,13 @@ static void on_end(struct request *request)
         break;
     case WEIR_ETIMEOUT:
         LAW(request->deadline_ns <= now_ns, "timed out before its deadline");
+        LAW(r->lates > 0 || now_ns <= request->deadline_ns + world->lag_ns,
+            "told %" PRIu64 " ns late that it timed out", now_ns - request->deadline_ns);
         break;
     case WEIR_EFULL:
         LAW(clock_add(request->times.submitted_ns, m->config.queue_timeout_ns) <= now_ns,
             "a queue time-out too early");
+        LAW(now_ns <= request->leave_by_ns + world->lag_ns, "told late that the queue timed out");
         break;
     case WEIR_ENOMEM:
         LAW(r->rows > m->rows_in_memory, "out of memory for %u rows", r->rows);
@@ -189,6 +195,7 @@ static void on_late(struct request *request)
     struct sim_request *r = list_entry(request, struct sim_request, request);
     struct world *world = r->world;
     LAW(++r->lates == 1 && r->ends == 0, "late more than once, or after the end");
+    r->unwanted = true;
 }
 
 static void set(struct sim_model *m, const char *key, const char *format, uint64_t value)
@@ -301,6 +308,7 @@ static void make_world(struct world *world, uint64_t seed)
                                             .inline_runs = chance(world, 50) };
     struct weir_err err = { 0 };
     LAW(engine_create(&options, &world->engine, &err) == WEIR_OK, "%s", err.text);
+    world->lag_ns = chance(world, 50) ? draw(world, NS_PER_MS) : 0;
     world->home_count = 1 + (uint32_t)draw(world, HOMES_MAX);
     for (uint32_t i = 0; i < world->home_count; i++) {
         world->homes[i].world = world;
@@ -430,11 +438,22 @@ static void land(struct world *world)
     }
 }
 
+static uint64_t home_due_ns(const struct world *world, const struct sim_home *h)
+{
+    return h->woken || !list_empty(&h->home.inline_models)
+               ? 0
+               : clock_add(home_next_ns(&h->home), world->lag_ns);
+}
+
+/* Turns the homes that have a reason to. */
 static void turn_homes(struct world *world)
 {
     for (uint32_t i = 0; i < world->home_count; i++) {
-        world->homes[i].woken = false;
-        home_turn(&world->homes[i].home);
+        struct sim_home *h = &world->homes[i];
+        if (home_due_ns(world, h) <= clock_now_ns(&world->clock)) {
+            h->woken = false;
+            home_turn(&h->home);
+        }
     }
 }
 
@@ -459,7 +478,7 @@ static uint64_t next_event(const struct world *world, uint32_t submitted)
         next = sooner(next, world->flights[i].ends_ns);
     }
     for (uint32_t i = 0; i < world->home_count; i++) {
-        next = sooner(next, home_next_ns(&world->homes[i].home));
+        next = sooner(next, home_due_ns(world, &world->homes[i]));
     }
     for (uint32_t i = 0; i < world->engine->pool_count; i++) {
         next = sooner(next, world->wakes_ns[i]);
@@ -471,11 +490,35 @@ static void cancel_due(struct world *world)
 {
     for (uint32_t i = 0; i < world->request_count; i++) {
         struct sim_request *r = &world->requests[i];
-        if (r->accepted && r->ends == 0 && !r->canceled
-            && r->cancels_ns <= clock_now_ns(&world->clock)) {
+        if (r->accepted && r->ends == 0 && !r->canceled &&
+            r->cancels_ns <= clock_now_ns(&world->clock)) {
             r->canceled = true;
+            r->unwanted = r->unwanted || r->request.state == REQUEST_RUNNING;
             engine_cancel(world->engine, &r->request);
         }
+    }
+}
+
+/* What a model counts is what stands in its line. */
+static void check_lines(struct world *world)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        uint64_t rows = 0;
+        uint64_t bytes = 0;
+        uint32_t count = 0;
+        for (const struct list_node *n = list_first(&model->waiting); n != NULL;
+             n = list_next(&model->waiting, n)) {
+            const struct request *request = list_entry(n, struct request, line);
+            LAW(request->state == REQUEST_WAITING, "a request in line is %s",
+                request_state_text(request->state));
+            rows += request->rows;
+            bytes += request->input_bytes;
+            count++;
+        }
+        LAW(count == model->waiting_count && rows == model->waiting_rows &&
+                bytes == model->waiting_bytes,
+            "model '%s' miscounts its line", model->name);
     }
 }
 
@@ -484,8 +527,7 @@ static void check_rest(struct world *world)
     LAW(world->ended == world->accepted, "%u accepted, %u ended", world->accepted, world->ended);
     for (uint32_t i = 0; i < world->engine->pool_count; i++) {
         const struct pool *pool = world->engine->pools[i];
-        LAW(pool->waiting == 0 && pool->running == 0, "pool '%s' still holds requests",
-            pool->name);
+        LAW(pool->waiting == 0 && pool->running == 0, "pool '%s' still holds requests", pool->name);
     }
     for (uint32_t i = 0; i < world->home_count; i++) {
         LAW(world->homes[i].home.pending == 0, "a home still waits");
@@ -529,14 +571,15 @@ static uint32_t run_seed(struct world *world, uint64_t seed)
             clock_turn(&world->clock, next);
         }
         land(world);
-        while (submitted < world->request_count
-               && world->requests[submitted].arrives_ns <= clock_now_ns(&world->clock)) {
+        while (submitted < world->request_count &&
+               world->requests[submitted].arrives_ns <= clock_now_ns(&world->clock)) {
             submit(world, &world->requests[submitted++]);
         }
         cancel_due(world);
-        turn_homes(world);
         pull_all(world);
         turn_homes(world);
+        pull_all(world);
+        check_lines(world);
     }
     check_rest(world);
     const uint32_t ended = world->ended;

@@ -1,0 +1,54 @@
+#include "engine/executor.h"
+
+#include <assert.h>
+#include <sched.h>
+#include <stdio.h>
+
+#include "engine/pool.h"
+
+static void settle_in(const struct executor *executor)
+{
+    char name[16];
+    (void)snprintf(name, sizeof(name), "weir-%.9s", executor->pool->name);
+    (void)pthread_setname_np(pthread_self(), name);
+    if (executor->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((unsigned)executor->cpu, &set);
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    }
+}
+
+static void *executor_main(void *argument)
+{
+    struct executor *executor = argument;
+    struct pool *pool = executor->pool;
+    settle_in(executor);
+    for (struct instance *instance = pool_next(pool, executor); instance != NULL;
+         instance = pool_next(pool, executor)) {
+        batch_run(instance);
+        pool_settle(pool, instance, clock_now_ns(pool->engine->clock));
+    }
+    return NULL;
+}
+
+void executor_start(struct executor *executor)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&executor->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    const int failed = pthread_create(&executor->thread, NULL, executor_main, executor);
+    assert(failed == 0); /* At start: without its threads the program cannot be. */
+    (void)failed;
+}
+
+void executor_join(struct executor *executor)
+{
+    pthread_mutex_lock(&executor->pool->lock);
+    pthread_cond_signal(&executor->wake);
+    pthread_mutex_unlock(&executor->pool->lock);
+    pthread_join(executor->thread, NULL);
+    pthread_cond_destroy(&executor->wake);
+}

@@ -1,0 +1,36 @@
+#include "engine/stats.h"
+
+#include "util/clock.h"
+
+void stats_count_batch(struct model_stats *stats, const struct batch *batch)
+{
+    const uint64_t input_ns = batch->gathered_ns - batch->taken_ns;
+    const uint64_t infer_ns = batch->computed_ns - batch->gathered_ns;
+    const size_t slot = batch->rows <= MODEL_BATCH_SIZES_MAX ? (size_t)batch->rows : 0;
+    atomic_fetch_add_explicit(&stats->execution_count, batch->runs, memory_order_relaxed);
+    duration_add(&stats->batches[slot].compute_input, input_ns);
+    duration_add(&stats->batches[slot].compute_infer, infer_ns);
+    duration_add(&stats->batches[slot].compute_output, 0);
+    atomic_store_explicit(&stats->last_inference_ms, clock_wall_ms(), memory_order_relaxed);
+}
+
+void stats_count_request(struct model_stats *stats, const struct request *request)
+{
+    const struct request_times *t = &request->times;
+    const uint64_t total_ns = t->ended_ns - t->submitted_ns;
+    if (request->status != WEIR_OK) {
+        duration_add(&stats->fail, total_ns);
+        return;
+    }
+    duration_add(&stats->success, total_ns);
+    duration_add(&stats->queue, t->taken_ns - t->submitted_ns);
+    duration_add(&stats->compute_input, t->gathered_ns - t->taken_ns);
+    duration_add(&stats->compute_infer, t->computed_ns - t->gathered_ns);
+    duration_add(&stats->compute_output, t->ended_ns - t->computed_ns);
+    histogram_observe(&stats->queue_time, t->taken_ns - t->submitted_ns);
+    histogram_observe(&stats->gather_time, t->gathered_ns - t->taken_ns);
+    histogram_observe(&stats->compute_time, t->computed_ns - t->gathered_ns);
+    histogram_observe(&stats->total_time, total_ns);
+    atomic_fetch_add_explicit(&stats->inference_count, request->rows > 0 ? request->rows : 1,
+                              memory_order_relaxed);
+}
