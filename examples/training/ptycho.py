@@ -3,9 +3,9 @@
 A known probe p lights an object o, and the detector sees |F(p o)| without its phase.
 The network walks back in STAGES stages.  Each takes the present estimate of o,
 carries it to the detector, puts the measured magnitudes in place of the estimated
-ones, carries the result back, ROUNDS times over (textbook phase retrieval), and lets a small
-U-Net repair what that leaves wrong.  The Fourier transform is two matrix products, so the exported
-graph holds plain real operators only.
+ones, carries the result back, ROUNDS times over (textbook phase retrieval), and lets
+a small U-Net repair what that leaves wrong.  The Fourier transform is two matrix
+products, so the exported graph holds plain real operators only.
 
 The probe's support lies in the central LIT x LIT pixels; all work happens there.
 """
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import common
+from unet import UNet
 
 SEED = 11
 SIZE = 64  # Pixels of the detector and of the answer.
@@ -39,8 +40,8 @@ def axis():
 def probe():
     """The illumination, as (real, imaginary, support), each LIT x LIT.
 
-    With y, x in pixels from the centre and r their length, the amplitude is a disc of radius 14 with a
-    piece cut off on one side, brighter towards the other, all edges a little soft:
+    With y, x in pixels from the centre and r their length, the amplitude is a disc of radius
+    14 with a piece cut off on one side, brighter towards the other, all edges a little soft:
         s(14 - r) s(x + 0.5 y + 9) (1 + 0.02 x - 0.01 y),   s(t) = 1 / (1 + exp(-3 t))
     The phase is a touch of astigmatism and coma behind a diffuser, which spreads every part of the
     object over the detector and so makes its phase easy to find:
@@ -63,7 +64,7 @@ def probe():
 
 
 def fourier():
-    """(real, imaginary) of the SIZE x LIT matrix M: M a M^T is the centred orthonormal transform."""
+    """(real, imaginary) of M, SIZE x LIT: M a M^T is the centred orthonormal transform of a."""
     there = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
     here = torch.arange(LIT, dtype=torch.float64) - LIT // 2
     angle = -2.0 * torch.pi * torch.outer(there, here) / SIZE
@@ -109,41 +110,13 @@ class Optics(nn.Module):
         return times((self.undo_re, self.undo_im), wave)
 
     @torch.no_grad()  # Stages learn from their own errors, not through these rounds.
-    def retrieve(self, obj, magnitude):
-        """The object after ROUNDS times giving its wave the measured magnitudes."""
-        for _ in range(ROUNDS):
+    def retrieve(self, obj, magnitude, rounds=ROUNDS):
+        """The object after `rounds` times giving its wave the measured magnitudes."""
+        for _ in range(rounds):
             re, im = self.forward(obj)
             scale = magnitude / torch.sqrt(re * re + im * im + 1e-8)
             obj = self.backward((re * scale, im * scale))
         return obj
-
-
-def block(into, out):
-    layers = []
-    for channels in (into, out):
-        layers.append(nn.Conv2d(channels, out, 3, padding=1, bias=False))
-        layers.append(nn.BatchNorm2d(out))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
-class Repair(nn.Module):
-    """A U-Net from what one stage knows to a change of amplitude and phase."""
-
-    def __init__(self, channels):
-        super().__init__()
-        a, b, c = WIDTHS
-        self.down = nn.ModuleList([block(channels, a), block(a, b), block(b, c)])
-        self.up = nn.ModuleList([block(c + b, b), block(b + a, a)])
-        self.head = nn.Conv2d(a, 2, 1)
-
-    def forward(self, x):
-        top = self.down[0](x)
-        middle = self.down[1](F.max_pool2d(top, 2))
-        x = self.down[2](F.max_pool2d(middle, 2))
-        for up, skip in zip(self.up, (middle, top)):
-            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return self.head(x)
 
 
 class Ptycho(nn.Module):
@@ -154,7 +127,7 @@ class Ptycho(nn.Module):
     def __init__(self):
         super().__init__()
         self.optics = Optics()
-        self.repairs = nn.ModuleList(Repair(channels=5) for _ in range(STAGES))
+        self.repairs = nn.ModuleList(UNet(5, 2, WIDTHS) for _ in range(STAGES))
 
     def stages(self, magnitude):
         """(amplitude, phase) on the lit square after each stage."""
@@ -226,11 +199,10 @@ def objects(count):
     support = probe()[2]
     depth = torch.empty(count, 1, 1, 1).uniform_(0.2, 0.7)
     swing = torch.empty(count, 1, 1, 1).uniform_(1.0, 2.2)
-    shared, own = field(count), field(count)
-    amplitude = (1.0 - depth * field(count)) * support
-    blend = torch.rand(count, 1, 1, 1).round()  # Half the objects: phase unlike amplitude.
-    amplitude = torch.where(blend > 0, (1.0 - depth * shared) * support, amplitude)
-    phase = swing * torch.where(blend > 0, shared, own)
+    shared, own, other = field(count), field(count), field(count)
+    alike = torch.rand(count, 1, 1, 1) > 0.5  # Half the objects: both show the same features.
+    amplitude = (1.0 - depth * torch.where(alike, shared, other)) * support
+    phase = swing * torch.where(alike, shared, own)
     return amplitude, zero_mean(phase, support)
 
 
@@ -276,31 +248,47 @@ def train(model):
 def held_out(optics):
     """(magnitude, amplitude, phase) of objects never trained on, cut to the lit square."""
     torch.manual_seed(HELD_OUT_SEED)
-    amplitude, phase = (torch.cat(parts) for parts in zip(*(objects(50) for _ in range(HELD_OUT // 50))))
+    parts = [objects(50) for _ in range(HELD_OUT // 50)]
+    amplitude, phase = (torch.cat(part) for part in zip(*parts))
     return measure(optics, amplitude, phase, PHOTONS_HELD_OUT), amplitude, phase
 
 
-def report(session, magnitude, truth, support):
-    """Root mean square errors in the support, beside those of answering with the mean."""
+def answers(session, magnitude):
+    """The exported model's (amplitude, phase), cut to the lit square."""
     parts = [common.run(session, part.numpy()) for part in magnitude.split(50)]
     edge = (SIZE - LIT) // 2
     lit = np.s_[:, :, edge : edge + LIT, edge : edge + LIT]
+    return [np.concatenate(part)[lit] for part in zip(*parts)]
+
+
+def retrieval_alone(optics, magnitude, rounds=300):
+    """(amplitude, phase) as the textbook finds them without a network, for comparison."""
+    flat = 0.7 * optics.support.expand(len(magnitude), 1, LIT, LIT)
+    re, im = optics.retrieve((flat, 0.0 * flat), magnitude, rounds)
+    mean = torch.atan2(im.sum((2, 3), keepdim=True), re.sum((2, 3), keepdim=True))
+    re, im = times((re, im), (mean.cos(), -mean.sin()))
+    phase = zero_mean(torch.atan2(im, re), optics.support)
+    return modulus((re, im)).numpy(), phase.numpy()
+
+
+def report(title, got, truth, support):
+    """Root mean square errors of amplitude and phase in the support."""
     inside = np.broadcast_to(support.numpy() > 0, truth[0].shape)
-    for k, name in enumerate(("amplitude", "phase")):
-        got = np.concatenate([part[k] for part in parts])[lit]
-        want = truth[k].numpy()
-        mean = np.full_like(want, want[inside].mean())
-        print(f"ptycho: held out, {name}: RMSE {common.rmse(got, want, inside):.4f}, "
-              f"answering with the mean {common.rmse(mean, want, inside):.4f}")  # fmt: skip
+    errors = [common.rmse(g, t.numpy(), inside) for g, t in zip(got, truth)]
+    print(f"ptycho: held out, {title}: RMSE amplitude {errors[0]:.4f}, phase {errors[1]:.4f}")
 
 
 def main():
     common.set_up(SEED)
     model = Ptycho()
     train(model)
-    magnitude, *truth = held_out(model.optics)
+    optics = model.optics
+    magnitude, *truth = held_out(optics)
     path = common.export(model, "ptycho", magnitude[:4], ["magnitude"], ["amplitude", "phase"])
-    report(common.session(path), magnitude, truth, model.optics.support)
+    means = [np.float32(t.sum() / (len(t) * optics.support.sum())) for t in truth]
+    report("the model", answers(common.session(path), magnitude), truth, optics.support)
+    report("phase retrieval alone", retrieval_alone(optics, magnitude), truth, optics.support)
+    report("answering with the mean", means, truth, optics.support)
 
 
 if __name__ == "__main__":

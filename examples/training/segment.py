@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import common
 import scenes
+from unet import UNet
 
 SEED = 7
 TRAIN_SCENES = 1600
@@ -23,35 +24,15 @@ WIDTHS = (8, 16, 32, 64, 96)
 PICTURES = common.MODELS.parent / "pictures"
 
 
-def block(into, out):
-    """Two 3x3 convolutions, each normalised (folded away by the export) and rectified."""
-    layers = []
-    for channels in (into, out):
-        layers.append(nn.Conv2d(channels, out, 3, padding=1, bias=False))
-        layers.append(nn.BatchNorm2d(out))
-        layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
-
-
 class Segment(nn.Module):
     """[batch,1,256,256] grey 0..1 to [batch,1,256,256] probability; four halvings deep."""
 
-    def __init__(self, widths=WIDTHS):
+    def __init__(self):
         super().__init__()
-        self.down = nn.ModuleList(map(block, (1, *widths[:-1]), widths))
-        self.up = nn.ModuleList(
-            block(low + high, high) for low, high in zip(widths[:0:-1], widths[-2::-1])
-        )
-        self.head = nn.Conv2d(widths[0], 1, 1)
+        self.net = UNet(1, 1, WIDTHS)
 
     def logits(self, image):
-        x, skips = image * 4.0 - 1.0, []
-        for i, down in enumerate(self.down):
-            x = down(x if i == 0 else F.max_pool2d(x, 2))
-            skips.append(x)
-        for up, skip in zip(self.up, skips[-2::-1]):
-            x = up(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return self.head(x)
+        return self.net(image * 4.0 - 1.0)
 
     def forward(self, image):
         return torch.sigmoid(self.logits(image))
@@ -118,10 +99,9 @@ def measure_scenes(session):
     pictures, wanted = scenes.scenes(HELD_OUT_SEED, HELD_OUT_SCENES)
     got = masks_of(session, pictures)
     each = [common.iou(g, w) for g, w in zip(got, wanted)]
-    whole = common.iou(got, wanted)
-    print(f"segment: held out, all pixels pooled: IoU {whole:.4f}")
-    print(f"segment: held out, per picture: IoU {np.mean(each):.4f}, "
-          f"median {np.median(each):.4f}, worst twentieth below {np.percentile(each, 5):.4f}")  # fmt: skip
+    print(f"segment: held out, all pixels pooled: IoU {common.iou(got, wanted):.4f}")
+    print(f"segment: held out, per picture: IoU {np.mean(each):.4f}, median {np.median(each):.4f}")
+    print(f"segment: held out, worst twentieth: IoU below {np.percentile(each, 5):.4f}")
 
 
 def measure_coins(session):
