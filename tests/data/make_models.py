@@ -92,6 +92,9 @@ def plain():
                       [info("y", T.FLOAT, ["k", 2])]))
     put("lying_names", model([h.make_node("Concat", ["x", "x"], ["y"], axis=0)],
                              [info("x", T.FLOAT, [None, 2])], [info("y", T.FLOAT, [None, 2])]))
+    put("select", model([h.make_node("Compress", ["x", "keep"], ["y"], axis=0)],
+                        [info("x", T.FLOAT, [None, 2]), info("keep", T.BOOL, [None])],
+                        [info("y", T.FLOAT, [None, 2])]))
     put("center", model([h.make_node("ReduceMean", ["x"], ["m"], axes=[0], keepdims=1),
                          h.make_node("Sub", ["x", "m"], ["y"])],
                         [info("x", T.FLOAT, ["batch", 4])], [info("y", T.FLOAT, ["batch", 4])]))

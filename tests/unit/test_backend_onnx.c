@@ -330,6 +330,30 @@ static void test_outputs_are_right_whatever_their_shape(void **state)
     expect_rows("lying_names", 2, 0, 1, 2); /* Twice the rows that the signature suggests. */
 }
 
+/* Every row kept is what the signature suggests; then it is not. */
+static void test_a_guess_may_turn_out_wrong(void **state)
+{
+    (void)state;
+    struct loaded l = load("select");
+    static const float x[4] = { 1, 2, 3, 4 };
+    static const bool keep[][2] = { { true, true },  { true, true }, { true, true },
+                                    { false, true }, { true, true }, { false, false } };
+    for (size_t round = 0; round < sizeof(keep) / sizeof(keep[0]); round++) {
+        const struct tensor inputs[] = {
+            tensor_of(DTYPE_FP32, (struct shape){ 2, { 2, 2 } }, x, sizeof(x)),
+            tensor_of(DTYPE_BOOL, (struct shape){ 1, { 2 } }, keep[round], 2),
+        };
+        struct tensor output = { 0 };
+        assert_int_equal(run(&l, inputs, &output, NULL), WEIR_OK);
+        const size_t first = keep[round][0] ? 0 : 2;
+        const size_t rows = (size_t)keep[round][0] + keep[round][1];
+        expect_bytes(&output, (struct shape){ 2, { (int64_t)rows, 2 } }, x + first,
+                     rows * 2 * sizeof(float));
+        tensor_release(&output);
+    }
+    unload(&l);
+}
+
 static void test_data_dependent_sizes(void **state)
 {
     (void)state;
@@ -798,6 +822,7 @@ int main(void)
         cmocka_unit_test(test_no_rows_is_a_number_of_rows),
         cmocka_unit_test(test_unwanted_outputs_stay_absent),
         cmocka_unit_test(test_outputs_are_right_whatever_their_shape),
+        cmocka_unit_test(test_a_guess_may_turn_out_wrong),
         cmocka_unit_test(test_data_dependent_sizes),
         cmocka_unit_test(test_external_data_is_found),
         cmocka_unit_test(test_outputs_outlive_the_model),
