@@ -422,9 +422,17 @@ static void on_shutdown(uv_shutdown_t *request, int status)
     (void)status;
 }
 
-/* All answers are sent. */
+/* The last answer is sent.  Where only its form made it the last (a stream to an HTTP/1.0 client), there
+ * may be requests behind it, which end here. */
 static void linger(struct http_conn *c)
 {
+    if (!list_empty(&c->line)) {
+        gone(c);
+        return;
+    }
+    if (c->state == CONN_OPEN) {
+        move(c, CONN_LAST);
+    }
     move(c, CONN_LINGER);
     c->idle_ns = c->loop->now_ns;
     if (c->ended || uv_shutdown(&c->shutdown, &c->uv.stream, on_shutdown) != 0) {
@@ -456,6 +464,15 @@ static bool retire_sent(struct http_conn *c)
     return true;
 }
 
+/* Tells the handler of a stream at the front that all its bytes are gone, or were dropped. */
+static void tell_drained(struct stream *s)
+{
+    s->dropped = false;
+    if (s->x.streaming && !s->x.finished && s->handler->drained != NULL) {
+        s->handler->drained(s->handler->context, &s->x);
+    }
+}
+
 /* The socket took `size` bytes of what gather() showed it. */
 static bool advance(struct http_conn *c, size_t size)
 {
@@ -465,9 +482,8 @@ static bool advance(struct http_conn *c, size_t size)
         const bool had_unsent = s->x.unsent_bytes > 0;
         stream_advance(s, part);
         size -= part;
-        if (had_unsent && s->x.unsent_bytes == 0 && s->x.streaming && !s->x.finished &&
-            s->handler->drained != NULL) {
-            s->handler->drained(s->handler->context, &s->x);
+        if (had_unsent && s->x.unsent_bytes == 0) {
+            tell_drained(s);
         }
         if (s->pieces == NULL && !retire_sent(c)) {
             return false;
@@ -519,7 +535,7 @@ static void flush(struct http_conn *c)
         size_t bytes = 0;
         const unsigned count = gather(c, bufs, PIECES_MAX, SIZE_MAX, &bytes);
         if (count == 0) {
-            return;
+            break;
         }
         int sent = uv_try_write(&c->uv.stream, bufs, count);
         if (sent < 0 && sent != UV_EAGAIN) {
@@ -534,6 +550,9 @@ static void flush(struct http_conn *c)
             write_slice(c);
             return;
         }
+    }
+    if (front(c) != NULL && front(c)->dropped) {
+        tell_drained(front(c));
     }
 }
 

@@ -185,7 +185,12 @@ void exchange_begin(struct exchange *x, int status, const char *content_type, ui
 static bool takes_body(struct stream *s, size_t size)
 {
     assert(s->x.status != 0 && !s->x.finished);
-    if (s->x.canceled || s->bodyless || s->broken || size == 0) {
+    if (s->x.canceled || s->broken || size == 0) {
+        return false;
+    }
+    if (s->bodyless) {
+        s->dropped = true;
+        conn_dirty(s->x.conn);
         return false;
     }
     if (!s->x.streaming) {

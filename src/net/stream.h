@@ -42,6 +42,7 @@ struct stream {
     bool chunked;
     bool chunk_sent;
     bool bodyless; /* HEAD, or a status without body. */
+    bool dropped;  /* Body bytes of a stream went nowhere, and its handler waits for more. */
     bool broken;   /* Its answer cannot be completed: the connection ends where it stops. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];
 };

@@ -1,0 +1,904 @@
+/* Connections over real sockets: who gets which answer, and what happens to those who misbehave. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/socket.h>
+
+#include <cmocka.h>
+
+#include "bad_requests.h"
+#include "bed.h"
+#include "util/mem.h"
+
+#define CANARY "GET /canary HTTP/1.1\r\nHost: a\r\n\r\n"
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST(path, size) "POST " path " HTTP/1.1\r\nHost: a\r\nContent-Length: " #size "\r\n\r\n"
+#define TINY_NS (20 * NS_PER_MS)
+
+static unsigned occurrences(const char *text, const char *part)
+{
+    unsigned count = 0;
+    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part)) {
+        count++;
+    }
+    return count;
+}
+
+static void test_a_bad_request_is_told_and_ends_the_connection(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    for (size_t i = 0; i < bad_request_count; i++) {
+        const struct bad_request *bad = &bad_requests[i];
+        const uint64_t refused = http_refused_count(WEIR_EINVAL);
+        const int fd = client_connect(&bed);
+        char status[32];
+        size_t size = 0;
+        char *both = test_malloc(bad->size + sizeof(CANARY));
+        memcpy(both, bad->data, bad->size);
+        memcpy(both + bad->size, CANARY, sizeof(CANARY));
+        client_send(fd, both, bad->size + sizeof(CANARY) - 1);
+        char *answer = client_drain(fd, &size);
+        snprintf(status, sizeof(status), "HTTP/1.1 %d ", bad->status);
+        if (strncmp(answer, status, strlen(status)) != 0 ||
+            occurrences(answer, "HTTP/1.1 4") != 1 || strstr(answer, "{\"error\":\"") == NULL ||
+            strstr(answer, bad->says) == NULL ||
+            strstr(answer, "\r\nConnection: close\r\n") == NULL ||
+            http_refused_count(WEIR_EINVAL) != refused + 1) {
+            fail_msg("%s: '%s'", bad->name, answer);
+        }
+        free(answer);
+        test_free(both);
+        close(fd);
+    }
+    assert_int_equal(bed_counts(&bed).canary, 0);
+    assert_int_equal(bed_counts(&bed).request, 0);
+    bed_stop(&bed);
+}
+
+/* What stood before the bad request is answered, and first. */
+static void test_a_bad_request_waits_for_its_turn(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a") "nonsense\r\n" CANARY);
+    bed_await(&bed, &bed.counts.held, 1);
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a");
+    struct response r;
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 400);
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+    assert_int_equal(bed_counts(&bed).canary, 0);
+    bed_stop(&bed);
+}
+
+static void test_keep_alive(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    for (unsigned i = 0; i < 1000; i++) {
+        client_expect(fd, GET("/ok"), 200, "ok");
+    }
+    client_expect(fd, "\r\n" POST("/echo", 5) "hello", 200, "hello");
+    client_expect(fd, "BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+                  "{\"error\":\"no such route\"}");
+    client_expect(fd, "GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, "ok");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+    assert_int_equal(bed.counts.done, 1003);
+}
+
+static void test_a_request_may_arrive_byte_by_byte(void **state)
+{
+    (void)state;
+    static const char request[] = POST("/echo", 5) "hello";
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    for (size_t i = 0; i < sizeof(request) - 1; i++) {
+        client_send(fd, request + i, 1);
+    }
+    client_expect(fd, "", 200, "hello");
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_pipelined_answers_keep_their_order(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd,
+                GET("/hold/a") GET("/ok") GET("/hold/b") POST("/echo", 3) "xyz" GET("/stream/2"));
+    bed_await(&bed, &bed.counts.request, 5); /* All of them run, although the first is not done. */
+    bed_release(&bed, "b");
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a");
+    client_expect(fd, "", 200, "ok");
+    client_expect(fd, "", 200, "b");
+    client_expect(fd, "", 200, "xyz");
+    client_expect(fd, "", 200, "part\npart\n");
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_reading_stops_when_the_line_is_full(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.pipelined_max = 4;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a"));
+    for (unsigned i = 0; i < 2000; i++) {
+        client_text(fd, GET("/ok"));
+    }
+    bed_await(&bed, &bed.counts.request, 4);
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a");
+    for (unsigned i = 0; i < 2000; i++) {
+        client_expect(fd, "", 200, "ok");
+    }
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_a_full_line_is_full(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.pipelined_max = 4;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    for (unsigned i = 0; i < 6; i++) {
+        client_text(fd, GET("/hold/a"));
+    }
+    bed_await(&bed, &bed.counts.held, 4);
+    /* A second connection's round trip shows that the loop has had every chance to read on. */
+    const int other = client_connect(&bed);
+    client_expect(other, GET("/ok"), 200, "ok");
+    assert_int_equal(bed_counts(&bed).held, 4);
+    bed_release(&bed, "a");
+    bed_await(&bed, &bed.counts.held, 6);
+    bed_release(&bed, "a");
+    for (unsigned i = 0; i < 6; i++) {
+        client_expect(fd, "", 200, "a");
+    }
+    close(fd);
+    close(other);
+    bed_stop(&bed);
+}
+
+static void test_chunked_body(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_expect(fd,
+                  "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  "5\r\nhello\r\n8;x=y\r\n, chunks\r\n0\r\nX-Trailer: z\r\n\r\n",
+                  200, "hello, chunks");
+    client_expect(fd,
+                  "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                  200, "");
+    /* Growing from the arena to the heap and beyond. */
+    client_text(fd, "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    char chunk[1000];
+    memset(chunk, 'x', sizeof(chunk));
+    for (unsigned i = 0; i < 1000; i++) {
+        chunk[0] = (char)('a' + i % 26);
+        client_text(fd, "3e8\r\n");
+        client_send(fd, chunk, sizeof(chunk));
+        client_text(fd, "\r\n");
+    }
+    client_text(fd, "0\r\n\r\n");
+    struct response r;
+    client_receive(fd, false, &r);
+    assert_int_equal(r.size, 1000000);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_int_equal(r.body[i * 1000], 'a' + (int)i % 26);
+        assert_int_equal(r.body[i * 1000 + 999], 'x');
+    }
+    response_finish(&r);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_large_body_there_and_back(void **state)
+{
+    (void)state;
+    const size_t size = 20 * 1000 * 1000;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    char *body = test_malloc(size);
+    for (size_t i = 0; i < size; i++) {
+        body[i] = (char)(i * 2654435761U >> 16);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        client_text(fd, POST("/echo", 20000000));
+        client_send(fd, body, size);
+        client_text(fd, GET("/ok"));
+        struct response r;
+        client_receive(fd, false, &r);
+        assert_int_equal(r.status, 200);
+        assert_int_equal(r.size, size);
+        assert_memory_equal(r.body, body, size);
+        response_finish(&r);
+        client_expect(fd, "", 200, "ok");
+    }
+    test_free(body);
+    close(fd);
+    bed_stop(&bed);
+    assert_int_equal(bed.counts.sent_bytes, 2);
+}
+
+static void test_bodies_are_aligned_where_asked(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 100, 16384, 16385, 600000 };
+    static const unsigned at[] = { 0, 1, 64, 99 };
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    char *body = test_calloc(1, 600000);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
+            char head[256];
+            snprintf(
+                head, sizeof(head),
+                "POST /aligned HTTP/1.1\r\nHost: a\r\nX-Align: %u\r\nContent-Length: %zu\r\n\r\n",
+                at[k], sizes[i]);
+            client_text(fd, head);
+            client_send(fd, body, sizes[i]);
+            client_expect(fd, "", 200, "yes");
+        }
+    }
+    test_free(body);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_expect(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    struct response r;
+    client_text(fd, GET("/hold/a") "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                                   "Content-Length: 4\r\n\r\n");
+    bed_await(&bed, &bed.counts.head, 2);
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a"); /* The interim answer is in line, too. */
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 100);
+    response_finish(&r);
+    client_expect(fd, "body", 200, "body");
+    /* Refused at the door: no 100, and the end, since nobody knows whether the body will come. */
+    client_expect(fd,
+                  "POST /refuse HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+                  "Content-Length: 4\r\n\r\n",
+                  403, "{\"error\":\"refused at the door\"}");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_refused_before_the_body(void **state)
+{
+    (void)state;
+    static const char refusal[] = "{\"error\":\"refused at the door\"}";
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    int fd = client_connect(&bed);
+    client_expect(fd, POST("/refuse", 5), 403,
+                  refusal); /* The answer does not wait for the body. */
+    client_expect(fd, "hello" GET("/ok"), 200, "ok");
+    client_expect(fd, POST("/refuse", 10000000) "hello", 403, refusal);
+    client_expect_end(fd);
+    close(fd);
+    fd = client_connect(&bed);
+    client_expect(fd, "POST /refuse HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 403,
+                  refusal);
+    client_expect_end(fd);
+    close(fd);
+    assert_int_equal(bed_counts(&bed).request, 1);
+    bed_stop(&bed);
+}
+
+static void test_body_limits(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.body_bytes_max = 1000;
+    bed_start(&bed, NULL);
+    static const char *const requests[] = {
+        POST("/ok", 1001),
+        POST("/tiny", 11),
+        POST("/ok", 9223372036854775807),
+        "POST /tiny HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n5\r\nhello\r\n6\r\nworld!\r\n",
+        "POST /tiny HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n7fffffffffffffff\r\nhello world",
+        "POST /ok HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n",
+    };
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        const int fd = client_connect(&bed);
+        struct response r;
+        client_text(fd, requests[i]);
+        client_receive(fd, false, &r);
+        if (r.status != 413 || strstr(r.body, "{\"error\":\"request body: ") != r.body) {
+            fail_msg("%s\n%d %s", requests[i], r.status, r.body);
+        }
+        response_finish(&r);
+        client_expect_end(fd);
+        close(fd);
+    }
+    const int fd = client_connect(&bed);
+    client_expect(fd, POST("/tiny", 10) "0123456789", 200, "0123456789");
+    close(fd);
+    assert_int_equal(bed_counts(&bed).request, 1);
+    bed_stop(&bed);
+}
+
+/* A client that sends on and on still reads why it was refused. */
+static void test_the_answer_survives_a_client_that_sends_on(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.body_bytes_max = 1000;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, POST("/ok", 5000000));
+    char *body = test_calloc(1, 5000000);
+    client_send(fd, body, 5000000);
+    test_free(body);
+    struct response r;
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 413);
+    response_finish(&r);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_all_bodies_together_are_bounded(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.bodies_bytes_max = 150000;
+    bed_start(&bed, NULL);
+    char *body = test_calloc(1, 100000);
+    const int first = client_connect(&bed);
+    client_text(first, POST("/hold/a", 100000));
+    client_send(first, body, 100000);
+    bed_await(&bed, &bed.counts.held, 1);
+    assert_int_equal(http_bodies_bytes(), 100000);
+    const int second = client_connect(&bed);
+    struct response r;
+    client_text(second, POST("/ok", 100000)); /* Declared only, it is none yet. */
+    bed_await(&bed, &bed.counts.head, 2);
+    assert_int_equal(http_bodies_bytes(), 100000);
+    client_send(second, body, 100000);
+    client_receive(second, false, &r);
+    assert_int_equal(r.status, 503);
+    assert_non_null(strstr(r.head, "\r\nRetry-After: "));
+    response_finish(&r);
+    bed_release(&bed, "a");
+    client_expect(first, "", 200, "a");
+    client_text(first, POST("/ok", 100000));
+    client_send(first, body, 100000);
+    client_expect(first, "", 200, "ok");
+    test_free(body);
+    close(first);
+    close(second);
+    bed_stop(&bed);
+}
+
+static void test_header_limits(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    struct response r;
+    int fd = client_connect(&bed);
+    client_text(fd, "GET /ok HTTP/1.1\r\nHost: a\r\n");
+    for (unsigned i = 0; i < 100; i++) {
+        client_text(fd, "X: y\r\n");
+    }
+    client_text(fd, "\r\n" CANARY);
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 431);
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+
+    fd = client_connect(&bed);
+    char *large = test_malloc(70000);
+    memset(large, 'a', 70000);
+    client_text(fd, "GET /ok HTTP/1.1\r\nHost: a\r\nX: ");
+    client_send(fd, large, 70000);
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 431);
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+
+    fd = client_connect(&bed);
+    client_text(fd, "GET /ok HTTP/1.1\r\nHost: a\r\nX: ");
+    client_send(fd, large, 60000);
+    client_expect(fd, "\r\n\r\n", 200, "ok");
+    close(fd);
+    test_free(large);
+    assert_int_equal(bed_counts(&bed).canary, 0);
+    bed_stop(&bed);
+}
+
+static void test_head(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    struct response r;
+    client_text(fd,
+                "HEAD /ok HTTP/1.1\r\nHost: a\r\n\r\nHEAD /stream/3 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client_receive(fd, true, &r);
+    assert_int_equal(r.status, 200);
+    assert_non_null(strstr(r.head, "\r\nContent-Length: 2\r\n"));
+    response_finish(&r);
+    client_receive(fd, true, &r);
+    assert_non_null(strstr(r.head, "\r\nTransfer-Encoding: chunked\r\n"));
+    response_finish(&r);
+    client_expect(fd, GET("/ok"), 200, "ok");
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_http_1_0(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    struct response r;
+    int fd = client_connect(&bed);
+    client_text(fd, "GET /ok HTTP/1.0\r\n\r\n");
+    client_receive(fd, false, &r);
+    assert_string_equal(r.body, "ok");
+    assert_non_null(strstr(r.head, "\r\nConnection: close\r\n"));
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+
+    fd = client_connect(&bed);
+    for (unsigned i = 0; i < 2; i++) {
+        client_text(fd, "GET /ok HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        client_receive(fd, false, &r);
+        assert_string_equal(r.body, "ok");
+        assert_non_null(strstr(r.head, "\r\nConnection: keep-alive\r\n"));
+        response_finish(&r);
+    }
+    /* It knows no chunks: a stream ends with the connection. */
+    client_text(fd, "GET /stream/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    client_receive(fd, false, &r);
+    assert_null(strstr(r.head, "chunked"));
+    assert_non_null(strstr(r.head, "\r\nConnection: close\r\n"));
+    assert_string_equal(r.body, "part\npart\npart\n");
+    response_finish(&r);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_streams(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_expect(fd, GET("/stream/0"), 200, "");
+    client_expect(fd, GET("/stream/2"), 200, "part\npart\n");
+    client_expect(fd, GET("/ok"), 200, "ok");
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_a_stream_waits_for_its_reader(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/flood"));
+    char part[1000];
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_true(recv(fd, part, sizeof(part), 0) > 0);
+    }
+    close(fd);
+    bed_await(&bed, &bed.counts.canceled, 1);
+    bed_stop(&bed);
+}
+
+static void test_an_unfinished_answer_is_seen_to_be_cut(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    struct response r;
+    client_text(fd, GET("/short") CANARY);
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 200);
+    assert_true(r.closed);
+    assert_string_equal(r.body, "cut");
+    response_finish(&r);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_values_cannot_add_lines(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    struct response r;
+    client_text(fd, "GET /header HTTP/1.1\r\nHost: a\r\nX-Find: \xe2\x82\xac a\tb\r\n\r\n");
+    client_receive(fd, false, &r);
+    assert_non_null(strstr(r.head, "\r\nX-Found: \xe2\x82\xac a\tb\r\n"));
+    assert_null(strstr(r.head, "Content-Type"));
+    assert_non_null(strstr(r.head, "\r\nDate: "));
+    response_finish(&r);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_a_client_that_goes_cancels(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a") GET("/ok") GET("/hold/b") "GET /incompl");
+    bed_await(&bed, &bed.counts.held, 2);
+    close(fd);
+    bed_await(&bed, &bed.counts.canceled, 2);
+    bed_await(&bed, &bed.counts.done, 3);
+    assert_int_equal(bed_counts(&bed).canceled, 2); /* What was answered is not canceled. */
+    bed_stop(&bed);
+}
+
+static void test_a_canceled_exchange_lives_until_it_is_finished(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.hold_when_canceled = true;
+    bed_start(&bed, NULL);
+    int fd = client_connect(&bed);
+    client_text(fd, POST("/hold/a", 5) "hello");
+    bed_await(&bed, &bed.counts.held, 1);
+    close(fd);
+    bed_await(&bed, &bed.counts.canceled, 1);
+    fd = client_connect(&bed); /* The loop goes on. */
+    client_expect(fd, GET("/ok"), 200, "ok");
+    assert_int_equal(bed_counts(&bed).done, 1);
+    assert_int_equal(http_bodies_bytes(), 5);
+    bed_release(&bed, "a");
+    bed_await(&bed, &bed.counts.done, 2);
+    assert_int_equal(http_bodies_bytes(), 0);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_a_body_cut_off_never_reaches_the_handler(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, POST("/ok", 10) "hello");
+    bed_await(&bed, &bed.counts.head, 1);
+    close(fd);
+    bed_await(&bed, &bed.counts.done, 1);
+    assert_int_equal(bed_counts(&bed).request, 0);
+    assert_int_equal(bed_counts(&bed).canceled, 0);
+    bed_stop(&bed);
+}
+
+static void test_a_client_may_shut_its_side(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/ok"));
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    client_expect(fd, "", 200, "ok");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_slow_headers_are_timed_out(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.header_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    struct response r;
+    int fd = client_connect(&bed);
+    client_text(fd, "GET /ok HT");
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 408);
+    assert_non_null(strstr(r.body, "{\"error\":\"request header"));
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+    fd = client_connect(&bed); /* Where no request has begun, nobody waits for an answer. */
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_slow_bodies_are_timed_out(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.body_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    struct response r;
+    const int fd = client_connect(&bed);
+    client_text(fd, POST("/ok", 10) "hello");
+    client_receive(fd, false, &r);
+    assert_int_equal(r.status, 408);
+    assert_non_null(strstr(r.body, "{\"error\":\"request body"));
+    response_finish(&r);
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+    assert_int_equal(bed.counts.request, 0);
+}
+
+static void test_idle_connections_are_closed(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.idle_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_expect(fd, GET("/ok"), 200, "ok");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+}
+
+/* A request that runs for long is not idle. */
+static void test_time_outs_spare_the_patient(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.idle_timeout_ns = TINY_NS;
+    bed.limits.header_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a"));
+    bed_await(&bed, &bed.counts.held, 1);
+    const int idle = client_connect(&bed); /* Its end shows that the time has passed. */
+    client_expect_end(idle);
+    assert_int_equal(bed_counts(&bed).canceled, 0);
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a");
+    close(fd);
+    close(idle);
+    bed_stop(&bed);
+}
+
+static void test_a_reader_that_stalls_is_cut(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.write_timeout_ns = 5 * TINY_NS;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/flood"));
+    bed_await(&bed, &bed.counts.canceled, 1);
+    close(fd);
+    bed_stop(&bed);
+}
+
+static void test_too_many_connections_are_told(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.connections_max = 2;
+    bed_start(&bed, NULL);
+    const int first = client_connect(&bed);
+    const int second = client_connect(&bed);
+    client_expect(first, GET("/ok"), 200, "ok");
+    client_expect(second, GET("/ok"), 200, "ok");
+    const int third = client_connect(&bed);
+    struct response r;
+    client_receive(third, false, &r);
+    assert_int_equal(r.status, 503);
+    assert_string_equal(r.body, "{\"error\":\"too many connections\"}");
+    response_finish(&r);
+    client_expect_end(third);
+    close(third);
+    client_expect(first, GET("/ok"), 200, "ok");
+    close(first);
+    close(second);
+    bed_stop(&bed);
+}
+
+static void test_drain(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    struct response r;
+    const int idle = client_connect(&bed);
+    const int busy = client_connect(&bed);
+    const int partial = client_connect(&bed);
+    client_expect(idle, GET("/ok"), 200, "ok");
+    client_text(busy, GET("/hold/a"));
+    client_text(partial, "GET /ok HTTP/1.1\r\nHo");
+    client_expect(idle, GET("/ok"), 200, "ok");
+    bed_await(&bed, &bed.counts.held, 1);
+    bed_drain(&bed);
+    client_expect_end(idle);
+    client_text(busy, CANARY);
+    bed_release(&bed, "a");
+    client_receive(busy, false, &r);
+    assert_string_equal(r.body, "a");
+    assert_non_null(strstr(r.head, "\r\nConnection: close\r\n"));
+    response_finish(&r);
+    client_expect_end(busy);
+    client_text(partial, "st: a\r\n\r\n" CANARY);
+    client_receive(partial, false, &r);
+    assert_string_equal(r.body, "ok");
+    assert_non_null(strstr(r.head, "\r\nConnection: close\r\n"));
+    response_finish(&r);
+    client_expect_end(partial);
+    const int late = client_connect(&bed); /* Listening goes on; so does answering, once each. */
+    client_text(late, GET("/ok") CANARY);
+    client_receive(late, false, &r);
+    assert_string_equal(r.body, "ok");
+    response_finish(&r);
+    client_expect_end(late);
+    close(idle);
+    close(busy);
+    close(partial);
+    close(late);
+    bed_stop(&bed);
+    assert_int_equal(bed.counts.canary, 0);
+}
+
+static void test_stopping_cancels_what_is_left(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a") GET("/hold/b") POST("/echo", 5) "hel");
+    bed_await(&bed, &bed.counts.head, 3);
+    bed_stop(&bed);
+    assert_int_equal(bed.counts.canceled, 2);
+    close(fd);
+}
+
+/* More clients than spare streams, in waves, so that streams are made, kept and freed. */
+static void test_many_connections(void **state)
+{
+    (void)state;
+    enum { COUNT = 400 };
+    static int fds[COUNT];
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    for (unsigned wave = 0; wave < 2; wave++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            fds[i] = client_connect(&bed);
+            client_text(fds[i], GET("/hold/a"));
+        }
+        bed_await(&bed, &bed.counts.held, (wave + 1) * COUNT);
+        bed_release(&bed, "a");
+        for (unsigned i = 0; i < COUNT; i++) {
+            client_expect(fds[i], "", 200, "a");
+            close(fds[i]);
+        }
+    }
+    bed_stop(&bed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_bad_request_is_told_and_ends_the_connection),
+        cmocka_unit_test(test_a_bad_request_waits_for_its_turn),
+        cmocka_unit_test(test_keep_alive),
+        cmocka_unit_test(test_a_request_may_arrive_byte_by_byte),
+        cmocka_unit_test(test_pipelined_answers_keep_their_order),
+        cmocka_unit_test(test_reading_stops_when_the_line_is_full),
+        cmocka_unit_test(test_a_full_line_is_full),
+        cmocka_unit_test(test_chunked_body),
+        cmocka_unit_test(test_large_body_there_and_back),
+        cmocka_unit_test(test_bodies_are_aligned_where_asked),
+        cmocka_unit_test(test_expect),
+        cmocka_unit_test(test_refused_before_the_body),
+        cmocka_unit_test(test_body_limits),
+        cmocka_unit_test(test_the_answer_survives_a_client_that_sends_on),
+        cmocka_unit_test(test_all_bodies_together_are_bounded),
+        cmocka_unit_test(test_header_limits),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_http_1_0),
+        cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_a_stream_waits_for_its_reader),
+        cmocka_unit_test(test_an_unfinished_answer_is_seen_to_be_cut),
+        cmocka_unit_test(test_values_cannot_add_lines),
+        cmocka_unit_test(test_a_client_that_goes_cancels),
+        cmocka_unit_test(test_a_canceled_exchange_lives_until_it_is_finished),
+        cmocka_unit_test(test_a_body_cut_off_never_reaches_the_handler),
+        cmocka_unit_test(test_a_client_may_shut_its_side),
+        cmocka_unit_test(test_slow_headers_are_timed_out),
+        cmocka_unit_test(test_slow_bodies_are_timed_out),
+        cmocka_unit_test(test_idle_connections_are_closed),
+        cmocka_unit_test(test_time_outs_spare_the_patient),
+        cmocka_unit_test(test_a_reader_that_stalls_is_cut),
+        cmocka_unit_test(test_too_many_connections_are_told),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_stopping_cancels_what_is_left),
+        cmocka_unit_test(test_many_connections),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
