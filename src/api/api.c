@@ -28,7 +28,6 @@
 #define NAME_BYTES_MAX 128       /* Of a model. */
 #define REQUEST_ID_BYTES_MAX 128
 #define TRACEPARENT_BYTES 55
-#define TURNS_MAX 8               /* Of the home, in one turn of the loop. */
 
 static const struct bytes field_names[] = {
 #define CALL_FIELD_NAME(name, field) { field, sizeof(field) - 1 },
@@ -502,15 +501,9 @@ static void turn(struct loop_hook *hook)
 {
     struct api_loop *self =
         (struct api_loop *)(void *)((char *)hook - offsetof(struct api_loop, hook));
-    /* Answering makes room for requests that were pipelined behind; their short runs are for this turn
-     * too.  When they do not stop coming, sockets get their turn in between. */
-    for (int i = 0; i < TURNS_MAX; i++) {
-        home_turn(&self->home);
-        if (list_empty(&self->home.inline_models) && self->home.kick == 0) {
-            break;
-        }
-    }
+    home_turn(&self->home);
     if (!list_empty(&self->home.inline_models) || self->home.kick != 0) {
+        /* Answering brought further requests; their short runs are for a next round of this turn. */
         wake_loop(self);
     }
     set_timer(self);

@@ -1,0 +1,106 @@
+/*
+ * The body of an inference request.  Up to the first byte 0x1e it is JSON, behind it come the binary tensors; an
+ * input that begins with 0x1e is a raw request.
+ */
+#include "fuzz.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/infer_json.h"
+#include "fake_model.h"
+
+#define SEPARATOR 0x1e
+
+static void check(int promise)
+{
+    if (!promise) {
+        abort();
+    }
+}
+
+static void check_input(const struct tensor *tensor, const struct tensor_spec *spec)
+{
+    size_t size;
+    check(tensor->dtype == spec->dtype);
+    check(shape_fits(&tensor->shape, &spec->shape));
+    if (spec->dtype == DTYPE_BYTES) {
+        check(tensor_check_strings(tensor, NULL) == WEIR_OK);
+        return;
+    }
+    check(tensor_bytes(tensor->dtype, &tensor->shape, &size, NULL) == WEIR_OK);
+    check(size == tensor->size);
+    volatile uint8_t last = size > 0 ? tensor->data[size - 1] : 0;
+    (void)last;
+}
+
+static void check_result(const struct infer_call *call, enum weir_status status,
+                         const struct weir_err *err)
+{
+    if (status != WEIR_OK) {
+        check(status == WEIR_EINVAL || status == WEIR_EUNSUPPORTED || status == WEIR_ENOMEM);
+        check(err->status == status && err->text[0] != '\0');
+        return;
+    }
+    const struct signature *signature = call->model->signature;
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        check(call->request.inputs[i].present || signature->inputs[i].optional);
+        if (call->request.inputs[i].present) {
+            check_input(&call->request.inputs[i], &signature->inputs[i]);
+        }
+    }
+    check(call->output_count >= 1 && call->output_count <= signature->output_count);
+}
+
+static void make_model(struct fake_model *fake, bool raw)
+{
+    const struct shape any = { 2, { -1, -1 } };
+    fake_model_init(fake);
+    fake_model_output(fake, "Y", DTYPE_FP32, any);
+    fake_model_output(fake, "Z", DTYPE_FP16, any);
+    if (raw) {
+        fake->config.max_batch_size = 4;
+        fake_model_input(fake, "A", DTYPE_BYTES, any);
+        return;
+    }
+    /* A to N: every type. */
+    static const char *const names[] = { "A", "B", "C", "D", "E", "F", "G",
+                                         "H", "I", "J", "K", "L", "M", "N" };
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        fake_model_input(fake, names[i], (enum dtype)i, any);
+        fake->inputs[i].optional = true;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    const uint8_t *separator = size == 0 ? NULL : memchr(data, SEPARATOR, size);
+    const size_t json_size = separator == NULL ? size : (size_t)(separator - data);
+    const size_t binary_size = separator == NULL ? 0 : size - json_size - 1;
+    const bool raw = separator == data && size > 0;
+    char *body = malloc(json_size + binary_size + 1);
+    check(body != NULL);
+    if (json_size > 0) {
+        memcpy(body, data, json_size);
+    }
+    if (binary_size > 0) {
+        memcpy(body + json_size, separator + 1, binary_size);
+    }
+    /* One byte less than was allocated is none too many: the sanitizer watches the end. */
+    char *exact = realloc(body, json_size + binary_size == 0 ? 1 : json_size + binary_size);
+    check(exact != NULL);
+
+    struct fake_model fake;
+    struct fake_call call;
+    struct weir_err err = { 0 };
+    make_model(&fake, raw);
+    fake_call_open(&call, &fake);
+    const struct bytes whole = { exact, json_size + binary_size };
+    const enum weir_status status = raw ? infer_json_read_raw(&call.infer, whole, &err)
+                                        : infer_json_read(&call.infer, whole, json_size, &err);
+    check_result(&call.infer, status, &err);
+    fake_call_close(&call);
+    check(atomic_load(&fake.model.leases) == 1);
+    free(exact);
+    return 0;
+}
