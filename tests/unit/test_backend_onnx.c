@@ -468,6 +468,18 @@ static void fill_with(void *data, enum dtype dtype, size_t count, int64_t value)
     }
 }
 
+/* Sanitizers end the process where `new` runs out of memory. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define NEW_CAN_FAIL false
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define NEW_CAN_FAIL false
+#endif
+#endif
+#ifndef NEW_CAN_FAIL
+#define NEW_CAN_FAIL true
+#endif
+
 /* What a client must not read: source places, paths, names of C++. */
 static void expect_clean(const char *text)
 {
@@ -495,6 +507,9 @@ static void test_failed_runs_say_why_and_leave_the_context_usable(void **state)
     };
     int64_t data[32];
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        if (cases[c].status == WEIR_ENOMEM && !NEW_CAN_FAIL) {
+            continue;
+        }
         struct loaded l = load(cases[c].model);
         uint64_t count;
         size_t size;
