@@ -31,6 +31,9 @@ void mailbox_init(struct mailbox *box, mailbox_wake_fn *wake, void *context)
 /* newest..oldest is linked in the stack's order. */
 static bool push(struct mailbox *box, struct mail *newest, struct mail *oldest)
 {
+    /* Read first: once the mail is taken, the owner may be done with the box. */
+    mailbox_wake_fn *wake = box->wake;
+    void *context = box->context;
     struct mail *top = atomic_load_explicit(&box->top, memory_order_relaxed);
     do {
         oldest->next = top;
@@ -40,8 +43,8 @@ static bool push(struct mailbox *box, struct mail *newest, struct mail *oldest)
     if (top != NULL) {
         return false;
     }
-    if (box->wake != NULL) {
-        box->wake(box->context);
+    if (wake != NULL) {
+        wake(context);
     }
     return true;
 }

@@ -1,0 +1,494 @@
+/*
+ * Where settings come from.
+ *
+ * Everything is read from text: a YAML scalar, a variable and a word of the
+ * command line go the same way through the table of option.c, so that they mean
+ * the same and fail with the same sentence.
+ */
+#include "server/config.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/option.h"
+#include "util/file.h"
+#include "util/json.h"
+#include "util/mem.h"
+#include "util/yaml.h"
+
+#define DEFAULT_FILE "weir.yaml"
+#define FILE_FLAG "--config"
+#define FILE_VARIABLE "WEIR_CONFIG"
+#define FILE_BYTES_MAX ((size_t)1 << 20)
+#define LOOP_PROCESSORS 4 /* Processors per event loop. */
+
+static const char *const origin_texts[] = {
+#define ORIGIN_TEXT(name, text) text,
+    CONFIG_ORIGINS(ORIGIN_TEXT)
+#undef ORIGIN_TEXT
+};
+
+static void note(struct config *config, const struct option *option, enum config_origin origin,
+                 uint32_t line)
+{
+    config->origins[option - options] = origin;
+    config->lines[option - options] = line;
+}
+
+/* A list named again by a stronger source replaces the weaker one's; by the same source it grows. */
+static void begin_list(struct config *config, const struct option *option,
+                       enum config_origin origin)
+{
+    if (option->kind == KIND_LIST && config->origins[option - options] != origin) {
+        option_clear(config, option);
+    }
+}
+
+static enum weir_status set_text(struct config *config, const struct option *option,
+                                 const char *text, enum config_origin origin, uint32_t line,
+                                 const char *where, struct weir_err *err)
+{
+    begin_list(config, option, origin);
+    const enum weir_status status = option_read(config, option, text, where, err);
+    if (status == WEIR_OK) {
+        note(config, option, origin, line);
+    }
+    return status;
+}
+
+static enum weir_status set_yaml_list(struct config *config, const struct option *option,
+                                      const struct yaml *node, const char *where,
+                                      struct weir_err *err)
+{
+    begin_list(config, option, CONFIG_FILE);
+    for (const struct yaml *item = node->first; item != NULL; item = item->next) {
+        if (item->kind != YAML_SCALAR) {
+            return err_set(err, WEIR_EINVAL, "%s: line %u is no text, expected a list of texts",
+                           where, item->line);
+        }
+        const enum weir_status status = option_add(config, option, item->text, where, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    note(config, option, CONFIG_FILE, node->key_line);
+    return WEIR_OK;
+}
+
+static enum weir_status set_yaml(struct config *config, const struct yaml *node, const char *name,
+                                 const char *prefix, struct weir_err *err)
+{
+    char key[OPTION_WORD_BYTES];
+    char where[OPTION_WORD_BYTES + 256];
+    (void)snprintf(key, sizeof(key), "%s%s", prefix, node->key);
+    (void)snprintf(where, sizeof(where), "%s:%u: %s", name, node->key_line, key);
+    const struct option *option = option_find(option_key, key);
+    if (option == NULL) {
+        char hint[OPTION_WORD_BYTES + 32];
+        return err_set(err, WEIR_EINVAL,
+                       "%s:%u: unknown setting '%s'%s (`weir config --explain` lists all)", name,
+                       node->key_line, key, option_hint(option_key, key, hint));
+    }
+    if (option->kind == KIND_LIST && node->kind == YAML_LIST) {
+        return set_yaml_list(config, option, node, where, err);
+    }
+    if (node->kind != YAML_SCALAR) {
+        char expected[OPTION_EXPECTED_BYTES];
+        return err_set(err, WEIR_EINVAL, "%s: found a %s, expected %s", where,
+                       node->kind == YAML_MAP ? "map" : "list", option_expected(option, expected));
+    }
+    return set_text(config, option, node->text, CONFIG_FILE, node->key_line, where, err);
+}
+
+static enum weir_status apply_yaml(struct config *config, const struct yaml *root, const char *name,
+                                   struct weir_err *err)
+{
+    if (root->kind != YAML_MAP) {
+        return err_set(err, WEIR_EINVAL, "%s: expected a map of settings", name);
+    }
+    enum weir_status status = WEIR_OK;
+    for (const struct yaml *node = root->first; node != NULL && status == WEIR_OK;
+         node = node->next) {
+        if (strcmp(node->key, "limits") != 0 || node->kind != YAML_MAP) {
+            status = set_yaml(config, node, name, "", err);
+            continue;
+        }
+        for (const struct yaml *limit = node->first; limit != NULL && status == WEIR_OK;
+             limit = limit->next) {
+            status = set_yaml(config, limit, name, "limits.", err);
+        }
+    }
+    return status;
+}
+
+static enum weir_status apply_file(struct config *config, const char *path, struct weir_err *err)
+{
+    const bool asked = path != NULL;
+    path = asked ? path : DEFAULT_FILE;
+    if (!asked && access(path, F_OK) != 0) { /* Nobody has to have one. */
+        return WEIR_OK;
+    }
+    struct buffer text = { 0 };
+    enum weir_status status = file_read(AT_FDCWD, path, FILE_BYTES_MAX, &text, err);
+    struct yaml *root = NULL;
+    if (status == WEIR_OK) {
+        status =
+            yaml_parse(&config->arena, path, (struct bytes){ text.data, text.size }, &root, err);
+    }
+    if (status == WEIR_OK) {
+        status = apply_yaml(config, root, path, err);
+        config->file = path;
+    }
+    buffer_finish(&text);
+    return status;
+}
+
+/* Variables that begin with WEIR_ and are no settings: the file's name, what the tests use, and what
+ * Kubernetes sets in every pod beside a service called weir. */
+static const char *const foreign_variables[] = {
+    "WEIR_CONFIG=*", "WEIR_BINARY=*",  "WEIR_TEST_*",     "WEIR_SOURCE_ROOT=*",
+    "WEIR_PORT_*",   "WEIR_SERVICE_*", "WEIR_PORT=*://*",
+};
+
+static bool is_foreign(const char *variable)
+{
+    for (size_t i = 0; i < sizeof(foreign_variables) / sizeof(*foreign_variables); i++) {
+        if (fnmatch(foreign_variables[i], variable, 0) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum weir_status apply_variable(struct config *config, const char *variable,
+                                       const char *equals, struct weir_err *err)
+{
+    char name[OPTION_WORD_BYTES];
+    (void)snprintf(name, sizeof(name), "%.*s", (int)(equals - variable), variable);
+    const struct option *option = option_find(option_variable, name);
+    if (option == NULL) {
+        char hint[OPTION_WORD_BYTES + 32];
+        return err_set(err, WEIR_EINVAL,
+                       "environment: unknown variable '%s'%s (`weir config --explain` lists all)",
+                       name, option_hint(option_variable, name, hint));
+    }
+    return set_text(config, option, equals + 1, CONFIG_ENVIRONMENT, 0, name, err);
+}
+
+static enum weir_status apply_environment(struct config *config, char *const *environment,
+                                          struct weir_err *err)
+{
+    enum weir_status status = WEIR_OK;
+    for (char *const *at = environment; at != NULL && *at != NULL && status == WEIR_OK; at++) {
+        const char *equals = strchr(*at, '=');
+        if (strncmp(*at, "WEIR_", 5) == 0 && equals != NULL && !is_foreign(*at)) {
+            status = apply_variable(config, *at, equals, err);
+        }
+    }
+    return status;
+}
+
+static const char *file_variable(char *const *environment)
+{
+    for (char *const *at = environment; at != NULL && *at != NULL; at++) {
+        if (strncmp(*at, FILE_VARIABLE "=", sizeof(FILE_VARIABLE)) == 0) {
+            const char *path = *at + sizeof(FILE_VARIABLE);
+            return *path == '\0' ? NULL : path;
+        }
+    }
+    return NULL;
+}
+
+/* The index of a command's own flag, or -1. */
+static int own_flag(const struct config_words *meaning, const char *word)
+{
+    for (int i = 0; meaning->own_flags != NULL && meaning->own_flags[i] != NULL; i++) {
+        if (strcmp(meaning->own_flags[i], word) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* `--config FILE` or `--config=FILE`: how many of the words it takes, 0 when it is something else. */
+static int file_flag(int left, char *const *words, const char **path)
+{
+    const size_t size = sizeof(FILE_FLAG) - 1;
+    if (strncmp(words[0], FILE_FLAG, size) != 0) {
+        return 0;
+    }
+    if (words[0][size] == '=') {
+        *path = words[0] + size + 1;
+        return 1;
+    }
+    if (words[0][size] != '\0') {
+        return 0;
+    }
+    *path = left > 1 ? words[1] : NULL;
+    return 2;
+}
+
+/* The file's name on the command line, which is read after the file itself; NULL: none. */
+static enum weir_status find_file(int count, char *const *words, const char **path,
+                                  struct weir_err *err)
+{
+    for (int i = 0; i < count; i++) {
+        if (file_flag(count - i, words + i, path) > 0 && *path == NULL) {
+            return err_set(err, WEIR_EINVAL, FILE_FLAG ": nothing follows, expected a file");
+        }
+    }
+    return WEIR_OK;
+}
+
+/* `--key value`, `--key=value`, or `--key` of a boolean; returns how many words it took, 0 on failure. */
+static int apply_flag(struct config *config, int left, char *const *words, struct weir_err *err)
+{
+    char flag[OPTION_WORD_BYTES];
+    const size_t size = strcspn(words[0], "=");
+    (void)snprintf(flag, sizeof(flag), "%.*s", (int)size, words[0]);
+    const char *value = words[0][size] == '=' ? words[0] + size + 1 : NULL;
+    const struct option *option = option_find(option_flag, flag);
+    if (option == NULL) {
+        char hint[OPTION_WORD_BYTES + 32];
+        (void)err_set(err, WEIR_EINVAL, "unknown option '%s'%s", flag,
+                      option_hint(option_flag, flag, hint));
+        return 0;
+    }
+    int taken = 1;
+    if (value == NULL && option->kind == KIND_BOOL) {
+        value = "true";
+    } else if (value == NULL && left > 1) {
+        value = words[1];
+        taken = 2;
+    } else if (value == NULL) {
+        char expected[OPTION_EXPECTED_BYTES];
+        (void)err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag,
+                      option_expected(option, expected));
+        return 0;
+    }
+    return set_text(config, option, value, CONFIG_COMMAND_LINE, 0, flag, err) == WEIR_OK ? taken
+                                                                                         : 0;
+}
+
+static enum weir_status apply_words(struct config *config, int count, char *const *words,
+                                    struct config_words *meaning, struct weir_err *err)
+{
+    const struct option *list =
+        meaning->positional == NULL ? NULL : option_find(option_key, meaning->positional);
+    const char *path;
+    for (int i = 0; i < count;) {
+        int taken = file_flag(count - i, words + i, &path);
+        const int own = own_flag(meaning, words[i]);
+        if (own >= 0) {
+            meaning->given |= UINT32_C(1) << own;
+            taken = 1;
+        } else if (taken == 0 && words[i][0] == '-') {
+            taken = apply_flag(config, count - i, words + i, err);
+        } else if (taken == 0 && list != NULL) {
+            begin_list(config, list, CONFIG_COMMAND_LINE);
+            taken = option_add(config, list, words[i], words[i], err) == WEIR_OK ? 1 : 0;
+            note(config, list, CONFIG_COMMAND_LINE, 0);
+        } else if (taken == 0) {
+            (void)err_set(err, WEIR_EINVAL, "unexpected word '%s', expected options only",
+                          words[i]);
+        }
+        if (taken == 0) {
+            return WEIR_EINVAL;
+        }
+        i += taken;
+    }
+    return WEIR_OK;
+}
+
+static uint64_t processors(void)
+{
+    const long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : (uint64_t)count;
+}
+
+static void resolve(struct config *config)
+{
+    if (config->loops == 0) {
+        config->loops = (processors() + LOOP_PROCESSORS - 1) / LOOP_PROCESSORS;
+    }
+    if (config->executors == 0) {
+        config->executors = processors();
+    }
+    if (config->limits.bodies_bytes_max == 0) {
+        config->limits.bodies_bytes_max = limits_memory_bytes() / 4;
+    }
+}
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
+           strcmp(host, "localhost") == 0;
+}
+
+static enum weir_status check(const struct config *config, struct weir_err *err)
+{
+    if (!config->allow_wide_bind && !is_loopback(config->host)) {
+        return err_set(
+            err, WEIR_EINVAL,
+            "host: found '%s', expected a loopback address such as 127.0.0.1; to let other "
+            "machines in, give --allow-wide-bind too: anybody who reaches the port can use it",
+            config->host);
+    }
+    if (config->repository.count == 0) {
+        return err_set(err, WEIR_EINVAL, "repository: no folder, expected at least one");
+    }
+    return WEIR_OK;
+}
+
+void config_init(struct config *config)
+{
+    *config = (struct config){ 0 };
+    arena_init(&config->arena, NULL, 0, 0);
+    limits_init(&config->limits);
+    config->origins = mem_alloc(option_count * sizeof(*config->origins));
+    config->lines = mem_alloc(option_count * sizeof(*config->lines));
+    for (size_t i = 0; i < option_count; i++) {
+        struct weir_err err;
+        if (options[i].preset != NULL &&
+            option_read(config, &options[i], options[i].preset, options[i].key, &err) != WEIR_OK) {
+            log_event(LOG_ERROR, "a default of the settings' table is wrong",
+                      LOG_STR("reason", err.text));
+        }
+    }
+}
+
+void config_finish(struct config *config)
+{
+    arena_finish(&config->arena);
+    mem_free(config->origins);
+    mem_free(config->lines);
+    *config = (struct config){ 0 };
+}
+
+enum weir_status config_read(struct config *config, char *const *environment, int word_count,
+                             char *const *words, struct config_words *meaning, struct weir_err *err)
+{
+    const char *path = file_variable(environment);
+    meaning->given = 0;
+    enum weir_status status = find_file(word_count, words, &path, err);
+    if (status == WEIR_OK) {
+        status = apply_file(config, path, err);
+    }
+    if (status == WEIR_OK) {
+        status = apply_environment(config, environment, err);
+    }
+    if (status == WEIR_OK) {
+        status = apply_words(config, word_count, words, meaning, err);
+    }
+    if (status == WEIR_OK) {
+        resolve(config);
+        status = check(config, err);
+    }
+    return status;
+}
+
+static const char *heading(const char *group, const struct option *option, struct buffer *out)
+{
+    if (strcmp(group, option->group) != 0) {
+        buffer_printf(out, "\n%c%s\n", toupper((unsigned char)option->group[0]), option->group + 1);
+    }
+    return option->group;
+}
+
+void config_help(struct buffer *out)
+{
+    struct config defaults;
+    config_init(&defaults);
+    const char *group = "";
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *option = &options[i];
+        group = heading(group, option, out);
+        char flag[OPTION_WORD_BYTES];
+        option_flag(option, flag);
+        buffer_printf(out, "  %-31s %s", flag, option->help);
+        const size_t before = out->size;
+        buffer_text(out, " [");
+        option_format(&defaults, option, out);
+        if (!out->failed && out->size == before + 2) {
+            out->size = before; /* No default to show. */
+        } else {
+            buffer_text(out, "]");
+        }
+        buffer_char(out, '\n');
+    }
+    config_finish(&defaults);
+}
+
+static void explain_text(const struct config *config, size_t index, struct buffer *out)
+{
+    const struct option *option = &options[index];
+    char key[OPTION_WORD_BYTES];
+    char variable[OPTION_WORD_BYTES];
+    char expected[OPTION_EXPECTED_BYTES];
+    option_key(option, key);
+    option_variable(option, variable);
+    buffer_printf(out, "  %s: ", key);
+    option_format(config, option, out);
+    const enum config_origin origin = config->origins[index];
+    if (config->lines[index] > 0) {
+        buffer_printf(out, "   (%s:%u)", config->file, config->lines[index]);
+    } else if (origin != CONFIG_DEFAULT) {
+        buffer_printf(out, "   (%s)", origin_texts[origin]);
+    }
+    buffer_printf(out, "\n      %s\n      %s; %s\n", option->help,
+                  option_expected(option, expected), variable);
+}
+
+static void json_field(struct buffer *out, const char *key, const char *value)
+{
+    json_key(out, key);
+    json_string(out, value);
+}
+
+static void explain_json(const struct config *config, size_t index, struct buffer *out)
+{
+    const struct option *option = &options[index];
+    char word[OPTION_WORD_BYTES];
+    char expected[OPTION_EXPECTED_BYTES];
+    struct buffer value;
+    buffer_init(&value, 1 << 20);
+    option_format(config, option, &value);
+    buffer_char(&value, '\0');
+    buffer_text(out, index == 0 ? "  {" : ",\n  {");
+    option_key(option, word);
+    json_field(out, "key", word);
+    json_field(out, "value", value.failed ? "" : value.data);
+    json_field(out, "origin", origin_texts[config->origins[index]]);
+    if (config->lines[index] > 0) {
+        json_field(out, "file", config->file);
+        json_key(out, "line");
+        buffer_u64(out, config->lines[index]);
+    }
+    json_field(out, "expects", option_expected(option, expected));
+    option_flag(option, word);
+    json_field(out, "flag", word);
+    option_variable(option, word);
+    json_field(out, "variable", word);
+    json_field(out, "help", option->help);
+    buffer_char(out, '}');
+    buffer_finish(&value);
+}
+
+void config_explain(const struct config *config, bool json, struct buffer *out)
+{
+    const char *group = "";
+    buffer_text(out, json ? "[\n" : "");
+    for (size_t i = 0; i < option_count; i++) {
+        if (json) {
+            explain_json(config, i, out);
+        } else {
+            group = heading(group, &options[i], out);
+            explain_text(config, i, out);
+        }
+    }
+    buffer_text(out, json ? "\n]\n" : "");
+}

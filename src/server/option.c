@@ -1,0 +1,368 @@
+#include "server/option.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "util/limits.h"
+#include "util/log.h"
+
+#define LIST_MAX 64
+
+static const char *const control_texts[] = {
+#define CONTROL_TEXT(name, text) text,
+    MODEL_CONTROLS(CONTROL_TEXT)
+#undef CONTROL_TEXT
+        NULL,
+};
+
+static const char *const level_texts[] = {
+#define LEVEL_TEXT(name, text) text,
+    LOG_LEVELS(LEVEL_TEXT)
+#undef LEVEL_TEXT
+        NULL,
+};
+
+static const char *const format_texts[] = { "auto", "text", "json", NULL };
+
+#define AT(field) offsetof(struct config, field)
+#define COUNT_MAX UINT64_C(1000000000)
+#define SIZE_BYTES_MAX (UINT64_C(1) << 50)
+
+const struct option options[] = {
+    { "repository", "models", KIND_LIST, AT(repository), 0, 0, "models", NULL,
+      "folders of models, laid out NAME/VERSION/model.onnx" },
+    { "model_control", "models", KIND_ENUM, AT(model_control), 0, 0, "all", control_texts,
+      "load all at start, only on request (explicit), or follow the folders (poll)" },
+    { "load_model", "models", KIND_LIST, AT(load_model), 0, 0, "", NULL,
+      "explicit: models to load at start; * is all" },
+    { "poll_interval", "models", KIND_DURATION, AT(poll_interval_ns), 0, 0, "15s", NULL,
+      "poll: time between looks at the folders" },
+    { "host", "listeners", KIND_TEXT, AT(host), 0, 0, "127.0.0.1", NULL, "address to listen on" },
+    { "http_port", "listeners", KIND_COUNT, AT(http_port), 0, 65535, "8000", NULL,
+      "first port; every port speaks every protocol; 0 picks a free one" },
+    { "grpc_port", "listeners", KIND_COUNT, AT(grpc_port), 0, 65535, "8001", NULL,
+      "second port, where Triton's gRPC clients look" },
+    { "metrics_port", "listeners", KIND_COUNT, AT(metrics_port), 0, 65535, "8002", NULL,
+      "third port, where Triton's dashboards look" },
+    { "port", "listeners", KIND_COUNT, AT(port), 0, 65535, "0", NULL,
+      "one port for everything instead of three; 0: three" },
+    { "unix_socket", "listeners", KIND_TEXT, AT(unix_socket), 0, 0, "", NULL,
+      "path of a Unix socket to listen on too" },
+    { "allow_wide_bind", "listeners", KIND_BOOL, AT(allow_wide_bind), 0, 0, "false", NULL,
+      "allow a host other than loopback: anybody who reaches it can use it" },
+    { "loops", "threads", KIND_COUNT, AT(loops), 0, 64, "0", NULL,
+      "network threads; 0: one per 4 processors" },
+    { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
+      "models run at once on the processor; 0: one per processor" },
+    { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
+    { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
+      "further devices, NAME:RUNS each, such as simulated ones" },
+    { "inline_runs", "threads", KIND_BOOL, AT(inline_runs), 0, 0, "true", NULL,
+      "run models of a few microseconds on the network thread" },
+    { "name", "answers", KIND_TEXT, AT(name), 0, 0, "weir", NULL,
+      "the server's name in its metadata" },
+    { "timing", "answers", KIND_BOOL, AT(timing), 0, 0, "false", NULL,
+      "tell every answer's time by stage in a Server-Timing header" },
+    { "log_level", "logs", KIND_ENUM, AT(log_level), 0, 0, "info", level_texts,
+      "least urgent events to log" },
+    { "log_format", "logs", KIND_ENUM, AT(log_format), 0, 0, "auto", format_texts,
+      "auto: text on a terminal, else json" },
+    { "access_log", "logs", KIND_BOOL, AT(access_log), 0, 0, "false", NULL, "log every request" },
+#define LIMIT_KIND_COUNT KIND_COUNT
+#define LIMIT_KIND_SIZE KIND_SIZE
+#define LIMIT_KIND_DURATION KIND_DURATION
+/* Where 0 is the default it means something; a limit of 0 otherwise would let nothing through. */
+#define LIMIT_MIN_COUNT(value) ((value) == 0 ? 0 : 1)
+#define LIMIT_MIN_SIZE(value) ((value) == 0 ? 0 : 1)
+#define LIMIT_MIN_DURATION(value) 0
+#define LIMIT_MAX_COUNT COUNT_MAX
+#define LIMIT_MAX_SIZE SIZE_BYTES_MAX
+#define LIMIT_MAX_DURATION 0
+#define LIMIT_OPTION(field, value, kind, text) \
+    { "limits." #field,                        \
+      "limits",                                \
+      LIMIT_KIND_##kind,                       \
+      AT(limits.field),                        \
+      0,                                       \
+      UINT64_MAX,                              \
+      NULL,                                    \
+      NULL,                                    \
+      text },
+    LIMITS(LIMIT_OPTION)
+#undef LIMIT_OPTION
+};
+
+const size_t option_count = sizeof(options) / sizeof(*options);
+
+static void *field_of(struct config *config, const struct option *option)
+{
+    return (char *)config + option->offset;
+}
+
+static const void *value_of(const struct config *config, const struct option *option)
+{
+    return (const char *)config + option->offset;
+}
+
+/* The key as people write it: limits.idle_timeout_ns is a duration, so its unit is not in its name. */
+void option_key(const struct option *option, char *out)
+{
+    (void)snprintf(out, OPTION_WORD_BYTES, "%s", option->key);
+    char *unit = strstr(out, "_ns");
+    if (unit != NULL && unit[3] == '\0') {
+        *unit = '\0';
+    }
+}
+
+void option_flag(const struct option *option, char *out)
+{
+    char key[OPTION_WORD_BYTES];
+    option_key(option, key);
+    (void)snprintf(out, OPTION_WORD_BYTES, "--%.*s", OPTION_WORD_BYTES - 3, key);
+    for (char *at = out; *at != '\0'; at++) {
+        *at = *at == '_' ? '-' : *at;
+    }
+}
+
+void option_variable(const struct option *option, char *out)
+{
+    char key[OPTION_WORD_BYTES];
+    option_key(option, key);
+    (void)snprintf(out, OPTION_WORD_BYTES, "WEIR_%.*s", OPTION_WORD_BYTES - 6, key);
+    for (char *at = out; *at != '\0'; at++) {
+        *at = *at == '.' ? '_' : (char)toupper((unsigned char)*at);
+    }
+}
+
+const struct option *option_find(option_name_fn *name, const char *text)
+{
+    for (size_t i = 0; i < option_count; i++) {
+        char candidate[OPTION_WORD_BYTES];
+        name(&options[i], candidate);
+        if (strcmp(candidate, text) == 0) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
+/* Edit distance, for "did you mean"; both at most OPTION_WORD_BYTES long. */
+static size_t distance(const char *a, const char *b)
+{
+    const size_t b_size = strlen(b) < OPTION_WORD_BYTES - 1 ? strlen(b) : OPTION_WORD_BYTES - 1;
+    size_t row[OPTION_WORD_BYTES];
+    for (size_t j = 0; j <= b_size; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; a[i - 1] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= b_size; j++) {
+            const size_t above = row[j];
+            const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+            const size_t insert = (row[j - 1] < above ? row[j - 1] : above) + 1;
+            row[j] = change < insert ? change : insert;
+            diagonal = above;
+        }
+    }
+    return row[b_size];
+}
+
+const char *option_hint(option_name_fn *name, const char *text, char *out)
+{
+    size_t best = 4; /* Further off is no near miss. */
+    out[0] = '\0';
+    for (size_t i = 0; i < option_count; i++) {
+        char candidate[OPTION_WORD_BYTES];
+        name(&options[i], candidate);
+        const size_t far = distance(text, candidate);
+        if (far < best) {
+            best = far;
+            (void)snprintf(out, OPTION_WORD_BYTES + 32, "; did you mean '%s'?", candidate);
+        }
+    }
+    return out;
+}
+
+static const char *expected_enum(const struct option *option, char *out)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; option->texts[i] != NULL && at < OPTION_EXPECTED_BYTES; i++) {
+        const char *glue = i == 0 ? "" : option->texts[i + 1] == NULL ? " or " : ", ";
+        at +=
+            (size_t)snprintf(out + at, OPTION_EXPECTED_BYTES - at, "%s%s", glue, option->texts[i]);
+    }
+    return out;
+}
+
+const char *option_expected(const struct option *option, char *out)
+{
+    switch (option->kind) {
+    case KIND_BOOL:
+        return "true or false";
+    case KIND_COUNT:
+        (void)snprintf(out, OPTION_EXPECTED_BYTES, "a whole number from %llu to %llu",
+                       (unsigned long long)option->min, (unsigned long long)option->max);
+        return out;
+    case KIND_SIZE:
+        return option->min == 0 ? "a size such as 64MiB" : "a size above 0 such as 64MiB";
+    case KIND_DURATION:
+        return "a duration such as 30s or 500ms";
+    case KIND_TEXT:
+        return "a text";
+    case KIND_LIST:
+        return "a list";
+    case KIND_ENUM:
+        break;
+    }
+    return expected_enum(option, out);
+}
+
+static bool read_bool(const char *text, bool *out)
+{
+    const bool yes = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+    if (!yes && strcmp(text, "false") != 0 && strcmp(text, "0") != 0) {
+        return false;
+    }
+    *out = yes;
+    return true;
+}
+
+static bool read_enum(const struct option *option, const char *text, uint64_t *out)
+{
+    for (uint32_t i = 0; option->texts[i] != NULL; i++) {
+        if (strcmp(option->texts[i], text) == 0) {
+            *out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum weir_status list_add(struct config *config, struct config_list *list, struct bytes item,
+                                 struct weir_err *err)
+{
+    if (list->items == NULL) {
+        list->items = arena_try_alloc(&config->arena, LIST_MAX * sizeof(*list->items));
+    }
+    char *copy = arena_try_strndup(&config->arena, item.data, item.size);
+    if (list->items == NULL || copy == NULL) {
+        return err_nomem(err, "the configuration", item.size);
+    }
+    if (list->count == LIST_MAX) {
+        return err_set(err, WEIR_EINVAL, "more than %d entries", LIST_MAX);
+    }
+    list->items[list->count++] = copy;
+    return WEIR_OK;
+}
+
+/* "a,b": as the environment and the command line write lists. */
+static enum weir_status read_list(struct config *config, struct config_list *list, const char *text,
+                                  struct weir_err *err)
+{
+    for (const char *at = text; *at != '\0';) {
+        const size_t size = strcspn(at, ",");
+        if (size > 0) {
+            const enum weir_status status = list_add(config, list, (struct bytes){ at, size }, err);
+            if (status != WEIR_OK) {
+                return status;
+            }
+        }
+        at += size + (at[size] == ',' ? 1 : 0);
+    }
+    return WEIR_OK;
+}
+
+/* Reads one value; `where` begins the sentence. */
+enum weir_status option_read(struct config *config, const struct option *option, const char *text,
+                             const char *where, struct weir_err *err)
+{
+    void *field = field_of(config, option);
+    uint64_t number = 0;
+    bool good = false;
+    switch (option->kind) {
+    case KIND_BOOL:
+        good = read_bool(text, field);
+        break;
+    case KIND_COUNT:
+        good = bytes_to_u64(bytes_of(text), option->max, &number) && number >= option->min;
+        break;
+    case KIND_SIZE:
+        good = bytes_to_size(bytes_of(text), &number) && number >= option->min &&
+               number <= option->max;
+        break;
+    case KIND_DURATION:
+        good = bytes_to_duration_ns(bytes_of(text), &number);
+        break;
+    case KIND_ENUM:
+        good = read_enum(option, text, &number);
+        break;
+    case KIND_LIST:
+        return read_list(config, field, text, err) == WEIR_OK ? WEIR_OK
+                                                              : err_prefix(err, "%s", where);
+    case KIND_TEXT: {
+        const char *copy = arena_try_strndup(&config->arena, text, strlen(text));
+        if (copy == NULL) {
+            return err_nomem(err, "the configuration", strlen(text));
+        }
+        *(const char **)field = copy;
+        return WEIR_OK;
+    }
+    }
+    if (!good) {
+        char expected[OPTION_EXPECTED_BYTES];
+        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected %s", where, text,
+                       option_expected(option, expected));
+    }
+    if (option->kind != KIND_BOOL) {
+        *(uint64_t *)field = number;
+    }
+    return WEIR_OK;
+}
+
+enum weir_status option_add(struct config *config, const struct option *option, const char *text,
+                            const char *where, struct weir_err *err)
+{
+    return list_add(config, field_of(config, option), bytes_of(text), err) == WEIR_OK
+               ? WEIR_OK
+               : err_prefix(err, "%s", where);
+}
+
+void option_clear(struct config *config, const struct option *option)
+{
+    *(struct config_list *)field_of(config, option) = (struct config_list){ 0 };
+}
+
+void option_format(const struct config *config, const struct option *option, struct buffer *out)
+{
+    const void *value = value_of(config, option);
+    char text[32];
+    switch (option->kind) {
+    case KIND_BOOL:
+        buffer_text(out, *(const bool *)value ? "true" : "false");
+        return;
+    case KIND_COUNT:
+        buffer_u64(out, *(const uint64_t *)value);
+        return;
+    case KIND_SIZE:
+        buffer_text(out, bytes_format_size(*(const uint64_t *)value, text));
+        return;
+    case KIND_DURATION:
+        buffer_text(out, bytes_format_duration(*(const uint64_t *)value, text));
+        return;
+    case KIND_TEXT:
+        buffer_text(out, *(const char *const *)value);
+        return;
+    case KIND_ENUM:
+        buffer_text(out, option->texts[*(const uint64_t *)value]);
+        return;
+    case KIND_LIST:
+        break;
+    }
+    const struct config_list *list = value;
+    for (uint64_t i = 0; i < list->count; i++) {
+        buffer_text(out, i == 0 ? "" : ",");
+        buffer_text(out, list->items[i]);
+    }
+}

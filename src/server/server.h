@@ -1,0 +1,59 @@
+/*
+ * server.h — puts the parts together and takes them apart again.
+ *
+ * The server knows everything and decides nothing.  It starts listening before the models are
+ * loaded: live is true at once, ready turns true when every required model is.
+ *
+ * Stopping (SIGTERM or SIGINT): not ready at once on every connection; a grace time in which everything still
+ * works, because balancers lag; then no new connections, `Connection: close` on every answer, new
+ * inferences refused, accepted ones finished; then the end.  A second signal ends at once.
+ */
+#ifndef WEIR_SERVER_SERVER_H
+#define WEIR_SERVER_SERVER_H
+
+#include "server/config.h"
+#include "util/err.h"
+
+struct server;
+
+enum server_mode {
+    SERVER_SERVE,
+    SERVER_CHECK, /* Loads the models, but listens nowhere and logs nothing about them. */
+};
+
+/* Signals must be blocked before any thread exists: call first in main(). */
+void server_block_signals(void);
+
+/* Starts everything; `config` is borrowed.  The calling thread is the server's main thread: it alone
+ * makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened. */
+WEIR_MUST_USE enum weir_status server_start(const struct config *config, enum server_mode mode,
+                                            struct server **out, struct weir_err *err);
+
+/* Blocks until every model is loaded or has failed.  True: all that are required are READY.  False too when
+ * a signal came meanwhile, which server_wait() then acts upon. */
+bool server_wait_models(struct server *server);
+
+/* Blocks until the server has stopped after a signal.  WEIR_ETIMEOUT: the drain time-out passed with
+ * requests unfinished; WEIR_ECANCELED: a second signal ended it.  After both a run may still be under
+ * way: end the process rather than server_destroy(), which would wait for it. */
+WEIR_MUST_USE enum weir_status server_wait(struct server *server);
+
+void server_destroy(struct server *server); /* NULL is fine. */
+
+/* Where it listens: "http://127.0.0.1:8000 unix:/run/weir.sock", the first port first. */
+void server_addresses(const struct server *server, struct buffer *out);
+
+/* How many models there are, and how many of them have a READY version. */
+struct server_count {
+    uint32_t models;
+    uint32_t ready;
+};
+struct server_count server_count_models(struct server *server);
+
+/* Appends name, version, state and reason of every model, as a table or as JSON. */
+void server_models(struct server *server, bool json, struct buffer *out);
+
+/* "1.30.0 (ONNX Runtime)"; static storage. */
+const char *server_backends(void);
+
+#endif
