@@ -6,7 +6,7 @@
  *                http_listen(loop, address, index, api_handler(api), ...);
  *     to stop:   api_drain(api)        ready turns false on every connection
  *                http_drain(loop), engine_drain(engine) after the grace time
- *                api_loop_detach()     once the loop has ended
+ *                api_loop_detach()     after loop_close(), before loop_finish()
  *                api_destroy(api)
  *
  * One struct api per server, one struct api_loop per loop.  Options are borrowed for the
@@ -71,7 +71,7 @@ void api_destroy(struct api *api); /* NULL is fine. */
 /* Before the loop runs: sets loop->user.  At most API_LOOPS_MAX loops. */
 void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop);
 
-/* After loop_finish(), before engine_destroy(). */
+/* After loop_close(), before loop_finish(): no thread wakes the loop any more. */
 void api_loop_detach(struct api_loop *self);
 
 const struct http_handler *api_handler(const struct api *api);

@@ -11,6 +11,7 @@
 #include "engine/home.h"
 
 #include <assert.h>
+#include <sched.h>
 
 #include "engine/catalogue.h"
 #include "engine/engine.h"
@@ -37,6 +38,9 @@ void home_finish(struct home *home)
     pthread_mutex_lock(&home->engine->lock);
     list_remove(&home->node);
     pthread_mutex_unlock(&home->engine->lock);
+    while (atomic_load_explicit(&home->senders, memory_order_acquire) > 0) {
+        sched_yield(); /* A wake-up is a few microseconds. */
+    }
     home_turn(home); /* What others sent before the home was off the list. */
     catalogue_release(home->catalogue);
     *home = (struct home){ 0 };
@@ -45,7 +49,10 @@ void home_finish(struct home *home)
 void home_send_chain(struct home *home, struct mail *first, struct mail *last)
 {
     if (turning != home) {
+        /* The owner may take the mail and finish the home before the wake-up has returned. */
+        atomic_fetch_add_explicit(&home->senders, 1, memory_order_relaxed);
         (void)mailbox_send_chain(&home->mailbox, first, last);
+        atomic_fetch_sub_explicit(&home->senders, 1, memory_order_release);
         return;
     }
     struct mail **end = &home->local;

@@ -193,7 +193,7 @@ void loop_stop(struct loop *loop)
     uv_async_send(&loop->wake);
 }
 
-void loop_finish(struct loop *loop)
+void loop_close(struct loop *loop)
 {
     block_sigpipe();
     loop_here = loop;
@@ -202,6 +202,13 @@ void loop_finish(struct loop *loop)
         uv_run(&loop->uv, UV_RUN_ONCE);
         conn_finish_net(loop);
     }
+    loop_here = NULL;
+}
+
+void loop_finish(struct loop *loop)
+{
+    loop_close(loop);
+    loop_here = loop;
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->turn, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);

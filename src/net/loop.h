@@ -84,9 +84,12 @@ void loop_run(struct loop *loop);
 /* Any thread, but not a signal handler: ends loop_run() after the current turn. */
 void loop_stop(struct loop *loop);
 
-/* After loop_run(), on any one thread: closes listeners and connections, turns until the handlers
- * have finished every exchange (canceled ones too) and frees.  So whatever holds exchanges must
- * still be able to end them. */
+/* After loop_run(), on any one thread: closes listeners and connections and turns until the handlers
+ * have finished every exchange (canceled ones too).  So whatever holds exchanges must still be able
+ * to end them.  Afterwards nothing comes in any more; loop_send() still works. */
+void loop_close(struct loop *loop);
+
+/* After loop_close() (or in its place): frees.  No other thread may send any more. */
 void loop_finish(struct loop *loop);
 
 /* Any thread: gives `mail` to the loop. */

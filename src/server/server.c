@@ -444,8 +444,9 @@ static void stop_fronts(struct server *server)
         for (uint32_t l = 0; l < front->listener_count; l++) {
             http_listener_close(front->listeners[l]);
         }
-        loop_finish(&front->loop);
+        loop_close(&front->loop);
         api_loop_detach(&front->api);
+        loop_finish(&front->loop);
     }
 }
 
