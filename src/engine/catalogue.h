@@ -60,6 +60,7 @@ struct catalogue {
     struct map entries;           /* Of struct catalogue_entry, by name. */
     struct catalogue_entry *list; /* The same, sorted by name in byte order. */
     uint32_t count;
+    bool settled;       /* The folders were looked at, and no load or unload is under way. */
     bool ready;         /* Every required model has all the versions it should have READY. */
     uint32_t capacity;  /* Of list. */
     struct arena arena; /* Everything in it. */

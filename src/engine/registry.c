@@ -50,6 +50,7 @@ struct registry {
     uint32_t entry_count;
     struct scan_job scan;
     uint64_t scan_number; /* Scans that went well. */
+    bool announced;       /* That the first did. */
     bool scanning;
     uint64_t next_scan_ns;
     struct list refreshes;  /* Of registry_order.node: wait for a scan that has not begun. */
@@ -163,6 +164,17 @@ static void replace_current(struct registry *registry, struct catalogue *catalog
     catalogue_release(old);
 }
 
+static bool any_busy(const struct registry *registry)
+{
+    for (const struct entry *entry = first_entry(registry); entry != NULL;
+         entry = next_entry(registry, entry)) {
+        if (entry_is_busy(entry)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool all_required_serve(const struct registry *registry)
 {
     for (const struct entry *entry = first_entry(registry); entry != NULL;
@@ -193,6 +205,7 @@ static struct catalogue *take_snapshot(const struct registry *registry)
         return NULL;
     }
     catalogue->ready = all_required_serve(registry);
+    catalogue->settled = registry->scan_number > 0 && !any_busy(registry);
     return catalogue;
 }
 
@@ -224,6 +237,15 @@ static void send_answers(struct registry *registry)
     }
 }
 
+static void announce_first_look(struct registry *registry)
+{
+    const struct registry_options *options = registry->options;
+    if (registry->scan_number > 0 && !registry->announced && options->changed != NULL) {
+        options->changed(options->changed_context, "", 0, MODEL_UNKNOWN, NULL, NULL);
+        registry->announced = true;
+    }
+}
+
 /* False when memory was out; it is then tried again soon. */
 static bool publish(struct registry *registry)
 {
@@ -243,6 +265,7 @@ static bool publish(struct registry *registry)
         entry_announce(entry);
     }
     entry_announce_gone(&registry->host);
+    announce_first_look(registry);
     send_answers(registry);
     return true;
 }
@@ -403,17 +426,6 @@ static void scanned(struct worker_job *job)
     }
 }
 
-static bool any_busy(const struct registry *registry)
-{
-    for (const struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
-        if (entry_is_busy(entry)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* ---- The manager ------------------------------------------------------------------------------- */
 
 static bool turn(void *context, uint64_t *next_ns)
@@ -426,7 +438,7 @@ static bool turn(void *context, uint64_t *next_ns)
         start_scan(registry);
     }
     if (!list_empty(&registry->settling) &&
-        (registry->options->control != CONTROL_POLL || !any_busy(registry))) {
+        (registry->options->control == CONTROL_EXPLICIT || !any_busy(registry))) {
         answer_list(registry, &registry->settling, WEIR_OK, NULL);
     }
     while (host->dirty) {

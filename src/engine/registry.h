@@ -65,7 +65,8 @@ struct registry_options {
     /* May be NULL.  Called on the manager's thread, after the snapshot that shows it, for logs: a version
      * became READY (`reason` is a remark or NULL, `model` the model), could not be loaded or was unloaded
      * (UNAVAILABLE; `model` NULL; the reason of an unload says how much memory came back).  Version 0: about
-     * the whole model. */
+     * the whole model; with an empty name and UNKNOWN, once: the folders have been looked at for the first
+     * time. */
     void (*changed)(void *context, const char *name, uint64_t version, enum model_state state,
                     const char *reason, const struct model *model);
 };
@@ -106,7 +107,7 @@ struct registry_order {
  * model, its name or its configuration is broken, WEIR_ENOMEM, WEIR_ECONFLICT outside EXPLICIT mode or where
  * the device has no room for its instances.  UNLOAD is done when the versions are no longer offered;
  * in-flight requests finish; an unknown model is fine.  REFRESH looks at the repositories now: the index then
- * shows what is there, and in POLL mode it is done when all that changed is loaded or unloaded. */
+ * shows what is there; outside EXPLICIT mode it is done when all that is to be loaded or unloaded is. */
 void registry_order(struct registry *registry, struct registry_order *order);
 
 #endif

@@ -128,17 +128,10 @@ static enum weir_status add_model(struct scan *scan, const char *name, const cha
     return status == WEIR_OK ? WEIR_OK : err_nomem(scan->err, "the list of models", sizeof(*node));
 }
 
-/* True: the entry of a root is a folder, or a link to one. */
-static bool is_folder(int root_fd, const char *name, bool folder)
-{
-    struct stat found;
-    return folder || (fstatat(root_fd, name, &found, 0) == 0 && S_ISDIR(found.st_mode));
-}
-
 static enum weir_status visit_model(void *context, const char *name, bool folder)
 {
     struct scan *scan = context;
-    if (name[0] == '.' || !is_folder(scan->root_fd, name, folder)) {
+    if (name[0] == '.' || !folder) {
         return WEIR_OK;
     }
     struct scan_node *known = map_get(&scan->by_name, bytes_of(name));
@@ -268,7 +261,7 @@ static enum weir_status visit_part(void *context, const char *name, bool folder)
     if (name[0] == '.') {
         return WEIR_OK;
     }
-    if (is_folder(look->model_fd, name, folder) && repository_version_of(name, &version)) {
+    if (folder && repository_version_of(name, &version)) {
         return add_version(look, name, version);
     }
     return add_config(look, name, folder);

@@ -1,0 +1,86 @@
+/*
+ * model_bed.h — a repository in a temporary folder, an engine, a registry and one home, for
+ * tests of models' lives.  Waiting fails the test after twenty seconds.
+ */
+#ifndef WEIR_TESTS_MODEL_BED_H
+#define WEIR_TESTS_MODEL_BED_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "engine/home.h"
+#include "engine/registry.h"
+
+#define MODEL_BED_EVENTS 1024
+#define MODEL_BED_ROOTS 2
+
+/* What options.changed was told. */
+struct model_event {
+    char name[160];
+    uint64_t version;
+    enum model_state state;
+    char reason[512];
+};
+
+struct model_bed {
+    char folders[MODEL_BED_ROOTS][64];
+    const char *roots[MODEL_BED_ROOTS];
+    struct limits limits;
+    struct clock clock;
+    struct engine *engine;
+    struct registry_options options;
+    struct registry *registry;
+    struct home home;
+
+    pthread_mutex_t lock; /* Guards the rest. */
+    pthread_cond_t changed;
+    bool woken;
+    struct model_event events[MODEL_BED_EVENTS];
+    uint32_t event_count;
+    uint32_t seen; /* Events that model_bed_await() has passed. */
+};
+
+/* Makes the folders and defaults: one root, EXPLICIT, model.yaml read as the server does. */
+void model_bed_init(struct model_bed *bed);
+void model_bed_finish(struct model_bed *bed); /* Stops and removes the folders. */
+
+/* Writes a file, making the folders on its way; `path` is relative to the root. */
+void model_bed_put(struct model_bed *bed, uint32_t root, const char *path, const char *text);
+void model_bed_remove(struct model_bed *bed, uint32_t root, const char *path); /* With all in it. */
+
+/* A simulated model: NAME/model.yaml with these further `parameters` (lines of "  key: value"), and
+ * an empty folder for VERSION. */
+void model_bed_sim(struct model_bed *bed, const char *name, uint64_t version,
+                   const char *parameters);
+
+void model_bed_start(struct model_bed *bed);
+void model_bed_stop(struct model_bed *bed);
+
+/* Turns the home until *done. */
+void model_bed_turn_until(struct model_bed *bed, const bool *done);
+
+/* Gives the order and waits for its end; `err` may be NULL. */
+enum weir_status model_bed_order(struct model_bed *bed, int kind, const char *name,
+                                 const char *override, struct weir_err *err);
+
+/* Waits for the next event of that model, version and state; what lies between is passed over. */
+struct model_event model_bed_await(struct model_bed *bed, const char *name, uint64_t version,
+                                   enum model_state state);
+uint32_t model_bed_count(struct model_bed *bed, const char *name, enum model_state state);
+
+/* Waits until no load is under way. */
+void model_bed_settle(struct model_bed *bed);
+
+/* The snapshot of now as "name/version STATE reason\n" lines; the caller frees it with free(). */
+char *model_bed_index(struct model_bed *bed);
+
+/* Leases and runs: one row of zeros, or `rows`.  The status of the lease, the submit or the end. */
+enum weir_status model_bed_infer(struct model_bed *bed, const char *name, uint64_t version);
+enum weir_status model_bed_infer_on(struct model_bed *bed, struct model *model);
+
+/* WEIR_OK and a lease. */
+struct model *model_bed_lease(struct model_bed *bed, const char *name, uint64_t version);
+
+#endif
