@@ -96,6 +96,7 @@ static const char *skip_signature(const char *text)
         depth -= *at == ')';
         at++;
     } while (depth > 0 && *at != '\0');
+    at += strcspn(at, " "); /* "::<lambda()>" */
     at += strncmp(at, " const", 6) == 0 ? 6 : 0;
     if (strncmp(at, " [with ", 7) == 0) {
         const char *end = strchr(at, ']');
