@@ -88,7 +88,7 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
     if (state == MODEL_READY && model != NULL) {
         const char *unbatched = model->batching_reason;
         log_event(LOG_INFO, "model ready", LOG_STR("model", name), LOG_U64("version", version),
-                  LOG_MS("took", model->load_ns), LOG_BYTES("memory", model->loaded_bytes),
+                  LOG_MS("took_ms", model->load_ns), LOG_BYTES("memory_bytes", model->loaded_bytes),
                   LOG_STR("batching", unbatched == NULL ? "on" : unbatched));
     } else if (state == MODEL_UNAVAILABLE) {
         const bool asked = reason != NULL && strncmp(reason, "unloaded", 8) == 0;
