@@ -32,6 +32,11 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         buffer_text(out, model_state_text(version->state));
         buffer_text(out, "\",\"reason\":");
         json_string(out, version->reason == NULL ? "" : version->reason);
+    } else if (entry->reason != NULL) {
+        buffer_text(out, ",\"state\":\"");
+        buffer_text(out, model_state_text(MODEL_UNAVAILABLE));
+        buffer_text(out, "\",\"reason\":");
+        json_string(out, entry->reason);
     }
     buffer_char(out, '}');
 }

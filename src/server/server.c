@@ -90,6 +90,10 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
         log_event(LOG_INFO, "model ready", LOG_STR("model", name), LOG_U64("version", version),
                   LOG_MS("took_ms", model->load_ns), LOG_BYTES("memory_bytes", model->loaded_bytes),
                   LOG_STR("batching", unbatched == NULL ? "on" : unbatched));
+        if (model->config->remark != NULL) {
+            log_event(LOG_WARNING, "model configuration", LOG_STR("model", name),
+                      LOG_STR("remark", model->config->remark));
+        }
     } else if (state == MODEL_UNAVAILABLE) {
         const bool asked = reason != NULL && strncmp(reason, "unloaded", 8) == 0;
         log_event(asked ? LOG_INFO : LOG_ERROR, asked ? "model unloaded" : "model unavailable",
