@@ -838,11 +838,14 @@ void conn_close_all(struct loop *loop)
     }
 }
 
-void conn_finish_net(struct loop *loop)
+bool conn_finish_net(struct loop *loop)
 {
     struct http_net *net = loop->net;
-    if (net == NULL || net->listener_count > 0 || loop->connection_count > 0) {
-        return;
+    if (net == NULL) {
+        return true;
+    }
+    if (net->listener_count > 0 || loop->connection_count > 0) {
+        return false;
     }
     for (struct list_node *node = list_pop(&net->spare); node != NULL;
          node = list_pop(&net->spare)) {
@@ -850,4 +853,5 @@ void conn_finish_net(struct loop *loop)
     }
     mem_free(net);
     loop->net = NULL;
+    return true;
 }

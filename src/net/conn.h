@@ -100,6 +100,6 @@ void listener_close_all(struct http_net *net);
 void conn_flush_dirty(struct loop *loop);
 void conn_resume(struct loop *loop);
 void conn_close_all(struct loop *loop);
-void conn_finish_net(struct loop *loop); /* Frees loop->net once nothing uses it. */
+bool conn_finish_net(struct loop *loop); /* Frees loop->net; false while something still uses it. */
 
 #endif

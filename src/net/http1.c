@@ -668,7 +668,7 @@ void http1_init(struct http1 *reader, const struct limits *limits)
 enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct bytes *in,
                             struct bytes *data, struct weir_err *err)
 {
-    for (;;) {
+    while (in->size > 0 || reader->state == HTTP1_AT_END) {
         bool done = false;
         switch (reader->state) {
         case HTTP1_IN_HEAD:
@@ -693,10 +693,8 @@ enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct byt
             }
             break;
         }
-        if (in->size == 0 && reader->state != HTTP1_AT_END) {
-            return HTTP1_MORE;
-        }
     }
+    return HTTP1_MORE;
 }
 
 bool http1_begun(const struct http1 *reader)

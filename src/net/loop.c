@@ -198,9 +198,8 @@ void loop_close(struct loop *loop)
     block_sigpipe();
     loop_here = loop;
     conn_close_all(loop);
-    while (loop->connection_count > 0 || loop->net != NULL) {
+    while (!conn_finish_net(loop)) {
         uv_run(&loop->uv, UV_RUN_ONCE);
-        conn_finish_net(loop);
     }
     loop_here = NULL;
 }

@@ -622,6 +622,7 @@ static void test_a_canceled_exchange_lives_until_it_is_finished(void **state)
     bed_await(&bed, &bed.counts.canceled, 1);
     fd = client_connect(&bed); /* The loop goes on. */
     client_expect(fd, GET("/ok"), 200, "ok");
+    bed_await(&bed, &bed.counts.done, 1);
     assert_int_equal(bed_counts(&bed).done, 1);
     assert_int_equal(http_bodies_bytes(), 5);
     bed_release(&bed, "a");
