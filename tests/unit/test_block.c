@@ -3,9 +3,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <pthread.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "tensor/block.h"
 #include "util/mem.h"
