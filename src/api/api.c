@@ -306,48 +306,74 @@ static void handle_head(void *context, struct exchange *x)
     set_body_rules(call);
 }
 
-/* What the worker that inflates needs, and says. */
+/* A body that came compressed. */
 struct inflation {
+    struct arena_disposable release;
+    struct api *api;
     enum encoding encoding;
+    struct buffer out;
+    uint64_t bytes; /* Counted in api.inflated_bytes. */
     struct weir_err err;
 };
 
+static void release_inflation(struct arena_disposable *disposable)
+{
+    struct inflation *self = (struct inflation *)(void *)disposable;
+    atomic_fetch_sub_explicit(&self->api->inflated_bytes, self->bytes, memory_order_relaxed);
+    buffer_finish(&self->out);
+}
+
 static void inflate_body(struct call *call)
 {
-    struct inflation *inflation = call->state;
-    inflation->err.status =
-        encoding_inflate(inflation->encoding, call->x->body, call->api->options.limits->inflate_ratio_max,
-                         &call->inflated, &inflation->err);
+    struct inflation *self = call->state;
+    self->err.status = encoding_inflate(self->encoding, call->x->body,
+                                        call->api->options.limits->inflate_ratio_max, &self->out,
+                                        &self->err);
+}
+
+/* What bodies become counts towards the same limit as what they were. */
+static enum weir_status book_inflation(struct inflation *self)
+{
+    const uint64_t bytes_max = self->api->options.limits->bodies_bytes_max;
+    self->bytes = self->out.size;
+    const uint64_t before = atomic_fetch_add_explicit(&self->api->inflated_bytes, self->bytes,
+                                                      memory_order_relaxed);
+    if (before + self->bytes + http_bodies_bytes() > bytes_max) {
+        return err_set(&self->err, WEIR_EFULL,
+                       "too many bytes of bodies in flight: expected at most %" PRIu64
+                       " (bodies_bytes_max)",
+                       bytes_max);
+    }
+    return WEIR_OK;
 }
 
 static void handle_inflated(struct call *call)
 {
-    const struct inflation *inflation = call->state;
+    struct inflation *self = call->state;
     call->state = NULL;
-    if (inflation->err.status != WEIR_OK) {
-        call_fail_err(call, &inflation->err);
+    if (self->err.status != WEIR_OK || book_inflation(self) != WEIR_OK) {
+        call_fail_err(call, &self->err);
         return;
     }
-    call->body = call_keep(call, &call->inflated);
-    if (call->body.data == NULL) {
-        call_fail(call, WEIR_ENOMEM, "out of memory for the inflated body");
-        return;
-    }
+    call->body = (struct bytes){ self->out.data, self->out.size };
     call->match.route->handle(call);
 }
 
 static void begin_inflating(struct call *call, enum encoding encoding)
 {
     const struct limits *limits = call->api->options.limits;
-    struct inflation *inflation = call_alloc(call, sizeof *inflation);
-    if (inflation == NULL) {
+    struct inflation *self = call_alloc(call, sizeof *self);
+    if (self == NULL) {
         return;
     }
-    inflation->encoding = encoding;
-    call->state = inflation;
-    buffer_init(&call->inflated, call->x->body_bytes_max < limits->json_bytes_max
-                                     ? limits->json_bytes_max
-                                     : call->x->body_bytes_max);
+    self->api = call->api;
+    self->encoding = encoding;
+    self->release.dispose = release_inflation;
+    call->state = self;
+    buffer_init(&self->out, call->x->body_bytes_max < limits->json_bytes_max
+                                ? limits->json_bytes_max
+                                : call->x->body_bytes_max);
+    arena_dispose(&call->x->arena, &self->release);
     (void)call_run(call, inflate_body, handle_inflated);
 }
 

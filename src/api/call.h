@@ -50,7 +50,6 @@ struct call {
     struct bytes fields[FIELD_COUNT]; /* data NULL: not sent. */
     struct bytes model;               /* Decoded and checked; data NULL where the route has none. */
     struct bytes body;                /* Decoded. */
-    struct buffer inflated;           /* What `body` points to when it was compressed. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */
@@ -68,6 +67,7 @@ struct api {
     uint64_t started_ms;             /* Wall clock. */
     uint64_t request_salt;           /* First half of generated request ids. */
     _Atomic bool draining;
+    _Atomic uint64_t inflated_bytes; /* Of bodies that came compressed and are still held. */
     _Atomic uint64_t cpu_total;      /* Ticks at the last reading of /metrics. */
     _Atomic uint64_t cpu_idle;
     _Atomic uint32_t log_settings;   /* Bits of admin_logging; see there. */
