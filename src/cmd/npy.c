@@ -21,18 +21,23 @@
 #define HEADER_BYTES_USUAL 512 /* What this writer's headers take at most. */
 #define HEADER_ALIGN 64        /* What NumPy aligns the elements to. */
 #define QUOTED_BYTES_MAX 32
+#define ELEMENTS_MAX (UINT64_C(1) << 40)
 
-struct descr_row {
-    const char *descr;
-    enum dtype dtype;
+struct descr {
+    const char *text;
+    enum weir_dtype dtype;
+    size_t bytes; /* Of one element. */
 };
 
-static const struct descr_row descrs[] = {
-    { "|b1", DTYPE_BOOL },   { "|u1", DTYPE_UINT8 },  { "|i1", DTYPE_INT8 },
-    { "<u2", DTYPE_UINT16 }, { "<i2", DTYPE_INT16 },  { "<u4", DTYPE_UINT32 },
-    { "<i4", DTYPE_INT32 },  { "<u8", DTYPE_UINT64 }, { "<i8", DTYPE_INT64 },
-    { "<f2", DTYPE_FP16 },   { "<f4", DTYPE_FP32 },   { "<f8", DTYPE_FP64 },
+static const struct descr descrs[] = {
+    { "|b1", WEIR_BOOL, 1 },   { "|u1", WEIR_UINT8, 1 },  { "|i1", WEIR_INT8, 1 },
+    { "<u2", WEIR_UINT16, 2 }, { "<i2", WEIR_INT16, 2 },  { "<u4", WEIR_UINT32, 4 },
+    { "<i4", WEIR_INT32, 4 },  { "<u8", WEIR_UINT64, 8 }, { "<i8", WEIR_INT64, 8 },
+    { "<f2", WEIR_FP16, 2 },   { "<f4", WEIR_FP32, 4 },   { "<f8", WEIR_FP64, 8 },
 };
+
+/* Not among those above, because no file has it. */
+static const struct descr bf16 = { "<f4", WEIR_BF16, 2 };
 
 enum field { FIELD_DESCR, FIELD_ORDER, FIELD_SHAPE, FIELD_COUNT };
 
@@ -103,7 +108,7 @@ static bool take_dimension(struct reader *r, int64_t *out)
     }
     uint64_t value = 0;
     const struct bytes digits = { r->text.data + r->at, size };
-    if (!bytes_to_u64(digits, TENSOR_ELEMENTS_MAX, &value)) {
+    if (!bytes_to_u64(digits, ELEMENTS_MAX, &value)) {
         return false;
     }
     r->at += size;
@@ -111,14 +116,14 @@ static bool take_dimension(struct reader *r, int64_t *out)
     return true;
 }
 
-static enum weir_status read_descr(struct reader *r, struct npy *out)
+static enum weir_status read_descr(struct reader *r, const struct descr **out)
 {
     struct bytes text;
     const size_t start = r->at;
     if (take_string(r, &text)) {
         for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++) {
-            if (bytes_equal(text, bytes_of(descrs[i].descr))) {
-                out->dtype = descrs[i].dtype;
+            if (bytes_equal(text, bytes_of(descrs[i].text))) {
+                *out = &descrs[i];
                 return WEIR_OK;
             }
         }
@@ -142,27 +147,27 @@ static enum weir_status read_order(struct reader *r)
 }
 
 /* "()", "(3,)", "(3, 4)": a tuple of one needs its comma. */
-static enum weir_status read_shape(struct reader *r, struct npy *out)
+static enum weir_status read_shape(struct reader *r, struct weir_tensor *out)
 {
-    struct shape *shape = &out->shape;
     if (!take(r, "(")) {
         return complain(r, "a tuple of dimensions");
     }
     bool comma = true;
     while (!take(r, ")")) {
-        if (shape->rank == TENSOR_RANK_MAX) {
+        if (out->rank == WEIR_RANK_MAX) {
             return complain(r, "at most 12 dimensions");
         }
-        if (!comma || !take_dimension(r, &shape->dims[shape->rank])) {
+        if (!comma || !take_dimension(r, &out->dims[out->rank])) {
             return complain(r, "a dimension");
         }
-        shape->rank++;
+        out->rank++;
         comma = take(r, ",");
     }
-    return shape->rank == 1 && !comma ? complain(r, "a comma after the only dimension") : WEIR_OK;
+    return out->rank == 1 && !comma ? complain(r, "a comma after the only dimension") : WEIR_OK;
 }
 
-static enum weir_status read_field(struct reader *r, bool seen[FIELD_COUNT], struct npy *out)
+static enum weir_status read_field(struct reader *r, bool seen[FIELD_COUNT],
+                                   const struct descr **descr, struct weir_tensor *out)
 {
     const size_t start = r->at;
     struct bytes name;
@@ -184,7 +189,7 @@ static enum weir_status read_field(struct reader *r, bool seen[FIELD_COUNT], str
     seen[field] = true;
     switch (field) {
     case FIELD_DESCR:
-        return read_descr(r, out);
+        return read_descr(r, descr);
     case FIELD_ORDER:
         return read_order(r);
     default:
@@ -192,14 +197,15 @@ static enum weir_status read_field(struct reader *r, bool seen[FIELD_COUNT], str
     }
 }
 
-static enum weir_status read_header(struct reader *r, struct npy *out)
+static enum weir_status read_header(struct reader *r, const struct descr **descr,
+                                    struct weir_tensor *out)
 {
     bool seen[FIELD_COUNT] = { false };
     if (!take(r, "{")) {
         return complain(r, "{");
     }
     for (int i = 0; i < FIELD_COUNT; i++) {
-        const enum weir_status status = read_field(r, seen, out);
+        const enum weir_status status = read_field(r, seen, descr, out);
         if (status != WEIR_OK) {
             return status;
         }
@@ -243,56 +249,72 @@ static enum weir_status find_header(struct bytes file, struct bytes *out, struct
     return WEIR_OK;
 }
 
-enum weir_status npy_parse(struct bytes file, struct npy *out, struct weir_err *err)
+/* The bytes that a tensor of this type and shape takes. */
+static enum weir_status count_bytes(const struct descr *descr, const struct weir_tensor *tensor,
+                                    size_t *out, struct weir_err *err)
 {
-    struct npy npy = { 0 };
+    uint64_t count = 1;
+    bool possible = true;
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        possible = possible && tensor->dims[i] >= 0 &&
+                   !__builtin_mul_overflow(count, (uint64_t)tensor->dims[i], &count);
+    }
+    if (!possible || count > ELEMENTS_MAX) {
+        return err_set(err, WEIR_EINVAL, "npy: found a shape of more than 2^40 elements");
+    }
+    *out = (size_t)count * descr->bytes;
+    return WEIR_OK;
+}
+
+enum weir_status npy_parse(struct bytes file, struct weir_tensor *out, struct weir_err *err)
+{
+    struct weir_tensor tensor = { 0 };
+    const struct descr *descr = NULL;
     struct reader r = { .err = err };
     enum weir_status status = find_header(file, &r.text, err);
     if (status == WEIR_OK) {
-        status = read_header(&r, &npy);
+        status = read_header(&r, &descr, &tensor);
     }
-    size_t size = 0;
     if (status == WEIR_OK) {
-        status = tensor_bytes(npy.dtype, &npy.shape, &size, err);
+        status = count_bytes(descr, &tensor, &tensor.size, err);
     }
     if (status != WEIR_OK) {
         return status;
     }
     const size_t start = (size_t)(r.text.data - file.data) + r.text.size;
-    npy.data = (struct bytes){ file.data + start, file.size - start };
-    if (npy.data.size != size) {
-        char shape[SHAPE_TEXT];
+    if (tensor.size != file.size - start) {
         return err_set(err, WEIR_EINVAL,
-                       "npy: found %zu bytes of elements, expected %zu for %s of shape %s",
-                       npy.data.size, size, dtype_text(npy.dtype), shape_format(&npy.shape, shape));
+                       "npy: found %zu bytes of elements, expected %zu for the type '%s' and the "
+                       "shape in the header",
+                       file.size - start, tensor.size, descr->text);
     }
-    *out = npy;
+    tensor.dtype = descr->dtype;
+    tensor.data = file.data + start;
+    *out = tensor;
     return WEIR_OK;
 }
 
-static const char *descr_of(enum dtype dtype)
+static const struct descr *find_descr(enum weir_dtype dtype)
 {
-    if (dtype == DTYPE_BF16) {
-        return "<f4";
-    }
     for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++) {
         if (descrs[i].dtype == dtype) {
-            return descrs[i].descr;
+            return &descrs[i];
         }
     }
-    return NULL;
+    return dtype == WEIR_BF16 ? &bf16 : NULL;
 }
 
 /* The length of the header is known, and filled in, once it is written. */
-static void write_header(struct buffer *out, const char *descr, const struct shape *shape)
+static void write_header(struct buffer *out, const struct descr *descr,
+                         const struct weir_tensor *tensor)
 {
     const size_t start = out->size;
     buffer_append(out, MAGIC "\1\0\0\0", PREFIX_BYTES);
-    buffer_printf(out, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
-    for (uint32_t i = 0; i < shape->rank; i++) {
-        buffer_printf(out, i == 0 ? "%" PRId64 : ", %" PRId64, shape->dims[i]);
+    buffer_printf(out, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr->text);
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        buffer_printf(out, i == 0 ? "%" PRId64 : ", %" PRId64, tensor->dims[i]);
     }
-    buffer_text(out, shape->rank == 1 ? ",), }" : "), }");
+    buffer_text(out, tensor->rank == 1 ? ",), }" : "), }");
     while (!out->failed && (out->size - start + 1) % HEADER_ALIGN != 0) {
         buffer_char(out, ' ');
     }
@@ -305,46 +327,46 @@ static void write_header(struct buffer *out, const char *descr, const struct sha
 }
 
 /* A BF16 is the upper half of a float. */
-static void write_bf16(struct buffer *out, struct bytes data)
+static void write_bf16(struct buffer *out, const char *data, size_t size)
 {
-    if (!buffer_reserve(out, 2 * data.size)) {
+    if (!buffer_reserve(out, 2 * size)) {
         return;
     }
-    for (size_t i = 0; i < data.size; i += 2) {
-        const char wide[4] = { 0, 0, data.data[i], data.data[i + 1] };
+    for (size_t i = 0; i < size; i += 2) {
+        const char wide[4] = { 0, 0, data[i], data[i + 1] };
         buffer_append(out, wide, sizeof wide);
     }
 }
 
-enum weir_status npy_write(struct buffer *out, enum dtype dtype, const struct shape *shape,
-                           struct bytes data, struct weir_err *err)
+enum weir_status npy_write(struct buffer *out, const struct weir_tensor *tensor,
+                           struct weir_err *err)
 {
-    const char *descr = descr_of(dtype);
+    const struct descr *descr = find_descr(tensor->dtype);
     if (descr == NULL) {
         return err_set(err, WEIR_EUNSUPPORTED,
-                       "npy: found %s elements, expected numbers or booleans", dtype_text(dtype));
+                       "npy: found strings (BYTES), expected numbers or booleans");
     }
     size_t size = 0;
-    const enum weir_status status = tensor_bytes(dtype, shape, &size, err);
+    const enum weir_status status = count_bytes(descr, tensor, &size, err);
     if (status != WEIR_OK) {
         return status;
     }
-    if (size != data.size) {
+    if (size != tensor->size) {
         return err_set(err, WEIR_EINVAL, "npy: found %zu bytes of elements, expected %zu",
-                       data.size, size);
+                       tensor->size, size);
     }
     const size_t before = out->size;
-    write_header(out, descr, shape);
-    if (dtype == DTYPE_BF16) {
-        write_bf16(out, data);
+    write_header(out, descr, tensor);
+    if (descr == &bf16) {
+        write_bf16(out, tensor->data, size);
     } else {
-        buffer_append(out, data.data, data.size);
+        buffer_append(out, tensor->data, size);
     }
     if (!out->failed) {
         return WEIR_OK;
     }
     out->size = before;
-    const size_t needed = (dtype == DTYPE_BF16 ? 2 : 1) * size + HEADER_BYTES_USUAL;
+    const size_t needed = (descr == &bf16 ? 2 : 1) * size + HEADER_BYTES_USUAL;
     if (needed <= out->size_max - before) {
         return err_nomem(err, "a NumPy file", size);
     }
