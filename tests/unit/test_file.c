@@ -133,14 +133,23 @@ static const struct attempt attempts[] = {
     { "fifo", false, WEIR_EINVAL, WEIR_EINVAL },
 };
 
+/* Emulators and sandboxes may lack it; then the other way is all there is to test. */
+static bool has_openat2(void)
+{
+    const long answer = syscall(SYS_openat2, -1, NULL, NULL, 0);
+    return answer >= 0 || (errno != ENOSYS && errno != EPERM);
+}
+
 static void test_opens_only_beneath(void **state)
 {
     (void)state;
+    const bool kernel = has_openat2();
     for (size_t i = 0; i < COUNT_OF(attempts); i++) {
-        const enum weir_status status = try_open(attempts[i].path, attempts[i].folder);
-        if (status != attempts[i].by_kernel) {
-            fail_msg("'%s' gave %d, expected %d", attempts[i].path, (int)status,
-                     (int)attempts[i].by_kernel);
+        const struct attempt *attempt = &attempts[i];
+        const enum weir_status status = try_open(attempt->path, attempt->folder);
+        const enum weir_status expected = kernel ? attempt->by_kernel : attempt->by_steps;
+        if (status != expected) {
+            fail_msg("'%s' gave %d, expected %d", attempt->path, (int)status, (int)expected);
         }
     }
 }
