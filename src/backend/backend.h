@@ -80,7 +80,8 @@ struct backend_run {
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
 
-    uint64_t virtual_end_ns; /* Simulated devices under a manual clock: when it would end. */
+    uint64_t virtual_end_ns; /* Simulated devices: 0 before backend_prepare(); each step moves it to
+                                when it would be done.  Under a manual clock nothing waits for it. */
 };
 
 /* By name: "onnxruntime" (also "onnxruntime_onnx", "onnx"), "sim".  NULL when there is none. */

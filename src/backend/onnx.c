@@ -380,7 +380,7 @@ static bool find_named(const struct signature *signature, const char *name, int8
     return false;
 }
 
-/* A leading dimension without a name is taken for the rows, like that of the first such input. */
+/* A leading dimension that nothing names is taken for the rows, like that of the first such input. */
 static bool find_rows(const struct signature *signature, int8_t *input, int8_t *dim)
 {
     for (uint32_t i = 0; i < signature->input_count && i < INT8_MAX; i++) {
@@ -406,9 +406,10 @@ static enum onnx_rule make_rule(const struct signature *signature, const struct 
         }
         int8_t *input = &output->from_input[d];
         int8_t *dim = &output->from_dim[d];
-        const bool found = spec->dim_names[d] != NULL
-                               ? find_named(signature, spec->dim_names[d], input, dim)
-                               : d == 0 && find_rows(signature, input, dim);
+        const char *name = spec->dim_names[d];
+        /* Exporters give names of their own to dimensions that they did not recognise as rows. */
+        const bool found = (name != NULL && find_named(signature, name, input, dim)) ||
+                           (d == 0 && find_rows(signature, input, dim));
         if (!found) {
             return ONNX_RULE_NONE;
         }
