@@ -1,0 +1,404 @@
+/*
+ * modelconfig: every setting is read, every mistake is named with its line, and what /config prints can
+ * be read back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend/backend.h"
+#include "engine/effective.h"
+#include "server/modelconfig.h"
+#include "util/clock.h"
+#include "util/json.h"
+#include "util/mem.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+static const char full[] = "name: m\n"
+                           "backend: sim\n"
+                           "max_batch_size: 16\n"
+                           "input:\n"
+                           "  - { name: x, data_type: TYPE_FP32, dims: [16] }\n"
+                           "output:\n"
+                           "  - name: y\n"
+                           "    data_type: fp32\n"
+                           "    dims: [-1]\n"
+                           "    label_filename: labels.txt\n"
+                           "dynamic_batching:\n"
+                           "  preferred_batch_size: [8, 4]\n"
+                           "  max_queue_delay_microseconds: 250\n"
+                           "  priority_levels: 3\n"
+                           "  default_priority_level: 2\n"
+                           "  default_queue_policy:\n"
+                           "    timeout_action: REJECT\n"
+                           "    default_timeout_microseconds: 1000\n"
+                           "    allow_timeout_override: true\n"
+                           "    max_queue_size: 9\n"
+                           "instance_group: [{ count: 2, kind: KIND_CPU }, { name: b }]\n"
+                           "version_policy: { specific: { versions: [3, 1] } }\n"
+                           "model_warmup:\n"
+                           "  - name: w\n"
+                           "    batch_size: 2\n"
+                           "    count: 3\n"
+                           "    inputs:\n"
+                           "      x: { data_type: TYPE_FP32, dims: [16], random_data: true }\n"
+                           "parameters:\n"
+                           "  tau0: 1ms\n"
+                           "  seed: { string_value: \"7\" }\n"
+                           "default_model_filename: other.onnx\n"
+                           "batching: insist\n"
+                           "device: cpu\n"
+                           "intra_threads: 2\n";
+
+static struct tensor_spec inputs[] = {
+    { .name = "x", .dtype = DTYPE_FP32, .shape = { 2, { -1, 16 } } },
+};
+static struct tensor_spec outputs[] = {
+    { .name = "y", .dtype = DTYPE_FP32, .shape = { 2, { -1, -1 } } },
+};
+static const struct signature signature = {
+    .inputs = inputs,
+    .input_count = 1,
+    .outputs = outputs,
+    .output_count = 1,
+};
+
+static struct model_config *parse(const char *text, bool loose, struct weir_err *err)
+{
+    struct model_config *config = effective_create();
+    assert_non_null(config);
+    if (modelconfig_parse(config, "m", "model.yaml", bytes_of(text), loose, err) == WEIR_OK) {
+        return config;
+    }
+    config->release(config);
+    return NULL;
+}
+
+static void check_full(const struct model_config *config)
+{
+    assert_string_equal(config->backend, "sim");
+    assert_int_equal(config->max_batch_size, 16);
+    assert_int_equal(config->input_count, 1);
+    assert_string_equal(config->inputs[0].name, "x");
+    assert_true(config->inputs[0].has_dtype && config->inputs[0].has_dims);
+    assert_int_equal(config->inputs[0].dims.dims[0], 16);
+    assert_string_equal(config->outputs[0].label_file, "labels.txt");
+    assert_int_equal(config->outputs[0].dims.dims[0], -1);
+    assert_true(config->dynamic_batching);
+    assert_int_equal(config->preferred_count, 2);
+    assert_int_equal(config->queue_delay_ns, 250 * NS_PER_US);
+    assert_int_equal(config->queue_timeout_ns, NS_PER_MS);
+    assert_true(config->timeout_override);
+    assert_int_equal(config->requests_max, 9);
+    assert_int_equal(config->priority_levels, 3);
+    assert_int_equal(config->priority_default, 2);
+    assert_int_equal(config->instances, 3);
+    assert_int_equal(config->policy, VERSION_SPECIFIC);
+    assert_int_equal(config->policy_count, 2);
+    assert_int_equal(config->policy_versions[0], 3);
+    assert_int_equal(config->warmup_count, 1);
+    assert_int_equal(config->warmups[0].batch_size, 2);
+    assert_int_equal(config->warmups[0].count, 3);
+    assert_int_equal(config->warmups[0].inputs[0].kind, WARMUP_RANDOM);
+    assert_int_equal(config->setting_count, 2);
+    assert_string_equal(config->settings[0].value, "1ms");
+    assert_string_equal(config->settings[1].value, "7");
+    assert_string_equal(config->file_name, "other.onnx");
+}
+
+static void test_every_setting_is_read(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct model_config *config = parse(full, false, &err);
+    assert_string_equal(err.text, "");
+    check_full(config);
+    assert_int_equal(config->batching, BATCHING_INSIST);
+    assert_int_equal(config->intra_threads, 2);
+    config->release(config);
+}
+
+static void test_nothing_set_is_all_defaults(void **state)
+{
+    (void)state;
+    struct model_config *config = parse("", false, NULL);
+    assert_int_equal(config->max_batch_size, -1);
+    assert_int_equal(config->policy, VERSION_LATEST);
+    assert_int_equal(config->policy_count, 1);
+    assert_int_equal(config->batching, BATCHING_AUTO);
+    assert_int_equal(config->queue_timeout_ns, CLOCK_NEVER);
+    assert_string_equal(config->device, "cpu");
+    assert_int_equal(config->intra_threads, 1);
+    config->release(config);
+}
+
+static void test_short_forms(void **state)
+{
+    (void)state;
+    struct model_config *config = parse("version_policy: all\nqueue_delay: 2ms\nbackend: null\n"
+                                        "input: [{ name: s, data_type: TYPE_STRING, dims: [] }]\n",
+                                        false, NULL);
+    assert_int_equal(config->policy, VERSION_ALL);
+    assert_int_equal(config->queue_delay_ns, 2 * NS_PER_MS);
+    assert_null(config->backend);
+    assert_int_equal(config->inputs[0].dtype, DTYPE_BYTES);
+    assert_int_equal(config->inputs[0].dims.rank, 0);
+    config->release(config);
+}
+
+static void test_mistakes_are_named(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        { "max_batch: 3",
+          "model.yaml:1: unknown key 'max_batch'; allowed: name, backend, platform, "
+          "max_batch_size, input" },
+        { "a: 1\nbackend: x", "model.yaml:1: unknown key 'a'" },
+        { "input:\n  - name: x\n    shape: [1]",
+          "model.yaml:3: unknown key 'shape'; allowed: name, "
+          "data_type, dims" },
+        { "maxBatchSize: 3", "unknown key 'maxBatchSize'" },
+        { "max_batch_size: many", "model.yaml:1: max_batch_size: found 'many', expected a whole "
+                                  "number from 0 to" },
+        { "max_batch_size: -1", "found '-1'" },
+        { "name: other", "unexpected directory name 'm' for model 'other'" },
+        { "input: 3", "input: found '3', expected a list" },
+        { "input: [{ dims: [1] }]", "expected a name in it" },
+        { "input: [{ name: x, data_type: FP8 }]", "found 'FP8', expected a data type such as" },
+        { "input: [{ name: x, dims: [0] }]", "found '0', expected a size of at least 1" },
+        { "input: [{ name: x, dims: [-2] }]", "found '-2'" },
+        { "batching: on", "found 'on', expected auto, insist or off" },
+        { "version_policy: { latest: {}, all: {} }", "expected one of latest, all, specific" },
+        { "version_policy: newest", "found 'newest', expected one of latest, all, specific" },
+        { "version_policy: { specific: {} }", "expected versions" },
+        { "instance_group: [{ kind: KIND_GPU }]", "found 'KIND_GPU', expected KIND_AUTO" },
+        { "instance_group: [{ count: 900 }, { count: 900 }]", "at most 1024 instances" },
+        { "sequence_batching: { max_sequence_idle_microseconds: 5 }",
+          "model.yaml:1: sequence_batching is not supported" },
+        { "input: [{ name: x, reshape: { shape: [1] } }]", "reshape is not supported" },
+        { "dynamic_batching: { default_queue_policy: { timeout_action: DELAY } }",
+          "expected REJECT" },
+        { "model_warmup: [{ inputs: { x: { data_type: FP32, dims: [1] } } }]",
+          "expected data_type, dims and one of zero_data" },
+        { "model_warmup: [{ inputs: { x: { data_type: FP32, dims: [-1], zero_data: true } } }]",
+          "expected dims without -1" },
+        { "parameters: { a: [1] }", "a: found a list, expected a text" },
+        { "queue_delay: 5", "expected a duration such as" },
+        { "- a", "found a list, expected a map" },
+        { "text", "expected a map" },
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct weir_err err = { 0 };
+        assert_null(parse(rows[i][0], false, &err));
+        assert_int_equal(err.status, WEIR_EINVAL);
+        if (strstr(err.text, rows[i][1]) == NULL) {
+            fail_msg("'%s': found '%s', expected '%s'", rows[i][0], err.text, rows[i][1]);
+        }
+    }
+}
+
+static void test_an_override_may_be_protobufs_json(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"name\":\"m\",\"maxBatchSize\":4,\"input\":[{\"name\":\"x\",\"dataType\":\"TYPE_FP32\","
+        "\"dims\":[16],\"allowRaggedBatch\":false,\"format\":\"FORMAT_NONE\"}],"
+        "\"dynamicBatching\":{\"maxQueueDelayMicroseconds\":7,\"preserveOrdering\":false},"
+        "\"parameters\":{\"k\":{\"stringValue\":\"v\"}},\"sequence_batching\":null,"
+        "\"optimization\":{\"input_pinned_memory\":{\"enable\":true},\"priority\":"
+        "\"PRIORITY_DEFAULT\"},\"ensemble_scheduling\":{\"step\":[]},\"versionPolicy\":"
+        "{\"latest\":{\"numVersions\":2}}}";
+    struct weir_err err = { 0 };
+    struct model_config *config = parse(json, true, &err);
+    assert_string_equal(err.text, "");
+    assert_int_equal(config->max_batch_size, 4);
+    assert_int_equal(config->inputs[0].dtype, DTYPE_FP32);
+    assert_int_equal(config->queue_delay_ns, 7 * NS_PER_US);
+    assert_string_equal(config->settings[0].value, "v");
+    assert_int_equal(config->policy_count, 2);
+    config->release(config);
+}
+
+static void write_json(struct model_config *config, struct buffer *out)
+{
+    const char *why_not = NULL;
+    struct weir_err err = { 0 };
+    const struct backend_ops *ops = NULL;
+    struct model *model = mem_alloc(sizeof(*model));
+    assert_int_equal(effective_backend(config, &ops, &err), WEIR_OK);
+    assert_int_equal(effective_complete(config, &signature, &why_not, &err), WEIR_OK);
+    model->name = "m";
+    model->config = config;
+    model->signature = &signature;
+    model->instance_count = 2;
+    modelconfig_to_json(model, out);
+    assert_false(out->failed);
+    mem_free(model);
+}
+
+static void test_what_is_printed_can_be_read_back(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct buffer first;
+    struct buffer second;
+    buffer_init(&first, 65536);
+    buffer_init(&second, 65536);
+    struct model_config *config = parse(full, false, &err);
+    write_json(config, &first);
+    config->release(config);
+    buffer_char(&first, '\0');
+    yyjson_doc *doc = NULL;
+    assert_int_equal(json_read((struct bytes){ first.data, first.size - 1 }, &doc, &err), WEIR_OK);
+    yyjson_doc_free(doc);
+    config = parse(first.data, true, &err);
+    assert_string_equal(err.text, "");
+    check_full(config);
+    write_json(config, &second);
+    config->release(config);
+    buffer_char(&second, '\0');
+    assert_string_equal(first.data, second.data);
+    buffer_finish(&first);
+    buffer_finish(&second);
+}
+
+static void test_tritons_names_and_numbers(void **state)
+{
+    (void)state;
+    struct buffer out;
+    buffer_init(&out, 65536);
+    struct model_config *config = parse("backend: onnx\n", false, NULL);
+    write_json(config, &out);
+    config->release(config);
+    buffer_char(&out, '\0');
+    static const char *const parts[] = {
+        "{\"name\":\"m\",\"platform\":\"onnxruntime_onnx\",\"backend\":\"onnxruntime\"",
+        "\"version_policy\":{\"latest\":{\"num_versions\":1}}",
+        "\"max_batch_size\":64",
+        "\"input\":[{\"name\":\"x\",\"data_type\":\"TYPE_FP32\",\"format\":\"FORMAT_NONE\","
+        "\"dims\":[16],\"is_shape_tensor\":false,\"allow_ragged_batch\":false,\"optional\":false",
+        "\"output\":[{\"name\":\"y\",\"data_type\":\"TYPE_FP32\",\"dims\":[-1],"
+        "\"label_filename\":\"\"",
+        "\"instance_group\":[{\"name\":\"m\",\"kind\":\"KIND_CPU\",\"count\":2,\"gpus\":[]",
+        "\"default_model_filename\":\"model.onnx\"",
+        "\"parameters\":{}",
+    };
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        if (strstr(out.data, parts[i]) == NULL) {
+            fail_msg("%s is not in %s", parts[i], out.data);
+        }
+    }
+    assert_null(strstr(out.data, "dynamic_batching"));
+    buffer_finish(&out);
+}
+
+static void put(const char *folder, const char *name, const char *text)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    (void)fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_the_folder_is_read(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/weir-test-modelconfig-XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct model_config *config = NULL;
+    struct weir_err err = { 0 };
+    assert_int_equal(modelconfig_read(NULL, "m", fd, NULL, &config, &err), WEIR_OK);
+    assert_null(config->remark);
+    config->release(config);
+
+    put(folder, "config.pbtxt", "max_batch_size: 4");
+    assert_int_equal(modelconfig_read(NULL, "m", fd, NULL, &config, &err), WEIR_OK);
+    assert_non_null(strstr(config->remark, "config.pbtxt is there but not read yet"));
+    config->release(config);
+
+    put(folder, "model.yaml", "max_batch_size: 5");
+    assert_int_equal(modelconfig_read(NULL, "m", fd, NULL, &config, &err), WEIR_OK);
+    assert_int_equal(config->max_batch_size, 5);
+    assert_null(config->remark);
+    config->release(config);
+
+    assert_int_equal(modelconfig_read(NULL, "m", fd, "{\"backend\":\"sim\"}", &config, &err),
+                     WEIR_OK);
+    assert_int_equal(config->max_batch_size, -1);
+    assert_string_equal(config->json, "{\"backend\":\"sim\"}");
+    config->release(config);
+
+    assert_int_equal(modelconfig_read(NULL, "m", fd, "{\"x\":1}", &config, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "config override:1: unknown key 'x'"));
+    (void)close(fd);
+    static const char *const names[] = { "model.yaml", "config.pbtxt", "" };
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char path[128];
+        (void)snprintf(path, sizeof(path), "%s/%s", folder, names[i]);
+        assert_int_equal(remove(path), 0);
+    }
+}
+
+static void test_the_table_documents_itself(void **state)
+{
+    (void)state;
+    struct buffer out;
+    buffer_init(&out, 65536);
+    modelconfig_document(&out);
+    buffer_char(&out, '\0');
+    assert_non_null(strstr(out.data, "max_batch_size"));
+    assert_non_null(strstr(out.data, "  max_queue_delay_microseconds"));
+    assert_null(strstr(out.data, "sequence_batching"));
+    buffer_finish(&out);
+}
+
+static void test_every_allocation_may_fail(void **state)
+{
+    (void)state;
+    (void)mem_fault_arm(1000000);
+    struct model_config *config = parse(full, false, NULL);
+    config->release(config);
+    const uint64_t calls = mem_fault_arm(0);
+    for (uint64_t n = 1; n <= calls; n++) {
+        config = effective_create();
+        assert_non_null(config);
+        struct weir_err err = { 0 };
+        (void)mem_fault_arm(n);
+        const enum weir_status status =
+            modelconfig_parse(config, "m", "model.yaml", bytes_of(full), false, &err);
+        (void)mem_fault_arm(0);
+        assert_true(status == WEIR_OK || status == WEIR_ENOMEM);
+        config->release(config);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_setting_is_read),
+        cmocka_unit_test(test_nothing_set_is_all_defaults),
+        cmocka_unit_test(test_short_forms),
+        cmocka_unit_test(test_mistakes_are_named),
+        cmocka_unit_test(test_an_override_may_be_protobufs_json),
+        cmocka_unit_test(test_what_is_printed_can_be_read_back),
+        cmocka_unit_test(test_tritons_names_and_numbers),
+        cmocka_unit_test(test_the_folder_is_read),
+        cmocka_unit_test(test_the_table_documents_itself),
+        cmocka_unit_test(test_every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
