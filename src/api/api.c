@@ -19,6 +19,7 @@
 
 #include "api/admin.h"
 #include "api/call.h"
+#include "api/infer_json.h"
 #include "net/encoding.h"
 #include "util/log.h"
 #include "util/map.h"
@@ -551,6 +552,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     self->hook.turn = turn;
     self->timer.fire = fire_timer;
     self->timer_ns = CLOCK_NEVER;
+    self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
     home_init(&self->home, api->options.engine, wake_loop, self);
     loop->user = self;
@@ -563,6 +565,7 @@ void api_loop_detach(struct api_loop *self)
 {
     home_finish(&self->home);
     buffer_finish(&self->scratch);
+    mem_free(self->memories);
 }
 
 const struct http_handler *api_handler(const struct api *api)

@@ -26,6 +26,7 @@
 #include "util/metric.h"
 
 #define API_LOOPS_MAX 64
+#define API_MEMORIES 16
 #define API_CODES 600 /* HTTP status codes counted. */
 
 /* Appends a model's effective configuration as the JSON object of /config (server/modelconfig.c). */
@@ -43,6 +44,7 @@ struct api_options {
 };
 
 struct api;
+struct infer_memory;
 
 /* Owned by its loop's thread but for the atomics, which /metrics reads from any. */
 struct api_loop {
@@ -54,6 +56,7 @@ struct api_loop {
     struct loop_hook hook;
     struct loop_timer timer;      /* For home_next_ns(). */
     uint64_t timer_ns;            /* What it is set to; CLOCK_NEVER: not set. */
+    struct infer_memory *memories; /* API_MEMORIES of them, by model. */
     struct buffer scratch;        /* For answers being written. */
     uint64_t request_number;      /* For generated request ids. */
 

@@ -2,6 +2,9 @@
  * Each object is walked once, key by key; a table of the keys that count says
  * where each goes.  A key that comes twice is refused: two readers of the same
  * text must not see two different requests.  Other keys are ignored, as in Triton.
+ *
+ * What a JSON meant is remembered where it says nothing about this one request
+ * (no id, deadline or priority) and all its tensors are binary.
  */
 #include "api/infer_json.h"
 
@@ -23,18 +26,36 @@ struct slot {
 
 #define SLOT(key) { { key, sizeof(key) - 1 }, NULL }
 
+/* Which object is being read: "inputs[3]".  Put into words only for a sentence. */
+struct position {
+    const char *array; /* NULL: the request itself. */
+    size_t index;
+};
+
+static const struct position the_request = { NULL, 0 };
+
+static const char *position_text(struct position position, char out[WHERE_BYTES])
+{
+    if (position.array == NULL) {
+        return "the request";
+    }
+    (void)snprintf(out, WHERE_BYTES, "%s[%zu]", position.array, position.index);
+    return out;
+}
+
 static struct bytes text_of(yyjson_val *value)
 {
     return (struct bytes){ yyjson_get_str(value), yyjson_get_len(value) };
 }
 
 /* Reads the object's members into the slots of the same key. */
-static enum weir_status fill_slots(yyjson_val *object, const char *where, struct slot *slots,
+static enum weir_status fill_slots(yyjson_val *object, struct position where, struct slot *slots,
                                    size_t count, struct weir_err *err)
 {
+    char text[WHERE_BYTES];
     if (!yyjson_is_obj(object)) {
-        return err_set(err, WEIR_EINVAL, "%s: found %s, expected an object", where,
-                       json_kind(object));
+        return err_set(err, WEIR_EINVAL, "%s: found %s, expected an object",
+                       position_text(where, text), json_kind(object));
     }
     size_t index;
     size_t max;
@@ -47,8 +68,8 @@ static enum weir_status fill_slots(yyjson_val *object, const char *where, struct
                 continue;
             }
             if (slots[i].value != NULL) {
-                return err_set(err, WEIR_EINVAL, "%s: found '%s' twice, expected it once", where,
-                               slots[i].key.data);
+                return err_set(err, WEIR_EINVAL, "%s: found '%s' twice, expected it once",
+                               position_text(where, text), slots[i].key.data);
             }
             slots[i].value = value;
             break;
@@ -57,14 +78,15 @@ static enum weir_status fill_slots(yyjson_val *object, const char *where, struct
     return WEIR_OK;
 }
 
-static enum weir_status expected(const char *where, const char *key, yyjson_val *found,
+static enum weir_status expected(struct position where, const char *key, yyjson_val *found,
                                  const char *what, struct weir_err *err)
 {
+    char text[WHERE_BYTES];
     return err_set(err, WEIR_EINVAL, "Unable to parse '%s' of %s: found %s, expected %s", key,
-                   where, found == NULL ? "nothing" : json_kind(found), what);
+                   position_text(where, text), found == NULL ? "nothing" : json_kind(found), what);
 }
 
-static enum weir_status read_string(const char *where, const char *key, yyjson_val *value,
+static enum weir_status read_string(struct position where, const char *key, yyjson_val *value,
                                     struct bytes *out, struct weir_err *err)
 {
     if (!yyjson_is_str(value)) {
@@ -74,15 +96,16 @@ static enum weir_status read_string(const char *where, const char *key, yyjson_v
     return WEIR_OK;
 }
 
-static enum weir_status read_shape(const char *where, yyjson_val *value, struct shape *out,
+static enum weir_status read_shape(struct position where, yyjson_val *value, struct shape *out,
                                    struct weir_err *err)
 {
     if (!yyjson_is_arr(value)) {
         return expected(where, "shape", value, "an array of whole numbers", err);
     }
     if (yyjson_arr_size(value) > TENSOR_RANK_MAX) {
+        char text[WHERE_BYTES];
         return err_set(err, WEIR_EINVAL, "%s: found a shape of %zu dimensions, expected at most %d",
-                       where, yyjson_arr_size(value), TENSOR_RANK_MAX);
+                       position_text(where, text), yyjson_arr_size(value), TENSOR_RANK_MAX);
     }
     out->rank = 0;
     size_t index;
@@ -97,22 +120,24 @@ static enum weir_status read_shape(const char *where, yyjson_val *value, struct 
     return WEIR_OK;
 }
 
-static enum weir_status refuse_shared_memory(const char *where, struct weir_err *err)
+static enum weir_status refuse_shared_memory(struct position where, struct weir_err *err)
 {
+    char text[WHERE_BYTES];
     return err_set(err, WEIR_EUNSUPPORTED,
                    "%s: 'shared_memory_region': shared memory is not supported; send the tensor as "
                    "binary data",
-                   where);
+                   position_text(where, text));
 }
 
 /* Where the binary tensors are taken from, one after the other. */
 struct binary {
     const char *at;
     size_t left;
+    struct infer_memory *memory; /* Being filled in; NULL: this request is not to be remembered. */
 };
 
 /* What the `parameters` of an input say about where its data is. */
-static enum weir_status read_binary_size(const char *where, yyjson_val *parameters, bool *given,
+static enum weir_status read_binary_size(struct position where, yyjson_val *parameters, bool *given,
                                          uint64_t *size, struct weir_err *err)
 {
     *given = false;
@@ -138,6 +163,20 @@ static enum weir_status read_binary_size(const char *where, yyjson_val *paramete
     return WEIR_OK;
 }
 
+static void remember_input(const struct infer_call *call, const struct tensor *tensor, size_t size,
+                           struct binary *binary)
+{
+    struct infer_memory *memory = binary->memory;
+    if (memory == NULL || memory->input_count == INFER_MEMORY_TENSORS) {
+        binary->memory = NULL;
+        return;
+    }
+    memory->inputs[memory->input_count].index = (uint32_t)(tensor - call->request.inputs);
+    memory->inputs[memory->input_count].size = size;
+    memory->inputs[memory->input_count].shape = tensor->shape;
+    memory->input_count++;
+}
+
 static enum weir_status take_binary(struct infer_call *call, struct tensor *tensor,
                                     struct bytes name, uint64_t size, struct binary *binary,
                                     struct weir_err *err)
@@ -155,7 +194,19 @@ static enum weir_status take_binary(struct infer_call *call, struct tensor *tens
     return kserve_lend(call, tensor, name, data, err);
 }
 
-static enum weir_status read_input(struct infer_call *call, yyjson_val *object, const char *where,
+static enum weir_status check_left(const struct infer_call *call, const struct binary *binary,
+                                   struct weir_err *err)
+{
+    if (binary->left == 0) {
+        return WEIR_OK;
+    }
+    return err_set(err, WEIR_EINVAL,
+                   "unexpected additional input data for model '%s': found %zu bytes after the "
+                   "last input, expected none",
+                   call->model->name, binary->left);
+}
+
+static enum weir_status read_input(struct infer_call *call, yyjson_val *object, struct position where,
                                    struct binary *binary, struct weir_err *err)
 {
     struct slot slots[] = { SLOT("name"), SLOT("shape"), SLOT("datatype"), SLOT("parameters"),
@@ -183,8 +234,10 @@ static enum weir_status read_input(struct infer_call *call, yyjson_val *object, 
                        SHOWN(name), is_binary ? "both" : "neither");
     }
     if (is_binary) {
+        remember_input(call, tensor, (size_t)size, binary);
         return take_binary(call, tensor, name, size, binary, err);
     }
+    binary->memory = NULL;
     if (!yyjson_is_arr(data)) {
         return expected(where, "data", data, "an array", err);
     }
@@ -195,29 +248,22 @@ static enum weir_status read_inputs(struct infer_call *call, yyjson_val *inputs,
                                     struct binary *binary, struct weir_err *err)
 {
     if (!yyjson_is_arr(inputs)) {
-        return expected("the request", "inputs", inputs, "an array", err);
+        return expected(the_request, "inputs", inputs, "an array", err);
     }
     size_t index;
     size_t max;
     yyjson_val *input;
     yyjson_arr_foreach(inputs, index, max, input) {
-        char where[WHERE_BYTES];
-        (void)snprintf(where, sizeof where, "inputs[%zu]", index);
+        const struct position where = { "inputs", index };
         const enum weir_status status = read_input(call, input, where, binary, err);
         if (status != WEIR_OK) {
             return status;
         }
     }
-    if (binary->left > 0) {
-        return err_set(err, WEIR_EINVAL,
-                       "unexpected additional input data for model '%s': found %zu bytes after the "
-                       "last input, expected none",
-                       call->model->name, binary->left);
-    }
-    return WEIR_OK;
+    return check_left(call, binary, err);
 }
 
-static enum weir_status read_output_parameters(struct infer_output *output, const char *where,
+static enum weir_status read_output_parameters(struct infer_output *output, struct position where,
                                                yyjson_val *parameters, struct weir_err *err)
 {
     struct slot slots[] = { SLOT("binary_data"), SLOT("classification"),
@@ -249,14 +295,13 @@ static enum weir_status read_outputs(struct infer_call *call, yyjson_val *output
         return WEIR_OK;
     }
     if (!yyjson_is_arr(outputs)) {
-        return expected("the request", "outputs", outputs, "an array", err);
+        return expected(the_request, "outputs", outputs, "an array", err);
     }
     size_t index;
     size_t max;
     yyjson_val *object;
     yyjson_arr_foreach(outputs, index, max, object) {
-        char where[WHERE_BYTES];
-        (void)snprintf(where, sizeof where, "outputs[%zu]", index);
+        const struct position where = { "outputs", index };
         struct slot slots[] = { SLOT("name"), SLOT("parameters") };
         struct bytes name;
         struct infer_output *output;
@@ -305,7 +350,7 @@ static enum weir_status read_parameters(struct infer_call *call, yyjson_val *par
         return WEIR_OK;
     }
     if (!yyjson_is_obj(parameters)) {
-        return expected("the request", "parameters", parameters, "an object", err);
+        return expected(the_request, "parameters", parameters, "an object", err);
     }
     size_t index;
     size_t max;
@@ -334,7 +379,7 @@ static enum weir_status read_id(struct infer_call *call, yyjson_val *value, stru
         return WEIR_OK;
     }
     struct bytes id = { NULL, 0 };
-    const enum weir_status status = read_string("the request", "id", value, &id, err);
+    const enum weir_status status = read_string(the_request, "id", value, &id, err);
     if (status != WEIR_OK || id.size == 0) {
         return status;
     }
@@ -351,7 +396,7 @@ static enum weir_status read_request(struct infer_call *call, yyjson_val *root,
 {
     struct slot slots[] = { SLOT("id"), SLOT("parameters"), SLOT("inputs"), SLOT("outputs") };
     enum weir_status status;
-    if ((status = fill_slots(root, "the request", slots, 4, err)) != WEIR_OK ||
+    if ((status = fill_slots(root, the_request, slots, 4, err)) != WEIR_OK ||
         (status = read_id(call, slots[0].value, err)) != WEIR_OK ||
         (status = read_parameters(call, slots[1].value, err)) != WEIR_OK ||
         (status = read_inputs(call, slots[2].value, binary, err)) != WEIR_OK ||
@@ -361,7 +406,66 @@ static enum weir_status read_request(struct infer_call *call, yyjson_val *root,
     return kserve_complete(call, err);
 }
 
+static bool is_remembered(const struct infer_memory *memory, const struct infer_call *call,
+                          struct bytes json, uint64_t generation)
+{
+    return memory != NULL && memory->model == call->model && memory->generation == generation &&
+           memory->json_size == json.size && memcmp(memory->json, json.data, json.size) == 0;
+}
+
+/* What read_request() did for the same JSON; only the binary tensors are other ones. */
+static enum weir_status recall(const struct infer_memory *memory, struct infer_call *call,
+                               struct binary *binary, struct weir_err *err)
+{
+    const struct signature *signature = call->model->signature;
+    for (uint32_t i = 0; i < memory->input_count; i++) {
+        const uint32_t index = memory->inputs[i].index;
+        struct tensor *tensor = &call->request.inputs[index];
+        tensor->dtype = signature->inputs[index].dtype;
+        tensor->place = PLACE_HOST;
+        tensor->shape = memory->inputs[i].shape;
+        tensor->present = true;
+        const enum weir_status status =
+            take_binary(call, tensor, bytes_of(signature->inputs[index].name),
+                        memory->inputs[i].size, binary, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    memcpy(call->outputs, memory->outputs, memory->output_count * sizeof *call->outputs);
+    call->output_count = memory->output_count;
+    kserve_want(call);
+    return check_left(call, binary, err);
+}
+
+/* Begins to remember; `model` is set only when all went well. */
+static struct infer_memory *begin_memory(struct infer_memory *memory, struct bytes json)
+{
+    if (memory == NULL || json.size > INFER_MEMORY_BYTES) {
+        return NULL;
+    }
+    memory->model = NULL;
+    memory->input_count = 0;
+    return memory;
+}
+
+static void end_memory(struct infer_memory *memory, const struct infer_call *call,
+                       struct bytes json, uint64_t generation)
+{
+    if (memory == NULL || call->id.size > 0 || call->deadline_ns != CLOCK_NEVER ||
+        call->priority != 0 || call->timing || call->output_count > INFER_MEMORY_TENSORS) {
+        return;
+    }
+    memcpy(memory->outputs, call->outputs, call->output_count * sizeof *call->outputs);
+    memcpy(memory->json, json.data, json.size);
+    memory->output_count = call->output_count;
+    memory->json_size = json.size;
+    memory->generation = generation;
+    memory->model = call->model;
+}
+
 enum weir_status infer_json_read(struct infer_call *call, struct bytes body, size_t json_size,
+                                 struct infer_memory *memory, uint64_t generation,
                                  struct weir_err *err)
 {
     if (body.size == 0) {
@@ -369,14 +473,22 @@ enum weir_status infer_json_read(struct infer_call *call, struct bytes body, siz
                        "found an empty body, expected a JSON object with 'inputs' (a raw binary "
                        "request has Inference-Header-Content-Length: 0)");
     }
+    const struct bytes json = { body.data, json_size };
+    struct binary binary = { body.data + json_size, body.size - json_size, NULL };
+    if (is_remembered(memory, call, json, generation)) {
+        return recall(memory, call, &binary, err);
+    }
     yyjson_doc *doc = NULL;
-    enum weir_status status = json_read((struct bytes){ body.data, json_size }, &doc, err);
+    enum weir_status status = json_read(json, &doc, err);
     if (status != WEIR_OK) {
         (void)err_prefix(err, "failed to parse the request JSON buffer");
         return status;
     }
-    struct binary binary = { body.data + json_size, body.size - json_size };
+    binary.memory = begin_memory(memory, json);
     status = read_request(call, yyjson_doc_get_root(doc), &binary, err);
+    if (status == WEIR_OK) {
+        end_memory(binary.memory, call, json, generation);
+    }
     yyjson_doc_free(doc);
     return status;
 }

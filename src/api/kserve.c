@@ -426,15 +426,22 @@ enum weir_status kserve_complete(struct infer_call *call, struct weir_err *err)
         }
         call->output_count = signature->output_count;
     }
-    bool *wanted = (bool *)(uintptr_t)call->request.wanted; /* Ours until the submit. */
     for (uint32_t i = 0; i < call->output_count; i++) {
         const enum weir_status status = check_output(call, &call->outputs[i], err);
         if (status != WEIR_OK) {
             return status;
         }
+    }
+    kserve_want(call);
+    return WEIR_OK;
+}
+
+void kserve_want(struct infer_call *call)
+{
+    bool *wanted = (bool *)(uintptr_t)call->request.wanted; /* Ours until the submit. */
+    for (uint32_t i = 0; i < call->output_count; i++) {
         wanted[call->outputs[i].index] = true;
     }
-    return WEIR_OK;
 }
 
 static void request_ended(struct request *request)

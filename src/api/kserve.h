@@ -92,6 +92,9 @@ WEIR_MUST_USE enum weir_status kserve_parameter(struct infer_call *call, struct 
 /* Everything was read: all inputs there, all outputs listed and of types that can be sent. */
 WEIR_MUST_USE enum weir_status kserve_complete(struct infer_call *call, struct weir_err *err);
 
+/* Marks the outputs of the answer as wanted, for the engine; kserve_complete() does it. */
+void kserve_want(struct infer_call *call);
+
 /* As engine_submit().  WEIR_OK: the call must stay until ended(). */
 WEIR_MUST_USE enum weir_status kserve_submit(struct infer_call *call, struct home *home,
                                              struct weir_err *err);

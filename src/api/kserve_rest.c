@@ -30,6 +30,7 @@ struct rest {
     struct arena_disposable close;
     struct call *call;
     struct weir_err err;          /* Of what a worker does. */
+    uint64_t generation;          /* Of the catalogue that the model is from. */
     size_t json_size;
     bool raw;
     bool submitted;
@@ -421,17 +422,27 @@ static void submit(struct rest *rest)
     rest->submitted = true;
 }
 
-static enum weir_status read_body(struct rest *rest, struct weir_err *err)
+static enum weir_status read_body(struct rest *rest, struct infer_memory *memory,
+                                  struct weir_err *err)
 {
     const struct bytes body = rest->call->body;
     return rest->raw ? infer_json_read_raw(&rest->infer, body, err)
-                     : infer_json_read(&rest->infer, body, rest->json_size, err);
+                     : infer_json_read(&rest->infer, body, rest->json_size, memory,
+                                       rest->generation, err);
+}
+
+/* Where this loop remembers what the model's last JSON meant. */
+static struct infer_memory *memory_of(const struct rest *rest)
+{
+    /* Fibonacci hashing: the addresses of large objects differ in few bits. */
+    const uint64_t mixed = (uint64_t)(uintptr_t)rest->infer.model * UINT64_C(0x9E3779B97F4A7C15);
+    return &rest->call->loop->memories[(mixed >> 32) % API_MEMORIES];
 }
 
 static void read_by_worker(struct call *call)
 {
     struct rest *rest = call->state;
-    rest->err.status = read_body(rest, &rest->err);
+    rest->err.status = read_body(rest, NULL, &rest->err);
 }
 
 static void read_done(struct call *call)
@@ -502,6 +513,7 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
     if (status != WEIR_OK) {
         return status;
     }
+    rest->generation = call->loop->home.catalogue_generation;
     status = check_streams(model, err);
     if (status == WEIR_OK) {
         status = kserve_open(&rest->infer, model, &call->x->arena,
@@ -533,7 +545,7 @@ void kserve_rest_infer(struct call *call)
         (void)call_run(call, read_by_worker, read_done);
         return;
     }
-    if (read_body(rest, &err) != WEIR_OK) {
+    if (read_body(rest, memory_of(rest), &err) != WEIR_OK) {
         call_fail_err(call, &err);
         return;
     }

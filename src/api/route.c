@@ -114,6 +114,13 @@ static bool take(const char *word, struct bytes *path, struct route_match *out)
     return true;
 }
 
+static const char *after(const char *pattern, char end)
+{
+    while (*pattern++ != end) {
+    }
+    return pattern;
+}
+
 /* Recurses once per optional part, of which a pattern has at most one. */
 static bool match(const char *pattern, struct bytes path, struct route_match *out)
 {
@@ -124,14 +131,14 @@ static bool match(const char *pattern, struct bytes path, struct route_match *ou
                 return true;
             }
             *out = before;
-            pattern = strchr(pattern, ']') + 1;
+            pattern = after(pattern, ']');
         } else if (*pattern == ']') {
             pattern++;
         } else if (*pattern == '{') {
             if (!take(pattern, &path, out)) {
                 return false;
             }
-            pattern = strchr(pattern, '}') + 1;
+            pattern = after(pattern, '}');
         } else if (path.size > 0 && path.data[0] == *pattern) {
             pattern++;
             path.data++;

@@ -96,10 +96,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     make_model(&fake, raw);
     fake_call_open(&call, &fake);
     const struct bytes whole = { exact, json_size + binary_size };
-    const enum weir_status status = raw ? infer_json_read_raw(&call.infer, whole, &err)
-                                        : infer_json_read(&call.infer, whole, json_size, &err);
+    static struct infer_memory memory;
+    memory.model = NULL;
+    const enum weir_status status =
+        raw ? infer_json_read_raw(&call.infer, whole, &err)
+            : infer_json_read(&call.infer, whole, json_size, &memory, 1, &err);
     check_result(&call.infer, status, &err);
     fake_call_close(&call);
+    if (memory.model != NULL) {
+        /* The same once more, now from memory. */
+        fake_call_open(&call, &fake);
+        check(infer_json_read(&call.infer, whole, json_size, &memory, 1, &err) == WEIR_OK);
+        check_result(&call.infer, WEIR_OK, &err);
+        fake_call_close(&call);
+    }
     check(atomic_load(&fake.model.leases) == 1);
     free(exact);
     return 0;

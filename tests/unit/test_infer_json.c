@@ -22,7 +22,8 @@ static enum weir_status read_sized(struct fake_call *call, struct fake_model *fa
 {
     fake_call_open(call, fake);
     *err = (struct weir_err){ 0 };
-    return infer_json_read(&call->infer, body, json_size == 0 ? body.size : json_size, err);
+    return infer_json_read(&call->infer, body, json_size == 0 ? body.size : json_size, NULL,
+                           0, err);
 }
 
 static enum weir_status read_text(struct fake_call *call, struct fake_model *fake,
@@ -431,6 +432,82 @@ static void test_raw_bodies(void **state)
     read_raw(&fake, BYTES_LITERAL("a"), WEIR_EINVAL, NULL, NULL, "one input");
 }
 
+#define BINARY_JSON                                                                          \
+    "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"parameters\":" \
+    "{\"binary_data_size\":16}}],\"outputs\":[{\"name\":\"Z\",\"parameters\":"          \
+    "{\"binary_data\":true}}]}"
+
+static enum weir_status read_remembering(struct fake_model *fake, const char *json,
+                                         const float *values, size_t size, uint64_t generation,
+                                         struct infer_memory *memory)
+{
+    char body[512];
+    const size_t json_size = strlen(json);
+    memcpy(body, json, json_size);
+    memcpy(body + json_size, values, size);
+    struct fake_call call;
+    fake_call_open(&call, fake);
+    const enum weir_status status = infer_json_read(
+        &call.infer, (struct bytes){ body, json_size + size }, json_size, memory, generation, NULL);
+    if (status == WEIR_OK) {
+        assert_memory_equal(call.infer.request.inputs[0].data, values, 16);
+        assert_int_equal(call.infer.request.inputs[0].shape.rank, 2);
+        assert_int_equal(call.infer.output_count, 1);
+        assert_int_equal(call.infer.outputs[0].index, 1);
+        assert_true(call.infer.outputs[0].binary);
+        assert_false(call.infer.request.wanted[0]);
+        assert_true(call.infer.request.wanted[1]);
+    }
+    fake_call_close(&call);
+    return status;
+}
+
+static void test_the_last_json_is_remembered(void **state)
+{
+    (void)state;
+    static const float first[] = { 1, 2, 3, 4, 5 };
+    static const float second[] = { 5, 6, 7, 8 };
+    struct fake_model fake;
+    simple_model(&fake);
+    static struct infer_memory memory;
+    memory.model = NULL;
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, first, 16, 1, &memory), WEIR_OK);
+    assert_ptr_equal(memory.model, &fake.model);
+    /* Renamed inputs show whether the JSON is read again. */
+    fake.inputs[0].name = "B";
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, second, 16, 1, &memory), WEIR_OK);
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, first, 20, 1, &memory), WEIR_EINVAL);
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, first, 12, 1, &memory), WEIR_EINVAL);
+    assert_int_equal(read_remembering(&fake, BINARY_JSON " ", second, 16, 1, &memory), WEIR_EINVAL);
+    fake.inputs[0].name = "A";
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, first, 16, 1, &memory), WEIR_OK);
+    fake.inputs[0].name = "B";
+    assert_int_equal(read_remembering(&fake, BINARY_JSON, second, 16, 2, &memory), WEIR_EINVAL);
+    assert_null(memory.model);
+}
+
+static void test_what_is_about_one_request_is_not_remembered(void **state)
+{
+    (void)state;
+    static const char *const heads[] = {
+        "{\"id\":\"1\",",
+        "{\"parameters\":{\"timeout\":1000},",
+        "{\"parameters\":{\"priority\":1},",
+        "{\"parameters\":{\"weir_timing\":true},",
+    };
+    static const float values[] = { 1, 2, 3, 4 };
+    struct fake_model fake;
+    simple_model(&fake);
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
+        static struct infer_memory memory;
+        char json[512];
+        memory.model = NULL;
+        (void)snprintf(json, sizeof json, "%s%s", heads[i], BINARY_JSON + 1);
+        assert_int_equal(read_remembering(&fake, json, values, 16, 1, &memory), WEIR_OK);
+        assert_null(memory.model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +521,8 @@ int main(void)
         cmocka_unit_test(test_strings_are_checked),
         cmocka_unit_test(test_scalars_and_empty_tensors),
         cmocka_unit_test(test_raw_bodies),
+        cmocka_unit_test(test_the_last_json_is_remembered),
+        cmocka_unit_test(test_what_is_about_one_request_is_not_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
