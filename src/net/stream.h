@@ -23,7 +23,7 @@ struct piece {
     bool body;          /* Counts as body, unlike heads and chunk sizes. */
 };
 
-#define STREAM_BLOCK_BYTES 3072 /* A small request and its answer fit in it. */
+#define STREAM_BLOCK_BYTES 4096 /* A small request and its answer fit in it. */
 
 struct stream {
     struct exchange x; /* First. */
