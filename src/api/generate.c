@@ -35,7 +35,6 @@ struct generate {
     struct infer_call infer;
     struct arena_disposable close;
     struct call *call;
-    struct weir_err err;         /* Of what a worker does. */
     bool stream;
     bool submitted;
     bool begun;                  /* A stream's head is out. */
@@ -501,14 +500,14 @@ static void submit(struct generate *self)
 static void read_by_worker(struct call *call)
 {
     struct generate *self = call->state;
-    self->err.status = read_body(self, &self->err);
+    self->infer.request.err.status = read_body(self, &self->infer.request.err);
 }
 
 static void read_done(struct call *call)
 {
     struct generate *self = call->state;
-    if (self->err.status != WEIR_OK) {
-        call_fail_err(call, &self->err);
+    if (self->infer.request.err.status != WEIR_OK) {
+        call_fail_err(call, &self->infer.request.err);
     } else {
         submit(self);
     }

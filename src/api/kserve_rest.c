@@ -29,7 +29,6 @@ struct rest {
     struct infer_call infer;
     struct arena_disposable close;
     struct call *call;
-    struct weir_err err;          /* Of what a worker does. */
     uint64_t generation;          /* Of the catalogue that the model is from. */
     size_t json_size;
     bool raw;
@@ -309,14 +308,14 @@ static void answer(struct rest *rest)
 static void render_by_worker(struct call *call)
 {
     struct rest *rest = call->state;
-    rest->err.status = render(rest, &rest->err);
+    rest->infer.request.err.status = render(rest, &rest->infer.request.err);
 }
 
 static void rendered_by_worker(struct call *call)
 {
     struct rest *rest = call->state;
-    if (rest->err.status != WEIR_OK) {
-        call_fail_err(call, &rest->err);
+    if (rest->infer.request.err.status != WEIR_OK) {
+        call_fail_err(call, &rest->infer.request.err);
     } else {
         answer(rest);
     }
@@ -442,14 +441,14 @@ static struct infer_memory *memory_of(const struct rest *rest)
 static void read_by_worker(struct call *call)
 {
     struct rest *rest = call->state;
-    rest->err.status = read_body(rest, NULL, &rest->err);
+    rest->infer.request.err.status = read_body(rest, NULL, &rest->infer.request.err);
 }
 
 static void read_done(struct call *call)
 {
     struct rest *rest = call->state;
-    if (rest->err.status != WEIR_OK) {
-        call_fail_err(call, &rest->err);
+    if (rest->infer.request.err.status != WEIR_OK) {
+        call_fail_err(call, &rest->infer.request.err);
     } else {
         submit(rest);
     }
