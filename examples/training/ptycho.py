@@ -92,22 +92,28 @@ class Optics(nn.Module):
         constants = {
             "probe_re": probe_re, "probe_im": probe_im, "support": support,
             "undo_re": probe_re / power * support, "undo_im": -probe_im / power * support,
-            "matrix_re": matrix_re, "matrix_im": matrix_im,
+            "there_re": matrix_re, "there_im": matrix_im,
+            "back_re": matrix_re.T.contiguous(), "back_im": -matrix_im.T.contiguous(),
+            "frame": torch.eye(SIZE)[:, (SIZE - LIT) // 2 : (SIZE + LIT) // 2].contiguous(),
         }  # fmt: skip
         for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value)
 
     def forward(self, obj):
         """The wave on the detector, SIZE x SIZE."""
         wave = times((self.probe_re, self.probe_im), obj)
-        matrix = self.matrix_re, self.matrix_im
-        return matmul(matmul(matrix, wave), (self.matrix_re.T, self.matrix_im.T))
+        wave = matmul((self.there_re, self.there_im), wave)
+        return matmul(wave, (self.back_re, -self.back_im))
 
     def backward(self, wave):
         """The object that sends `wave` to the detector, zero outside the support."""
-        wave = matmul((self.matrix_re.T, -self.matrix_im.T), wave)
-        wave = matmul(wave, (self.matrix_re, -self.matrix_im))
+        wave = matmul((self.back_re, self.back_im), wave)
+        wave = matmul(wave, (self.there_re, -self.there_im))
         return times((self.undo_re, self.undo_im), wave)
+
+    def framed(self, lit):
+        """A picture of the lit square, with zeros around it to the size of the answer."""
+        return self.frame @ lit @ self.frame.T
 
     @torch.no_grad()  # Stages learn from their own errors, not through these rounds.
     def retrieve(self, obj, magnitude, rounds=ROUNDS):
@@ -146,8 +152,7 @@ class Ptycho(nn.Module):
 
     def forward(self, magnitude):
         amplitude, phase = self.stages(magnitude)[-1]
-        edge = [(SIZE - LIT) // 2] * 4
-        return F.pad(amplitude, edge), F.pad(phase, edge)
+        return self.optics.framed(amplitude), self.optics.framed(phase)
 
 
 def modulus(obj):
