@@ -87,6 +87,8 @@ struct catalogue *registry_snapshot(struct registry *registry);
  * load when not).  Home thread.  Valid until the next call for this home, or its next turn. */
 const struct catalogue *registry_catalogue(struct registry *registry, struct home *home);
 
+enum registry_order_kind { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH };
+
 /* An order to the manager; zeroed and filled in by the caller, whose memory it is until `done` runs at
  * home. */
 struct registry_order {
@@ -95,7 +97,7 @@ struct registry_order {
     struct registry *registry;
     struct list_node node;
     struct home *home;
-    enum { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH } kind;
+    enum registry_order_kind kind;
     const char *name;
     const char *override; /* LOAD: configuration text (JSON or YAML), or NULL. */
     enum weir_status status;

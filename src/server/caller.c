@@ -77,8 +77,9 @@ static void order_done(struct registry_order *order)
     ((struct waited_order *)order)->done = true;
 }
 
-enum weir_status caller_order(struct caller *caller, struct registry *registry, int kind,
-                              const char *model, struct weir_err *err)
+enum weir_status caller_order(struct caller *caller, struct registry *registry,
+                              enum registry_order_kind kind, const char *model,
+                              struct weir_err *err)
 {
     struct waited_order waited = { .order = {
                                        .home = &caller->home, .name = model, .done = order_done } };

@@ -35,7 +35,8 @@ void caller_rest(struct caller *caller);
 /* Gives an order to the registry (`model` is NULL for REGISTRY_REFRESH) and waits until it is carried out;
  * returns its outcome. */
 WEIR_MUST_USE enum weir_status caller_order(struct caller *caller, struct registry *registry,
-                                            int kind, const char *model, struct weir_err *err);
+                                            enum registry_order_kind kind, const char *model,
+                                            struct weir_err *err);
 
 /* True when the registry has looked at its folders and no model is on its way. */
 bool caller_models_settled(const struct catalogue *catalogue);

@@ -210,8 +210,8 @@ static void order_done(struct registry_order *order)
     list_entry(order, struct order, order)->done = true;
 }
 
-enum weir_status model_bed_order(struct model_bed *bed, int kind, const char *name,
-                                 const char *override, struct weir_err *err)
+enum weir_status model_bed_order(struct model_bed *bed, enum registry_order_kind kind,
+                                 const char *name, const char *override, struct weir_err *err)
 {
     struct order order = {
         .order = { .home = &bed->home, .name = name, .override = override, .done = order_done },

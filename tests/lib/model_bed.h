@@ -62,8 +62,8 @@ void model_bed_stop(struct model_bed *bed);
 void model_bed_turn_until(struct model_bed *bed, const bool *done);
 
 /* Gives the order and waits for its end; `err` may be NULL. */
-enum weir_status model_bed_order(struct model_bed *bed, int kind, const char *name,
-                                 const char *override, struct weir_err *err);
+enum weir_status model_bed_order(struct model_bed *bed, enum registry_order_kind kind,
+                                 const char *name, const char *override, struct weir_err *err);
 
 /* Waits for the next event of that model, version and state; what lies between is passed over. */
 struct model_event model_bed_await(struct model_bed *bed, const char *name, uint64_t version,
