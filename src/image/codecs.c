@@ -454,6 +454,7 @@ static uint8_t luma(const uint8_t *rgb)
     return (uint8_t)((19595u * rgb[0] + 38470u * rgb[1] + 7471u * rgb[2] + 32768u) >> 16);
 }
 
+/* Between different numbers of channels only, so that alpha is dropped or made, never kept. */
 static void convert_pixel(const uint8_t *from, uint32_t from_channels, uint8_t *to,
                           uint32_t to_channels)
 {
@@ -466,7 +467,7 @@ static void convert_pixel(const uint8_t *from, uint32_t from_channels, uint8_t *
     to[1] = grey ? from[0] : from[1];
     to[2] = grey ? from[0] : from[2];
     if (to_channels == 4) {
-        to[3] = from_channels == 4 ? from[3] : 255;
+        to[3] = 255;
     }
 }
 

@@ -68,6 +68,8 @@ static void test_known_floats(void **state)
     expect_float((float)INFINITY, "Infinity");
     expect_float(8.589973e9f, "8589974000.0"); /* Of two equally short ones the nearer. */
     expect_float(1.1754944e-38f, "1.1754944e-38");
+    expect_float(0x1p-12f, "0.00024414062"); /* Of two equally near ones the even. */
+    expect_float(0x1.8p-10f, "0.0014648438");
 }
 
 /* Digits that count: without sign, point, exponent and the zeros on both sides. */

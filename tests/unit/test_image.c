@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -146,17 +147,17 @@ static void test_grey_of_colour_is_luma(void **state)
     image_finish(&image);
 }
 
-/* The JPEG files show red = 16 x, green = 16 y, blue = 128. */
-static void expect_slopes(const char *name, int tolerance)
+/* The JPEG files show red = 16 x, green = 16 y, blue = 128, all of it `dark` times. */
+static void expect_slopes(const char *name, double dark, double tolerance)
 {
     struct image image = decode(name, 3);
     expect_size(&image, 16, 16, 3);
     for (int y = 0; y < 16; y++) {
         for (int x = 0; x < 16; x++) {
             const uint8_t *pixel = image.pixels + (y * 16 + x) * 3;
-            assert_in_range(pixel[0] + 64, 16 * x + 64 - tolerance, 16 * x + 64 + tolerance);
-            assert_in_range(pixel[1] + 64, 16 * y + 64 - tolerance, 16 * y + 64 + tolerance);
-            assert_in_range(pixel[2], 128 - tolerance, 128 + tolerance);
+            assert_true(fabs(pixel[0] - 16 * x * dark) <= tolerance);
+            assert_true(fabs(pixel[1] - 16 * y * dark) <= tolerance);
+            assert_true(fabs(pixel[2] - 128 * dark) <= tolerance);
         }
     }
     image_finish(&image);
@@ -165,9 +166,9 @@ static void expect_slopes(const char *name, int tolerance)
 static void test_jpeg(void **state)
 {
     (void)state;
-    expect_slopes("progressive.jpg", 16);
-    expect_slopes("baseline.jpg", 40);
-    expect_slopes("cmyk.jpg", 16);
+    expect_slopes("progressive.jpg", 1.0, 16);
+    expect_slopes("baseline.jpg", 1.0, 40);
+    expect_slopes("cmyk.jpg", 0.5, 10); /* Half black. */
     struct image own = decode("grey.jpg", 0);
     expect_size(&own, 16, 16, 1);
     image_finish(&own);
