@@ -204,8 +204,8 @@ void admin_model_config(struct call *call)
 
 /* --- Logging ------------------------------------------------------------------------------- */
 
-/* X(name, key, level): what Triton's settings switch.  Weir has one level, from which they follow; what was
- * set is remembered so that it reads back. */
+/* X(name, key, level): what Triton's settings switch.  Weir has one level, from which they
+ * follow; what was set is remembered so that it reads back. */
 #define LOG_SETTINGS(X)                    \
     X(INFO, "log_info", LOG_INFO)          \
     X(WARNING, "log_warning", LOG_WARNING) \
@@ -257,8 +257,7 @@ static enum log_level level_of(uint32_t settings)
 
 void admin_logging_get(struct call *call)
 {
-    const uint32_t settings =
-        atomic_load_explicit(&call->api->log_settings, memory_order_relaxed);
+    const uint32_t settings = atomic_load_explicit(&call->api->log_settings, memory_order_relaxed);
     struct buffer *out = begin(call);
     buffer_text(out, "{\"log_file\":\"\"");
     for (int i = 0; i < SETTING_COUNT; i++) {
@@ -279,8 +278,8 @@ static enum weir_status set_format(yyjson_val *value, uint32_t *settings, struct
     } else if (yyjson_equals_str(value, "ISO8601")) {
         *settings |= SETTING_ISO8601;
     } else {
-        return err_set(err, WEIR_EINVAL,
-                       "log_format: found %s, expected 'default' or 'ISO8601'", json_kind(value));
+        return err_set(err, WEIR_EINVAL, "log_format: found %s, expected 'default' or 'ISO8601'",
+                       json_kind(value));
     }
     return WEIR_OK;
 }

@@ -7,8 +7,8 @@
  *              then the row's handler has the call
  *   done       counted, and written to the access log
  *
- * Each loop is a home of the engine's.  Its hook runs at the end of every turn, so that all answers which
- * came home in that turn are written together.
+ * Each loop is a home of the engine's.  Its hook runs at the end of every turn, so that all
+ * answers which came home in that turn are written together.
  */
 #include "api/api.h"
 
@@ -118,7 +118,8 @@ static int hex_value(char c)
     return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
 }
 
-/* Decodes %XX once into `out`, which has room for NAME_BYTES_MAX; false when malformed or longer. */
+/* Decodes %XX once into `out`, which has room for NAME_BYTES_MAX; false when malformed or
+ * longer. */
 static bool decode_percent(struct bytes text, char *out, size_t *size)
 {
     size_t count = 0;
@@ -167,8 +168,7 @@ static enum weir_status read_model_name(struct call *call, struct weir_err *err)
     }
     char decoded[NAME_BYTES_MAX];
     size_t size = 0;
-    if (decode_percent(raw, decoded, &size) &&
-        is_model_name((struct bytes){ decoded, size })) {
+    if (decode_percent(raw, decoded, &size) && is_model_name((struct bytes){ decoded, size })) {
         char *copy = arena_try_strndup(&call->x->arena, decoded, size);
         if (copy == NULL) {
             return err_nomem(err, "a model name", size);
@@ -218,9 +218,9 @@ static bool is_fixed_host(struct bytes host)
     return true;
 }
 
-/* The one place that says who may call what, by the handler's group.  What changes the server is not
- * for web pages of other sites: a browser says with Origin where a page comes from, and a page that had its
- * own name point here (DNS rebinding) shows in Host. */
+/* The one place that says who may call what, by the handler's group.  What changes the server is
+ * not for web pages of other sites: a browser says with Origin where a page comes from, and a
+ * page that had its own name point here (DNS rebinding) shows in Host. */
 static enum weir_status authorise(const struct call *call, struct weir_err *err)
 {
     const enum route_group group = call->match.route->group;
@@ -233,10 +233,11 @@ static enum weir_status authorise(const struct call *call, struct weir_err *err)
     if (bytes_equal_nocase(host_part(origin), host) && is_fixed_host(host)) {
         return WEIR_OK;
     }
-    return err_set(err, WEIR_EFORBIDDEN,
-                   "administration from a web page of '%.*s' is not allowed: its origin must be this "
-                   "server's own address",
-                   origin.size > 100 ? 100 : (int)origin.size, origin.data);
+    return err_set(
+        err, WEIR_EFORBIDDEN,
+        "administration from a web page of '%.*s' is not allowed: its origin must be this "
+        "server's own address",
+        origin.size > 100 ? 100 : (int)origin.size, origin.data);
 }
 
 /* Where in the body the first tensor begins, when the client says so. */
@@ -327,9 +328,9 @@ static void release_inflation(struct arena_disposable *disposable)
 static void inflate_body(struct call *call)
 {
     struct inflation *self = call->state;
-    self->err.status = encoding_inflate(self->encoding, call->x->body,
-                                        call->api->options.limits->inflate_ratio_max, &self->out,
-                                        &self->err);
+    self->err.status =
+        encoding_inflate(self->encoding, call->x->body,
+                         call->api->options.limits->inflate_ratio_max, &self->out, &self->err);
 }
 
 /* What bodies become counts towards the same limit as what they were. */
@@ -337,8 +338,8 @@ static enum weir_status book_inflation(struct inflation *self)
 {
     const uint64_t bytes_max = self->api->options.limits->bodies_bytes_max;
     self->bytes = self->out.size;
-    const uint64_t before = atomic_fetch_add_explicit(&self->api->inflated_bytes, self->bytes,
-                                                      memory_order_relaxed);
+    const uint64_t before =
+        atomic_fetch_add_explicit(&self->api->inflated_bytes, self->bytes, memory_order_relaxed);
     if (before + self->bytes + http_bodies_bytes() > bytes_max) {
         return err_set(&self->err, WEIR_EFULL,
                        "too many bytes of bodies in flight: expected at most %" PRIu64
@@ -530,7 +531,8 @@ static void turn(struct loop_hook *hook)
         (struct api_loop *)(void *)((char *)hook - offsetof(struct api_loop, hook));
     home_turn(&self->home);
     if (!list_empty(&self->home.inline_models) || self->home.kick != 0) {
-        /* Answering brought further requests; their short runs are for a next round of this turn. */
+        /* Answering brought further requests; their short runs are for a next round of this
+         * turn. */
         wake_loop(self);
     }
     set_timer(self);

@@ -29,18 +29,19 @@
 #define API_MEMORIES 16
 #define API_CODES 600 /* HTTP status codes counted. */
 
-/* Appends a model's effective configuration as the JSON object of /config (server/modelconfig.c). */
+/* Appends a model's effective configuration as the JSON object of /config
+ * (server/modelconfig.c). */
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
 struct api_options {
-    const char *name;             /* What /v2 says; "weir". */
+    const char *name; /* What /v2 says; "weir". */
     const char *version;
     struct engine *engine;
     struct registry *registry;
     const struct limits *limits;
     api_config_json_fn *config_json;
-    bool access_log;              /* One line per answer, at LOG_INFO. */
-    bool timing;                  /* Server-Timing on every inference, asked for or not. */
+    bool access_log; /* One line per answer, at LOG_INFO. */
+    bool timing;     /* Server-Timing on every inference, asked for or not. */
 };
 
 struct api;
@@ -50,22 +51,22 @@ struct infer_memory;
 struct api_loop {
     struct api *api;
     struct loop *loop;
-    struct home home;             /* Where this loop's requests come back to. */
-    struct loop_mail wake;        /* From the home to the loop. */
-    _Atomic bool woken;           /* That mail is on its way. */
+    struct home home;      /* Where this loop's requests come back to. */
+    struct loop_mail wake; /* From the home to the loop. */
+    _Atomic bool woken;    /* That mail is on its way. */
     struct loop_hook hook;
-    struct loop_timer timer;      /* For home_next_ns(). */
-    uint64_t timer_ns;            /* What it is set to; CLOCK_NEVER: not set. */
+    struct loop_timer timer;       /* For home_next_ns(). */
+    uint64_t timer_ns;             /* What it is set to; CLOCK_NEVER: not set. */
     struct infer_memory *memories; /* API_MEMORIES of them, by model. */
-    struct buffer scratch;        /* For answers being written. */
-    uint64_t request_number;      /* For generated request ids. */
+    struct buffer scratch;         /* For answers being written. */
+    uint64_t request_number;       /* For generated request ids. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];
     _Atomic uint64_t received_bytes;
     _Atomic uint64_t sent_bytes;
     _Atomic uint64_t connections;
-    struct histogram turn_time;   /* From a turn's first read to its end. */
+    struct histogram turn_time; /* From a turn's first read to its end. */
 };
 
 struct api *api_create(const struct api_options *options);

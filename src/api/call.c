@@ -91,8 +91,8 @@ bool call_run(struct call *call, void (*run)(struct call *call), void (*done)(st
     return true;
 }
 
-/* Whoever turns an error into an answer logs it: what is the server's fault aloud, the rest for those who
- * look for it. */
+/* Whoever turns an error into an answer logs it: what is the server's fault aloud, the rest for
+ * those who look for it. */
 static void log_failure(const struct call *call, enum weir_status status, const char *text)
 {
     const enum log_level level = weir_status_http(status) == 500 ? LOG_WARNING : LOG_DEBUG;
@@ -122,8 +122,7 @@ void call_fail_model(struct call *call, enum weir_status status, const char *tex
 {
     uint32_t retry_after_s = 0;
     if (weir_status_http(status) == 503 && weir_status_retry(status)) {
-        retry_after_s =
-            model == NULL ? 1 : engine_retry_after_s(call->api->options.engine, model);
+        retry_after_s = model == NULL ? 1 : engine_retry_after_s(call->api->options.engine, model);
     }
     fail_after(call, status, text, retry_after_s);
 }
@@ -226,8 +225,9 @@ void call_reply_buffer(struct call *call, const char *content_type, struct buffe
 {
     const struct bytes body = call_keep(call, out);
     if (body.data == NULL) {
-        call_fail(call, WEIR_ENOMEM, "out of memory for the answer, or it is above "
-                                     "response_bytes_max");
+        call_fail(call, WEIR_ENOMEM,
+                  "out of memory for the answer, or it is above "
+                  "response_bytes_max");
         return;
     }
     exchange_reply(call->x, 200, content_type, body);

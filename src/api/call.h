@@ -36,9 +36,9 @@ enum call_field {
     FIELD_COUNT
 };
 
-#define CALL_INLINE_JSON_BYTES 262144    /* Larger JSON is read by a worker. */
-#define CALL_INLINE_ELEMENTS 20000       /* More numbers are written by a worker. */
-#define CALL_INLINE_DEFLATE_BYTES 16384  /* Larger answers are compressed by a worker. */
+#define CALL_INLINE_JSON_BYTES 262144   /* Larger JSON is read by a worker. */
+#define CALL_INLINE_ELEMENTS 20000      /* More numbers are written by a worker. */
+#define CALL_INLINE_DEFLATE_BYTES 16384 /* Larger answers are compressed by a worker. */
 
 struct call_work;
 
@@ -64,13 +64,13 @@ struct api {
     struct http_handler handler;
     struct api_loop *loops[API_LOOPS_MAX];
     _Atomic uint32_t loop_count;
-    uint64_t started_ms;             /* Wall clock. */
-    uint64_t request_salt;           /* First half of generated request ids. */
+    uint64_t started_ms;   /* Wall clock. */
+    uint64_t request_salt; /* First half of generated request ids. */
     _Atomic bool draining;
     _Atomic uint64_t inflated_bytes; /* Of bodies that came compressed and are still held. */
     _Atomic uint64_t cpu_total;      /* Ticks at the last reading of /metrics. */
     _Atomic uint64_t cpu_idle;
-    _Atomic uint32_t log_settings;   /* Bits of admin_logging; see there. */
+    _Atomic uint32_t log_settings; /* Bits of admin_logging; see there. */
 };
 
 /* A piece of the exchange's arena; NULL after having answered WEIR_ENOMEM. */
@@ -88,11 +88,12 @@ struct yyjson_doc;
 WEIR_MUST_USE enum weir_status call_json(struct call *call, bool empty, struct yyjson_doc **out,
                                          struct weir_err *err);
 
-/* `run` on a worker thread, then `done` on the loop; one at a time per call.  False after having answered
- * WEIR_ENOMEM.  The client may be gone when `done` runs. */
+/* `run` on a worker thread, then `done` on the loop; one at a time per call.  False after having
+ * answered WEIR_ENOMEM.  The client may be gone when `done` runs. */
 bool call_run(struct call *call, void (*run)(struct call *call), void (*done)(struct call *call));
 
-/* 200 with what `write` makes of the catalogue: on the loop when there are few models, else by a worker. */
+/* 200 with what `write` makes of the catalogue: on the loop when there are few models, else by a
+ * worker. */
 typedef void call_write_fn(struct call *call, const struct catalogue *catalogue,
                            struct buffer *out);
 void call_render(struct call *call, const char *content_type, call_write_fn *write);
@@ -100,15 +101,17 @@ void call_render(struct call *call, const char *content_type, call_write_fn *wri
 /* Answers.  `call` may be gone when they return. */
 void call_fail(struct call *call, enum weir_status status, const char *text);
 void call_fail_model(struct call *call, enum weir_status status, const char *text,
-                     struct model *model);                    /* Retry-After from its rate; NULL is fine. */
+                     struct model *model); /* Retry-After from its rate; NULL is fine. */
 void call_fail_err(struct call *call, const struct weir_err *err);
-void call_reply(struct call *call, struct bytes json);        /* 200; lends. */
-void call_reply_empty(struct call *call);                     /* 200 without a body. */
+void call_reply(struct call *call, struct bytes json); /* 200; lends. */
+void call_reply_empty(struct call *call);              /* 200 without a body. */
 
-/* 200 with what was written into a buffer of limits->response_bytes_max; takes its memory, clears it. */
+/* 200 with what was written into a buffer of limits->response_bytes_max; takes its memory,
+ * clears it. */
 void call_reply_buffer(struct call *call, const char *content_type, struct buffer *out);
 
-/* The bytes of `out`, which is left empty, for as long as the arena lives; data NULL when memory is out. */
+/* The bytes of `out`, which is left empty, for as long as the arena lives; data NULL when memory
+ * is out. */
 struct bytes call_keep(struct call *call, struct buffer *out);
 
 #endif

@@ -14,42 +14,48 @@
 #define ELEMENTS_MAX 1000000
 #define TEXT_BYTES_MAX (UINT32_C(1) << 30)
 
-struct class {
+struct candidate {
     double value;
     uint32_t index;
 };
 
+/* X(type, C type) */
+#define NUMBERS(X)     \
+    X(UINT8, uint8_t)   \
+    X(UINT16, uint16_t) \
+    X(UINT32, uint32_t) \
+    X(UINT64, uint64_t) \
+    X(INT8, int8_t)     \
+    X(INT16, int16_t)   \
+    X(INT32, int32_t)   \
+    X(INT64, int64_t)   \
+    X(FP32, float)      \
+    X(FP64, double)
+
 static double number_at(const struct tensor *tensor, size_t at)
 {
     const uint8_t *from = tensor->data + at * dtype_size(tensor->dtype);
-#define READ_AS(type)                    \
-    {                                    \
-        type value;                      \
-        memcpy(&value, from, sizeof value); \
-        return (double)value;            \
-    }
     switch (tensor->dtype) {
-    case DTYPE_UINT8: READ_AS(uint8_t)
-    case DTYPE_UINT16: READ_AS(uint16_t)
-    case DTYPE_UINT32: READ_AS(uint32_t)
-    case DTYPE_UINT64: READ_AS(uint64_t)
-    case DTYPE_INT8: READ_AS(int8_t)
-    case DTYPE_INT16: READ_AS(int16_t)
-    case DTYPE_INT32: READ_AS(int32_t)
-    case DTYPE_INT64: READ_AS(int64_t)
-    case DTYPE_FP32: READ_AS(float)
-    default: READ_AS(double)
+#define NUMBER_CASE(name, type)             \
+    case DTYPE_##name: {                    \
+        type value;                         \
+        memcpy(&value, from, sizeof value); \
+        return (double)value;               \
     }
-#undef READ_AS
+        NUMBERS(NUMBER_CASE)
+#undef NUMBER_CASE
+    default:
+        return 0; /* No other type is classified: kserve_complete(). */
+    }
 }
 
-static bool worse(const struct class *a, const struct class *b)
+static bool worse(const struct candidate *a, const struct candidate *b)
 {
     return a->value < b->value || (!(a->value > b->value) && a->index > b->index);
 }
 
 /* Restores the heap (worst on top) below `at`. */
-static void sink(struct class *heap, uint32_t count, uint32_t at)
+static void sink(struct candidate *heap, uint32_t count, uint32_t at)
 {
     for (;;) {
         uint32_t child = 2 * at + 1;
@@ -62,7 +68,7 @@ static void sink(struct class *heap, uint32_t count, uint32_t at)
         if (!worse(&heap[child], &heap[at])) {
             return;
         }
-        const struct class moved = heap[at];
+        const struct candidate moved = heap[at];
         heap[at] = heap[child];
         heap[child] = moved;
         at = child;
@@ -70,11 +76,11 @@ static void sink(struct class *heap, uint32_t count, uint32_t at)
 }
 
 /* Leaves the best `count` of the `n` elements from `first` in `heap`, best first. */
-static void select_best(const struct tensor *tensor, size_t first, uint32_t n, struct class *heap,
-                        uint32_t count)
+static void select_best(const struct tensor *tensor, size_t first, uint32_t n,
+                        struct candidate *heap, uint32_t count)
 {
     for (uint32_t i = 0; i < n; i++) {
-        struct class found = { number_at(tensor, first + i), i };
+        struct candidate found = { number_at(tensor, first + i), i };
         found.value = isnan(found.value) ? (double)-INFINITY : found.value;
         if (i < count) {
             heap[i] = found;
@@ -89,7 +95,7 @@ static void select_best(const struct tensor *tensor, size_t first, uint32_t n, s
         }
     }
     for (uint32_t left = count; left > 1; left--) {
-        const struct class worst = heap[0];
+        const struct candidate worst = heap[0];
         heap[0] = heap[left - 1];
         heap[left - 1] = worst;
         sink(heap, left - 1, 0);
@@ -127,11 +133,11 @@ static void write_class(struct buffer *out, const struct tensor *tensor, size_t 
 }
 
 static enum weir_status classify_rows(const struct infer_call *call, const struct tensor *tensor,
-                                      uint64_t rows, uint32_t n, uint32_t count,
-                                      struct buffer *out, struct weir_err *err)
+                                      uint64_t rows, uint32_t n, uint32_t count, struct buffer *out,
+                                      struct weir_err *err)
 {
     const struct model *model = call->model;
-    struct class *heap = mem_try_zero((size_t)count + 1, sizeof *heap);
+    struct candidate *heap = mem_try_zero((size_t)count + 1, sizeof *heap);
     if (heap == NULL) {
         return err_nomem(err, "a classification", count * sizeof *heap);
     }
@@ -188,9 +194,8 @@ enum weir_status classify_output(struct infer_call *call, const struct infer_out
                        call->model->signature->outputs[output->index].name, n, ELEMENTS_MAX);
     }
     const uint32_t count = output->classes < n ? output->classes : (uint32_t)n;
-    const struct shape shape = batched
-                                   ? (struct shape){ 2, { (int64_t)rows, (int64_t)count } }
-                                   : (struct shape){ 1, { (int64_t)count } };
+    const struct shape shape = batched ? (struct shape){ 2, { (int64_t)rows, (int64_t)count } }
+                                       : (struct shape){ 1, { (int64_t)count } };
     struct buffer text;
     buffer_init(&text, TEXT_BYTES_MAX);
     status = classify_rows(call, tensor, rows, (uint32_t)n, count, &text, err);

@@ -37,14 +37,14 @@ struct generate {
     struct call *call;
     bool stream;
     bool submitted;
-    bool begun;                  /* A stream's head is out. */
-    bool answered;               /* Nothing more is to be said. */
+    bool begun;    /* A stream's head is out. */
+    bool answered; /* Nothing more is to be said. */
     bool ended;
     uint32_t responses;
-    struct request_part *parts;  /* Unread, oldest first, through home_mail.mail.next. */
+    struct request_part *parts; /* Unread, oldest first, through home_mail.mail.next. */
     struct request_part *parts_last;
-    struct member *members;      /* Room for a response's: outputs, and MEMBERS_EXTRA. */
-    struct buffer own;           /* The one response of generate_once(). */
+    struct member *members; /* Room for a response's: outputs, and MEMBERS_EXTRA. */
+    struct buffer own;      /* The one response of generate_once(). */
 };
 
 static struct generate *generate_of(struct infer_call *infer)
@@ -89,16 +89,15 @@ static enum weir_status read_tensor(struct infer_call *infer, uint32_t index, yy
     kserve_shape(infer->model, false, index, &open);
     if (!fit_shape(&open, values_count(value), &shape)) {
         char text[SHAPE_TEXT];
-        return err_set(err, WEIR_EINVAL,
-                       "The schema can not convert input '%s' to tensor with proper shape: found %llu "
-                       "values, expected them to fill %s",
-                       spec->name, (unsigned long long)values_count(value),
-                       shape_format(&open, text));
+        return err_set(
+            err, WEIR_EINVAL,
+            "The schema can not convert input '%s' to tensor with proper shape: found %llu "
+            "values, expected them to fill %s",
+            spec->name, (unsigned long long)values_count(value), shape_format(&open, text));
     }
     struct tensor *tensor;
-    const enum weir_status status =
-        kserve_input(infer, bytes_of(spec->name), bytes_of(dtype_text(spec->dtype)), &shape,
-                     &tensor, err);
+    const enum weir_status status = kserve_input(
+        infer, bytes_of(spec->name), bytes_of(dtype_text(spec->dtype)), &shape, &tensor, err);
     return status == WEIR_OK ? values_read(infer, value, spec->name, tensor, err) : status;
 }
 
@@ -209,14 +208,16 @@ static void write_response(const struct generate *self, const struct tensor *ten
     const struct infer_call *infer = &self->infer;
     const struct signature *signature = infer->model->signature;
     char digits[24];
-    struct buffer version = { .data = digits, .capacity = sizeof digits, .size_max = sizeof digits };
+    struct buffer version = { .data = digits,
+                              .capacity = sizeof digits,
+                              .size_max = sizeof digits };
     buffer_u64(&version, infer->model->version);
     struct member *members = self->members;
     size_t count = 0;
-    members[count++] = (struct member){ .name = "model_name",
-                                        .text = bytes_of(infer->model->name) };
-    members[count++] = (struct member){ .name = "model_version",
-                                        .text = { version.data, version.size } };
+    members[count++] =
+        (struct member){ .name = "model_name", .text = bytes_of(infer->model->name) };
+    members[count++] =
+        (struct member){ .name = "model_version", .text = { version.data, version.size } };
     if (infer->id.size > 0) {
         members[count++] = (struct member){ .name = "id", .text = infer->id };
     }

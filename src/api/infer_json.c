@@ -24,7 +24,10 @@ struct slot {
     yyjson_val *value; /* NULL: absent. */
 };
 
-#define SLOT(key) { { key, sizeof(key) - 1 }, NULL }
+#define SLOT(text)                 \
+    {                              \
+        .key = BYTES_LITERAL(text) \
+    }
 
 /* Which object is being read: "inputs[3]".  Put into words only for a sentence. */
 struct position {
@@ -182,11 +185,12 @@ static enum weir_status take_binary(struct infer_call *call, struct tensor *tens
                                     struct weir_err *err)
 {
     if (size > binary->left) {
-        return err_set(err, WEIR_EINVAL,
-                       "unexpected size for input '%.*s', expecting %llu additional bytes for model "
-                       "'%s': found %llu bytes left after the JSON, expected %llu",
-                       SHOWN(name), (unsigned long long)(size - binary->left), call->model->name,
-                       (unsigned long long)binary->left, (unsigned long long)size);
+        return err_set(
+            err, WEIR_EINVAL,
+            "unexpected size for input '%.*s', expecting %llu additional bytes for model "
+            "'%s': found %llu bytes left after the JSON, expected %llu",
+            SHOWN(name), (unsigned long long)(size - binary->left), call->model->name,
+            (unsigned long long)binary->left, (unsigned long long)size);
     }
     const struct bytes data = { binary->at, (size_t)size };
     binary->at += size;
@@ -206,8 +210,9 @@ static enum weir_status check_left(const struct infer_call *call, const struct b
                    call->model->name, binary->left);
 }
 
-static enum weir_status read_input(struct infer_call *call, yyjson_val *object, struct position where,
-                                   struct binary *binary, struct weir_err *err)
+static enum weir_status read_input(struct infer_call *call, yyjson_val *object,
+                                   struct position where, struct binary *binary,
+                                   struct weir_err *err)
 {
     struct slot slots[] = { SLOT("name"), SLOT("shape"), SLOT("datatype"), SLOT("parameters"),
                             SLOT("data") };
@@ -280,8 +285,8 @@ static enum weir_status read_output_parameters(struct infer_output *output, stru
     }
     if (slots[1].value != NULL) {
         if (!yyjson_is_uint(slots[1].value) || yyjson_get_uint(slots[1].value) > UINT32_MAX) {
-            return expected(where, "classification", slots[1].value,
-                            "a whole number of classes", err);
+            return expected(where, "classification", slots[1].value, "a whole number of classes",
+                            err);
         }
         output->classes = (uint32_t)yyjson_get_uint(slots[1].value);
     }
@@ -557,10 +562,11 @@ enum weir_status infer_json_read_raw(struct infer_call *call, struct bytes body,
 {
     const struct signature *signature = call->model->signature;
     if (signature->input_count != 1) {
-        return err_set(err, WEIR_EINVAL,
-                       "a raw binary request (Inference-Header-Content-Length: 0) needs a model with "
-                       "one input; model '%s' has %u",
-                       call->model->name, signature->input_count);
+        return err_set(
+            err, WEIR_EINVAL,
+            "a raw binary request (Inference-Header-Content-Length: 0) needs a model with "
+            "one input; model '%s' has %u",
+            call->model->name, signature->input_count);
     }
     const struct tensor_spec *spec = &signature->inputs[0];
     const struct bytes name = bytes_of(spec->name);

@@ -13,12 +13,13 @@
 #define INFER_MEMORY_TENSORS 8
 
 /*
- * The last JSON that a model got and what it meant, so that the next request, which for many clients has the
- * same JSON and other binary tensors, need not be parsed.  Zeroed: nothing.  One thread at a time.
+ * The last JSON that a model got and what it meant, so that the next request, which for many
+ * clients has the same JSON and other binary tensors, need not be parsed.  Zeroed: nothing.
+ * One thread at a time.
  */
 struct infer_memory {
-    const struct model *model; /* What it was read for, in the catalogue of this generation: together */
-    uint64_t generation;       /* they name a version for good.  NULL: nothing is remembered. */
+    const struct model *model; /* NULL: nothing is remembered. */
+    uint64_t generation;       /* Of the catalogue; with `model` it names a version for good. */
     size_t json_size;
     struct {
         uint32_t index;
@@ -31,8 +32,9 @@ struct infer_memory {
     char json[INFER_MEMORY_BYTES];
 };
 
-/* Reads `body`, of which the first json_size bytes are JSON, into the call and completes it.  `memory` may be
- * NULL; it is looked at and kept up.  WEIR_EINVAL, WEIR_EUNSUPPORTED (shared memory, sequences), WEIR_ENOMEM. */
+/* Reads `body`, of which the first json_size bytes are JSON, into the call and completes it.
+ * `memory` may be NULL; it is looked at and kept up.  WEIR_EINVAL, WEIR_EUNSUPPORTED (shared
+ * memory, sequences), WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status infer_json_read(struct infer_call *call, struct bytes body,
                                                size_t json_size, struct infer_memory *memory,
                                                uint64_t generation, struct weir_err *err);

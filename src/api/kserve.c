@@ -13,9 +13,8 @@
 #include "util/list.h"
 #include "util/mem.h"
 
-#define ARENA_TENSOR_BYTES 16384  /* Larger tensors get a block of the pool. */
-#define MOVE_BYTES_MAX 262144     /* Larger ones stay where they are if their elements are aligned: moving
-                                     costs more than unaligned vector loads. */
+#define ARENA_TENSOR_BYTES 16384 /* Larger tensors get a block of the pool. */
+#define MOVE_BYTES_MAX 262144
 #define NAMES_BYTES 160
 #define DEADLINE_US_MAX (UINT64_MAX / NS_PER_US)
 
@@ -212,8 +211,8 @@ static const char *list_names(const struct tensor_spec *specs, uint32_t count, c
     size_t size = 0;
     out[0] = '\0';
     for (uint32_t i = 0; i < count && size < NAMES_BYTES - 8; i++) {
-        const int wrote = snprintf(out + size, NAMES_BYTES - size, "%s'%s'", i == 0 ? "" : ",",
-                                   specs[i].name);
+        const int wrote =
+            snprintf(out + size, NAMES_BYTES - size, "%s'%s'", i == 0 ? "" : ",", specs[i].name);
         if (wrote < 0 || (size_t)wrote >= NAMES_BYTES - size) {
             (void)snprintf(out + size, NAMES_BYTES - size, "...");
             break;
@@ -224,16 +223,15 @@ static const char *list_names(const struct tensor_spec *specs, uint32_t count, c
 }
 
 enum weir_status kserve_input(struct infer_call *call, struct bytes name, struct bytes datatype,
-                              const struct shape *shape, struct tensor **out,
-                              struct weir_err *err)
+                              const struct shape *shape, struct tensor **out, struct weir_err *err)
 {
     const struct signature *signature = call->model->signature;
     uint32_t index;
     if (!find_spec(signature->inputs, signature->input_count, name, &index)) {
         char names[NAMES_BYTES];
         return err_set(err, WEIR_EINVAL,
-                       "unexpected inference input '%.*s' for model '%s', expected %s",
-                       SHOWN(name), call->model->name,
+                       "unexpected inference input '%.*s' for model '%s', expected %s", SHOWN(name),
+                       call->model->name,
                        list_names(signature->inputs, signature->input_count, names));
     }
     struct tensor *tensor = &call->request.inputs[index];
@@ -302,6 +300,8 @@ static enum weir_status check_lent_size(const struct infer_call *call, const str
                    shape_format(&tensor->shape, shape), size);
 }
 
+/* Tensors begin at a cache line; but large ones stay where they are if their elements are aligned,
+ * since moving them costs more than unaligned vector loads. */
 static bool lies_well(const struct tensor *tensor, struct bytes data)
 {
     const uintptr_t at = (uintptr_t)data.data;
@@ -396,8 +396,8 @@ static enum weir_status check_output(const struct infer_call *call,
 {
     const struct tensor_spec *spec = &call->model->signature->outputs[asked->index];
     const char *type = dtype_text(spec->dtype);
-    if (asked->classes > 0 && (is_half(spec->dtype) || spec->dtype == DTYPE_BOOL ||
-                               spec->dtype == DTYPE_BYTES)) {
+    if (asked->classes > 0 &&
+        (is_half(spec->dtype) || spec->dtype == DTYPE_BOOL || spec->dtype == DTYPE_BYTES)) {
         return err_set(err, WEIR_EINVAL,
                        "output '%s': classification needs an integer, FP32 or FP64 tensor, found "
                        "%s",

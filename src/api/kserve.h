@@ -28,35 +28,35 @@ enum infer_kind { INFER_BOOL, INFER_UINT, INFER_INT, INFER_DOUBLE, INFER_STRING 
 struct infer_value {
     enum infer_kind kind;
     bool boolean;
-    uint64_t number;     /* INFER_UINT. */
-    struct bytes text;   /* INFER_STRING. */
+    uint64_t number;   /* INFER_UINT. */
+    struct bytes text; /* INFER_STRING. */
 };
 
 /* One tensor of the answer. */
 struct infer_output {
-    uint32_t index;      /* In the signature. */
+    uint32_t index; /* In the signature. */
     bool binary;
-    uint32_t classes;    /* Classification: the best so many; 0: the tensor itself. */
+    uint32_t classes; /* Classification: the best so many; 0: the tensor itself. */
 };
 
 struct infer_call {
-    struct request request;      /* The engine's. */
-    struct arena *arena;         /* Where everything of this call lives. */
-    struct block_pool *blocks;   /* For what is too large for the arena. */
-    struct model *model;         /* Leased; NULL once given back. */
-    struct bytes id;             /* Empty: none. */
-    uint64_t received_ns;        /* When `timeout` begins. */
-    uint64_t deadline_ns;        /* The earliest of those given; CLOCK_NEVER. */
+    struct request request;    /* The engine's. */
+    struct arena *arena;       /* Where everything of this call lives. */
+    struct block_pool *blocks; /* For what is too large for the arena. */
+    struct model *model;       /* Leased; NULL once given back. */
+    struct bytes id;           /* Empty: none. */
+    uint64_t received_ns;      /* When `timeout` begins. */
+    uint64_t deadline_ns;      /* The earliest of those given; CLOCK_NEVER. */
     uint32_t priority;
-    bool binary_default;         /* For outputs that were not listed. */
-    bool timing;                 /* Asked for in the parameters. */
+    bool binary_default;          /* For outputs that were not listed. */
+    bool timing;                  /* Asked for in the parameters. */
     struct infer_output *outputs; /* In the order of the answer; room for the signature's. */
     uint32_t output_count;
-    void (*ended)(struct infer_call *call); /* request.status and its outputs are there. */
-    void (*late)(struct infer_call *call);  /* The deadline passed while it runs: answer now; ended() still
-                                               comes. */
-    void (*part)(struct infer_call *call, struct request_part *part); /* NULL: no streams. */
-    void *user;
+    /* At home.  ended(): request.status and outputs are there.  late(): the deadline passed while
+     * it runs, answer now; ended() still comes.  part() NULL: no streams. */
+    void (*ended)(struct infer_call *call);
+    void (*late)(struct infer_call *call);
+    void (*part)(struct infer_call *call, struct request_part *part);
 };
 
 /* Takes the lease on `model`.  WEIR_ENOMEM: the lease is still the caller's. */
@@ -64,8 +64,8 @@ WEIR_MUST_USE enum weir_status kserve_open(struct infer_call *call, struct model
                                            struct arena *arena, struct block_pool *blocks,
                                            uint64_t received_ns, struct weir_err *err);
 
-/* The input's tensor, with type and shape filled in and room for its bytes to be set.  WEIR_EINVAL: no
- * such input, named twice, another type or shape, too many elements. */
+/* The input's tensor, with type and shape filled in and room for its bytes to be set.
+ * WEIR_EINVAL: no such input, named twice, another type or shape, too many elements. */
 WEIR_MUST_USE enum weir_status kserve_input(struct infer_call *call, struct bytes name,
                                             struct bytes datatype, const struct shape *shape,
                                             struct tensor **out, struct weir_err *err);
@@ -74,8 +74,8 @@ WEIR_MUST_USE enum weir_status kserve_input(struct infer_call *call, struct byte
 WEIR_MUST_USE enum weir_status kserve_room(struct infer_call *call, struct tensor *tensor,
                                            size_t size, struct weir_err *err);
 
-/* Sets a fixed-size input's or a BYTES input's data where it lies, after checking it against type and
- * shape; moves it when it lies badly.  WEIR_EINVAL, WEIR_ENOMEM. */
+/* Sets a fixed-size input's or a BYTES input's data where it lies, after checking it against
+ * type and shape; moves it when it lies badly.  WEIR_EINVAL, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status kserve_lend(struct infer_call *call, struct tensor *tensor,
                                            struct bytes name, struct bytes data,
                                            struct weir_err *err);

@@ -29,16 +29,16 @@ struct rest {
     struct infer_call infer;
     struct arena_disposable close;
     struct call *call;
-    uint64_t generation;          /* Of the catalogue that the model is from. */
+    uint64_t generation; /* Of the catalogue that the model is from. */
     size_t json_size;
     bool raw;
     bool submitted;
-    bool answered;                /* The client has its 504 already. */
-    struct buffer *out;           /* What the answer's JSON is written to. */
-    struct buffer own;            /* That, when a worker writes. */
-    struct buffer packed;         /* The compressed answer. */
+    bool answered;        /* The client has its 504 already. */
+    struct buffer *out;   /* What the answer's JSON is written to. */
+    struct buffer own;    /* That, when a worker writes. */
+    struct buffer packed; /* The compressed answer. */
     enum encoding encoding;
-    uint64_t binary_bytes;        /* Of all binary outputs. */
+    uint64_t binary_bytes; /* Of all binary outputs. */
 };
 
 static struct rest *rest_of(struct infer_call *infer)
@@ -53,10 +53,11 @@ enum weir_status kserve_rest_fields(const struct call *call, struct infer_call *
     if (text.data != NULL) {
         uint64_t ms;
         if (!bytes_to_u64(text, UINT64_MAX / NS_PER_MS, &ms) || ms == 0) {
-            return err_set(err, WEIR_EINVAL,
-                           "Weir-Deadline-Ms: found '%.*s', expected a whole number of milliseconds "
-                           "from 1",
-                           text.size > 40 ? 40 : (int)text.size, text.data);
+            return err_set(
+                err, WEIR_EINVAL,
+                "Weir-Deadline-Ms: found '%.*s', expected a whole number of milliseconds "
+                "from 1",
+                text.size > 40 ? 40 : (int)text.size, text.data);
         }
         const uint64_t at_ns = clock_add(call->x->begun_ns, ms * NS_PER_MS);
         infer->deadline_ns = at_ns < infer->deadline_ns ? at_ns : infer->deadline_ns;
@@ -80,7 +81,7 @@ struct stages {
     uint64_t queue_ns;
     uint64_t gather_ns;
     uint64_t compute_ns;
-    uint64_t total_ns;  /* From the last byte of the body until now. */
+    uint64_t total_ns; /* From the last byte of the body until now. */
 };
 
 static uint64_t between(uint64_t from_ns, uint64_t to_ns)
@@ -192,9 +193,8 @@ static void write_response(struct rest *rest, struct buffer *out)
             buffer_char(out, ',');
         }
         write_output(out, infer, &infer->outputs[i]);
-        rest->binary_bytes += infer->outputs[i].binary
-                                  ? infer->request.outputs[infer->outputs[i].index].size
-                                  : 0;
+        rest->binary_bytes +=
+            infer->outputs[i].binary ? infer->request.outputs[infer->outputs[i].index].size : 0;
     }
     buffer_text(out, "]}");
 }
@@ -231,8 +231,7 @@ static enum weir_status render(struct rest *rest, struct weir_err *err)
     const struct infer_call *infer = &rest->infer;
     for (uint32_t i = 0; i < infer->output_count; i++) {
         if (infer->outputs[i].classes > 0) {
-            const enum weir_status status =
-                classify_output(&rest->infer, &infer->outputs[i], err);
+            const enum weir_status status = classify_output(&rest->infer, &infer->outputs[i], err);
             if (status != WEIR_OK) {
                 return status;
             }

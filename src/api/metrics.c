@@ -1,8 +1,8 @@
 /*
  * Metrics.
  *
- * Two tables: what each model has, and what the server has.  A row is a name, a type, a help text and
- * where its numbers are; the text follows from them.  Dashboards made for Triton find
+ * Two tables: what each model has, and what the server has.  A row is a name, a type, a help
+ * text and where its numbers are; the text follows from them.  Dashboards made for Triton find
  * its names with its meanings; Weir's own begin with weir_.
  */
 #include "api/metrics.h"
@@ -75,10 +75,10 @@ static uint64_t us(const struct duration *duration)
     X(leases, "weir_model_leases", "gauge", "Users that keep the model version loaded",            \
       load(&m->leases))
 
-#define NUMBER_GETTER(symbol, name, type, help, value)      \
-    static uint64_t get_##symbol(struct model *m)           \
-    {                                                       \
-        return value;                                       \
+#define NUMBER_GETTER(symbol, name, type, help, value) \
+    static uint64_t get_##symbol(struct model *m)      \
+    {                                                  \
+        return value;                                  \
     }
 MODEL_NUMBERS(NUMBER_GETTER)
 #undef NUMBER_GETTER
@@ -149,9 +149,9 @@ static void write_histogram(struct buffer *out, const void *row, const char *lab
                             struct model *model)
 {
     const struct model_histogram *histogram = row;
-    metric_histogram(out, histogram->name, labels,
-                     (const struct histogram *)(const void *)((const char *)&model->stats +
-                                                              histogram->offset));
+    metric_histogram(
+        out, histogram->name, labels,
+        (const struct histogram *)(const void *)((const char *)&model->stats + histogram->offset));
 }
 
 #define FAILURES "nv_inference_request_failure"
@@ -244,8 +244,7 @@ static void write_cpu_utilization(const struct scrape *scrape, const char *name)
     const uint64_t idle_before = atomic_exchange(&scrape->api->cpu_idle, idle);
     const double span = (double)(total - total_before);
     const double busy = span - (double)(idle - idle_before);
-    metric_double(scrape->out, name, NULL,
-                  total > total_before && busy > 0 ? busy / span : 0.0);
+    metric_double(scrape->out, name, NULL, total > total_before && busy > 0 ? busy / span : 0.0);
 }
 
 static uint64_t meminfo_bytes(const char *text, const char *key)
@@ -276,8 +275,7 @@ static void write_resident(const struct scrape *scrape, const char *name)
     read_proc("/proc/self/statm", text);
     char *end = text;
     (void)strtoull(text, &end, 10);
-    metric_u64(scrape->out, name, NULL,
-               strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE));
+    metric_u64(scrape->out, name, NULL, strtoull(end, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE));
 }
 
 /* --- The server ---------------------------------------------------------------------------- */
@@ -301,8 +299,7 @@ static void write_start(const struct scrape *scrape, const char *name)
 
 static void write_ready(const struct scrape *scrape, const char *name)
 {
-    const bool draining =
-        atomic_load_explicit(&scrape->api->draining, memory_order_relaxed);
+    const bool draining = atomic_load_explicit(&scrape->api->draining, memory_order_relaxed);
     metric_u64(scrape->out, name, NULL, scrape->catalogue->ready && !draining ? 1 : 0);
 }
 
@@ -359,8 +356,8 @@ static uint64_t sum_loops(const struct scrape *scrape, size_t offset)
 {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < loop_count(scrape); i++) {
-        sum += load((const _Atomic uint64_t *)(const void *)((const char *)scrape->api->loops[i] +
-                                                             offset));
+        sum += load(
+            (const _Atomic uint64_t *)(const void *)((const char *)scrape->api->loops[i] + offset));
     }
     return sum;
 }
@@ -388,14 +385,12 @@ static void write_bodies(const struct scrape *scrape, const char *name)
 
 static void write_blocks_used(const struct scrape *scrape, const char *name)
 {
-    metric_u64(scrape->out, name, NULL,
-               block_pool_used_bytes(scrape->api->options.engine->blocks));
+    metric_u64(scrape->out, name, NULL, block_pool_used_bytes(scrape->api->options.engine->blocks));
 }
 
 static void write_blocks_kept(const struct scrape *scrape, const char *name)
 {
-    metric_u64(scrape->out, name, NULL,
-               block_pool_kept_bytes(scrape->api->options.engine->blocks));
+    metric_u64(scrape->out, name, NULL, block_pool_kept_bytes(scrape->api->options.engine->blocks));
 }
 
 static void write_turns(const struct scrape *scrape, const char *name)
@@ -436,8 +431,7 @@ static const struct server_family {
       "Work of one turn of a loop: what a new request may have to wait", write_turns },
 };
 
-static void write_metrics(struct call *call, const struct catalogue *catalogue,
-                          struct buffer *out)
+static void write_metrics(struct call *call, const struct catalogue *catalogue, struct buffer *out)
 {
     const struct scrape scrape = { call->api, catalogue, out };
     for (size_t i = 0; i < COUNT_OF(server_families); i++) {

@@ -1,5 +1,7 @@
 /*
- * metrics.h — GET /metrics in Prometheus' text format: Triton's names and Weir's own.  Loop thread.
+ * metrics.h — GET /metrics in Prometheus' text format.  Loop thread.
+ *
+ * Triton's names, so that its dashboards work, and Weir's own.
  */
 #ifndef WEIR_API_METRICS_H
 #define WEIR_API_METRICS_H

@@ -77,7 +77,8 @@ static enum weir_status read_index(struct call *call, bool *ready_only, struct w
     yyjson_val *ready = NULL;
     enum weir_status status = call_json(call, true, &doc, err);
     if (status == WEIR_OK && doc != NULL) {
-        status = json_member(yyjson_doc_get_root(doc), NULL, "ready", JSON_BOOL, false, &ready, err);
+        status =
+            json_member(yyjson_doc_get_root(doc), NULL, "ready", JSON_BOOL, false, &ready, err);
         *ready_only = status == WEIR_OK && yyjson_is_true(ready);
         yyjson_doc_free(doc);
     }
@@ -113,10 +114,11 @@ static enum weir_status read_load_parameter(struct call *call, struct bytes key,
                                             const char **override, struct weir_err *err)
 {
     if (key.size >= 5 && memcmp(key.data, "file:", 5) == 0) {
-        return err_set(err, WEIR_EUNSUPPORTED,
-                       "parameter '%.*s': model files in the request ('file:') are not supported; put "
-                       "them into the repository",
-                       key.size > 128 ? 128 : (int)key.size, key.data);
+        return err_set(
+            err, WEIR_EUNSUPPORTED,
+            "parameter '%.*s': model files in the request ('file:') are not supported; put "
+            "them into the repository",
+            key.size > 128 ? 128 : (int)key.size, key.data);
     }
     if (!bytes_equal(key, BYTES_LITERAL("config"))) {
         return err_set(err, WEIR_EINVAL, "parameter '%.*s' is not known here: expected 'config'",
@@ -187,10 +189,10 @@ static bool refuse_named(struct call *call)
         return false;
     }
     struct weir_err err;
-    (void)err_set(&err, WEIR_EUNSUPPORTED,
-                  "repository '%.*s': named repositories are not supported; use /v2/repository/models",
-                  call->match.name.size > 128 ? 128 : (int)call->match.name.size,
-                  call->match.name.data);
+    (void)err_set(
+        &err, WEIR_EUNSUPPORTED,
+        "repository '%.*s': named repositories are not supported; use /v2/repository/models",
+        call->match.name.size > 128 ? 128 : (int)call->match.name.size, call->match.name.data);
     call_fail_err(call, &err);
     return true;
 }

@@ -1,11 +1,11 @@
 /*
  * route.h — the one table of what can be asked for.
  *
- * Which path takes which methods, what a handler may assume about the body, the text at GET / and the
- * Allow field all come from it.  Pure; any thread.
+ * Which path takes which methods, what a handler may assume about the body, the text at GET /
+ * and the Allow field all come from it.  Pure; any thread.
  *
- * Patterns: {model}, {repository} and {region} take one non-empty segment, {version} decimal digits; what is in
- * brackets may be absent.
+ * Patterns: {model}, {repository} and {region} take one non-empty segment, {version} decimal
+ * digits; what is in brackets may be absent.
  */
 #ifndef WEIR_API_ROUTE_H
 #define WEIR_API_ROUTE_H
@@ -55,15 +55,16 @@ struct route {
 
 struct route_match {
     const struct route *route;
-    struct bytes model;      /* As in the path, not percent-decoded; data NULL: none. */
-    struct bytes name;       /* {repository} or {region}, the same. */
+    struct bytes model; /* As in the path, not percent-decoded; data NULL: none. */
+    struct bytes name;  /* {repository} or {region}, the same. */
     uint64_t version;
     bool has_version;
 };
 
 const char *route_group_text(enum route_group group);
 
-/* WEIR_ENOENT: no such path.  WEIR_EMETHOD: *allow has a bit (1 << method) for each that there is. */
+/* WEIR_ENOENT: no such path.  WEIR_EMETHOD: *allow has a bit (1 << method) for each that there
+ * is. */
 WEIR_MUST_USE enum weir_status route_find(enum http_method method, struct bytes path,
                                           struct route_match *out, uint32_t *allow);
 

@@ -77,37 +77,37 @@ static bool read_float(yyjson_val *value, float *out)
     return __builtin_isfinite(*out);
 }
 
-/* Each fills `tensor` from as many values as it has room for and returns the value that does not fit, or
- * NULL. */
-#define READ_SIGNED(name, type, least, greatest)                                  \
-    static yyjson_val *read_##name(struct walk *walk, struct tensor *tensor)      \
-    {                                                                             \
-        type *to = (type *)(void *)tensor->data;                                  \
-        for (size_t i = 0; i < tensor->size / sizeof(type); i++) {                \
-            yyjson_val *value = next_value(walk);                                 \
-            int64_t number;                                                       \
-            if (!read_signed(value, least, greatest, &number)) {                  \
-                return value;                                                     \
-            }                                                                     \
-            to[i] = (type)number;                                                 \
-        }                                                                         \
-        return NULL;                                                              \
+/* Each fills `tensor` from as many values as it has room for and returns the value that does not
+ * fit, or NULL. */
+#define READ_SIGNED(name, type, least, greatest)                             \
+    static yyjson_val *read_##name(struct walk *walk, struct tensor *tensor) \
+    {                                                                        \
+        type *to = (type *)(void *)tensor->data;                             \
+        for (size_t i = 0; i < tensor->size / sizeof(type); i++) {           \
+            yyjson_val *value = next_value(walk);                            \
+            int64_t number;                                                  \
+            if (!read_signed(value, least, greatest, &number)) {             \
+                return value;                                                \
+            }                                                                \
+            to[i] = (type)number;                                            \
+        }                                                                    \
+        return NULL;                                                         \
     }
 SIGNED_TYPES(READ_SIGNED)
 
-#define READ_UNSIGNED(name, type, greatest)                                       \
-    static yyjson_val *read_##name(struct walk *walk, struct tensor *tensor)      \
-    {                                                                             \
-        type *to = (type *)(void *)tensor->data;                                  \
-        for (size_t i = 0; i < tensor->size / sizeof(type); i++) {                \
-            yyjson_val *value = next_value(walk);                                 \
-            uint64_t number;                                                      \
-            if (!read_unsigned(value, greatest, &number)) {                       \
-                return value;                                                     \
-            }                                                                     \
-            to[i] = (type)number;                                                 \
-        }                                                                         \
-        return NULL;                                                              \
+#define READ_UNSIGNED(name, type, greatest)                                  \
+    static yyjson_val *read_##name(struct walk *walk, struct tensor *tensor) \
+    {                                                                        \
+        type *to = (type *)(void *)tensor->data;                             \
+        for (size_t i = 0; i < tensor->size / sizeof(type); i++) {           \
+            yyjson_val *value = next_value(walk);                            \
+            uint64_t number;                                                 \
+            if (!read_unsigned(value, greatest, &number)) {                  \
+                return value;                                                \
+            }                                                                \
+            to[i] = (type)number;                                            \
+        }                                                                    \
+        return NULL;                                                         \
     }
 UNSIGNED_TYPES(READ_UNSIGNED)
 
@@ -242,31 +242,31 @@ enum weir_status values_read(struct infer_call *call, yyjson_val *data, const ch
     return wrong == NULL ? WEIR_OK : complain_value(name, dtype, wrong, err);
 }
 
-#define WRITE_SIGNED(name, type, least, greatest)                                     \
-    static void write_##name(struct buffer *out, const struct tensor *tensor)         \
-    {                                                                                 \
-        for (size_t at = 0; at < tensor->size; at += sizeof(type)) {                  \
-            type value;                                                               \
-            memcpy(&value, tensor->data + at, sizeof value);                          \
-            if (at > 0) {                                                             \
-                buffer_char(out, ',');                                                \
-            }                                                                         \
-            buffer_i64(out, value);                                                   \
-        }                                                                             \
+#define WRITE_SIGNED(name, type, least, greatest)                             \
+    static void write_##name(struct buffer *out, const struct tensor *tensor) \
+    {                                                                         \
+        for (size_t at = 0; at < tensor->size; at += sizeof(type)) {          \
+            type value;                                                       \
+            memcpy(&value, tensor->data + at, sizeof value);                  \
+            if (at > 0) {                                                     \
+                buffer_char(out, ',');                                        \
+            }                                                                 \
+            buffer_i64(out, value);                                           \
+        }                                                                     \
     }
 SIGNED_TYPES(WRITE_SIGNED)
 
-#define WRITE_UNSIGNED(name, type, greatest)                                          \
-    static void write_##name(struct buffer *out, const struct tensor *tensor)         \
-    {                                                                                 \
-        for (size_t at = 0; at < tensor->size; at += sizeof(type)) {                  \
-            type value;                                                               \
-            memcpy(&value, tensor->data + at, sizeof value);                          \
-            if (at > 0) {                                                             \
-                buffer_char(out, ',');                                                \
-            }                                                                         \
-            buffer_u64(out, value);                                                   \
-        }                                                                             \
+#define WRITE_UNSIGNED(name, type, greatest)                                  \
+    static void write_##name(struct buffer *out, const struct tensor *tensor) \
+    {                                                                         \
+        for (size_t at = 0; at < tensor->size; at += sizeof(type)) {          \
+            type value;                                                       \
+            memcpy(&value, tensor->data + at, sizeof value);                  \
+            if (at > 0) {                                                     \
+                buffer_char(out, ',');                                        \
+            }                                                                 \
+            buffer_u64(out, value);                                           \
+        }                                                                     \
     }
 UNSIGNED_TYPES(WRITE_UNSIGNED)
 

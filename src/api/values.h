@@ -11,9 +11,9 @@
 #include "api/kserve.h"
 #include "util/json.h"
 
-/* Reads `data`, an array (nested at will, only the number of its values counts) or one value, into an input
- * whose type and shape are set.  WEIR_EINVAL: another number of values than the shape's, a value of
- * another kind or out of the type's range, FP16 or BF16; WEIR_ENOMEM. */
+/* Reads `data`, an array (nested at will, only the number of its values counts) or one value,
+ * into an input whose type and shape are set.  WEIR_EINVAL: another number of values than the
+ * shape's, a value of another kind or out of the type's range, FP16 or BF16; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status values_read(struct infer_call *call, yyjson_val *data,
                                            const char *name, struct tensor *tensor,
                                            struct weir_err *err);

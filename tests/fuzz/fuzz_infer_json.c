@@ -1,6 +1,6 @@
 /*
- * The body of an inference request.  Up to the first byte 0x1e it is JSON, behind it come the binary tensors; an
- * input that begins with 0x1e is a raw request.
+ * The body of an inference request.  Up to the first byte 0x1e it is JSON, behind it come the
+ * binary tensors; an input that begins with 0x1e is a raw request.
  */
 #include "fuzz.h"
 

@@ -17,8 +17,7 @@ static void write_array(struct buffer *out, yyjson_val *array, int depth)
     size_t max;
     yyjson_val *item;
     buffer_char(out, '[');
-    yyjson_arr_foreach(array, index, max, item)
-    {
+    yyjson_arr_foreach(array, index, max, item) {
         json_comma(out);
         write_value(out, item, depth);
     }
@@ -32,8 +31,7 @@ static void write_object(struct buffer *out, yyjson_val *object, int depth)
     yyjson_val *key;
     yyjson_val *item;
     buffer_char(out, '{');
-    yyjson_obj_foreach(object, index, max, key, item)
-    {
+    yyjson_obj_foreach(object, index, max, key, item) {
         json_comma(out);
         json_text(out, (struct bytes){ yyjson_get_str(key), yyjson_get_len(key) });
         buffer_char(out, ':');
@@ -89,12 +87,10 @@ static bool has_duplicates(yyjson_val *value)
     yyjson_val *key;
     yyjson_val *item;
     bool found = yyjson_is_obj(value) && json_unique(value, "", NULL) != WEIR_OK;
-    yyjson_arr_foreach(value, index, max, item)
-    {
+    yyjson_arr_foreach(value, index, max, item) {
         found = found || has_duplicates(item);
     }
-    yyjson_obj_foreach(value, index, max, key, item)
-    {
+    yyjson_obj_foreach(value, index, max, key, item) {
         found = found || has_duplicates(item);
     }
     return found;

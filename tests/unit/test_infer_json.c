@@ -3,10 +3,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "api/infer_json.h"
 #include "fake_model.h"
@@ -22,12 +22,12 @@ static enum weir_status read_sized(struct fake_call *call, struct fake_model *fa
 {
     fake_call_open(call, fake);
     *err = (struct weir_err){ 0 };
-    return infer_json_read(&call->infer, body, json_size == 0 ? body.size : json_size, NULL,
-                           0, err);
+    return infer_json_read(&call->infer, body, json_size == 0 ? body.size : json_size, NULL, 0,
+                           err);
 }
 
-static enum weir_status read_text(struct fake_call *call, struct fake_model *fake,
-                                  const char *text, struct weir_err *err)
+static enum weir_status read_text(struct fake_call *call, struct fake_model *fake, const char *text,
+                                  struct weir_err *err)
 {
     return read_sized(call, fake, bytes_of(text), 0, err);
 }
@@ -40,8 +40,8 @@ static void refused_as(struct fake_model *fake, const char *text, enum weir_stat
     struct weir_err err;
     const enum weir_status got = read_text(&call, fake, text, &err);
     if (got != status || strstr(err.text, says) == NULL || strstr(err.text, says_too) == NULL) {
-        fail_msg("%s\n  gave %s: %s\n  expected %s with '%s' and '%s'", text,
-                 weir_status_name(got), err.text, weir_status_name(status), says, says_too);
+        fail_msg("%s\n  gave %s: %s\n  expected %s with '%s' and '%s'", text, weir_status_name(got),
+                 err.text, weir_status_name(status), says, says_too);
     }
     fake_call_close(&call);
 }
@@ -102,7 +102,10 @@ static const struct range ranges[] = {
     { DTYPE_INT8, "-128,127", "807f", { "128", "-129", "0.5", "\"1\"", NULL, NULL } },
     { DTYPE_UINT16, "0,65535", "0000ffff", { "65536", "-1", "1.5", NULL, NULL, NULL } },
     { DTYPE_INT16, "-32768,32767", "0080ff7f", { "32768", "-32769", NULL, NULL, NULL, NULL } },
-    { DTYPE_UINT32, "0,4294967295", "00000000ffffffff", { "4294967296", "-1", NULL, NULL, NULL, NULL } },
+    { DTYPE_UINT32,
+      "0,4294967295",
+      "00000000ffffffff",
+      { "4294967296", "-1", NULL, NULL, NULL, NULL } },
     { DTYPE_INT32,
       "-2147483648,2147483647",
       "00000080ffffff7f",
@@ -170,11 +173,11 @@ static void test_halves_come_as_binary_only(void **state)
     fake_model_init(&fake);
     fake_model_input(&fake, "A", DTYPE_FP16, open1);
     fake_model_output(&fake, "Y", DTYPE_BF16, open1);
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1],\"datatype\":\"FP16\",\"data\":[1]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1],\"datatype\":\"FP16\",\"data\":[1]}]}",
             "receiving FP16 data via JSON is not supported", "input A");
-    static const char body[] =
-        "{\"inputs\":[{\"name\":\"A\",\"shape\":[1],\"datatype\":\"FP16\","
-        "\"parameters\":{\"binary_data_size\":2}}]}12";
+    static const char body[] = "{\"inputs\":[{\"name\":\"A\",\"shape\":[1],\"datatype\":\"FP16\","
+                               "\"parameters\":{\"binary_data_size\":2}}]}12";
     struct fake_call call;
     struct weir_err err;
     assert_int_equal(read_sized(&call, &fake, BYTES_LITERAL(body), sizeof body - 3, &err),
@@ -238,35 +241,49 @@ static void test_says_what_is_wrong_and_where(void **state)
     refused(&fake, "[]", "the request", "expected an object");
     refused(&fake, "{}", "'inputs'", "found nothing");
     refused(&fake, "{\"inputs\":{}}", "'inputs'", "an array");
-    refused(&fake, "{\"inputs\":[]}", "missing required input(s) ['A']", "expected 1 inputs but got 0");
+    refused(&fake, "{\"inputs\":[]}", "missing required input(s) ['A']",
+            "expected 1 inputs but got 0");
     refused(&fake, "{\"inputs\":[3]}", "inputs[0]", "expected an object");
     refused(&fake, "{\"inputs\":[" INPUT_A "],\"inputs\":[" INPUT_A "]}", "'inputs' twice", "once");
     refused(&fake, "{\"inputs\":[{\"shape\":[1]}]}", "'name' of inputs[0]", "found nothing");
-    refused(&fake, "{\"inputs\":[{\"name\":\"B\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
-            "unexpected inference input 'B' for model 'model'", "'A'");
     refused(&fake,
-            "{\"inputs\":[{\"name\":\"A\\u0000B\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
-            "unexpected inference input", "");
-    refused(&fake, "{\"inputs\":[" INPUT_A "," INPUT_A "]}", "input 'A' already exists in request", "");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"INT32\",\"data\":[]}]}",
+            "{\"inputs\":[{\"name\":\"B\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
+            "unexpected inference input 'B' for model 'model'", "'A'");
+    refused(
+        &fake,
+        "{\"inputs\":[{\"name\":\"A\\u0000B\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
+        "unexpected inference input", "");
+    refused(&fake, "{\"inputs\":[" INPUT_A "," INPUT_A "]}", "input 'A' already exists in request",
+            "");
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"INT32\",\"data\":[]}]}",
             "data-type is 'INT32'", "model 'model' expects 'FP32'");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,5],\"datatype\":\"FP32\",\"data\":[]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,5],\"datatype\":\"FP32\",\"data\":[]}]}",
             "unexpected shape for input 'A' for model 'model'. Expected [-1,4], got [1,5]", "");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[4],\"datatype\":\"FP32\",\"data\":[]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[4],\"datatype\":\"FP32\",\"data\":[]}]}",
             "unexpected shape for input 'A'", "got [4]");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[-1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[-1,4],\"datatype\":\"FP32\",\"data\":[]}]}",
             "'shape' of inputs[0]", "the number -1");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1.0,4],\"datatype\":\"FP32\",\"data\":[]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1.0,4],\"datatype\":\"FP32\",\"data\":[]}]}",
             "'shape' of inputs[0]", "whole numbers");
     refused(&fake,
             "{\"inputs\":[{\"name\":\"A\",\"shape\":[4611686018427387904,4],\"datatype\":\"FP32\","
             "\"data\":[1]}]}",
             "input 'A'", "");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3]}]}",
-            "found 3 values, expected 4", "Shape does not match true shape of 'data' field");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3,4,5]}]}",
+    refused(
+        &fake,
+        "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3]}]}",
+        "found 3 values, expected 4", "Shape does not match true shape of 'data' field");
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3,4,"
+            "5]}]}",
             "found 5 values, expected 4", "");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":4}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":4}]}",
             "'data' of inputs[0]", "an array");
     refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\"}]}",
             "Input must set only one of the following fields", "neither");
@@ -274,7 +291,9 @@ static void test_says_what_is_wrong_and_where(void **state)
             "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3,4],"
             "\"parameters\":{\"binary_data_size\":16}}]}",
             "Input must set only one of the following fields", "both");
-    refused(&fake, "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3,NaN]}]}",
+    refused(&fake,
+            "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3,"
+            "NaN]}]}",
             "failed to parse", "column");
     refused(&fake, "{\"inputs\":[" INPUT_A "]}x", "failed to parse", "");
     refused(&fake, "{\"id\":7,\"inputs\":[" INPUT_A "]}", "'id'", "the number 7");
@@ -283,10 +302,12 @@ static void test_says_what_is_wrong_and_where(void **state)
     refused(&fake, "{\"inputs\":[" INPUT_A "],\"outputs\":[{\"name\":\"Y\"},{\"name\":\"Y\"}]}",
             "output 'Y' already exists in request", "");
     refused(&fake,
-            "{\"inputs\":[" INPUT_A "],\"outputs\":[{\"name\":\"Y\",\"parameters\":{\"binary_data\":1}}]}",
+            "{\"inputs\":[" INPUT_A
+            "],\"outputs\":[{\"name\":\"Y\",\"parameters\":{\"binary_data\":1}}]}",
             "'binary_data' of outputs[0]", "a boolean");
     refused(&fake,
-            "{\"inputs\":[" INPUT_A "],\"outputs\":[{\"name\":\"Y\",\"parameters\":{\"classification\":-1}}]}",
+            "{\"inputs\":[" INPUT_A
+            "],\"outputs\":[{\"name\":\"Y\",\"parameters\":{\"classification\":-1}}]}",
             "'classification' of outputs[0]", "");
 }
 
@@ -316,7 +337,8 @@ static void test_parameters(void **state)
     refused(&fake, WITH("\"timeout\":1.5"), "parameter 'timeout'", "microseconds");
     refused(&fake, WITH("\"mine\":null"), "parameter 'mine' has invalid type", "null");
     refused(&fake, WITH("\"mine\":[]"), "parameter 'mine' has invalid type", "");
-    refused(&fake, WITH("\"triton_x\":1"), "parameter keys starting with 'triton_' are reserved", "");
+    refused(&fake, WITH("\"triton_x\":1"), "parameter keys starting with 'triton_' are reserved",
+            "");
     refused(&fake, WITH("\"headers\":\"\""), "reserved", "");
     refused_as(&fake, WITH("\"sequence_id\":5"), WEIR_EUNSUPPORTED, "sequences", "'sequence_id'");
     refused_as(&fake, WITH("\"sequence_id\":\"a\""), WEIR_EUNSUPPORTED, "sequences", "");
@@ -432,9 +454,9 @@ static void test_raw_bodies(void **state)
     read_raw(&fake, BYTES_LITERAL("a"), WEIR_EINVAL, NULL, NULL, "one input");
 }
 
-#define BINARY_JSON                                                                          \
+#define BINARY_JSON                                                                      \
     "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"parameters\":" \
-    "{\"binary_data_size\":16}}],\"outputs\":[{\"name\":\"Z\",\"parameters\":"          \
+    "{\"binary_data_size\":16}}],\"outputs\":[{\"name\":\"Z\",\"parameters\":"           \
     "{\"binary_data\":true}}]}"
 
 static enum weir_status read_remembering(struct fake_model *fake, const char *json,

@@ -304,8 +304,7 @@ static void test_what_is_written_can_be_read(void **state)
     size_t index;
     size_t max;
     yyjson_val *value;
-    yyjson_arr_foreach(yyjson_doc_get_root(doc), index, max, value)
-    {
+    yyjson_arr_foreach(yyjson_doc_get_root(doc), index, max, value) {
         assert_true((float)yyjson_get_num(value) == floats[index]);
     }
     assert_int_equal(max, COUNT);
