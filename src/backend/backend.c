@@ -131,7 +131,7 @@ static char versions[64];
 
 static void write_versions(void)
 {
-    snprintf(versions, sizeof(versions), "%s (ONNX Runtime)", onnx_version());
+    snprintf(versions, sizeof(versions), "ONNX Runtime %s", onnx_version());
 }
 
 const char *backend_versions(void)

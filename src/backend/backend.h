@@ -80,6 +80,9 @@ struct backend_run {
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
 
+    bool trim;                      /* Scratch memory goes back to the system after the run: for the
+                                       last of a loader's trial runs. */
+
     uint64_t virtual_end_ns; /* Simulated devices: 0 before backend_prepare(); each step moves it to
                                 when it would be done.  Under a manual clock nothing waits for it. */
 };
@@ -130,7 +133,7 @@ void backend_rearm(struct backend_context *context);
 void backend_start(void);
 void backend_stop(void);
 
-/* "1.30.0 (ONNX Runtime)": what `weir --version` prints; static storage. */
+/* "ONNX Runtime 1.30.0": what `weir --version` prints; static storage. */
 const char *backend_versions(void);
 
 /* NULL, or a sentence to log once at the start: a runtime older than Weir was made for. */

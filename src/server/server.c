@@ -420,7 +420,7 @@ enum weir_status server_wait(struct server *server)
     const struct limits *limits = &server->config->limits;
     const int got = server->signal != 0 ? server->signal : wait_until(server, CLOCK_NEVER, NULL);
     log_event(LOG_INFO, "stopping", LOG_STR("signal", got == SIGINT ? "SIGINT" : "SIGTERM"),
-              LOG_MS("grace", limits->drain_grace_ns));
+              LOG_MS("grace_ms", limits->drain_grace_ns));
     api_drain(server->api);
     if (wait_until(server, from_now(server, limits->drain_grace_ns), NULL) != 0) {
         return WEIR_ECANCELED;
@@ -537,8 +537,9 @@ static void row_text(struct buffer *out, const struct row *row)
     if (row->version > 0) {
         (void)snprintf(version, sizeof(version), "%llu", (unsigned long long)row->version);
     }
-    buffer_printf(out, "%-24s %7s  %-11s%s%s\n", row->name, version, row->state,
-                  row->reason == NULL ? "" : "  ", row->reason == NULL ? "" : row->reason);
+    const bool reason = row->reason != NULL && row->reason[0] != '\0';
+    buffer_printf(out, "%-24s %7s  ", row->name, version);
+    buffer_printf(out, reason ? "%-11s  %s\n" : "%s%s\n", row->state, reason ? row->reason : "");
 }
 
 static void add_row(struct buffer *out, bool json, const struct row *row)

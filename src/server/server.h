@@ -53,7 +53,7 @@ struct server_count server_count_models(struct server *server);
 /* Appends name, version, state and reason of every model, as a table or as JSON. */
 void server_models(struct server *server, bool json, struct buffer *out);
 
-/* "1.30.0 (ONNX Runtime)"; static storage. */
+/* "ONNX Runtime 1.30.0"; static storage. */
 const char *server_backends(void);
 
 #endif

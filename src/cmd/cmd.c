@@ -1,0 +1,42 @@
+#include "cmd/cmd.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/term.h"
+
+static void complain(const char *text)
+{
+    const bool color = term_color(stderr);
+    fprintf(stderr, "%sweir:%s %s\n", term_red(color), term_plain(color), text);
+}
+
+int cmd_fail(enum weir_status status, const struct weir_err *err)
+{
+    complain(err->text[0] != '\0' ? err->text : weir_status_text(status));
+    return CMD_FAILED;
+}
+
+int cmd_usage(const char *command, const char *format, ...)
+{
+    struct weir_err err;
+    va_list args;
+    va_start(args, format);
+    (void)err_setv(&err, WEIR_EINVAL, format, args);
+    va_end(args);
+    complain(err.text);
+    fprintf(stderr, "      `weir help%s%s` explains\n", command == NULL ? "" : " ",
+            command == NULL ? "" : command);
+    return CMD_USAGE;
+}
+
+int cmd_print(const struct buffer *out)
+{
+    if (out->failed || fwrite(out->data, 1, out->size, stdout) != out->size ||
+        fflush(stdout) != 0) {
+        complain("the report could not be written to standard output");
+        return CMD_FAILED;
+    }
+    return CMD_OK;
+}

@@ -1,0 +1,51 @@
+/*
+ * cmd.h — the subcommands of `weir`, joined in one table, and what they share.
+ *
+ * One file per command: `weir serve` is cmd_serve() in serve.c.  main.c finds the row, answers
+ * --help from it and calls the function; its result is the process's exit code.
+ */
+#ifndef WEIR_CMD_CMD_H
+#define WEIR_CMD_CMD_H
+
+#include "cmd/flags.h"
+#include "util/bytes.h"
+#include "util/err.h"
+
+/* X(name, words, one line): in the order in which `weir help` lists them. */
+#define COMMANDS(X)                                                                          \
+    X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP")             \
+    X(config, "[OPTION]...", "explain every setting of the server")                          \
+    X(version, "", "say which versions these are")                                           \
+    X(help, "[COMMAND]", "explain a command")
+
+enum cmd_exit {
+    CMD_OK = 0,
+    CMD_FAILED = 1,
+    CMD_USAGE = 2, /* The command line or the configuration is wrong. */
+};
+
+/* Words behind the command's own name. */
+typedef int cmd_fn(int count, char **words);
+
+/* Appends what follows the usage line in `weir help NAME`. */
+typedef void cmd_help_fn(struct buffer *out);
+
+#define CMD_DECLARE(name, words, line) \
+    cmd_fn cmd_##name;                 \
+    cmd_help_fn cmd_##name##_help;
+COMMANDS(CMD_DECLARE)
+#undef CMD_DECLARE
+
+/* "weir: SENTENCE" to standard error; returns the exit code that fits the status. */
+int cmd_fail(enum weir_status status, const struct weir_err *err);
+
+/* A mistake on the command line: the sentence, and where help is.  Returns CMD_USAGE. */
+int cmd_usage(const char *command, const char *format, ...) WEIR_PRINTF(2, 3);
+
+/* Writes a report to standard output.  CMD_OK, or CMD_FAILED when it did not fit or go out. */
+int cmd_print(const struct buffer *out);
+
+/* The limit of such a report. */
+#define CMD_REPORT_BYTES_MAX ((size_t)1 << 30)
+
+#endif

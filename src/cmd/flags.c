@@ -1,0 +1,71 @@
+#include "cmd/flags.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void flags_init(struct flags *flags, const struct flag *table, int count, char **words)
+{
+    *flags = (struct flags){ .table = table, .words = words, .count = count };
+}
+
+static const struct flag *find(const struct flag *table, const char *word, size_t size)
+{
+    for (const struct flag *flag = table; flag->name != NULL; flag++) {
+        if (strlen(flag->name) == size && strncmp(flag->name, word, size) == 0) {
+            return flag;
+        }
+    }
+    return NULL;
+}
+
+static int read_option(struct flags *flags, const char *word, struct weir_err *err)
+{
+    const size_t size = strcspn(word, "=");
+    const struct flag *flag = find(flags->table, word, size);
+    const char *value = word[size] == '=' ? word + size + 1 : NULL;
+    if (flag == NULL) {
+        (void)err_set(err, WEIR_EINVAL, "unknown option '%.*s'", (int)size, word);
+        return FLAGS_WRONG;
+    }
+    if (flag->value == NULL && value != NULL) {
+        (void)err_set(err, WEIR_EINVAL, "%s takes no value, found '%s'", flag->name, value);
+        return FLAGS_WRONG;
+    }
+    if (flag->value != NULL && value == NULL) {
+        if (flags->at == flags->count) {
+            (void)err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag->name,
+                          flag->value);
+            return FLAGS_WRONG;
+        }
+        value = flags->words[flags->at++];
+    }
+    flags->value = value;
+    return flag->key;
+}
+
+int flags_next(struct flags *flags, struct weir_err *err)
+{
+    if (flags->at == flags->count) {
+        return FLAGS_DONE;
+    }
+    const char *word = flags->words[flags->at++];
+    if (!flags->plain && strcmp(word, "--") == 0) {
+        flags->plain = true;
+        return flags_next(flags, err);
+    }
+    if (flags->plain || word[0] != '-' || word[1] == '\0') {
+        flags->value = word;
+        return FLAGS_WORD;
+    }
+    return read_option(flags, word, err);
+}
+
+void flags_help(const struct flag *table, struct buffer *out)
+{
+    for (const struct flag *flag = table; flag->name != NULL; flag++) {
+        char left[64];
+        (void)snprintf(left, sizeof(left), "%s%s%s", flag->name, flag->value == NULL ? "" : " ",
+                       flag->value == NULL ? "" : flag->value);
+        buffer_printf(out, "  %-24s %s\n", left, flag->help);
+    }
+}

@@ -1,0 +1,131 @@
+/*
+ * weir COMMAND [WORD]...
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+#include "cmd/term.h"
+#include "server/server.h"
+
+struct command {
+    const char *name;
+    const char *words;
+    const char *line;
+    cmd_fn *run;
+    cmd_help_fn *help;
+};
+
+static const struct command commands[] = {
+#define COMMAND_ROW(name, words, line) { #name, words, line, cmd_##name, cmd_##name##_help },
+    COMMANDS(COMMAND_ROW)
+#undef COMMAND_ROW
+};
+
+#define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(commands[i].name, name) == 0) {
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int help_command(const struct command *command)
+{
+    struct buffer out;
+    buffer_init(&out, CMD_REPORT_BYTES_MAX);
+    const bool color = term_color(stdout);
+    buffer_printf(&out, "%susage:%s weir %s%s%s\n\n%c%s.\n", term_bold(color), term_plain(color),
+                  command->name, command->words[0] == '\0' ? "" : " ", command->words,
+                  (char)(command->line[0] - 'a' + 'A'), command->line + 1);
+    command->help(&out);
+    const int code = cmd_print(&out);
+    buffer_finish(&out);
+    return code;
+}
+
+static int help_all(void)
+{
+    const bool color = term_color(stdout);
+    printf("Weir runs machine-learning models in parallel for many clients.\n\n"
+           "%susage:%s weir COMMAND [WORD]...\n\n",
+           term_bold(color), term_plain(color));
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        printf("  %s%-9s%s %s\n", term_bold(color), commands[i].name, term_plain(color),
+               commands[i].line);
+    }
+    printf("\nTo begin with:\n"
+           "  weir serve examples/models\n"
+           "  weir infer digits\n\n"
+           "`weir help COMMAND` says more.\n");
+    return CMD_OK;
+}
+
+int cmd_help(int count, char **words)
+{
+    if (count == 0) {
+        return help_all();
+    }
+    const struct command *command = count == 1 ? find(words[0]) : NULL;
+    if (command == NULL) {
+        return cmd_usage(NULL, "no command '%s'", words[0]);
+    }
+    return help_command(command);
+}
+
+void cmd_help_help(struct buffer *out)
+{
+    buffer_text(out, "\nWithout a command: lists all of them.\n");
+}
+
+int cmd_version(int count, char **words)
+{
+    if (count > 0) {
+        return cmd_usage("version", "unexpected word '%s'", words[0]);
+    }
+    printf("weir %s\n%s\n", WEIR_VERSION, server_backends());
+    return CMD_OK;
+}
+
+void cmd_version_help(struct buffer *out)
+{
+    (void)out;
+}
+
+/* True when help is asked for among the words, before a "--". */
+static bool wants_help(int count, char **words)
+{
+    for (int i = 0; i < count && strcmp(words[i], "--") != 0; i++) {
+        if (strcmp(words[i], "--help") == 0 || strcmp(words[i], "-h") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    server_block_signals(); /* Before any library starts a thread. */
+    const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        name = "version";
+    } else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        name = "help";
+    }
+    if (name[0] == '\0') {
+        (void)help_all();
+        return CMD_USAGE;
+    }
+    const struct command *command = find(name);
+    if (command == NULL) {
+        return cmd_usage(NULL, "no command '%s'", name);
+    }
+    if (wants_help(argc - 2, argv + 2)) {
+        return help_command(command);
+    }
+    return command->run(argc - 2, argv + 2);
+}
