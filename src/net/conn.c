@@ -16,7 +16,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "net/stream.h"
 #include "util/mem.h"
@@ -42,8 +41,6 @@ static void move(struct http_conn *c, enum conn_state to)
     assert(moves[c->state][to]);
     c->state = to;
 }
-
-static void gone(struct http_conn *c);
 
 /* --- Time-outs --- */
 
@@ -237,7 +234,7 @@ static void stop_reading(struct http_conn *c, struct bytes rest)
     if (rest.size > 0) {
         char *held = mem_try_alloc(rest.size);
         if (held == NULL) {
-            gone(c);
+            conn_close(c);
             return;
         }
         memcpy(held, rest.data, rest.size);
@@ -265,7 +262,7 @@ static void feed(struct http_conn *c, struct bytes in)
             }
             c->reading = begin_stream(c);
             if (c->reading == NULL) {
-                gone(c);
+                conn_close(c);
                 return;
             }
         }
@@ -303,7 +300,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
         return;
     }
     buf->base = c->net->read_buffer;
-    buf->len = CONN_READ_BYTES;
+    buf->len = NET_READ_BYTES;
 }
 
 static void flush(struct http_conn *c);
@@ -340,7 +337,7 @@ static void end_of_stream(struct http_conn *c)
             return;
         }
     }
-    gone(c);
+    conn_close(c);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
@@ -355,7 +352,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
         return;
     }
     if (size < 0) {
-        gone(c);
+        conn_close(c);
         return;
     }
     c->read_ns = c->loop->now_ns;
@@ -369,7 +366,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
 static void start_reading(struct http_conn *c)
 {
     if (uv_read_start(&c->uv.stream, on_alloc, on_read) != 0) {
-        gone(c);
+        conn_close(c);
     }
 }
 
@@ -422,12 +419,12 @@ static void on_shutdown(uv_shutdown_t *request, int status)
     (void)status;
 }
 
-/* The last answer is sent.  Where only its form made it the last (a stream to an HTTP/1.0 client), there
- * may be requests behind it, which end here. */
+/* The last answer is sent.  Where only its form made it the last (a stream to an HTTP/1.0 client),
+ * there may be requests behind it, which end here. */
 static void linger(struct http_conn *c)
 {
     if (!list_empty(&c->line)) {
-        gone(c);
+        conn_close(c);
         return;
     }
     if (c->state == CONN_OPEN) {
@@ -436,7 +433,7 @@ static void linger(struct http_conn *c)
     move(c, CONN_LINGER);
     c->idle_ns = c->loop->now_ns;
     if (c->ended || uv_shutdown(&c->shutdown, &c->uv.stream, on_shutdown) != 0) {
-        gone(c);
+        conn_close(c);
     } else if (c->paused) {
         c->paused = false;
         start_reading(c);
@@ -448,7 +445,7 @@ static bool retire_sent(struct http_conn *c)
 {
     for (struct stream *s = front(c); s != NULL && s->pieces == NULL; s = front(c)) {
         if (s->broken) {
-            gone(c);
+            conn_close(c);
             return false;
         }
         if (!s->x.finished || !s->complete) {
@@ -501,7 +498,7 @@ static void on_write(uv_write_t *request, int status)
         return;
     }
     if (status != 0) {
-        gone(c);
+        conn_close(c);
         return;
     }
     if (advance(c, c->slice_bytes)) {
@@ -518,7 +515,7 @@ static void write_slice(struct http_conn *c)
     c->write_ns = c->loop->now_ns;
     c->write.data = c;
     if (uv_write(&c->write, &c->uv.stream, bufs, count, on_write) != 0) {
-        gone(c);
+        conn_close(c);
         return;
     }
     c->writing = true;
@@ -539,7 +536,7 @@ static void flush(struct http_conn *c)
         }
         int sent = uv_try_write(&c->uv.stream, bufs, count);
         if (sent < 0 && sent != UV_EAGAIN) {
-            gone(c);
+            conn_close(c);
             return;
         }
         sent = sent < 0 ? 0 : sent;
@@ -635,8 +632,7 @@ static void cancel_line(struct http_conn *c)
     }
 }
 
-/* Closes the socket; `c` stays valid for the caller until libuv's close callback. */
-static void gone(struct http_conn *c)
+void conn_close(struct http_conn *c)
 {
     if (c->state == CONN_GONE) {
         return;
@@ -656,13 +652,13 @@ static void time_out(struct http_conn *c)
     const struct limits *limits = c->loop->limits;
     const uint64_t now_ns = c->loop->now_ns;
     if (c->state == CONN_LINGER) {
-        gone(c);
+        conn_close(c);
         return;
     }
     if (c->writing && now_ns >= clock_add(c->write_ns, limits->write_timeout_ns)) {
         const size_t left = uv_stream_get_write_queue_size(&c->uv.stream);
         if (left == c->slice_left) {
-            gone(c);
+            conn_close(c);
             return;
         }
         c->slice_left = left;
@@ -677,7 +673,7 @@ static void time_out(struct http_conn *c)
                         : "request header: not complete within the header time-out");
         }
     } else if (c->line_count == 0) {
-        gone(c);
+        conn_close(c);
     }
 }
 
@@ -755,7 +751,7 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, const struct http_ha
     const uint64_t count = atomic_fetch_add(&connection_count, 1) + 1;
     const uint64_t count_max = net->loop->limits->connections_max;
     if (uv_accept(server, &c->uv.stream) != 0 || count > count_max + REFUSED_CONNECTIONS_MAX) {
-        gone(c);
+        conn_close(c);
         return true;
     }
     if (tcp) {
@@ -767,7 +763,7 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, const struct http_ha
         /* Accepted and told, rather than left in the backlog, where a client can only guess. */
         c->reading = begin_stream(c);
         if (c->reading == NULL) {
-            gone(c);
+            conn_close(c);
             return true;
         }
         refuse(c, WEIR_EFULL, "too many connections");
@@ -776,82 +772,16 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, const struct http_ha
     return true;
 }
 
-struct http_net *conn_net(struct loop *loop)
+void conn_drain(struct http_conn *c)
 {
-    if (loop->net == NULL) {
-        struct http_net *net = mem_alloc(sizeof(*net));
-        net->loop = loop;
-        list_init(&net->listeners);
-        list_init(&net->spare);
-        list_init(&net->resume);
-        loop->net = net;
-    }
-    return loop->net;
-}
-
-const char *conn_date(struct http_net *net)
-{
-    if (net->loop->now_ns >= net->date_until_ns) {
-        struct timespec wall;
-        struct tm parts;
-        clock_gettime(CLOCK_REALTIME, &wall);
-        gmtime_r(&wall.tv_sec, &parts);
-        /* Locale "C" is never left, so the names are the English ones of RFC 9110. */
-        (void)strftime(net->date, sizeof(net->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts);
-        net->date_until_ns = clock_add(net->loop->now_ns, NS_PER_S - (uint64_t)wall.tv_nsec);
-    }
-    return net->date;
-}
-
-void http_drain(struct loop *loop)
-{
-    if (loop->net == NULL) {
+    if (c->state != CONN_OPEN || c->reading != NULL) {
         return;
     }
-    loop->net->draining = true;
-    struct list_node *node = list_first(&loop->connections);
-    while (node != NULL) {
-        struct http_conn *c = list_entry(node, struct http_conn, node);
-        node = list_next(&loop->connections, node);
-        if (c->state != CONN_OPEN || c->reading != NULL) {
-            continue;
-        }
-        if (list_empty(&c->line)) {
-            gone(c);
-        } else {
-            stream_at(c->line.head.prev)->last = true;
-            move(c, CONN_LAST);
-            conn_dirty(c);
-        }
-    }
-}
-
-void conn_close_all(struct loop *loop)
-{
-    if (loop->net == NULL) {
+    if (list_empty(&c->line)) {
+        conn_close(c);
         return;
     }
-    listener_close_all(loop->net);
-    for (struct list_node *node = list_first(&loop->connections); node != NULL;
-         node = list_next(&loop->connections, node)) {
-        gone(list_entry(node, struct http_conn, node));
-    }
-}
-
-bool conn_finish_net(struct loop *loop)
-{
-    struct http_net *net = loop->net;
-    if (net == NULL) {
-        return true;
-    }
-    if (net->listener_count > 0 || loop->connection_count > 0) {
-        return false;
-    }
-    for (struct list_node *node = list_pop(&net->spare); node != NULL;
-         node = list_pop(&net->spare)) {
-        mem_free(stream_at(node));
-    }
-    mem_free(net);
-    loop->net = NULL;
-    return true;
+    stream_at(c->line.head.prev)->last = true;
+    move(c, CONN_LAST);
+    conn_dirty(c);
 }

@@ -17,26 +17,11 @@
 #include "net/http.h"
 #include "net/http1.h"
 #include "net/loop.h"
-
-#define CONN_READ_BYTES 65536 /* The read buffer that all connections of a loop share. */
+#include "net/net.h"
 
 enum conn_state { CONN_OPEN, CONN_LAST, CONN_LINGER, CONN_GONE, CONN_STATE_COUNT };
 
 struct stream;
-
-/* What connections of one loop share. */
-struct http_net {
-    struct loop *loop;
-    struct list listeners;
-    uint32_t listener_count; /* Their handles, until closed. */
-    struct list spare;       /* Streams for reuse, by x.node. */
-    uint32_t spare_count;
-    struct list resume; /* Connections that stopped reading and may go on. */
-    char date[64];      /* "Date: ...\r\n" */
-    uint64_t date_until_ns;
-    bool draining;
-    char read_buffer[CONN_READ_BYTES];
-};
 
 struct http_conn {
     union {
@@ -76,9 +61,6 @@ struct http_conn {
     uint32_t peer_size;
 };
 
-/* The loop's part for connections, made when first asked for. */
-struct http_net *conn_net(struct loop *loop);
-
 /* Takes the next client of a listening handle, UV_TCP or UV_NAMED_PIPE.  False when memory is out;
  * libuv then keeps the client, and accepts no other, until this is called again. */
 WEIR_MUST_USE bool conn_accept(struct http_net *net, uv_stream_t *server,
@@ -90,16 +72,15 @@ void conn_dirty(struct http_conn *c);
 /* Takes a finished stream out of its line and ends it. */
 void conn_retire(struct http_conn *c, struct stream *s);
 
-/* "Date: ...\r\n", right to the second. */
-const char *conn_date(struct http_net *net);
+/* The loop stops taking requests: closes an idle connection, makes the last answer due the last. */
+void conn_drain(struct http_conn *c);
 
-/* For conn_close_all(), in listener.c. */
-void listener_close_all(struct http_net *net);
+/* Closes the socket and cancels what is unfinished; `c` stays valid until libuv's close callback.
+ * */
+void conn_close(struct http_conn *c);
 
-/* For loop.c. */
+/* For loop.c: the writes of a turn, and reading on where it had stopped. */
 void conn_flush_dirty(struct loop *loop);
 void conn_resume(struct loop *loop);
-void conn_close_all(struct loop *loop);
-bool conn_finish_net(struct loop *loop); /* Frees loop->net; false while something still uses it. */
 
 #endif

@@ -131,7 +131,8 @@ enum encoding encoding_choose(struct bytes accept)
             weights[i] = weights[i] < 0 ? any : weights[i];
         }
     }
-    /* Identity is what is sent unless something else is wanted more; unnamed it counts for nothing. */
+    /* Identity is what is sent unless something else is wanted more; unnamed it counts for nothing.
+     * */
     size_t best = ENCODING_IDENTITY;
     int weight = weights[ENCODING_IDENTITY] < 0 ? 0 : weights[ENCODING_IDENTITY];
     for (size_t i = ENCODING_IDENTITY + 1; i < ENCODING_COUNT; i++) {
@@ -167,8 +168,8 @@ static size_t output_max(const struct buffer *out, size_t in_size, uint64_t rati
     return bytes_max < out->size_max ? (size_t)bytes_max : out->size_max;
 }
 
-/* Room for the next step: as much again as there is, within bounds.  The one byte beyond `bytes_max`
- * is what tells "exactly full" from "too much". */
+/* Room for the next step: as much again as there is, within bounds.  The one byte beyond
+ * `bytes_max` is what tells "exactly full" from "too much". */
 static size_t step_bytes(const struct buffer *out, size_t bytes_max)
 {
     size_t step = out->size < STEP_BYTES_MIN ? STEP_BYTES_MIN : out->size;

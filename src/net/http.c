@@ -166,7 +166,7 @@ void exchange_begin(struct exchange *x, int status, const char *content_type, ui
         .status = status,
         .content_type = content_type,
         .body_size = body_size,
-        .date = conn_date(x->conn->net),
+        .date = net_date(x->conn->net),
         .lines = s->lines,
         .close = s->last,
         .keep_alive_1_0 = s->keep_alive_1_0,

@@ -58,8 +58,8 @@ static bool is_hex(char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-/* The first control byte other than a tab, or `size`.  Eight bytes at a time: of those below 0x20 or
- * equal to 0x7f the top bit is set, for certain in the lowest of them. */
+/* The first control byte other than a tab, or `size`.  Eight bytes at a time: of those below 0x20
+ * or equal to 0x7f the top bit is set, for certain in the lowest of them. */
 static size_t find_control(const char *data, size_t size)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101);

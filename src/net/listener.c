@@ -280,7 +280,7 @@ enum weir_status http_listen(struct loop *loop, const char *address, uint32_t in
                              struct weir_err *err)
 {
     struct http_listener *l = mem_alloc(sizeof(*l));
-    l->net = conn_net(loop);
+    l->net = net_of(loop);
     l->handler = handler;
     l->index = index;
     l->fd = -1;

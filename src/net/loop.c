@@ -197,8 +197,8 @@ void loop_close(struct loop *loop)
 {
     block_sigpipe();
     loop_here = loop;
-    conn_close_all(loop);
-    while (!conn_finish_net(loop)) {
+    net_close_all(loop);
+    while (!net_finish(loop)) {
         uv_run(&loop->uv, UV_RUN_ONCE);
     }
     loop_here = NULL;

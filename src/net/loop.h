@@ -84,9 +84,9 @@ void loop_run(struct loop *loop);
 /* Any thread, but not a signal handler: ends loop_run() after the current turn. */
 void loop_stop(struct loop *loop);
 
-/* After loop_run(), on any one thread: closes listeners and connections and turns until the handlers
- * have finished every exchange (canceled ones too).  So whatever holds exchanges must still be able
- * to end them.  Afterwards nothing comes in any more; loop_send() still works. */
+/* After loop_run(), on any one thread: closes listeners and connections and turns until the
+ * handlers have finished every exchange (canceled ones too).  So whatever holds exchanges must
+ * still be able to end them.  Afterwards nothing comes in any more; loop_send() still works. */
 void loop_close(struct loop *loop);
 
 /* After loop_close() (or in its place): frees.  No other thread may send any more. */

@@ -74,10 +74,14 @@ static void on_head(void *context, struct exchange *x)
 {
     struct bed *bed = context;
     struct visit *visit = arena_try_zero(&x->arena, 1, sizeof(*visit));
-    visit->x = x;
     x->user = visit;
-    x->body_align_at = align_at(x);
     count(bed, &bed->counts.head);
+    if (visit == NULL) {
+        exchange_fail(x, WEIR_ENOMEM, "no memory for a visit", 0);
+        return;
+    }
+    visit->x = x;
+    x->body_align_at = align_at(x);
     if (path_is(x, "/refuse")) {
         exchange_fail(x, WEIR_EFORBIDDEN, "refused at the door", 0);
     } else if (path_is(x, "/tiny")) {
@@ -171,8 +175,10 @@ static void on_done(void *context, struct exchange *x)
 {
     struct bed *bed = context;
     struct visit *visit = x->user;
-    expect(bed, visit->x == x); /* The arena is still there. */
-    visit->x = NULL;
+    if (visit != NULL) {
+        expect(bed, visit->x == x); /* The arena is still there. */
+        visit->x = NULL;
+    }
     pthread_mutex_lock(&bed->lock);
     bed->counts.status = x->status;
     bed->counts.sent_bytes = x->sent_bytes;
