@@ -114,7 +114,8 @@ static void *loop_main(void *argument)
     }
     OrtValue *results[IO_MAX] = { NULL };
     /* The first run makes the outputs, later ones write into them. */
-    must(api->Run(loop->session, NULL, input_names, values, inputs, output_names, outputs, results));
+    must(
+        api->Run(loop->session, NULL, input_names, values, inputs, output_names, outputs, results));
     const double until_s = now_s(CLOCK_MONOTONIC) + loop->seconds;
     const double cpu_s = now_s(CLOCK_THREAD_CPUTIME_ID);
     while (now_s(CLOCK_MONOTONIC) < until_s) {
@@ -143,8 +144,7 @@ static int run_loops(const char *path, int64_t rows, int threads, double seconds
     }
     free(loops);
     printf("{\"rows_per_s\": %.3f, \"cpu_us_per_row\": %.4f}\n",
-           (double)runs * (double)rows / seconds,
-           cpu_s * 1e6 / ((double)runs * (double)rows));
+           (double)runs * (double)rows / seconds, cpu_s * 1e6 / ((double)runs * (double)rows));
     return 0;
 }
 
@@ -163,6 +163,7 @@ int main(int argc, char **argv)
         }
         return 0;
     }
-    fprintf(stderr, "usage: direct loop MODEL.onnx ROWS THREADS SECONDS | direct start MODEL.onnx\n");
+    fprintf(stderr,
+            "usage: direct loop MODEL.onnx ROWS THREADS SECONDS | direct start MODEL.onnx\n");
     return 2;
 }

@@ -2,10 +2,14 @@
 #include <stdio.h>
 #include <weir/weir.h>
 
-static const char *const drawn[8] = {
-    "  ####  ", " ##  ## ", "     ## ", "    ##  ",
-    "   ##   ", "  ##    ", " ##     ", " ###### ",
-};
+static const char drawn[] = "  ####  "
+                            " ##  ## "
+                            "     ## "
+                            "    ##  "
+                            "   ##   "
+                            "  ##    "
+                            " ##     "
+                            " ###### ";
 
 int main(int argc, char **argv)
 {
@@ -21,10 +25,10 @@ int main(int argc, char **argv)
     }
     float pixels[64];
     for (int i = 0; i < 64; i++) {
-        pixels[i] = drawn[i / 8][i % 8] == '#' ? 16.0F : 0.0F;
+        pixels[i] = drawn[i] == '#' ? 16.0F : 0.0F;
     }
-    const struct weir_tensor input = weir_tensor_of("pixels", WEIR_FP32, pixels, 2,
-                                                    (const int64_t[]){ 1, 64 });
+    const struct weir_tensor input =
+        weir_tensor_of("pixels", WEIR_FP32, pixels, 2, (const int64_t[]){ 1, 64 });
     struct weir_result *result = NULL;
     if (weir_infer(weir, "digits", &input, 1, NULL, &result, &err) == WEIR_OK) {
         const struct weir_tensor *scores = weir_result_output(result, "scores");

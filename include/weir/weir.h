@@ -7,10 +7,14 @@
  *     #include <stdio.h>
  *     #include <weir/weir.h>
  *
- *     static const char *const drawn[8] = {
- *         "  ####  ", " ##  ## ", "     ## ", "    ##  ",
- *         "   ##   ", "  ##    ", " ##     ", " ###### ",
- *     };
+ *     static const char drawn[] = "  ####  "
+ *                                 " ##  ## "
+ *                                 "     ## "
+ *                                 "    ##  "
+ *                                 "   ##   "
+ *                                 "  ##    "
+ *                                 " ##     "
+ *                                 " ###### ";
  *
  *     int main(int argc, char **argv)
  *     {
@@ -26,10 +30,10 @@
  *         }
  *         float pixels[64];
  *         for (int i = 0; i < 64; i++) {
- *             pixels[i] = drawn[i / 8][i % 8] == '#' ? 16.0F : 0.0F;
+ *             pixels[i] = drawn[i] == '#' ? 16.0F : 0.0F;
  *         }
- *         const struct weir_tensor input = weir_tensor_of("pixels", WEIR_FP32, pixels, 2,
- *                                                         (const int64_t[]){ 1, 64 });
+ *         const struct weir_tensor input =
+ *             weir_tensor_of("pixels", WEIR_FP32, pixels, 2, (const int64_t[]){ 1, 64 });
  *         struct weir_result *result = NULL;
  *         if (weir_infer(weir, "digits", &input, 1, NULL, &result, &err) == WEIR_OK) {
  *             const struct weir_tensor *scores = weir_result_output(result, "scores");
@@ -110,9 +114,9 @@ struct weir_call;   /* One inference under way. */
 struct weir_result; /* The outputs of one that succeeded. */
 
 struct weir_options {
-    const char *repository;  /* Folder of models, laid out as NAME/VERSION/model.onnx. */
-    const char *model;       /* Load only this one; NULL: all. */
-    uint32_t executors;      /* Threads that run models; 0: one per processor. */
+    const char *repository; /* Folder of models, laid out as NAME/VERSION/model.onnx. */
+    const char *model;      /* Load only this one; NULL: all. */
+    uint32_t executors;     /* Threads that run models; 0: one per processor. */
 };
 
 /* Starts an engine and loads the models; returns when they are loaded.  WEIR_EIO (the folder), WEIR_ENOENT
@@ -128,9 +132,9 @@ WEIR_API void weir_close(struct weir *weir);
 struct weir_model {
     const char *name;
     uint64_t version;
-    const char *platform;        /* "onnxruntime_onnx" */
+    const char *platform; /* "onnxruntime_onnx" */
     uint32_t input_count;
-    const struct weir_tensor *inputs;  /* data NULL. */
+    const struct weir_tensor *inputs; /* data NULL. */
     uint32_t output_count;
     const struct weir_tensor *outputs; /* data NULL. */
 };
@@ -143,10 +147,10 @@ WEIR_API void weir_model_free(struct weir_model *model);
 
 /* How one call differs from the usual; zeroed is the usual. */
 struct weir_call_options {
-    uint64_t version;                  /* 0: the latest. */
-    uint64_t timeout_ns;               /* From now; 0: none. */
-    uint32_t priority;                 /* 1: most urgent; 0: the model's default. */
-    const char *const *outputs;        /* Names wanted; NULL: all. */
+    uint64_t version;           /* 0: the latest. */
+    uint64_t timeout_ns;        /* From now; 0: none. */
+    uint32_t priority;          /* 1: most urgent; 0: the model's default. */
+    const char *const *outputs; /* Names wanted; NULL: all. */
     uint32_t output_count;
 };
 

@@ -80,8 +80,7 @@ struct backend_run {
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
 
-    bool trim;                      /* Scratch memory goes back to the system after the run: for the
-                                       last of a loader's trial runs. */
+    bool trim; /* Scratch memory goes back to the system after the run: for the last trial run. */
 
     uint64_t virtual_end_ns; /* Simulated devices: 0 before backend_prepare(); each step moves it to
                                 when it would be done.  Under a manual clock nothing waits for it. */

@@ -22,7 +22,7 @@ struct catalogue;
 struct home {
     struct engine *engine;
     struct mailbox mailbox;      /* Of struct home_mail, from other threads. */
-    _Atomic uint32_t senders;      /* Threads between sending to this home and having woken it. */
+    _Atomic uint32_t senders;    /* Threads between sending to this home and having woken it. */
     struct mail *local;          /* The same from the home's own thread, newest first. */
     struct heap deadlines;       /* Of request.deadline: requests not yet ended. */
     struct list_node node;       /* In the engine's list, under its lock. */

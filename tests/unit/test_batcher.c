@@ -1,7 +1,7 @@
 /* Which requests share a run: the rules as a user of max_batch_size, preferred sizes and delay sees them. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
 
 #include <cmocka.h>

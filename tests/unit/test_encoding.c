@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
 #include <zlib.h>
+#include <cmocka.h>
 
 #include "net/encoding.h"
 

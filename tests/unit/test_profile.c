@@ -1,7 +1,7 @@
 /* The learned cost of a run: predictions a scheduler can rely upon, and when it must not. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
 
 #include <cmocka.h>
@@ -42,7 +42,8 @@ static void test_learns_both_numbers(void **state)
     assert_true(alpha > ALPHA * 0.99 && alpha < ALPHA * 1.01);
     uint64_t ns;
     assert_true(profile_predict_ns(&profile, 1, 64, &ns));
-    assert_in_range(ns, (uint64_t)((TAU0 + 64 * ALPHA) * 0.99), (uint64_t)((TAU0 + 64 * ALPHA) * 1.01));
+    assert_in_range(ns, (uint64_t)((TAU0 + 64 * ALPHA) * 0.99),
+                    (uint64_t)((TAU0 + 64 * ALPHA) * 1.01));
 }
 
 static void test_forgets_a_faster_past(void **state)
