@@ -36,9 +36,10 @@ enum call_field {
     FIELD_COUNT
 };
 
-#define CALL_INLINE_JSON_BYTES 262144   /* Larger JSON is read by a worker. */
-#define CALL_INLINE_ELEMENTS 20000      /* More numbers are written by a worker. */
-#define CALL_INLINE_DEFLATE_BYTES 16384 /* Larger answers are compressed by a worker. */
+#define CALL_INLINE_JSON_BYTES 262144    /* Larger JSON is read by a worker. */
+#define CALL_INLINE_BINARY_BYTES 1048576 /* More binary data is checked and moved by a worker. */
+#define CALL_INLINE_ELEMENTS 20000       /* More numbers are written by a worker. */
+#define CALL_INLINE_DEFLATE_BYTES 16384  /* Larger answers are compressed by a worker. */
 
 struct call_work;
 

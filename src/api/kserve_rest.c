@@ -526,6 +526,21 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
     return kserve_rest_fields(call, &rest->infer, err);
 }
 
+/* More than a loop should do at a time: large JSON, strings to be checked, tensors to be moved. */
+static bool is_much_to_read(const struct rest *rest)
+{
+    const struct call *call = rest->call;
+    const struct signature *signature = rest->infer.model->signature;
+    if (rest->json_size > CALL_INLINE_JSON_BYTES) {
+        return true;
+    }
+    if (call->body.size - rest->json_size <= CALL_INLINE_BINARY_BYTES) {
+        return false;
+    }
+    return signature->input_count > 1 || call->body.data != call->x->body.data ||
+           (signature->input_count == 1 && signature->inputs[0].dtype == DTYPE_BYTES);
+}
+
 void kserve_rest_infer(struct call *call)
 {
     struct rest *rest = call_alloc(call, sizeof *rest);
@@ -539,7 +554,7 @@ void kserve_rest_infer(struct call *call)
         call_fail_err(call, &err);
         return;
     }
-    if (rest->json_size > CALL_INLINE_JSON_BYTES) {
+    if (is_much_to_read(rest)) {
         (void)call_run(call, read_by_worker, read_done);
         return;
     }
