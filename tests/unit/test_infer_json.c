@@ -274,6 +274,13 @@ static void test_says_what_is_wrong_and_where(void **state)
             "{\"inputs\":[{\"name\":\"A\",\"shape\":[4611686018427387904,4],\"datatype\":\"FP32\","
             "\"data\":[1]}]}",
             "input 'A'", "");
+}
+
+static void test_says_which_values_and_outputs_are_wrong(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    simple_model(&fake);
     refused(
         &fake,
         "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"data\":[1,2,3]}]}",
@@ -538,6 +545,7 @@ int main(void)
         cmocka_unit_test(test_halves_come_as_binary_only),
         cmocka_unit_test(test_binary_inputs_lie_where_they_came_or_are_moved),
         cmocka_unit_test(test_says_what_is_wrong_and_where),
+        cmocka_unit_test(test_says_which_values_and_outputs_are_wrong),
         cmocka_unit_test(test_parameters),
         cmocka_unit_test(test_listed_outputs_do_not_inherit_the_default),
         cmocka_unit_test(test_strings_are_checked),
