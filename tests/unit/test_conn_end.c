@@ -1,4 +1,4 @@
-/* How connections end: clients that go, stall or are too many, drain, stop, and memory that runs out. */
+/* How connections end: clients that go, stall or are too many; drain, stop, no more memory. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
