@@ -179,7 +179,9 @@ static void test_unwanted_outputs_stay_absent(void **state)
     const bool wanted[] = { false, true };
     for (int round = 0; round < 3; round++) {
         struct tensor outputs[2] = { 0 };
-        struct backend_run r = { 1, inputs, outputs, wanted, NULL, 0 };
+        struct backend_run r = {
+            .rows = 1, .inputs = inputs, .outputs = outputs, .wanted = wanted
+        };
         assert_int_equal(backend_run(l.context, &r, NULL), WEIR_OK);
         assert_false(outputs[0].present);
         expect_bytes(&outputs[1], shape, difference, sizeof(difference));
@@ -367,7 +369,9 @@ static void *run_many(void *argument)
         const struct tensor input =
             tensor_of(DTYPE_FP32, (struct shape){ 2, { rows, 4 } }, x, (size_t)rows * 16);
         struct tensor output = { 0 };
-        struct backend_run r = { (uint64_t)rows, &input, &output, all_wanted, NULL, 0 };
+        struct backend_run r = {
+            .rows = (uint64_t)rows, .inputs = &input, .outputs = &output, .wanted = all_wanted
+        };
         if (backend_run(w->context, &r, NULL) != WEIR_OK || output.size != input.size) {
             w->right = false;
             return NULL;

@@ -258,7 +258,7 @@ static void test_signatures_are_what_is_declared(void **state)
         { .dtype = DTYPE_INT64, .data = (uint8_t *)&c, .size = sizeof(c), .present = true },
     };
     struct tensor outputs[3] = { 0 };
-    struct backend_run run = { 2, inputs, outputs, wanted, NULL, 0 };
+    struct backend_run run = { .rows = 2, .inputs = inputs, .outputs = outputs, .wanted = wanted };
     assert_int_equal(backend_run(context, &run, NULL), WEIR_OK);
     assert_memory_equal(outputs[0].data, a, sizeof(a));
     assert_int_equal(outputs[1].size, sizeof(text) - 1);
@@ -409,7 +409,9 @@ static void test_parts_stream_until_nobody_listens(void **state)
                                   .size = sizeof(data),
                                   .present = true };
     struct tensor output = { 0 };
-    struct backend_run run = { 1, &input, &output, wanted, take_part, 0 };
+    struct backend_run run = {
+        .rows = 1, .inputs = &input, .outputs = &output, .wanted = wanted, .part = take_part
+    };
     clock_init_manual(&hand, NS_PER_S);
     parts_seen = 0;
     parts_wanted = 0;
