@@ -102,12 +102,26 @@ static void expire(struct pool *pool, struct model *model, uint64_t now_ns, stru
     }
 }
 
-static struct batch_plan plan(const struct model *model, uint64_t now_ns)
+/* The most rows worth taking at once: while other executors sleep, each gets its share of what waits.
+ * A run that leaves them idle would only end later. */
+static uint64_t rows_share(const struct pool *pool, const struct model *model, uint32_t takers)
 {
     const struct model_config *config = model->config;
     const uint32_t configured = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
+    const uint64_t useful =
+        profile_rows_useful(&model->profile, head_of(model)->shape_key, configured);
+    const uint32_t sharing = takers < pool->executor_count ? takers : pool->executor_count;
+    const uint64_t share = (model->waiting_rows + sharing - 1) / sharing;
+    return share > 0 && share < useful ? share : useful;
+}
+
+/* `takers`: executors that could take of this model's line now, the asking one included. */
+static struct batch_plan plan(const struct pool *pool, const struct model *model, uint32_t takers,
+                              uint64_t now_ns)
+{
+    const struct model_config *config = model->config;
     const struct batch_rules rules = {
-        .rows_max = profile_rows_useful(&model->profile, head_of(model)->shape_key, configured),
+        .rows_max = rows_share(pool, model, takers),
         .preferred = config->preferred,
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
@@ -125,7 +139,7 @@ static void place(struct pool *pool, struct model *model, uint64_t now_ns)
     model->delayed = false;
     model->ready.key = head_of(model)->times.submitted_ns;
     if (model->config->queue_delay_ns > 0) {
-        const struct batch_plan next = plan(model, now_ns);
+        const struct batch_plan next = plan(pool, model, 1, now_ns);
         model->delayed = next.leave_ns > now_ns;
         model->ready.key = model->delayed ? next.leave_ns : model->ready.key;
     }
@@ -190,7 +204,7 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
         struct model *model = list_entry(top, struct model, ready);
         expire(pool, model, now_ns, ended);
         if (model->waiting_count > 0) {
-            const struct batch_plan riders = plan(model, now_ns);
+            const struct batch_plan riders = plan(pool, model, pool->idle_count + 1, now_ns);
             struct instance *instance = take(pool, model, &riders, now_ns);
             place(pool, model, now_ns);
             return instance;
@@ -221,7 +235,7 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
     pthread_mutex_lock(&pool->lock);
     expire(pool, model, now_ns, &ended);
     if (model->waiting_count > 0 && model->instances_free != NULL) {
-        const struct batch_plan riders = plan(model, now_ns);
+        const struct batch_plan riders = plan(pool, model, 1, now_ns);
         uint64_t predicted_ns;
         if (profile_predict_ns(&model->profile, riders.shape_key, riders.rows, &predicted_ns) &&
             predicted_ns <= INLINE_NS) {
@@ -314,7 +328,11 @@ static struct executor *executor_for_work(struct pool *pool)
         return NULL;
     }
     struct list_node *node = list_pop(&pool->idle);
-    return node == NULL ? NULL : list_entry(node, struct executor, idle);
+    if (node == NULL) {
+        return NULL;
+    }
+    pool->idle_count--;
+    return list_entry(node, struct executor, idle);
 }
 
 void pool_kick(struct pool *pool)
@@ -496,6 +514,7 @@ void pool_device_leave(struct pool *pool)
 static void sleep_idle(struct pool *pool, struct executor *executor, uint64_t wake_ns)
 {
     list_prepend(&pool->idle, &executor->idle);
+    pool->idle_count++;
     if (wake_ns == CLOCK_NEVER) {
         pthread_cond_wait(&executor->wake, &pool->lock);
     } else {
@@ -505,7 +524,10 @@ static void sleep_idle(struct pool *pool, struct executor *executor, uint64_t wa
         };
         (void)pthread_cond_timedwait(&executor->wake, &pool->lock, &at);
     }
-    list_remove(&executor->idle);
+    if (list_linked(&executor->idle)) { /* Nobody woke it: the time did. */
+        list_remove(&executor->idle);
+        pool->idle_count--;
+    }
 }
 
 struct instance *pool_next(struct pool *pool, struct executor *executor)

@@ -31,10 +31,11 @@ struct pool {
     uint32_t thread_count;   /* Executor threads: twice as many where host work is pipelined. */
     struct executor *executors;
 
-    pthread_mutex_t lock;  /* Guards the rest, and the "line" of every model on the pool. */
-    struct heap ready;     /* Of model.ready, by arrival of the line's head. */
-    struct heap delayed;   /* Of model.ready, by the time to look again. */
-    struct list idle;      /* Executors asleep, last one first. */
+    pthread_mutex_t lock; /* Guards the rest, and the "line" of every model on the pool. */
+    struct heap ready;    /* Of model.ready, by arrival of the line's head. */
+    struct heap delayed;  /* Of model.ready, by the time to look again. */
+    struct list idle;     /* Executors asleep, last one first. */
+    uint32_t idle_count;
     uint64_t waiting;      /* Requests in line. */
     uint64_t running;      /* Requests in batches. */
     uint32_t device_free;  /* Runs that may still enter the device. */
