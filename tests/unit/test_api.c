@@ -22,6 +22,7 @@
 #include "server/modelconfig.h"
 #include "util/json.h"
 #include "util/log.h"
+#include "util/mem.h"
 
 static struct model_bed models;
 static struct bed client; /* For its port. */
@@ -318,6 +319,33 @@ static void test_log_settings_read_back(void **state)
     assert_int_equal(log_get_level(), LOG_DEBUG);
     expect("GET", "/v2/logging", "", "", 200, "\"log_verbose_level\":3");
     log_set_level(before);
+}
+
+/* An allocation fails somewhere while one request is answered: the client has its answer, an error or
+ * a closed connection, and the next one is served. */
+static void test_memory_runs_out_anywhere(void **state)
+{
+    (void)state;
+    static const char *const asks[][2] = {
+        { "/v2/models/echo/infer", ECHO_BODY },
+        { "/v2/models/wide/generate", "{\"x\":[1,2,3],\"id\":\"a\"}" },
+        { "/v2/models/stream/generate_stream", "{\"x\":[1,2,3]}" },
+        { "/v2/repository/index", "{}" },
+    };
+    for (size_t i = 0; i < sizeof(asks) / sizeof(asks[0]); i++) {
+        for (uint64_t nth = 1; nth <= 40; nth++) {
+            const int fd = client_connect(&client);
+            struct response response;
+            (void)mem_fault_arm(nth);
+            send_request(fd, "POST", asks[i][0], "", bytes_of(asks[i][1]));
+            client_receive(fd, false, &response);
+            (void)mem_fault_arm(0);
+            assert_true(response.status == 200 || response.status == 503 || response.closed);
+            response_finish(&response);
+            close(fd);
+        }
+        expect("POST", "/v2/models/echo/infer", "", ECHO_BODY, 200, "13.5");
+    }
 }
 
 static void test_load_and_unload(void **state)
@@ -629,6 +657,7 @@ int main(void)
         cmocka_unit_test(test_timing_and_identity),
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_statistics_have_every_key),
+        cmocka_unit_test(test_memory_runs_out_anywhere),
         cmocka_unit_test(test_load_and_unload),
         cmocka_unit_test(test_ready_until_drained),
     };

@@ -531,10 +531,42 @@ static void test_what_is_about_one_request_is_not_remembered(void **state)
         static struct infer_memory memory;
         char json[512];
         memory.model = NULL;
-        (void)snprintf(json, sizeof json, "%s%s", heads[i], BINARY_JSON + 1);
+        (void)snprintf(json, sizeof json, "%s%s", heads[i], &BINARY_JSON[1]);
         assert_int_equal(read_remembering(&fake, json, values, 16, 1, &memory), WEIR_OK);
         assert_null(memory.model);
     }
+}
+
+/* Memory that runs out anywhere gives WEIR_ENOMEM, and nothing is lost; one round where no allocation
+ * can be made to fail. */
+static void test_memory_runs_out_anywhere(void **state)
+{
+    (void)state;
+    char text[2048] = "{\"id\":\"a\",\"inputs\":[{\"name\":\"A\",\"shape\":[200,4],"
+                      "\"datatype\":\"FP32\",\"data\":[0";
+    for (int i = 1; i < 800; i++) {
+        (void)strcat(text, ",0");
+    }
+    (void)strcat(text, "]}]}");
+    struct fake_model fake;
+    simple_model(&fake);
+    enum weir_status status;
+    uint64_t nth = 0;
+    do {
+        struct fake_call call;
+        struct weir_err err = { 0 };
+        fake_call_open(&call, &fake);
+        (void)mem_fault_arm(++nth);
+        status = infer_json_read(&call.infer, bytes_of(text), strlen(text), NULL, 0, &err);
+        (void)mem_fault_arm(0);
+        if (status != WEIR_OK) {
+            assert_int_equal(status, WEIR_ENOMEM);
+            assert_non_null(strstr(err.text, "memory"));
+        }
+        fake_call_close(&call);
+        assert_int_equal(atomic_load(&fake.model.leases), 1);
+    } while (status != WEIR_OK && nth < 100);
+    assert_int_equal(status, WEIR_OK);
 }
 
 int main(void)
@@ -552,6 +584,7 @@ int main(void)
         cmocka_unit_test(test_scalars_and_empty_tensors),
         cmocka_unit_test(test_raw_bodies),
         cmocka_unit_test(test_the_last_json_is_remembered),
+        cmocka_unit_test(test_memory_runs_out_anywhere),
         cmocka_unit_test(test_what_is_about_one_request_is_not_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
