@@ -14,7 +14,7 @@
 
 #define STEP_BYTES_MIN 16384
 #define STEP_BYTES_MAX (4 * 1024 * 1024)
-#define RATIO_FREE_BYTES 65536 /* Small bodies may compress as well as they like. */
+#define RATIO_FREE_BYTES 16777216 /* An empty picture compresses as well as a bomb. */
 #define WINDOW_BITS 15
 #define WINDOW_GZIP 16 /* Added: gzip instead of zlib. */
 #define MEMORY_LEVEL 8
@@ -108,8 +108,10 @@ static int member_weight(struct bytes parameters)
 enum encoding encoding_choose(struct bytes accept)
 {
     int weights[ENCODING_COUNT];
+    size_t places[ENCODING_COUNT]; /* Behind all of the others where not named. */
     for (size_t i = 0; i < ENCODING_COUNT; i++) {
         weights[i] = -1; /* Not named. */
+        places[i] = SIZE_MAX;
     }
     int any = -1;
     while (accept.size > 0) {
@@ -124,6 +126,7 @@ enum encoding encoding_choose(struct bytes accept)
             any = weight;
         } else if (find(name, &encoding)) {
             weights[encoding] = weight;
+            places[encoding] = SIZE_MAX - 1 - accept.size;
         }
     }
     if (any >= 0) {
@@ -136,7 +139,8 @@ enum encoding encoding_choose(struct bytes accept)
     size_t best = ENCODING_IDENTITY;
     int weight = weights[ENCODING_IDENTITY] < 0 ? 0 : weights[ENCODING_IDENTITY];
     for (size_t i = ENCODING_IDENTITY + 1; i < ENCODING_COUNT; i++) {
-        if (weights[i] > weight) {
+        const bool sooner = best != ENCODING_IDENTITY && places[i] < places[best];
+        if (weights[i] > weight || (weights[i] == weight && sooner)) {
             best = i;
             weight = weights[i];
         }

@@ -25,12 +25,12 @@ const char *encoding_text(enum encoding encoding);
 WEIR_MUST_USE enum weir_status encoding_of(struct bytes value, enum encoding *out,
                                            struct weir_err *err);
 
-/* The one of ours with the strictly highest weight in an Accept-Encoding value; identity when the
- * value is empty or nothing fits. */
+/* The one of ours with the highest weight in an Accept-Encoding value, the first of several;
+ * identity when the value is empty or nothing fits. */
 enum encoding encoding_choose(struct bytes accept);
 
 /* Inflates the whole of `in` into `out`, whose size_max is the limit (WEIR_ETOOBIG beyond it, or
- * beyond ratio_max bytes per byte received plus 64 KiB).  WEIR_EINVAL when malformed, cut short or
+ * beyond ratio_max bytes per byte received plus 16 MiB).  WEIR_EINVAL when malformed, cut short or
  * followed by other bytes.  On failure `out` is finished. */
 WEIR_MUST_USE enum weir_status encoding_inflate(enum encoding encoding, struct bytes in,
                                                 uint64_t ratio_max, struct buffer *out,
