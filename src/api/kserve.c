@@ -244,7 +244,7 @@ enum weir_status kserve_input(struct infer_call *call, struct bytes name, struct
                        "inference input '%s' data-type is '%.*s', but model '%s' expects '%s'",
                        spec->name, SHOWN(datatype), call->model->name, dtype_text(spec->dtype));
     }
-    if (!shape_fits(shape, &spec->shape)) {
+    if (!spec->any_rank && !shape_fits(shape, &spec->shape)) {
         char expected[SHAPE_TEXT];
         char found[SHAPE_TEXT];
         return err_set(err, WEIR_EINVAL,

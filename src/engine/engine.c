@@ -86,7 +86,7 @@ static enum weir_status check_input(const struct tensor_spec *spec, const struct
         return err_set(err, WEIR_EINVAL, "input '%s' has datatype %s, expected %s", spec->name,
                        dtype_text(input->dtype), dtype_text(spec->dtype));
     }
-    if (!shape_fits(&input->shape, &spec->shape)) {
+    if (!spec->any_rank && !shape_fits(&input->shape, &spec->shape)) {
         return err_set(err, WEIR_EINVAL, "input '%s' has shape %s, expected %s", spec->name,
                        shape_format(&input->shape, found), shape_format(&spec->shape, expected));
     }
@@ -162,8 +162,9 @@ static enum weir_status check(struct request *request, struct weir_err *err)
                 "the inputs' leading dimensions differ or are 0, expected one batch size");
         }
         if (rows > (uint64_t)rows_max) {
-            return err_set(err, WEIR_EINVAL, "batch size is %llu, expected at most %lld",
-                           (unsigned long long)rows, (long long)rows_max);
+            return err_set(err, WEIR_EINVAL,
+                           "inference request batch-size must be <= %lld for '%s', found %llu",
+                           (long long)rows_max, model->name, (unsigned long long)rows);
         }
     }
     request->rows = rows > 0 ? rows : 1;
