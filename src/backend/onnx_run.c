@@ -542,13 +542,18 @@ static enum weir_status run_wrapped(struct onnx_context *context, struct backend
     return onnx_run_failed(failed, err);
 }
 
+/* Stays set for the context, which a loader then throws away. */
+static const char shrink_key[] = "memory.enable_memory_arena_shrinkage";
+
 enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
                           struct weir_err *err)
 {
     struct onnx_context *context = (struct onnx_context *)base;
     const struct signature *signature = &base->model->signature;
-    size_t inputs;
-    OrtStatus *failed = wrap_inputs(context, run, &inputs);
+    size_t inputs = 0;
+    OrtStatus *failed =
+        run->trim ? onnx_api->AddRunConfigEntry(context->options, shrink_key, "cpu:0") : NULL;
+    failed = failed != NULL ? failed : wrap_inputs(context, run, &inputs);
     const enum weir_status status =
         failed != NULL ? onnx_run_failed(failed, err) : run_wrapped(context, run, inputs, err);
     if (status != WEIR_OK) {

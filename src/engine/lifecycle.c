@@ -274,6 +274,8 @@ static enum weir_status try_out(struct load *load, struct weir_err *err)
     }
     backend_context_destroy(load->context);
     load->context = NULL;
+    block_pool_trim(probe.blocks);
+    mem_trim();
     return status;
 }
 

@@ -200,6 +200,7 @@ enum weir_status probe_go(const struct probe *probe, struct probe_run *run, int6
             .outputs = run->outputs,
             .wanted = run->wanted,
             .part = release_part,
+            .trim = true,
         },
         .output_count = probe->signature->output_count,
     };
