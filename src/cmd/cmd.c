@@ -1,5 +1,6 @@
 #include "cmd/cmd.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,15 @@ int cmd_usage(const char *command, const char *format, ...)
     fprintf(stderr, "      `weir help%s%s` explains\n", command == NULL ? "" : " ",
             command == NULL ? "" : command);
     return CMD_USAGE;
+}
+
+void cmd_let_signals_end(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 int cmd_print(const struct buffer *out)

@@ -14,6 +14,7 @@
 /* X(name, words, one line): in the order in which `weir help` lists them. */
 #define COMMANDS(X)                                                                          \
     X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP")             \
+    X(infer, "MODEL [--input NAME=VALUE]... [OPTION]...", "ask a model, on a server or here") \
     X(config, "[OPTION]...", "explain every setting of the server")                          \
     X(version, "", "say which versions these are")                                           \
     X(help, "[COMMAND]", "explain a command")
@@ -41,6 +42,9 @@ int cmd_fail(enum weir_status status, const struct weir_err *err);
 
 /* A mistake on the command line: the sentence, and where help is.  Returns CMD_USAGE. */
 int cmd_usage(const char *command, const char *format, ...) WEIR_PRINTF(2, 3);
+
+/* For commands that have nothing to tidy up: SIGINT and SIGTERM end the process, as usual. */
+void cmd_let_signals_end(void);
 
 /* Writes a report to standard output.  CMD_OK, or CMD_FAILED when it did not fit or go out. */
 int cmd_print(const struct buffer *out);

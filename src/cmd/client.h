@@ -1,0 +1,55 @@
+/*
+ * client.h — a small blocking HTTP/1.1 client: one connection, one call at a time.
+ *
+ * One thread at a time.  The connection is made at the first call and kept; when the server has closed it
+ * meanwhile, the call is made once more on a new one.
+ */
+#ifndef WEIR_CMD_CLIENT_H
+#define WEIR_CMD_CLIENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "util/bytes.h"
+#include "util/err.h"
+
+struct client {
+    char host[256]; /* Or the socket's path. */
+    char port[8];   /* "" for a Unix socket. */
+    uint64_t timeout_ns;
+    int fd;
+};
+
+#define CLIENT_PIECES_MAX 64
+
+struct client_request {
+    const char *method;
+    const char *path;
+    const char *fields;         /* More header lines, each with its CRLF. */
+    const struct bytes *pieces; /* The body's. */
+    size_t piece_count;
+};
+
+struct client_reply {
+    int status;
+    size_t json_size;    /* Inference-Header-Content-Length; SIZE_MAX: absent. */
+    struct bytes timing; /* Server-Timing, or empty. */
+    struct bytes body;
+    struct buffer head; /* What the views above point into. */
+    struct buffer content;
+};
+
+/* `url`: http://HOST[:PORT], HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for each wait for
+ * bytes.  WEIR_EINVAL. */
+WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *url,
+                                           uint64_t timeout_ns, struct weir_err *err);
+void client_finish(struct client *client);
+
+/* Any HTTP status is a success here.  WEIR_EIO names the server; WEIR_ETIMEOUT, WEIR_ETOOBIG, WEIR_ENOMEM.
+ * `reply` is initialised here and finished by the caller, also after a failure. */
+WEIR_MUST_USE enum weir_status client_call(struct client *client,
+                                           const struct client_request *request,
+                                           struct client_reply *reply, struct weir_err *err);
+void client_reply_finish(struct client_reply *reply);
+
+#endif
