@@ -207,7 +207,7 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     }
     const uint64_t now_ns = clock_now_ns(engine->clock);
     if (request->deadline_ns <= now_ns) {
-        atomic_fetch_add_explicit(&model->stats.timed_out, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
         return err_set(err, WEIR_ETIMEOUT, "the deadline had passed when the request arrived");
     }
     request->times.submitted_ns = now_ns;

@@ -129,9 +129,9 @@ struct model_stats {
     struct duration compute_input;
     struct duration compute_infer;
     struct duration compute_output;
-    _Atomic uint64_t refused; /* Queue full. */
-    _Atomic uint64_t timed_out;
-    _Atomic uint64_t canceled;
+    _Atomic uint64_t refused;   /* Never accepted: queue full, deadline passed on arrival. */
+    _Atomic uint64_t timed_out; /* Accepted, part of `fail`. */
+    _Atomic uint64_t canceled;  /* The same. */
     struct {
         struct duration compute_input;
         struct duration compute_infer;

@@ -51,22 +51,6 @@ static void send_home(struct list *ended)
     }
 }
 
-/* Lock held: WAITING -> ENDED. */
-static void end_waiting(struct pool *pool, struct request *request, enum weir_status status,
-                        const char *why, struct list *ended)
-{
-    struct model *model = request->model;
-    assert(request->state == REQUEST_WAITING);
-    list_remove(&request->line);
-    model->waiting_count--;
-    model->waiting_rows -= request->rows;
-    model->waiting_bytes -= request->input_bytes;
-    pool->waiting--;
-    request->state = REQUEST_ENDED;
-    request->status = err_set(&request->err, status, "%s", why);
-    list_append(ended, &request->line);
-}
-
 static const char *stop_text(enum weir_status why)
 {
     switch (why) {
@@ -77,6 +61,24 @@ static const char *stop_text(enum weir_status why)
     default:
         return weir_status_text(why);
     }
+}
+
+/* Lock held: WAITING -> ENDED. */
+static void end_waiting(struct pool *pool, struct request *request, enum weir_status status,
+                        uint64_t now_ns, struct list *ended)
+{
+    struct model *model = request->model;
+    assert(request->state == REQUEST_WAITING);
+    list_remove(&request->line);
+    model->waiting_count--;
+    model->waiting_rows -= request->rows;
+    model->waiting_bytes -= request->input_bytes;
+    pool->waiting--;
+    request->state = REQUEST_ENDED;
+    request->times.ended_ns = now_ns;
+    request->status = err_set(&request->err, status, "%s", stop_text(status));
+    stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
+    list_append(ended, &request->line);
 }
 
 /* Lock held: drops what has waited too long. */
@@ -95,9 +97,9 @@ static void expire(struct pool *pool, struct model *model, uint64_t now_ns, stru
                                        ? request->leave_by_ns
                                        : model->leave_next_ns;
         } else if (request->deadline_ns <= now_ns) {
-            end_waiting(pool, request, WEIR_ETIMEOUT, stop_text(WEIR_ETIMEOUT), ended);
+            end_waiting(pool, request, WEIR_ETIMEOUT, now_ns, ended);
         } else {
-            end_waiting(pool, request, WEIR_EFULL, stop_text(WEIR_EFULL), ended);
+            end_waiting(pool, request, WEIR_EFULL, now_ns, ended);
         }
     }
 }
@@ -427,7 +429,7 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
     pthread_mutex_lock(&pool->lock);
     const bool running = request->state == REQUEST_RUNNING;
     if (request->state == REQUEST_WAITING) {
-        end_waiting(pool, request, why, stop_text(why), &ended);
+        end_waiting(pool, request, why, clock_now_ns(pool->engine->clock), &ended);
         place(pool, request->model, clock_now_ns(pool->engine->clock));
     } else if (running && request->stop == WEIR_OK && why != WEIR_EFULL) {
         request->stop = why;

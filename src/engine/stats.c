@@ -14,12 +14,22 @@ void stats_count_batch(struct model_stats *stats, const struct batch *batch)
     atomic_store_explicit(&stats->last_inference_ms, clock_wall_ms(), memory_order_relaxed);
 }
 
+void stats_count_failure(struct model_stats *stats, enum weir_status status, uint64_t ns)
+{
+    duration_add(&stats->fail, ns);
+    if (status == WEIR_ECANCELED) {
+        atomic_fetch_add_explicit(&stats->canceled, 1, memory_order_relaxed);
+    } else if (status == WEIR_ETIMEOUT || status == WEIR_EFULL) {
+        atomic_fetch_add_explicit(&stats->timed_out, 1, memory_order_relaxed);
+    }
+}
+
 void stats_count_request(struct model_stats *stats, const struct request *request)
 {
     const struct request_times *t = &request->times;
     const uint64_t total_ns = t->ended_ns - t->submitted_ns;
     if (request->status != WEIR_OK) {
-        duration_add(&stats->fail, total_ns);
+        stats_count_failure(stats, request->status, total_ns);
         return;
     }
     duration_add(&stats->success, total_ns);

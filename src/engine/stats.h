@@ -13,7 +13,10 @@
 
 void stats_count_batch(struct model_stats *stats, const struct batch *batch);
 
-/* The request has ended; its times are complete. */
+/* An accepted request ended otherwise than with WEIR_OK, `ns` after it was accepted. */
+void stats_count_failure(struct model_stats *stats, enum weir_status status, uint64_t ns);
+
+/* The request has run and ended; its times are complete. */
 void stats_count_request(struct model_stats *stats, const struct request *request);
 
 #endif
