@@ -387,15 +387,20 @@ static void end_load(struct entry *entry)
 {
     const struct load_job *failure = first_failure(entry);
     entry->why = (struct weir_err){ 0 };
-    if (entry->host->stopping || (failure != NULL && any_model(entry))) {
-        discard_all(entry, failure == NULL ? 0 : failure->slot->version);
+    if (entry->host->stopping) {
+        discard_all(entry, 0);
+        finish(entry, WEIR_EDRAINING, NULL);
+        return;
+    }
+    if (failure != NULL && any_model(entry)) {
+        discard_all(entry, failure->slot->version);
     } else {
         take_over_all(entry);
         entry->serving = failure == NULL;
     }
     if (failure == NULL) {
         drop_others(entry);
-        finish(entry, entry->host->stopping ? WEIR_EDRAINING : WEIR_OK, NULL);
+        finish(entry, WEIR_OK, NULL);
         return;
     }
     struct weir_err err = failure->err;
@@ -425,7 +430,9 @@ static void loaded(struct worker_job *job)
 static void load_version(struct worker_job *job)
 {
     struct load_job *load = list_entry(job, struct load_job, job);
-    load->status = lifecycle_load(&load->how, &load->model, &load->err);
+    load->status = load->entry->host->stopping
+                       ? WEIR_EDRAINING
+                       : lifecycle_load(&load->how, &load->model, &load->err);
     return_job(load->entry->host, job, loaded);
 }
 
@@ -618,7 +625,7 @@ static enum weir_status look_closely(struct look_job *look)
 static void run_look(struct worker_job *job)
 {
     struct look_job *look = list_entry(job, struct look_job, job);
-    look->status = look_closely(look);
+    look->status = look->entry->host->stopping ? WEIR_EDRAINING : look_closely(look);
     return_job(look->entry->host, job, looked);
 }
 
@@ -746,6 +753,9 @@ static void tell(const struct entry_host *host, const char *name, uint64_t versi
 
 void entry_announce(struct entry *entry)
 {
+    if (entry->host->stopping) {
+        return; /* What was broken off is no failure. */
+    }
     if (entry->announce) {
         entry->announce = false;
         tell(entry->host, entry->name, 0, MODEL_UNAVAILABLE, entry->why.text, NULL);

@@ -11,6 +11,8 @@
 #ifndef WEIR_ENGINE_ENTRY_H
 #define WEIR_ENGINE_ENTRY_H
 
+#include <stdatomic.h>
+
 #include "engine/lifecycle.h"
 #include "engine/registry.h"
 #include "engine/repository.h"
@@ -26,12 +28,12 @@ struct entry_host {
     struct worker *manager;
     struct worker *scanner;
     struct worker *loaders; /* One per pool, by its index. */
-    bool stopping;
-    bool dirty;          /* There is something to publish. */
-    uint64_t jobs;       /* Out with other workers. */
-    uint64_t residents;  /* Models in memory. */
-    struct list answers; /* Of registry_order.node: to be sent home after the next publishing. */
-    struct list gone;    /* Of resident.node: unloaded, to be announced then. */
+    _Atomic bool stopping;  /* Read by the workers too: what has not begun is left undone. */
+    bool dirty;             /* There is something to publish. */
+    uint64_t jobs;          /* Out with other workers. */
+    uint64_t residents;     /* Models in memory. */
+    struct list answers;    /* Of registry_order.node: to be sent home after the next publishing. */
+    struct list gone;       /* Of resident.node: unloaded, to be announced then. */
 };
 
 /* A loaded model, from the order to load it until its memory is gone: model.owner. */

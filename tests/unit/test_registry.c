@@ -467,12 +467,18 @@ static void test_an_idle_home_lets_old_snapshots_go(void **state)
     home_finish(&idle);
 }
 
-static void test_destroy_while_a_model_loads(void **state)
+static void test_destroy_while_models_load(void **state)
 {
     (void)state;
-    model_bed_sim(&bed, "slow", 1, "  load: 100ms\n");
-    model_bed_sim(&bed, "next", 1, "  load: 100ms\n");
+    model_bed_sim(&bed, "first", 1, "  load: 20ms\n");
+    model_bed_sim(&bed, "slow", 1, "  load: 200ms\n");
+    model_bed_sim(&bed, "waits", 1, "  load: 200ms\n");
     bed.options.control = CONTROL_ALL;
+    model_bed_start(&bed);
+    model_bed_await(&bed, "first", 1, MODEL_READY);
+    model_bed_stop(&bed);
+
+    /* Nor may anything be under way yet. */
     model_bed_start(&bed);
     model_bed_stop(&bed);
 }
@@ -708,6 +714,42 @@ static void test_labels_are_read(void **state)
     model_release(model);
 }
 
+/* ---- Real models ------------------------------------------------------------------------------- */
+
+static void test_real_models_are_judged(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        bool batching;
+        const char *reason;
+    } rows[] = {
+        { "add_sub", true, NULL },
+        { "double_it", true, NULL },
+        { "identity_bytes", true, NULL },
+        { "identity_fp16", true, NULL },
+        { "identity_int64", true, NULL },
+        { "center", false, "rows are not independent" },
+        { "fixed", false, "no variable leading dimension" },
+        { "scalar", false, "no variable leading dimension" },
+    };
+    char path[256];
+    (void)snprintf(path, sizeof(path), "%s/models", getenv("WEIR_TEST_DATA"));
+    const char *const root = path;
+    bed.options.roots = &root;
+    start_all();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct model *model = model_bed_lease(&bed, rows[i].name, 0);
+        const char *reason = model->batching_reason == NULL ? "" : model->batching_reason;
+        if (model->batching != rows[i].batching ||
+            (rows[i].reason != NULL && strstr(reason, rows[i].reason) == NULL)) {
+            fail_msg("%s: batching %s: %s", rows[i].name, model->batching ? "on" : "off", reason);
+        }
+        model_release(model);
+    }
+    assert_int_equal(model_bed_infer(&bed, "double_it", 0), WEIR_OK);
+}
+
 /* ---- Running out of memory --------------------------------------------------------------------- */
 
 /* Fails each allocation of a load in turn: the load then fails, or succeeds all the same, and the next
@@ -766,7 +808,7 @@ int main(void)
         CASE(test_a_reload_leaves_the_old_to_its_requests),
         CASE(test_unload_waits_for_leases),
         CASE(test_an_idle_home_lets_old_snapshots_go),
-        CASE(test_destroy_while_a_model_loads),
+        CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),
         CASE(test_poll_tries_a_half_copied_model_again),
         CASE(test_a_broken_new_version_leaves_the_old_ones),
@@ -775,7 +817,11 @@ int main(void)
         CASE(test_warm_up_must_succeed),
         CASE(test_configuration_is_checked_against_the_model),
         CASE(test_labels_are_read),
+        CASE(test_real_models_are_judged),
         CASE(test_every_allocation_of_a_load_may_fail),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    backend_start();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    backend_stop();
+    return failed;
 }
