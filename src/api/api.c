@@ -183,16 +183,20 @@ static enum weir_status read_model_name(struct call *call, struct weir_err *err)
                    raw.size > 160 ? 160 : (int)raw.size, raw.data);
 }
 
-/* The host of "http://host:port" or "host:port", without the port. */
-static struct bytes host_part(struct bytes text)
+/* The "host:port" of "http://host:port". */
+static struct bytes without_scheme(struct bytes text)
 {
     for (size_t i = 0; i + 2 < text.size; i++) {
         if (memcmp(text.data + i, "://", 3) == 0) {
-            text.data += i + 3;
-            text.size -= i + 3;
-            break;
+            return (struct bytes){ text.data + i + 3, text.size - i - 3 };
         }
     }
+    return text;
+}
+
+/* The host of "host:port". */
+static struct bytes host_part(struct bytes text)
+{
     const char *end = text.size > 0 && text.data[0] == '[' ? memchr(text.data, ']', text.size)
                                                            : memchr(text.data, ':', text.size);
     if (end != NULL) {
@@ -229,8 +233,8 @@ static enum weir_status authorise(const struct call *call, struct weir_err *err)
                                 group != GROUP_TRACE && group != GROUP_SHARED_MEMORY)) {
         return WEIR_OK;
     }
-    const struct bytes host = host_part(call->fields[FIELD_HOST]);
-    if (bytes_equal_nocase(host_part(origin), host) && is_fixed_host(host)) {
+    const struct bytes host = call->fields[FIELD_HOST];
+    if (bytes_equal_nocase(without_scheme(origin), host) && is_fixed_host(host_part(host))) {
         return WEIR_OK;
     }
     return err_set(

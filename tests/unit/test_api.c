@@ -270,6 +270,8 @@ static void test_what_goes_wrong_and_with_which_status(void **state)
         { "POST", "/v2/repository/index", "", "{\"ready\":1}", 400, "ready" },
         { "POST", "/v2/repository/models/echo/load", "Origin: http://example.com\r\n", "", 403,
           "example.com" },
+        { "POST", "/v2/repository/models/echo/load", "Origin: http://localhost:9\r\n", "", 403,
+          "localhost:9" },
         { "POST", "/v2/trace/setting", "", "{\"trace_level\":[\"TIMESTAMPS\"]}", 501, "tracing" },
         { "POST", "/v2/trace/setting", "", "{\"trace_level\":[\"OFF\"]}", 200, "\"OFF\"" },
         { "GET", "/v2/models/echo/trace/setting", "", "", 200, "\"OFF\"" },
@@ -355,7 +357,7 @@ static void test_load_and_unload(void **state)
     expect("GET", "/v2/models/echo/ready", "", "", 400, "Model version not ready");
     expect("POST", "/v2/models/echo/infer", "", ECHO_BODY, 404, "echo");
     expect(
-        "POST", "/v2/repository/models/echo/load", "Origin: http://localhost:8000\r\n",
+        "POST", "/v2/repository/models/echo/load", "Origin: http://localhost\r\n",
         "{\"parameters\":{\"config\":\"{\\\"backend\\\":\\\"sim\\\",\\\"max_batch_size\\\":7}\"}}",
         200, "");
     expect("GET", "/v2/models/echo/config", "", "", 200, "\"max_batch_size\":7");
