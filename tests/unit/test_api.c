@@ -566,6 +566,34 @@ static void test_timing_and_identity(void **state)
     response_finish(&response);
 }
 
+/* The number of a sample, which must be there; `name` ends with a space. */
+static int sample(const struct response *response, const char *name)
+{
+    const char *at = strstr(response->body, name);
+    if (at == NULL) {
+        fail_msg("no %s in\n%s", name, response->body);
+        return -1;
+    }
+    return atoi(at + strlen(name));
+}
+
+/* Why requests of the slow model failed in the tests before. */
+static void test_failures_are_counted_by_reason(void **state)
+{
+    (void)state;
+    struct response response = ask("GET", "/metrics", "");
+    static const char late[] =
+        "\nnv_inference_request_failure{model=\"slow\",reason=\"REJECTED\",version=\"1\"} ";
+    static const char gone[] =
+        "\nnv_inference_request_failure{model=\"slow\",reason=\"CANCELED\",version=\"1\"} ";
+    static const char broken[] =
+        "\nnv_inference_request_failure{model=\"poison\",reason=\"BACKEND\",version=\"1\"} ";
+    assert_int_equal(sample(&response, late), 1);
+    assert_in_range(sample(&response, gone), 1, 16);
+    assert_int_equal(sample(&response, broken), 1);
+    response_finish(&response);
+}
+
 /* Every family once, with a help text; samples of a model that ran. */
 static void test_metrics(void **state)
 {
@@ -672,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_a_stream_waits_for_its_reader),
         cmocka_unit_test(test_large_json_and_compression),
         cmocka_unit_test(test_timing_and_identity),
+        cmocka_unit_test(test_failures_are_counted_by_reason),
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_statistics_have_every_key),
         cmocka_unit_test(test_memory_runs_out_anywhere),
