@@ -521,8 +521,8 @@ static void write_rows(struct buffer *out, const struct run *run)
     if (!run->wish->timing || count > TIMED_ROWS) {
         return;
     }
-    buffer_text(out, "\n  request   latency     queue   compute   (ms; queue and compute are the "
-                     "model's side)\n");
+    buffer_text(out, "\n  request   latency     queue   compute   (ms; queue and compute in the "
+                     "engine)\n");
     for (uint64_t i = 0; i < count; i++) {
         const struct record *record = &run->records[i];
         buffer_printf(out, "  %7llu  %8.2f", (unsigned long long)i + 1, ms(record->latency_ns));
