@@ -84,7 +84,7 @@ void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows,
     shape->time = shape->time * decay + t;
     shape->rows_time = shape->rows_time * decay + b * t;
     shape->runs++;
-    shape->rows_seen = b > shape->rows_seen ? (uint32_t)b : shape->rows_seen;
+    shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
 }
 
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
@@ -99,8 +99,9 @@ bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint6
 {
     double tau0;
     double alpha;
-    if (!profile_fit(profile, shape_key, &tau0, &alpha)) {
-        return false;
+    const struct profile_shape *shape = find(profile, shape_key);
+    if (shape == NULL || rows / 2 > shape->rows_seen || !fit(shape, &tau0, &alpha)) {
+        return false; /* A slope that was never seen may be anything. */
     }
     *out = (uint64_t)(tau0 + alpha * (double)rows);
     return true;

@@ -22,7 +22,7 @@ struct profile_shape {
     double weight, rows, rows2, time, rows_time; /* Decayed sums. */
     double slowest;     /* Decayed maximum of time over prediction: jitter. */
     uint32_t rows_cap;  /* Safe cap after an out-of-memory run; 0: none. */
-    uint32_t rows_seen; /* Largest batch observed. */
+    uint64_t rows_seen; /* Largest batch observed. */
 };
 
 struct profile {
@@ -32,7 +32,7 @@ struct profile {
 
 void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns);
 
-/* False: not known yet. */
+/* False: not known yet, or far more rows than any run had. */
 bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint64_t rows,
                         uint64_t *out);
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,

@@ -41,9 +41,10 @@ static void test_learns_both_numbers(void **state)
     assert_true(tau0 > TAU0 * 0.99 && tau0 < TAU0 * 1.01);
     assert_true(alpha > ALPHA * 0.99 && alpha < ALPHA * 1.01);
     uint64_t ns;
-    assert_true(profile_predict_ns(&profile, 1, 64, &ns));
-    assert_in_range(ns, (uint64_t)((TAU0 + 64 * ALPHA) * 0.99),
-                    (uint64_t)((TAU0 + 64 * ALPHA) * 1.01));
+    assert_true(profile_predict_ns(&profile, 1, 32, &ns));
+    assert_in_range(ns, (uint64_t)((TAU0 + 32 * ALPHA) * 0.99),
+                    (uint64_t)((TAU0 + 32 * ALPHA) * 1.01));
+    assert_false(profile_predict_ns(&profile, 1, 34, &ns)); /* Too far from anything seen. */
 }
 
 static void test_forgets_a_faster_past(void **state)
