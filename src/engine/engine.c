@@ -126,12 +126,13 @@ static uint64_t shape_key(const struct model *model, const struct tensor *inputs
     if (model->rows_fixed) {
         return 0;
     }
-    int64_t words[1 + TENSOR_RANK_MAX];
+    int64_t words[2 + TENSOR_RANK_MAX];
     uint64_t key = 0;
     for (uint32_t i = 0; i < model->signature->input_count; i++) {
         const struct shape *shape = &inputs[i].shape;
         uint32_t count = 0;
         words[count++] = (int64_t)key;
+        words[count++] = inputs[i].present ? (int64_t)shape->rank : -1;
         for (uint32_t d = 1; inputs[i].present && d < shape->rank; d++) {
             words[count++] = shape->dims[d];
         }
@@ -182,6 +183,14 @@ static void end_deliver(struct home_mail *mail)
     request->ended(request);
 }
 
+/* A pipelined device may have to be waited for, which a loop must not. */
+static bool may_run_inline(const struct engine *engine, const struct model *model)
+{
+    const struct pool *pool = model->pool;
+    return engine->inline_runs && model->signature->short_lived &&
+           pool->thread_count == pool->executor_count;
+}
+
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
 {
     const struct model_config *config = request->model->config;
@@ -213,8 +222,7 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     request->times.submitted_ns = now_ns;
     request->leave_by_ns = leave_by(request, now_ns);
     request->end_mail.deliver = end_deliver;
-    status =
-        pool_push(model->pool, request, engine->inline_runs && model->signature->short_lived, err);
+    status = pool_push(model->pool, request, may_run_inline(engine, model), err);
     if (status != WEIR_OK) {
         atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
         return status;
@@ -274,7 +282,7 @@ static bool rows_are_fixed(const struct signature *signature)
 {
     for (uint32_t i = 0; i < signature->input_count; i++) {
         const struct tensor_spec *spec = &signature->inputs[i];
-        if (spec->optional) {
+        if (spec->optional || spec->any_rank) {
             return false;
         }
         for (uint32_t d = 1; d < spec->shape.rank; d++) {
@@ -292,8 +300,7 @@ static uint32_t instances_wanted(const struct engine *engine, const struct model
     if (model->config->instances > 0) {
         return model->config->instances;
     }
-    return model->pool->thread_count +
-           (engine->inline_runs && model->signature->short_lived ? 1 : 0);
+    return model->pool->thread_count + (may_run_inline(engine, model) ? 1 : 0);
 }
 
 enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)
