@@ -104,17 +104,27 @@ static void expire(struct pool *pool, struct model *model, uint64_t now_ns, stru
     }
 }
 
-/* The most rows worth taking at once: while other executors sleep, each gets its share of what waits.
- * A run that leaves them idle would only end later. */
-static uint64_t rows_share(const struct pool *pool, const struct model *model, uint32_t takers)
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* The most rows worth taking at once: while other executors sleep that could run this model, each gets
+ * its share of what waits.  A run that leaves them idle would only end later.  Who configures a delay
+ * or preferred sizes has decided otherwise. */
+static uint64_t rows_worth(const struct pool *pool, const struct model *model, uint32_t takers)
 {
     const struct model_config *config = model->config;
     const uint32_t configured = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
     const uint64_t useful =
         profile_rows_useful(&model->profile, head_of(model)->shape_key, configured);
-    const uint32_t sharing = takers < pool->executor_count ? takers : pool->executor_count;
+    const uint32_t instances_free = model->instance_count - model->running;
+    const uint32_t sharing = smaller(smaller(takers, pool->executor_count), instances_free);
+    if (sharing <= 1 || config->queue_delay_ns > 0 || config->preferred_count > 0) {
+        return useful;
+    }
     const uint64_t share = (model->waiting_rows + sharing - 1) / sharing;
-    return share > 0 && share < useful ? share : useful;
+    return share < useful ? share : useful;
 }
 
 /* `takers`: executors that could take of this model's line now, the asking one included. */
@@ -123,7 +133,7 @@ static struct batch_plan plan(const struct pool *pool, const struct model *model
 {
     const struct model_config *config = model->config;
     const struct batch_rules rules = {
-        .rows_max = rows_share(pool, model, takers),
+        .rows_max = rows_worth(pool, model, takers),
         .preferred = config->preferred,
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
@@ -259,6 +269,7 @@ void pool_release_inline(struct pool *pool, struct model *model)
     if (work) {
         pool_kick(pool);
     }
+    model_release(model);
 }
 
 /* Lock held: will `home` run this request itself at the end of its turn? */
@@ -277,8 +288,10 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
         return err_set(err, WEIR_EFULL, "model '%s' has %u requests waiting, the most it takes",
                        model->name, model->waiting_count);
     }
-    if (request->input_bytes > model->bytes_max - model->waiting_bytes &&
-        model->waiting_count > 0) {
+    /* A line always takes one, so what waits may be above the limit by itself. */
+    const bool full = model->waiting_bytes > model->bytes_max ||
+                      request->input_bytes > model->bytes_max - model->waiting_bytes;
+    if (model->waiting_count > 0 && full) {
         return err_set(err, WEIR_EFULL,
                        "model '%s' has %llu bytes of inputs waiting; %llu more are above the limit "
                        "of %llu",
@@ -306,6 +319,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     }
     if (inline_run && model->inline_home == NULL && runs_inline(model, request)) {
         model->inline_home = request->home;
+        model_acquire(model); /* The home looks at it when all its requests may have ended. */
         list_append(&request->home->inline_models, &model->inline_node);
     }
     request->state = REQUEST_WAITING;
@@ -427,11 +441,11 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
-    const bool running = request->state == REQUEST_RUNNING;
+    const bool running = request->state == REQUEST_RUNNING && request->stop == WEIR_OK;
     if (request->state == REQUEST_WAITING) {
         end_waiting(pool, request, why, clock_now_ns(pool->engine->clock), &ended);
         place(pool, request->model, clock_now_ns(pool->engine->clock));
-    } else if (running && request->stop == WEIR_OK && why != WEIR_EFULL) {
+    } else if (running && why != WEIR_EFULL) {
         request->stop = why;
         if (--request->batch->wanting == 0) {
             struct instance *instance = list_entry(request->batch, struct instance, batch);

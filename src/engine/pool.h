@@ -71,10 +71,12 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
 
 /* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL (the
  * queue's time-out).  Waiting: it ends now.  Running: the run is terminated once none of its
- * members is wanted; a queue's time-out means nothing any more.  True when it was running. */
+ * members is wanted; a queue's time-out means nothing any more.  True when it was running and wanted
+ * until now. */
 bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why);
 
-/* The home will not run the model's line inline after all: hands it to the executors. */
+/* The home runs no more of the model's line inline: what is left is the executors'.  Gives back the lease
+ * that the promise held. */
 void pool_release_inline(struct pool *pool, struct model *model);
 
 /* Executor: waits for room on a device whose host work is pipelined. */

@@ -1,0 +1,381 @@
+/*
+ * What a pool decides, under a clock turned by hand: who rides, who waits, who is refused, and what a
+ * home may run itself.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+#define WIDTH 4
+#define ROWS_MAX 8
+
+struct rig {
+    struct limits limits;
+    struct clock clock;
+    struct engine *engine;
+    struct model_config config;
+    struct model model;
+    struct pool *pool;
+    struct home home;
+    bool unleased;
+};
+
+struct call {
+    struct request request;
+    float values[ROWS_MAX * WIDTH];
+    struct tensor inputs[2];
+    struct tensor output;
+    bool wanted;
+    bool ended;
+    bool late;
+};
+
+static const struct setting plain[] = { { "tau0", "10us" } };
+static const struct setting short_lived[] = { { "tau0", "10us" },
+                                              { "short_lived", "true" },
+                                              { "inputs", "x:FP32[-1,4]" },
+                                              { "outputs", "y:FP32[-1,4]" } };
+
+static void unleased(struct model *model)
+{
+    list_entry(model, struct rig, model)->unleased = true;
+}
+
+/* Executors are pulled by hand; change the configuration or the signature, then adopt. */
+static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
+{
+    static const struct device_options device = { .name = "cpu", .executors = 2, .first_cpu = -1 };
+    memset(rig, 0, sizeof(*rig));
+    limits_init(&rig->limits);
+    clock_init_manual(&rig->clock, NS_PER_S);
+    const struct engine_options options = { .devices = &device,
+                                            .device_count = 1,
+                                            .limits = &rig->limits,
+                                            .clock = &rig->clock,
+                                            .inline_runs = true };
+    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
+    const struct backend_load how = { .model_name = "m",
+                                      .version = 1,
+                                      .folder_fd = -1,
+                                      .device = "cpu",
+                                      .intra_threads = 1,
+                                      .contexts_max = 8,
+                                      .settings = settings,
+                                      .setting_count = setting_count,
+                                      .clock = &rig->clock,
+                                      .blocks = rig->engine->blocks };
+    rig->config = (struct model_config){
+        .name = "m", .device = "cpu", .max_batch_size = ROWS_MAX, .queue_timeout_ns = CLOCK_NEVER
+    };
+    struct model *model = &rig->model;
+    model->ops = backend_find("sim");
+    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
+    model->name = "m";
+    model->config = &rig->config;
+    model->signature = backend_signature(model->backend);
+    model->batching = true;
+    model->unleased = unleased;
+    model_acquire(model);
+}
+
+static void rig_adopt(struct rig *rig)
+{
+    assert_int_equal(engine_adopt(rig->engine, &rig->model, NULL), WEIR_OK);
+    rig->pool = rig->model.pool;
+    home_init(&rig->home, rig->engine, NULL, NULL);
+}
+
+static void rig_stop(struct rig *rig)
+{
+    home_finish(&rig->home);
+    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    engine_destroy(rig->engine);
+}
+
+static void on_end(struct request *request)
+{
+    struct call *call = list_entry(request, struct call, request);
+    assert_false(call->ended);
+    call->ended = true;
+    tensor_release(&call->output);
+    model_release(request->model);
+}
+
+static void on_late(struct request *request)
+{
+    list_entry(request, struct call, request)->late = true;
+}
+
+static void call_make(struct call *call, struct rig *rig, int64_t rows, int64_t width)
+{
+    memset(call, 0, sizeof(*call));
+    call->inputs[0] = (struct tensor){ .dtype = DTYPE_FP32,
+                                       .present = true,
+                                       .shape = { 2, { rows, width } },
+                                       .data = (uint8_t *)call->values,
+                                       .size = (size_t)(rows * width) * sizeof(float) };
+    call->wanted = true;
+    request_init(&call->request);
+    call->request.home = &rig->home;
+    call->request.model = &rig->model;
+    call->request.inputs = call->inputs;
+    call->request.outputs = &call->output;
+    call->request.wanted = &call->wanted;
+    call->request.ended = on_end;
+    call->request.late = on_late;
+}
+
+static enum weir_status call_submit(struct call *call)
+{
+    struct model *model = call->request.model;
+    model_acquire(model);
+    const enum weir_status status = engine_submit(call->request.home->engine, &call->request, NULL);
+    if (status != WEIR_OK) {
+        model_release(model);
+    }
+    return status;
+}
+
+static void submit_rows(struct call *calls, uint32_t count, struct rig *rig)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        call_make(&calls[i], rig, 1, 16);
+        assert_int_equal(call_submit(&calls[i]), WEIR_OK);
+    }
+}
+
+static struct instance *pull(struct rig *rig)
+{
+    uint64_t wake_ns;
+    return pool_pull(rig->pool, clock_now_ns(&rig->clock), &wake_ns);
+}
+
+static void finish(struct rig *rig, struct instance *instance)
+{
+    batch_run(instance);
+    pool_settle(rig->pool, instance, clock_now_ns(&rig->clock));
+    home_turn(&rig->home);
+}
+
+static void finish_all(struct rig *rig)
+{
+    for (struct instance *instance = pull(rig); instance != NULL; instance = pull(rig)) {
+        finish(rig, instance);
+    }
+}
+
+static void test_a_delay_waits_for_company(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call calls[ROWS_MAX + 1];
+    uint64_t wake_ns = 0;
+    rig_start(&rig, plain, 1);
+    rig.config.queue_delay_ns = NS_PER_MS;
+    rig_adopt(&rig);
+    submit_rows(calls, 1, &rig);
+    assert_null(pool_pull(rig.pool, clock_now_ns(&rig.clock), &wake_ns));
+    assert_int_equal(wake_ns, clock_now_ns(&rig.clock) + NS_PER_MS);
+    clock_turn(&rig.clock, wake_ns);
+    struct instance *instance = pull(&rig);
+    assert_non_null(instance);
+    assert_int_equal(instance->batch.count, 1);
+    finish(&rig, instance);
+
+    submit_rows(calls, ROWS_MAX + 1, &rig); /* A full batch does not wait, what is left does. */
+    instance = pull(&rig);
+    assert_non_null(instance);
+    assert_int_equal(instance->batch.count, ROWS_MAX);
+    finish(&rig, instance);
+    assert_null(pull(&rig));
+    clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_MS);
+    finish_all(&rig);
+    assert_true(calls[ROWS_MAX].ended);
+    rig_stop(&rig);
+}
+
+/* Riders of the first batch of eight requests while another executor sleeps. */
+static uint32_t riders(const struct model_config *change)
+{
+    struct rig rig;
+    struct call calls[ROWS_MAX];
+    rig_start(&rig, plain, 1);
+    rig.config.instances = change->instances;
+    rig.config.preferred_count = change->preferred_count;
+    rig.config.preferred[0] = change->preferred[0];
+    rig_adopt(&rig);
+    submit_rows(calls, ROWS_MAX, &rig);
+    rig.pool->idle_count = 1;
+    struct instance *instance = pull(&rig);
+    rig.pool->idle_count = 0;
+    assert_non_null(instance);
+    const uint32_t count = instance->batch.count;
+    finish(&rig, instance);
+    finish_all(&rig);
+    rig_stop(&rig);
+    return count;
+}
+
+static void test_executors_share_what_waits(void **state)
+{
+    (void)state;
+    assert_int_equal(riders(&(struct model_config){ .instances = 0 }), ROWS_MAX / 2);
+    /* Nobody else may run it, or somebody wants batches of a size. */
+    assert_int_equal(riders(&(struct model_config){ .instances = 1 }), ROWS_MAX);
+    assert_int_equal(riders(&(struct model_config){ .preferred = { 8 }, .preferred_count = 1 }), 8);
+}
+
+static void test_bytes_in_line_are_limited_behind_a_large_request(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call large;
+    struct call small;
+    rig_start(&rig, short_lived, 4);
+    rig.limits.queue_bytes_max = 100;
+    rig_adopt(&rig);
+    call_make(&large, &rig, ROWS_MAX, WIDTH); /* 128 bytes: alone it may. */
+    call_make(&small, &rig, 1, WIDTH);
+    assert_int_equal(call_submit(&large), WEIR_OK);
+    assert_int_equal(call_submit(&small), WEIR_EFULL);
+    finish_all(&rig);
+    assert_int_equal(call_submit(&small), WEIR_OK);
+    finish_all(&rig);
+    rig_stop(&rig);
+}
+
+/* Teaches the model's time with runs of one row. */
+static void learn(struct rig *rig)
+{
+    for (int i = 0; i < PROFILE_OBSERVED_MIN + 1; i++) {
+        struct call call;
+        call_make(&call, rig, 1, WIDTH);
+        assert_int_equal(call_submit(&call), WEIR_OK);
+        finish_all(rig);
+        home_turn(&rig->home);
+        assert_true(call.ended);
+    }
+}
+
+static void test_a_home_runs_short_work_of_known_size_only(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, short_lived, 4);
+    rig_adopt(&rig);
+    learn(&rig);
+    call_make(&call, &rig, 1, WIDTH);
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    home_turn(&rig.home);
+    assert_true(call.ended);
+    assert_int_equal(call.request.status, WEIR_OK);
+
+    call_make(&call, &rig, ROWS_MAX, WIDTH); /* Nobody knows what a row costs. */
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    home_turn(&rig.home);
+    assert_false(call.ended);
+    finish_all(&rig);
+    assert_true(call.ended);
+    rig_stop(&rig);
+}
+
+static void test_a_home_keeps_the_model_it_promised_to_run(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, short_lived, 4);
+    rig_adopt(&rig);
+    learn(&rig);
+    call_make(&call, &rig, 1, WIDTH);
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    assert_ptr_equal(rig.model.inline_home, &rig.home);
+    model_release(&rig.model); /* It is unloaded; the request's lease is the last. */
+    engine_cancel(rig.engine, &call.request);
+    struct mail *mail = mailbox_receive(&rig.home.mailbox);
+    assert_non_null(mail);
+    struct home_mail *message = list_entry(mail, struct home_mail, mail);
+    message->deliver(message);
+    assert_true(call.ended);
+    assert_false(rig.unleased); /* The home has not looked at its line yet. */
+    home_turn(&rig.home);
+    assert_true(rig.unleased);
+    assert_null(rig.model.inline_home);
+    rig_stop(&rig);
+}
+
+static void test_a_canceled_run_is_not_late(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, plain, 1);
+    rig_adopt(&rig);
+    call_make(&call, &rig, 1, 16);
+    call.request.deadline_ns = clock_now_ns(&rig.clock) + NS_PER_MS;
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    struct instance *instance = pull(&rig);
+    assert_non_null(instance);
+    engine_cancel(rig.engine, &call.request);
+    clock_turn(&rig.clock, call.request.deadline_ns);
+    home_turn(&rig.home);
+    assert_false(call.late);
+    finish(&rig, instance);
+    assert_true(call.ended);
+    assert_int_equal(call.request.status, WEIR_ECANCELED);
+    rig_stop(&rig);
+}
+
+static void test_requests_with_and_without_an_optional_input_ride_apart(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "inputs", "x:FP32[-1,4] n:FP32[-1]" },
+                                               { "outputs", "y:FP32[-1,4]" } };
+    struct rig rig;
+    struct call calls[2];
+    rig_start(&rig, settings, 2);
+    rig.model.signature->inputs[1].optional = true;
+    rig_adopt(&rig);
+    for (int i = 0; i < 2; i++) {
+        call_make(&calls[i], &rig, 1, WIDTH);
+    }
+    calls[1].inputs[1] = (struct tensor){ .dtype = DTYPE_FP32,
+                                          .present = true,
+                                          .shape = { 1, { 1 } },
+                                          .data = (uint8_t *)calls[1].values,
+                                          .size = sizeof(float) };
+    assert_int_equal(call_submit(&calls[0]), WEIR_OK);
+    assert_int_equal(call_submit(&calls[1]), WEIR_OK);
+    struct instance *instance = pull(&rig);
+    assert_non_null(instance);
+    assert_int_equal(instance->batch.count, 1);
+    finish(&rig, instance);
+    finish_all(&rig);
+    rig_stop(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_delay_waits_for_company),
+        cmocka_unit_test(test_executors_share_what_waits),
+        cmocka_unit_test(test_bytes_in_line_are_limited_behind_a_large_request),
+        cmocka_unit_test(test_a_home_runs_short_work_of_known_size_only),
+        cmocka_unit_test(test_a_home_keeps_the_model_it_promised_to_run),
+        cmocka_unit_test(test_a_canceled_run_is_not_late),
+        cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
