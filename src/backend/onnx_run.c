@@ -4,8 +4,9 @@
  * Inputs are lent to the runtime where they lie.  Outputs whose shape is known
  * beforehand go straight into blocks of the pool, which saves the runtime an
  * allocation and us an object; the others stay in the runtime's memory, and the
- * block lent to the caller lets go of them later, on whatever thread.  Only
- * strings are copied: the runtime keeps each as an object of its own.
+ * block lent to the caller lets go of them later, on whatever thread.  Copied are
+ * strings, which the runtime keeps each as an object of its own, and inputs that a
+ * model passes through, whose memory goes back to its lender after the run.
  *
  * A rule for an output's shape that turns out wrong (onnx.h) makes the runtime refuse the
  * run; it is repeated without the rule, and the rule is dropped for good.
@@ -322,8 +323,37 @@ static enum weir_status take_strings(struct onnx_model *model, const OrtValue *v
     return WEIR_OK;
 }
 
-/* Lends the runtime's memory; takes `*value`. */
-static enum weir_status take_numbers(OrtValue **value, struct tensor *output, struct weir_err *err)
+/* True when an output is an input that the model passes through: the caller's own memory. */
+static bool is_input(const struct onnx_model *model, const struct backend_run *run,
+                     const void *data)
+{
+    const uintptr_t at = (uintptr_t)data;
+    for (uint32_t i = 0; i < model->base.signature.input_count; i++) {
+        const uintptr_t start = (uintptr_t)run->inputs[i].data;
+        if (at >= start && at - start < run->inputs[i].size) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum weir_status copy_numbers(struct onnx_model *model, const void *data, size_t size,
+                                     struct tensor *output, struct weir_err *err)
+{
+    struct block *block = block_pool_take(model->blocks, size);
+    if (block == NULL) {
+        return err_nomem(err, "an output", size);
+    }
+    memcpy(block->data, data, size);
+    output->data = block->data;
+    output->size = size;
+    output->block = block;
+    return WEIR_OK;
+}
+
+/* Lends the runtime's memory, for which it takes `*value`; copies what is an input's. */
+static enum weir_status take_numbers(struct onnx_model *model, const struct backend_run *run,
+                                     OrtValue **value, struct tensor *output, struct weir_err *err)
 {
     size_t size = 0;
     const enum weir_status status = tensor_bytes(output->dtype, &output->shape, &size, err);
@@ -334,6 +364,9 @@ static enum weir_status take_numbers(OrtValue **value, struct tensor *output, st
     OrtStatus *failed = onnx_api->GetTensorMutableData(*value, &data);
     if (failed != NULL) {
         return onnx_run_failed(failed, err);
+    }
+    if (is_input(model, run, data)) {
+        return copy_numbers(model, data, size, output, err);
     }
     struct lent_value *lent = mem_try_alloc(sizeof(*lent));
     if (lent == NULL) {
@@ -444,7 +477,7 @@ static enum weir_status take_output(struct onnx_context *context, uint32_t packe
     if (status == WEIR_OK) {
         judge_rule(model, index, run, &made.shape);
         status = spec->dtype == DTYPE_BYTES ? take_strings(model, *value, &made, err)
-                                            : take_numbers(value, &made, err);
+                                            : take_numbers(model, run, value, &made, err);
     }
     if (status == WEIR_OK) {
         *output = made;
