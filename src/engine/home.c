@@ -46,6 +46,12 @@ void home_finish(struct home *home)
     *home = (struct home){ 0 };
 }
 
+void home_rest(struct home *home)
+{
+    catalogue_release(home->catalogue);
+    home->catalogue = NULL;
+}
+
 void home_send_chain(struct home *home, struct mail *first, struct mail *last)
 {
     if (turning != home) {

@@ -49,6 +49,9 @@ void home_turn(struct home *home);
 /* When home_turn() is due at the latest; CLOCK_NEVER when nothing is timed. */
 uint64_t home_next_ns(const struct home *home);
 
+/* Lets the catalogue snapshot go, so that an idle home keeps no model loaded. */
+void home_rest(struct home *home);
+
 /* Any thread: `mail` is delivered on the home's thread. */
 void home_send(struct home *home, struct home_mail *mail);
 

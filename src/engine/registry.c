@@ -135,8 +135,7 @@ static void refresh_home(struct home_mail *mail)
 {
     struct home *home = list_entry(mail, struct home, refresh);
     atomic_store(&home->refreshing, false);
-    catalogue_release(home->catalogue);
-    home->catalogue = NULL;
+    home_rest(home);
 }
 
 static void nudge_homes(struct registry *registry)

@@ -77,7 +77,8 @@ WEIR_MUST_USE enum weir_status registry_create(struct engine *engine,
                                                const struct registry_options *options,
                                                struct registry **out, struct weir_err *err);
 
-/* Unloads everything and joins the threads; every home must be finished. */
+/* Unloads everything, answers the orders that are left and joins the threads.  No home may hold a snapshot any
+ * more (home_rest()); those with orders are finished afterwards, as their answers come by mail. */
 void registry_destroy(struct registry *registry);
 
 /* The current snapshot, held for the caller: catalogue_release().  Any thread. */

@@ -59,13 +59,6 @@ void caller_wait(struct caller *caller)
     home_turn(&caller->home);
 }
 
-void caller_rest(struct caller *caller)
-{
-    catalogue_release(caller->home.catalogue);
-    caller->home.catalogue = NULL;
-    caller->home.catalogue_generation = 0;
-}
-
 /* An order to the registry, and that it was carried out. */
 struct waited_order {
     struct registry_order order;

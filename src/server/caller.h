@@ -29,9 +29,6 @@ void caller_destroy(struct caller *caller); /* After engine_destroy(). */
 /* Sleeps until there is mail or the next deadline is reached, then takes the home's turn. */
 void caller_wait(struct caller *caller);
 
-/* Lets the catalogue snapshot go, so that an idle caller keeps no model loaded. */
-void caller_rest(struct caller *caller);
-
 /* Gives an order to the registry (`model` is NULL for REGISTRY_REFRESH) and waits until it is carried out;
  * returns its outcome. */
 WEIR_MUST_USE enum weir_status caller_order(struct caller *caller, struct registry *registry,

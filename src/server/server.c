@@ -461,10 +461,13 @@ void server_destroy(struct server *server)
     }
     stop_fronts(server);
     if (server->home_open) {
-        home_finish(&server->home);
+        home_rest(&server->home);
     }
     api_destroy(server->api);
     registry_destroy(server->registry);
+    if (server->home_open) {
+        home_finish(&server->home); /* A signal may have come before the first look was answered. */
+    }
     engine_destroy(server->engine);
     for (uint32_t i = 0; i < server->device_count; i++) {
         mem_free((void *)(uintptr_t)server->devices[i].name);

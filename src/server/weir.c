@@ -116,7 +116,7 @@ static struct caller *caller_take(struct weir *weir)
 
 static void caller_give(struct weir *weir, struct caller *caller)
 {
-    caller_rest(caller);
+    home_rest(&caller->home);
     pthread_mutex_lock(&weir->lock);
     caller->next = weir->callers;
     weir->callers = caller;
