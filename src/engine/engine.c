@@ -145,6 +145,11 @@ static enum weir_status check(struct request *request, struct weir_err *err)
 {
     const struct model *model = request->model;
     const struct signature *signature = model->signature;
+    if (signature->streams && request->part == NULL) {
+        return err_set(err, WEIR_EINVAL,
+                       "model '%s' answers in several parts, which this call cannot take",
+                       model->name);
+    }
     request->input_bytes = 0;
     for (uint32_t i = 0; i < signature->input_count; i++) {
         const enum weir_status status =

@@ -77,8 +77,8 @@ struct request {
     uint64_t deadline_ns;      /* CLOCK_NEVER: none. */
     uint64_t queue_timeout_ns; /* Longest wait in line; CLOCK_NEVER: the model's. */
     void (*ended)(struct request *self);                           /* At home, once. */
-    void (*part)(struct request *self, struct request_part *part); /* At home; NULL: an answer of
-                                                                       several parts is an error. */
+    void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
+                                                                       stream are refused. */
     void (*late)(struct request *self); /* At home, at most once, before ended(): the deadline has
                                            passed while it runs, answer the client now.  May be
                                            NULL. */
