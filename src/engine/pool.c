@@ -425,13 +425,13 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     if (next != NULL) {
         pthread_cond_signal(&next->wake);
     }
-    stats_count_batch(&model->stats, &counted);
+    stats_count_batch(model, &counted);
     for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
         struct request *request = list_entry(n, struct request, line);
         if (request->status != WEIR_OK) {
             release_outputs(request);
         }
-        stats_count_request(&model->stats, request);
+        stats_count_request(model, request);
     }
     send_home(&ended);
 }
@@ -467,9 +467,7 @@ static void part_deliver(struct home_mail *mail)
 enum weir_status pool_part(struct pool *pool, struct request *request, struct tensor *outputs,
                            uint32_t output_count)
 {
-    struct request_part *part =
-        request->part == NULL ? NULL
-                              : mem_try_alloc(sizeof(*part) + output_count * sizeof(struct tensor));
+    struct request_part *part = mem_try_alloc(sizeof(*part) + output_count * sizeof(struct tensor));
     pthread_mutex_lock(&pool->lock);
     while (part != NULL && request->stop == WEIR_OK &&
            request->parts_unread >= pool->engine->limits->parts_max) {
@@ -486,7 +484,7 @@ enum weir_status pool_part(struct pool *pool, struct request *request, struct te
         for (uint32_t i = 0; i < output_count; i++) {
             tensor_release(&outputs[i]);
         }
-        return status != WEIR_OK ? status : request->part == NULL ? WEIR_OK : WEIR_ENOMEM;
+        return status != WEIR_OK ? status : WEIR_ENOMEM;
     }
     part->home_mail.deliver = part_deliver;
     part->request = request;

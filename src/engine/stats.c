@@ -2,11 +2,19 @@
 
 #include "util/clock.h"
 
-void stats_count_batch(struct model_stats *stats, const struct batch *batch)
+/* Without batching the leading dimension means something else, and a run counts once. */
+static uint64_t rows_counted(const struct model *model, uint64_t rows)
 {
+    return model->config->max_batch_size > 0 ? rows : 1;
+}
+
+void stats_count_batch(struct model *model, const struct batch *batch)
+{
+    struct model_stats *stats = &model->stats;
+    const uint64_t rows = rows_counted(model, batch->rows);
     const uint64_t input_ns = batch->gathered_ns - batch->taken_ns;
     const uint64_t infer_ns = batch->computed_ns - batch->gathered_ns;
-    const size_t slot = batch->rows <= MODEL_BATCH_SIZES_MAX ? (size_t)batch->rows : 0;
+    const size_t slot = rows <= MODEL_BATCH_SIZES_MAX ? (size_t)rows : 0;
     atomic_fetch_add_explicit(&stats->execution_count, batch->runs, memory_order_relaxed);
     duration_add(&stats->batches[slot].compute_input, input_ns);
     duration_add(&stats->batches[slot].compute_infer, infer_ns);
@@ -24,8 +32,9 @@ void stats_count_failure(struct model_stats *stats, enum weir_status status, uin
     }
 }
 
-void stats_count_request(struct model_stats *stats, const struct request *request)
+void stats_count_request(struct model *model, const struct request *request)
 {
+    struct model_stats *stats = &model->stats;
     const struct request_times *t = &request->times;
     const uint64_t total_ns = t->ended_ns - t->submitted_ns;
     if (request->status != WEIR_OK) {
@@ -41,6 +50,6 @@ void stats_count_request(struct model_stats *stats, const struct request *reques
     histogram_observe(&stats->gather_time, t->gathered_ns - t->taken_ns);
     histogram_observe(&stats->compute_time, t->computed_ns - t->gathered_ns);
     histogram_observe(&stats->total_time, total_ns);
-    atomic_fetch_add_explicit(&stats->inference_count, request->rows > 0 ? request->rows : 1,
+    atomic_fetch_add_explicit(&stats->inference_count, rows_counted(model, request->rows),
                               memory_order_relaxed);
 }

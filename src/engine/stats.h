@@ -11,12 +11,12 @@
 #include "engine/model.h"
 #include "engine/request.h"
 
-void stats_count_batch(struct model_stats *stats, const struct batch *batch);
+void stats_count_batch(struct model *model, const struct batch *batch);
 
 /* An accepted request ended otherwise than with WEIR_OK, `ns` after it was accepted. */
 void stats_count_failure(struct model_stats *stats, enum weir_status status, uint64_t ns);
 
 /* The request has run and ended; its times are complete. */
-void stats_count_request(struct model_stats *stats, const struct request *request);
+void stats_count_request(struct model *model, const struct request *request);
 
 #endif

@@ -366,6 +366,37 @@ static void test_requests_with_and_without_an_optional_input_ride_apart(void **s
     rig_stop(&rig);
 }
 
+static void test_runs_without_batching_count_once(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, short_lived, 4);
+    rig.config.max_batch_size = 0;
+    rig.model.batching = false;
+    rig_adopt(&rig);
+    call_make(&call, &rig, 5, WIDTH); /* Five of something, but one inference. */
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    finish_all(&rig);
+    assert_int_equal(call.request.status, WEIR_OK);
+    assert_int_equal(rig.model.stats.inference_count, 1);
+    assert_int_equal(rig.model.stats.batches[1].compute_infer.count, 1);
+    rig_stop(&rig);
+}
+
+static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "parts", "3" } };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 1);
+    rig_adopt(&rig);
+    call_make(&call, &rig, 1, 16);
+    assert_int_equal(call_submit(&call), WEIR_EINVAL);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +407,8 @@ int main(void)
         cmocka_unit_test(test_a_home_keeps_the_model_it_promised_to_run),
         cmocka_unit_test(test_a_canceled_run_is_not_late),
         cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
+        cmocka_unit_test(test_runs_without_batching_count_once),
+        cmocka_unit_test(test_who_takes_no_parts_is_refused_by_a_model_that_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
