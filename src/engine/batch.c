@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/request.h"
+#include "engine/stats.h"
 #include "util/mem.h"
 
 static struct request *request_of(struct list_node *node)
@@ -227,8 +228,15 @@ static enum weir_status steps(struct instance *instance, struct weir_err *err)
 static enum weir_status on_part(struct backend_run *run)
 {
     struct instance *instance = list_entry(run, struct instance, run);
-    return pool_part(instance->model->pool, instance->streaming, instance->outputs,
-                     instance->model->signature->output_count);
+    const uint64_t at_ns = now_ns(instance);
+    const enum weir_status status =
+        pool_part(instance->model->pool, instance->streaming, instance->outputs,
+                  instance->model->signature->output_count);
+    if (status == WEIR_OK) {
+        stats_count_part(instance->model, instance->streaming, at_ns - instance->batch.part_ns);
+        instance->batch.part_ns = now_ns(instance); /* Waiting for the reader is no work. */
+    }
+    return status;
 }
 
 static enum weir_status run_once(struct instance *instance, const struct list *members,
@@ -239,6 +247,7 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
     const uint64_t rows = rows_of(members);
     enum weir_status status = gather(instance, members, rows, err);
     batch->gathered_ns = now_ns(instance);
+    batch->part_ns = batch->gathered_ns;
     if (status == WEIR_OK) {
         want(instance, members);
         instance->streaming = alone(members) ? request_of(list_first(members)) : NULL;

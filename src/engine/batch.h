@@ -23,6 +23,7 @@ struct batch {
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t taken_ns;
     uint64_t gathered_ns; /* Of the last run. */
+    uint64_t part_ns;     /* The last part of a streamed answer, or the start of its run. */
     uint64_t computed_ns;
     uint64_t runs; /* Executions; more than one when it was split. */
 };

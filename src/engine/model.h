@@ -118,6 +118,16 @@ struct model_config {
     void (*release)(struct model_config *self);
 };
 
+/* Of the n-th response to a request. */
+struct response_stats {
+    struct duration compute_infer;
+    struct duration compute_output;
+    struct duration success;
+    struct duration fail;
+    struct duration empty_response;
+    struct duration cancel;
+};
+
 /* Triton's statistics, and Weir's histograms by stage.  Any thread. */
 struct model_stats {
     _Atomic uint64_t last_inference_ms;
@@ -136,15 +146,8 @@ struct model_stats {
         struct duration compute_input;
         struct duration compute_infer;
         struct duration compute_output;
-    } batches[MODEL_BATCH_SIZES_MAX + 1]; /* By rows; [0] collects larger ones. */
-    struct {
-        struct duration compute_infer;
-        struct duration compute_output;
-        struct duration success;
-        struct duration fail;
-        struct duration empty_response;
-        struct duration cancel;
-    } responses[MODEL_RESPONSES_MAX]; /* Streams: n-th part. */
+    } batches[MODEL_BATCH_SIZES_MAX + 1];                 /* By rows; [0] collects larger ones. */
+    struct response_stats responses[MODEL_RESPONSES_MAX]; /* Streams: n-th part. */
     struct histogram queue_time;
     struct histogram gather_time;
     struct histogram compute_time;

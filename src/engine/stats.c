@@ -32,6 +32,26 @@ void stats_count_failure(struct model_stats *stats, enum weir_status status, uin
     }
 }
 
+void stats_count_part(struct model *model, const struct request *request, uint64_t ns)
+{
+    if (request->parts_sent > MODEL_RESPONSES_MAX) {
+        return;
+    }
+    struct response_stats *response = &model->stats.responses[request->parts_sent - 1];
+    duration_add(&response->compute_infer, ns);
+    duration_add(&response->compute_output, 0);
+    duration_add(&response->success, ns);
+}
+
+/* The response that did not come. */
+static void count_missing_part(struct model *model, const struct request *request, uint64_t ns)
+{
+    if (model->signature->streams && request->parts_sent < MODEL_RESPONSES_MAX) {
+        struct response_stats *response = &model->stats.responses[request->parts_sent];
+        duration_add(request->status == WEIR_ECANCELED ? &response->cancel : &response->fail, ns);
+    }
+}
+
 void stats_count_request(struct model *model, const struct request *request)
 {
     struct model_stats *stats = &model->stats;
@@ -39,6 +59,7 @@ void stats_count_request(struct model *model, const struct request *request)
     const uint64_t total_ns = t->ended_ns - t->submitted_ns;
     if (request->status != WEIR_OK) {
         stats_count_failure(stats, request->status, total_ns);
+        count_missing_part(model, request, t->ended_ns - t->taken_ns);
         return;
     }
     duration_add(&stats->success, total_ns);

@@ -16,6 +16,9 @@ void stats_count_batch(struct model *model, const struct batch *batch);
 /* An accepted request ended otherwise than with WEIR_OK, `ns` after it was accepted. */
 void stats_count_failure(struct model_stats *stats, enum weir_status status, uint64_t ns);
 
+/* A part of the request's answer is on its way, which took `ns`; parts_sent counts it. */
+void stats_count_part(struct model *model, const struct request *request, uint64_t ns);
+
 /* The request has run and ended; its times are complete. */
 void stats_count_request(struct model *model, const struct request *request);
 
