@@ -8,7 +8,7 @@ help: ## Say what there is
 build: ## Build build/release/weir and libweir.so
 	@tools/setup build
 	@tools/configure build/release $(if $(PREFIX),-Dprefix=$(PREFIX))
-	@meson compile -C build/release weir:executable weir:shared_library
+	@ninja -C build/release --quiet product
 
 run: build ## Serve the example models and segment a picture (ONCE=1: stop after the answer)
 	@ONCE=$(ONCE) examples/run
