@@ -113,9 +113,13 @@ static enum weir_status apply_yaml(struct config *config, const struct yaml *roo
     enum weir_status status = WEIR_OK;
     for (const struct yaml *node = root->first; node != NULL && status == WEIR_OK;
          node = node->next) {
-        if (strcmp(node->key, "limits") != 0 || node->kind != YAML_MAP) {
+        if (strcmp(node->key, "limits") != 0) {
             status = set_yaml(config, node, name, "", err);
             continue;
+        }
+        if (node->kind != YAML_MAP) {
+            return err_set(err, WEIR_EINVAL, "%s:%u: limits: expected a map of limits", name,
+                           node->key_line);
         }
         for (const struct yaml *limit = node->first; limit != NULL && status == WEIR_OK;
              limit = limit->next) {

@@ -84,8 +84,8 @@ const struct option options[] = {
       "limits",                                \
       LIMIT_KIND_##kind,                       \
       AT(limits.field),                        \
-      0,                                       \
-      UINT64_MAX,                              \
+      LIMIT_MIN_##kind(value),                 \
+      LIMIT_MAX_##kind,                        \
       NULL,                                    \
       NULL,                                    \
       text },
@@ -171,7 +171,7 @@ static size_t distance(const char *a, const char *b)
 
 const char *option_hint(option_name_fn *name, const char *text, char *out)
 {
-    size_t best = 4; /* Further off is no near miss. */
+    size_t best = strlen(text) / 3 + 1; /* Further off is no near miss. */
     out[0] = '\0';
     for (size_t i = 0; i < option_count; i++) {
         char candidate[OPTION_WORD_BYTES];
