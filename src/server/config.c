@@ -248,8 +248,9 @@ static enum weir_status find_file(int count, char *const *words, const char **pa
     return WEIR_OK;
 }
 
-/* `--key value`, `--key=value`, or `--key` of a boolean; returns how many words it took, 0 on failure. */
-static int apply_flag(struct config *config, int left, char *const *words, struct weir_err *err)
+/* `--key value`, `--key=value`, or `--key` of a boolean; *taken is how many words that were. */
+static enum weir_status apply_flag(struct config *config, int left, char *const *words, int *taken,
+                                   struct weir_err *err)
 {
     char flag[OPTION_WORD_BYTES];
     const size_t size = strcspn(words[0], "=");
@@ -258,54 +259,55 @@ static int apply_flag(struct config *config, int left, char *const *words, struc
     const struct option *option = option_find(option_flag, flag);
     if (option == NULL) {
         char hint[OPTION_WORD_BYTES + 32];
-        (void)err_set(err, WEIR_EINVAL, "unknown option '%s'%s", flag,
-                      option_hint(option_flag, flag, hint));
-        return 0;
+        return err_set(err, WEIR_EINVAL, "unknown option '%s'%s", flag,
+                       option_hint(option_flag, flag, hint));
     }
-    int taken = 1;
+    *taken = 1;
     if (value == NULL && option->kind == KIND_BOOL) {
         value = "true";
     } else if (value == NULL && left > 1) {
         value = words[1];
-        taken = 2;
+        *taken = 2;
     } else if (value == NULL) {
         char expected[OPTION_EXPECTED_BYTES];
-        (void)err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag,
-                      option_expected(option, expected));
-        return 0;
+        return err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag,
+                       option_expected(option, expected));
     }
-    return set_text(config, option, value, CONFIG_COMMAND_LINE, 0, flag, err) == WEIR_OK ? taken
-                                                                                         : 0;
+    return set_text(config, option, value, CONFIG_COMMAND_LINE, 0, flag, err);
+}
+
+static enum weir_status apply_word(struct config *config, const struct config_words *meaning,
+                                   const char *word, struct weir_err *err)
+{
+    if (meaning->positional == NULL) {
+        return err_set(err, WEIR_EINVAL, "unexpected word '%s', expected options only", word);
+    }
+    const struct option *list = option_find(option_key, meaning->positional);
+    begin_list(config, list, CONFIG_COMMAND_LINE);
+    note(config, list, CONFIG_COMMAND_LINE, 0);
+    return option_add(config, list, word, word, err);
 }
 
 static enum weir_status apply_words(struct config *config, int count, char *const *words,
                                     struct config_words *meaning, struct weir_err *err)
 {
-    const struct option *list =
-        meaning->positional == NULL ? NULL : option_find(option_key, meaning->positional);
     const char *path;
-    for (int i = 0; i < count;) {
+    enum weir_status status = WEIR_OK;
+    for (int i = 0; i < count && status == WEIR_OK;) {
         int taken = file_flag(count - i, words + i, &path);
         const int own = own_flag(meaning, words[i]);
         if (own >= 0) {
             meaning->given |= UINT32_C(1) << own;
             taken = 1;
         } else if (taken == 0 && words[i][0] == '-') {
-            taken = apply_flag(config, count - i, words + i, err);
-        } else if (taken == 0 && list != NULL) {
-            begin_list(config, list, CONFIG_COMMAND_LINE);
-            taken = option_add(config, list, words[i], words[i], err) == WEIR_OK ? 1 : 0;
-            note(config, list, CONFIG_COMMAND_LINE, 0);
+            status = apply_flag(config, count - i, words + i, &taken, err);
         } else if (taken == 0) {
-            (void)err_set(err, WEIR_EINVAL, "unexpected word '%s', expected options only",
-                          words[i]);
-        }
-        if (taken == 0) {
-            return WEIR_EINVAL;
+            status = apply_word(config, meaning, words[i], err);
+            taken = 1;
         }
         i += taken;
     }
-    return WEIR_OK;
+    return status;
 }
 
 static uint64_t processors(void)
