@@ -109,21 +109,30 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* The most rows worth taking at once: while other executors sleep that could run this model, each gets
- * its share of what waits.  A run that leaves them idle would only end later.  Who configures a delay
- * or preferred sizes has decided otherwise. */
+static uint64_t share_of(const struct model *model, uint32_t takers)
+{
+    return takers <= 1 ? model->waiting_rows : (model->waiting_rows + takers - 1) / takers;
+}
+
+/* The most rows worth taking at once.  While other executors sleep that could run this model, each gets
+ * its share of what waits: a run that leaves them idle would only end later.  Where even a share costs
+ * more for its rows than for the run itself, those that are busy get theirs too.  Who configures a
+ * delay or preferred sizes has decided otherwise. */
 static uint64_t rows_worth(const struct pool *pool, const struct model *model, uint32_t takers)
 {
     const struct model_config *config = model->config;
+    const uint64_t key = head_of(model)->shape_key;
     const uint32_t configured = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
-    const uint64_t useful =
-        profile_rows_useful(&model->profile, head_of(model)->shape_key, configured);
-    const uint32_t instances_free = model->instance_count - model->running;
-    const uint32_t sharing = smaller(smaller(takers, pool->executor_count), instances_free);
-    if (sharing <= 1 || config->queue_delay_ns > 0 || config->preferred_count > 0) {
-        return useful;
+    if (config->queue_delay_ns > 0 || config->preferred_count > 0) {
+        const uint32_t cap = profile_rows_cap(&model->profile, key);
+        return cap > 0 ? smaller(cap, configured) : configured;
     }
-    const uint64_t share = (model->waiting_rows + sharing - 1) / sharing;
+    const uint64_t useful = profile_rows_useful(&model->profile, key, configured);
+    const uint64_t fair = share_of(model, smaller(pool->executor_count, model->instance_count));
+    const uint64_t share =
+        profile_rows_dominate(&model->profile, key, fair)
+            ? fair
+            : share_of(model, smaller(takers, model->instance_count - model->running));
     return share < useful ? share : useful;
 }
 

@@ -7,8 +7,8 @@
  * machine that slows down is believed within a few hundred runs.
  *
  * When all recent runs had the same size the slope cannot be told; then the
- * whole time counts as tau0, which keeps batches growing until there is a
- * second size to compare with.
+ * whole time counts as tau0, and batches may double until there is a second
+ * size to compare with.
  */
 #include "engine/profile.h"
 
@@ -111,12 +111,24 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
 {
     double tau0;
     double alpha;
+    const struct profile_shape *shape = find(profile, shape_key);
     const uint32_t cap = profile_rows_cap(profile, shape_key);
     const uint32_t allowed = cap > 0 && cap < rows_max ? cap : rows_max;
-    if (profile_fit(profile, shape_key, &tau0, &alpha) && tau0 < PROFILE_TAU0_USEFUL * alpha) {
-        return 1;
+    if (shape == NULL || shape->rows_seen == 0) {
+        return allowed;
     }
-    return allowed;
+    if (!fit(shape, &tau0, &alpha) || alpha <= 0) {
+        const uint64_t next = 2 * shape->rows_seen;
+        return next < allowed ? (uint32_t)next : allowed;
+    }
+    return tau0 < PROFILE_TAU0_USEFUL * alpha ? 1 : allowed;
+}
+
+bool profile_rows_dominate(const struct profile *profile, uint64_t shape_key, uint64_t rows)
+{
+    double tau0;
+    double alpha;
+    return profile_fit(profile, shape_key, &tau0, &alpha) && alpha * (double)rows > tau0;
 }
 
 void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows)

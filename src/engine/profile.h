@@ -38,9 +38,12 @@ bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint6
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
                  double *alpha_ns);
 
-/* The largest batch worth forming: all that is allowed until the fit is known; 1 where tau0 is
- * so small against alpha that company gains less than a few percent. */
+/* The largest batch worth forming: twice the largest seen until the slope is known (anything while
+ * nothing was seen); 1 where tau0 is so small against alpha that company gains less than a few percent. */
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max);
+
+/* A run of so many rows is known to cost more for its rows than for itself. */
+bool profile_rows_dominate(const struct profile *profile, uint64_t shape_key, uint64_t rows);
 
 /* A run of `rows` failed for memory: at most half as many from now on. */
 void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows);

@@ -62,14 +62,29 @@ static void test_forgets_a_faster_past(void **state)
     assert_true((double)ns > 2.9 * (TAU0 + 8 * ALPHA));
 }
 
-static void test_batches_while_the_slope_is_unknown(void **state)
+static void test_batches_grow_while_the_slope_is_unknown(void **state)
 {
     (void)state;
     struct profile profile = { 0 };
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
     for (int i = 0; i < 50; i++) {
         observe(&profile, 1, 1, 0, 930000);
     }
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 2);
+    observe(&profile, 1, 2, 900000, 30000);
     assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
+}
+
+static void test_rows_dominate_where_each_costs_more_than_the_run(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    assert_false(profile_rows_dominate(&profile, 1, 64));
+    for (uint64_t i = 0; i < 50; i++) {
+        observe(&profile, 1, 1 + i % 8, TAU0, ALPHA);
+    }
+    assert_false(profile_rows_dominate(&profile, 1, 8));
+    assert_true(profile_rows_dominate(&profile, 1, 16));
 }
 
 static void test_stops_batching_what_gains_nothing(void **state)
@@ -123,7 +138,8 @@ int main(void)
         cmocka_unit_test(test_nothing_is_predicted_from_nothing),
         cmocka_unit_test(test_learns_both_numbers),
         cmocka_unit_test(test_forgets_a_faster_past),
-        cmocka_unit_test(test_batches_while_the_slope_is_unknown),
+        cmocka_unit_test(test_batches_grow_while_the_slope_is_unknown),
+        cmocka_unit_test(test_rows_dominate_where_each_costs_more_than_the_run),
         cmocka_unit_test(test_stops_batching_what_gains_nothing),
         cmocka_unit_test(test_remembers_the_safe_cap),
         cmocka_unit_test(test_the_least_used_shape_makes_room),
