@@ -17,7 +17,22 @@ struct order {
     struct call *call;
 };
 
+/* A body of `load`, which may be large, while it is read. */
+struct load {
+    const char *override;
+    enum weir_status status;
+    struct weir_err err;
+};
+
 /* --- Index --------------------------------------------------------------------------------- */
+
+/* What serves may have something to say, too: why the latest configuration was not taken over. */
+static const char *reason_of(const struct catalogue_entry *entry,
+                             const struct catalogue_version *version)
+{
+    const char *reason = version->reason == NULL ? entry->reason : version->reason;
+    return reason == NULL ? "" : reason;
+}
 
 static void write_version(struct buffer *out, const struct catalogue_entry *entry,
                           const struct catalogue_version *version)
@@ -31,7 +46,7 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         buffer_text(out, "\",\"state\":\"");
         buffer_text(out, model_state_text(version->state));
         buffer_text(out, "\",\"reason\":");
-        json_string(out, version->reason == NULL ? "" : version->reason);
+        json_string(out, reason_of(entry, version));
     } else if (entry->reason != NULL) {
         buffer_text(out, ",\"state\":\"");
         buffer_text(out, model_state_text(MODEL_UNAVAILABLE));
@@ -217,18 +232,38 @@ static void give_order(struct call *call, bool load, const char *override)
     registry_order(call->api->options.registry, &order->order);
 }
 
+static void read_load_by_worker(struct call *call)
+{
+    struct load *load = call->state;
+    load->status = read_load(call, &load->override, &load->err);
+}
+
+static void load_read(struct call *call)
+{
+    const struct load *load = call->state;
+    if (load->status != WEIR_OK) {
+        call_fail_err(call, &load->err);
+    } else {
+        give_order(call, true, load->override);
+    }
+}
+
 void repository_load(struct call *call)
 {
-    struct weir_err err;
-    const char *override = NULL;
     if (refuse_named(call)) {
         return;
     }
-    if (read_load(call, &override, &err) != WEIR_OK) {
-        call_fail_err(call, &err);
+    struct load *load = call_alloc(call, sizeof *load);
+    if (load == NULL) {
         return;
     }
-    give_order(call, true, override);
+    call->state = load;
+    if (call->body.size > CALL_INLINE_JSON_BYTES) {
+        (void)call_run(call, read_load_by_worker, load_read);
+    } else {
+        read_load_by_worker(call);
+        load_read(call);
+    }
 }
 
 void repository_unload(struct call *call)
