@@ -257,8 +257,10 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
         status = steps(instance, err);
         batch->runs++;
     }
-    batch->computed_ns =
+    const uint64_t end_ns =
         instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance);
+    /* A simulated run before this one may have ended ahead of the clock. */
+    batch->computed_ns = end_ns > batch->computed_ns ? end_ns : batch->computed_ns;
     release_all(instance->inputs, signature->input_count);
     if (status == WEIR_OK && !alone(members) && !rows_kept(instance, rows)) {
         batch->dependent = true;

@@ -223,14 +223,15 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
     for (struct heap_node *top = heap_top(&pool->ready); top != NULL;
          top = heap_top(&pool->ready)) {
         struct model *model = list_entry(top, struct model, ready);
+        const uint32_t count = model->waiting_count;
         expire(pool, model, now_ns, ended);
-        if (model->waiting_count > 0) {
+        if (model->waiting_count == count) {
             const struct batch_plan riders = plan(pool, model, pool->idle_count + 1, now_ns);
             struct instance *instance = take(pool, model, &riders, now_ns);
             place(pool, model, now_ns);
             return instance;
         }
-        place(pool, model, now_ns);
+        place(pool, model, now_ns); /* It owed its place to requests that are gone. */
     }
     const struct heap_node *next = heap_top(&pool->delayed);
     *wake_ns = next == NULL ? CLOCK_NEVER : next->key;

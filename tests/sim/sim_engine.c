@@ -7,7 +7,11 @@
  *
  *   - an accepted request ends exactly once, on its own home, a refused one never;
  *   - an answer carries the request's own rows;
- *   - no batch has more rows than its model allows, nor mixes shapes;
+ *   - no batch has more rows than its model allows, nor mixes shapes, nor leaves before its time
+ *     but for a reason;
+ *   - nobody overtakes: a batch is led by its model's oldest request, and no model that could have
+ *     gone has an older one; nothing that could go waits while an executor is free;
+ *   - parts come in order and before the end, all of them;
  *   - nothing starts after its deadline, no line is longer than its limit;
  *   - a request that fails does so for a fault of its own, not its neighbour's;
  *   - when all is done nothing is held: no memory, no place in line, no lease.
@@ -29,6 +33,7 @@
 #define HOMES_MAX 3
 #define REQUESTS_MAX 160
 #define WIDTH_MAX 3
+#define PARTS_MAX 4
 #define POISON (-1.0F) /* A row with this value makes the run fail (setting `poison`). */
 
 #define LAW(condition, ...)                                                 \
@@ -52,10 +57,11 @@ struct sim_home {
 struct sim_model {
     struct model model;
     struct model_config config;
-    struct setting settings[12];
-    char texts[12][32];
+    struct setting settings[16];
+    char texts[16][32];
     bool unleased;
     uint32_t rows_in_memory; /* A run of more is out of memory. */
+    uint32_t parts;          /* More than 1: it streams. */
     bool fails_at_random;    /* A fault that is nobody's fault: any member may fail. */
 };
 
@@ -73,6 +79,8 @@ struct sim_request {
     bool poisoned;
     uint32_t ends;
     uint32_t lates;
+    uint32_t parts;
+    struct request_part *unread[PARTS_MAX];
     uint64_t arrives_ns;
     uint64_t cancels_ns;
 };
@@ -134,14 +142,37 @@ static float value_of(const struct sim_request *r, uint32_t row)
     return r->poisoned && row == 0 ? POISON : (float)(r - r->world->requests) * 64 + (float)row;
 }
 
-static void check_answer(const struct sim_request *r)
+static void check_answer(const struct sim_request *r, const struct tensor *output)
 {
     struct world *world = r->world;
-    LAW(r->output.present && r->output.shape.dims[0] == r->rows, "an answer with other rows");
-    const float *values = (const float *)(const void *)r->output.data;
+    LAW(output->present && output->shape.dims[0] == r->rows, "an answer with other rows");
+    const float *values = (const float *)(const void *)output->data;
     for (uint32_t i = 0; i < r->rows * r->width; i++) {
         LAW(values[i] == value_of(r, i / r->width), "request %td got the row of another",
             r - world->requests);
+    }
+}
+
+static void read_parts(struct sim_request *r)
+{
+    for (uint32_t i = 0; i < PARTS_MAX; i++) {
+        if (r->unread[i] != NULL) {
+            check_answer(r, &r->unread[i]->outputs[0]);
+            request_part_release(r->unread[i]);
+            r->unread[i] = NULL;
+        }
+    }
+}
+
+static void on_part(struct request *request, struct request_part *part)
+{
+    struct sim_request *r = list_entry(request, struct sim_request, request);
+    struct world *world = r->world;
+    LAW(r->ends == 0, "a part after the end");
+    LAW(r->parts < list_entry(request->model, struct sim_model, model)->parts, "too many parts");
+    r->unread[r->parts++] = part;
+    if (chance(world, 50)) {
+        read_parts(r);
     }
 }
 
@@ -164,7 +195,11 @@ static void on_end(struct request *request)
                 request->times.ended_ns >= request->times.computed_ns,
             "times run backwards");
         LAW(request->times.taken_ns < request->deadline_ns, "work began after its deadline");
-        check_answer(r);
+        if (m->parts > 1) {
+            LAW(r->parts == m->parts, "%u of %u parts came", r->parts, m->parts);
+        } else {
+            check_answer(r, &r->output);
+        }
         break;
     case WEIR_ECANCELED:
         LAW(r->canceled, "canceled by nobody");
@@ -186,6 +221,7 @@ static void on_end(struct request *request)
         LAW(r->poisoned || m->fails_at_random, "request %td failed without fault of its own: %s",
             r - world->requests, request->err.text);
     }
+    read_parts(r);
     tensor_release(&r->output);
     model_release(request->model);
 }
@@ -220,6 +256,10 @@ static void make_settings(struct world *world, struct sim_model *m)
     set_text(m, "poison", "-1");
     set_text(m, "exclusive", chance(world, 50) ? "true" : "false");
     set_text(m, "short_lived", chance(world, 50) ? "true" : "false");
+    m->parts = chance(world, 20) ? 2 + (uint32_t)draw(world, PARTS_MAX - 1) : 1;
+    set(m, "parts", "%llu", m->parts);
+    set(m, "prepare", "%lluus", chance(world, 40) ? draw(world, 300) : 0);
+    set(m, "finish", "%lluus", chance(world, 40) ? draw(world, 300) : 0);
     m->rows_in_memory = UINT32_MAX;
     if (chance(world, 30)) {
         m->rows_in_memory = 4 + (uint32_t)draw(world, 12);
@@ -296,10 +336,11 @@ static void make_world(struct world *world, uint64_t seed)
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
     world->limits.requests_total_max = 20 + draw(world, 200);
+    world->limits.parts_max = PARTS_MAX; /* The bound would block the only thread there is. */
     world->limits.batch_bytes_max = chance(world, 30) ? 64 : 1 << 20;
     const struct device_options devices[] = {
         { .name = "cpu", .executors = 1 + (uint32_t)draw(world, 3), .first_cpu = -1 },
-        { .name = "npu", .executors = 1, .first_cpu = -1 },
+        { .name = "npu", .executors = 1, .first_cpu = -1, .pipelined = chance(world, 50) },
     };
     const struct engine_options options = { .devices = devices,
                                             .device_count = 2,
@@ -354,6 +395,7 @@ static void make_request(struct world *world, uint64_t arrives_ns)
         chance(world, 40) ? arrives_ns + draw(world, 20 * NS_PER_MS) : CLOCK_NEVER;
     r->request.ended = on_end;
     r->request.late = on_late;
+    r->request.part = on_part;
 }
 
 static void submit(struct world *world, struct sim_request *r)
@@ -405,19 +447,97 @@ static void check_batch(struct world *world, const struct instance *instance)
     LAW(rows == batch->rows, "a batch that miscounts its rows");
 }
 
+static uint64_t arrival(const struct list *requests)
+{
+    return list_entry(list_first(requests), struct request, line)->times.submitted_ns;
+}
+
+/* Could some executor take of this model's line now? */
+static bool could_go(const struct world *world, const struct model *model)
+{
+    return model->waiting_count > 0 && model->instances_free != NULL &&
+           model->inline_home == NULL &&
+           clock_add(arrival(&model->waiting), model->config->queue_delay_ns) <=
+               clock_now_ns(&world->clock);
+}
+
+static void check_order(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const uint64_t led_ns = arrival(&batch->members);
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        LAW((model != instance->model && model->pool != instance->model->pool) ||
+                !(model == instance->model ? model->waiting_count > 0 : could_go(world, model)) ||
+                led_ns <= arrival(&model->waiting),
+            "a batch of '%s' overtook an older request of '%s'", instance->model->name,
+            model->name);
+    }
+}
+
+static bool is_preferred(const struct model_config *config, uint64_t rows)
+{
+    for (uint32_t i = 0; i < config->preferred_count; i++) {
+        if (config->preferred[i] == rows) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A batch that left before its delay was over was full, of a preferred size, or had company that
+ * did not fit.  What the profile makes of a shape that it knows changes from run to run. */
+static void check_delay(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const struct model *model = instance->model;
+    const uint64_t until_ns = clock_add(arrival(&batch->members), model->config->queue_delay_ns);
+    double tau0;
+    double alpha;
+    if (clock_now_ns(&world->clock) >= until_ns || model->signature->streams ||
+        profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
+        profile_rows_cap(&model->profile, batch->shape_key) > 0) {
+        return;
+    }
+    uint64_t next = 0;
+    for (const struct list_node *n = list_first(&model->waiting); n != NULL && next == 0;
+         n = list_next(&model->waiting, n)) {
+        const struct request *request = list_entry(n, struct request, line);
+        next = request->shape_key == batch->shape_key ? request->rows : 0;
+    }
+    LAW(batch->rows + next >= (uint64_t)model->config->max_batch_size ||
+            is_preferred(model->config, batch->rows),
+        "a batch of %" PRIu64 " rows left '%s' early", batch->rows, model->name);
+}
+
+/* Nobody is free while there is something to do. */
+static void check_idle(struct world *world, const struct pool *pool)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        LAW(model->pool != pool || !could_go(world, model), "'%s' has work and an executor is free",
+            model->name);
+    }
+}
+
 /* Lets free executors pull until they find nothing. */
 static void pull_all(struct world *world)
 {
     for (uint32_t p = 0; p < world->engine->pool_count; p++) {
         struct pool *pool = world->engine->pools[p];
         world->wakes_ns[p] = CLOCK_NEVER;
-        while (flights_on(world, pool) < pool->executor_count) {
+        while (flights_on(world, pool) < pool->thread_count) {
+            pool->idle_count = pool->thread_count - flights_on(world, pool) - 1;
             struct instance *instance =
                 pool_pull(pool, clock_now_ns(&world->clock), &world->wakes_ns[p]);
+            pool->idle_count = 0;
             if (instance == NULL) {
+                check_idle(world, pool);
                 break;
             }
             check_batch(world, instance);
+            check_order(world, instance);
+            check_delay(world, instance);
             batch_run(instance);
             const uint64_t ends_ns = instance->batch.computed_ns;
             world->flights[world->flight_count++] = (struct flight){ instance, ends_ns, pool };
