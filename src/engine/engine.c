@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "engine/pool.h"
 #include "util/map.h"
@@ -103,6 +104,29 @@ static enum weir_status check_input(const struct tensor_spec *spec, const struct
     return status;
 }
 
+/* The configuration may allow less than the model's file. */
+static enum weir_status check_declared(const struct model *model, uint32_t index,
+                                       const struct tensor *input, struct weir_err *err)
+{
+    const struct model_config *config = model->config;
+    const uint32_t skip = config->max_batch_size > 0 ? 1 : 0;
+    if (!input->present || index >= config->input_count ||
+        config->inputs[index].dims.rank + skip != input->shape.rank) {
+        return WEIR_OK;
+    }
+    struct shape declared = { .rank = input->shape.rank, .dims = { -1 } };
+    memcpy(declared.dims + skip, config->inputs[index].dims.dims,
+           config->inputs[index].dims.rank * sizeof(declared.dims[0]));
+    if (shape_fits(&input->shape, &declared)) {
+        return WEIR_OK;
+    }
+    char found[SHAPE_TEXT];
+    char expected[SHAPE_TEXT];
+    return err_set(err, WEIR_EINVAL, "input '%s' has shape %s, expected %s by its configuration",
+                   model->signature->inputs[index].name, shape_format(&input->shape, found),
+                   shape_format(&declared, expected));
+}
+
 /* The leading dimension that all inputs share; 0 when they do not. */
 static uint64_t common_rows(const struct signature *signature, const struct tensor *inputs)
 {
@@ -152,8 +176,8 @@ static enum weir_status check(struct request *request, struct weir_err *err)
     }
     request->input_bytes = 0;
     for (uint32_t i = 0; i < signature->input_count; i++) {
-        const enum weir_status status =
-            check_input(&signature->inputs[i], &request->inputs[i], err);
+        enum weir_status status = check_input(&signature->inputs[i], &request->inputs[i], err);
+        status = status == WEIR_OK ? check_declared(model, i, &request->inputs[i], err) : status;
         if (status != WEIR_OK) {
             return status;
         }

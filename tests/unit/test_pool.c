@@ -397,6 +397,30 @@ static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **st
     rig_stop(&rig);
 }
 
+static void test_the_configuration_may_allow_less_than_the_model(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "inputs", "x:FP32[-1,-1]" },
+                                               { "outputs", "y:FP32[-1,-1]" } };
+    struct io_config input = { .name = "x", .dims = { 1, { WIDTH } }, .has_dims = true };
+    struct weir_err err = { 0 };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 2);
+    rig.config.inputs = &input;
+    rig.config.input_count = 1;
+    rig_adopt(&rig);
+    call_make(&call, &rig, 1, WIDTH + 1);
+    assert_int_equal(engine_submit(rig.engine, &call.request, &err), WEIR_EINVAL);
+    assert_string_equal(err.text,
+                        "input 'x' has shape [1,5], expected [-1,4] by its configuration");
+    call_make(&call, &rig, 2, WIDTH);
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    finish_all(&rig);
+    assert_true(call.ended);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_a_canceled_run_is_not_late),
         cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
         cmocka_unit_test(test_runs_without_batching_count_once),
+        cmocka_unit_test(test_the_configuration_may_allow_less_than_the_model),
         cmocka_unit_test(test_who_takes_no_parts_is_refused_by_a_model_that_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
