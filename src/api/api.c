@@ -259,6 +259,11 @@ static void set_body_rules(struct call *call)
     case BODY_NONE:
         x->body_bytes_max = IGNORED_BODY_BYTES;
         break;
+    case BODY_SETTINGS:
+        x->body_bytes_max = limits->json_bytes_max < CALL_INLINE_JSON_BYTES
+                                ? limits->json_bytes_max
+                                : CALL_INLINE_JSON_BYTES;
+        break;
     case BODY_JSON:
         x->body_bytes_max = limits->json_bytes_max;
         break;
@@ -367,7 +372,6 @@ static void handle_inflated(struct call *call)
 
 static void begin_inflating(struct call *call, enum encoding encoding)
 {
-    const struct limits *limits = call->api->options.limits;
     struct inflation *self = call_alloc(call, sizeof *self);
     if (self == NULL) {
         return;
@@ -376,9 +380,7 @@ static void begin_inflating(struct call *call, enum encoding encoding)
     self->encoding = encoding;
     self->release.dispose = release_inflation;
     call->state = self;
-    buffer_init(&self->out, call->x->body_bytes_max < limits->json_bytes_max
-                                ? limits->json_bytes_max
-                                : call->x->body_bytes_max);
+    buffer_init(&self->out, call->x->body_bytes_max);
     arena_dispose(&call->x->arena, &self->release);
     (void)call_run(call, inflate_body, handle_inflated);
 }
@@ -388,7 +390,8 @@ static void handle_request(void *context, struct exchange *x)
     (void)context;
     struct call *call = x->user;
     call->body = x->body;
-    if (call->fields[FIELD_CONTENT_ENCODING].size > 0 && x->body.size > 0) {
+    if (call->fields[FIELD_CONTENT_ENCODING].size > 0 && x->body.size > 0 &&
+        call->match.route->body != BODY_NONE) {
         enum encoding encoding;
         struct weir_err err;
         if (encoding_of(call->fields[FIELD_CONTENT_ENCODING], &encoding, &err) != WEIR_OK) {

@@ -72,13 +72,20 @@ static void work_done(struct loop_work *work)
     self->done(self->call);
 }
 
-bool call_run(struct call *call, void (*run)(struct call *call), void (*done)(struct call *call))
+enum weir_status call_prepare_run(struct call *call, struct weir_err *err)
 {
     if (call->work == NULL) {
-        call->work = call_alloc(call, sizeof *call->work);
-        if (call->work == NULL) {
-            return false;
-        }
+        call->work = arena_try_zero(&call->x->arena, 1, sizeof *call->work);
+    }
+    return call->work == NULL ? err_nomem(err, "this request", sizeof *call->work) : WEIR_OK;
+}
+
+bool call_run(struct call *call, void (*run)(struct call *call), void (*done)(struct call *call))
+{
+    struct weir_err err;
+    if (call_prepare_run(call, &err) != WEIR_OK) {
+        call_fail_err(call, &err);
+        return false;
     }
     struct call_work *work = call->work;
     *work = (struct call_work){

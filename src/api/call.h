@@ -93,6 +93,10 @@ WEIR_MUST_USE enum weir_status call_json(struct call *call, bool empty, struct y
  * answered WEIR_ENOMEM.  The client may be gone when `done` runs. */
 bool call_run(struct call *call, void (*run)(struct call *call), void (*done)(struct call *call));
 
+/* What call_run() needs, so that it cannot fail later: for those who may have begun an answer by
+ * then. */
+WEIR_MUST_USE enum weir_status call_prepare_run(struct call *call, struct weir_err *err);
+
 /* 200 with what `write` makes of the catalogue: on the loop when there are few models, else by a
  * worker. */
 typedef void call_write_fn(struct call *call, const struct catalogue *catalogue,

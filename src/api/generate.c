@@ -40,11 +40,14 @@ struct generate {
     bool begun;    /* A stream's head is out. */
     bool answered; /* Nothing more is to be said. */
     bool ended;
+    bool rendering; /* A worker writes an event into `own`. */
+    bool said_last; /* The request's own outputs are written. */
     uint32_t responses;
     struct request_part *parts; /* Unread, oldest first, through home_mail.mail.next. */
     struct request_part *parts_last;
-    struct member *members; /* Room for a response's: outputs, and MEMBERS_EXTRA. */
-    struct buffer own;      /* The one response of generate_once(). */
+    struct request_part *part; /* Being rendered; NULL: the request's own outputs. */
+    struct member *members;    /* Room for a response's: outputs, and MEMBERS_EXTRA. */
+    struct buffer own;         /* The one response of generate_once(), or a large event. */
 };
 
 static struct generate *generate_of(struct infer_call *infer)
@@ -251,6 +254,17 @@ static bool has_outputs(const struct generate *self)
     return false;
 }
 
+/* More than a loop should write at a time. */
+static bool is_much_to_render(const struct generate *self, const struct tensor *tensors)
+{
+    const struct signature *signature = self->infer.model->signature;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < signature->output_count; i++) {
+        bytes += tensors[i].size;
+    }
+    return bytes / sizeof(float) > CALL_INLINE_ELEMENTS;
+}
+
 static void begin_stream(struct generate *self)
 {
     if (!self->begun) {
@@ -260,25 +274,26 @@ static void begin_stream(struct generate *self)
     }
 }
 
-static void send_event(struct generate *self, struct buffer *event)
+static void end_event(struct buffer *event)
 {
     if (event->failed) {
         buffer_clear(event);
         buffer_text(event, "data: {\"error\":\"out of memory for this part of the answer\"}");
     }
     buffer_text(event, "\n\n");
+}
+
+static void send_event(struct generate *self, struct buffer *event)
+{
+    end_event(event);
     exchange_copy(self->call->x, (struct bytes){ event->data, event->size });
     buffer_clear(event);
 }
 
-static void send_response(struct generate *self, const struct tensor *tensors)
+static void write_event(struct generate *self, const struct tensor *tensors, struct buffer *out)
 {
-    struct buffer *out = &self->call->loop->scratch;
-    buffer_clear(out);
     buffer_text(out, "data: ");
     write_response(self, tensors, out);
-    begin_stream(self);
-    send_event(self, out);
 }
 
 static void send_error(struct generate *self, const char *text)
@@ -320,14 +335,81 @@ static void release_parts(struct generate *self)
     }
 }
 
+static void pump(struct generate *self);
+
+static const struct tensor *tensors_of(const struct generate *self, const struct request_part *part)
+{
+    return part == NULL ? self->infer.request.outputs : part->outputs;
+}
+
+static void event_by_worker(struct call *call)
+{
+    struct generate *self = call->state;
+    buffer_init(&self->own, call->api->options.limits->response_bytes_max);
+    write_event(self, tensors_of(self, self->part), &self->own);
+}
+
+static void event_written(struct call *call)
+{
+    struct generate *self = call->state;
+    self->rendering = false;
+    const bool heard = !self->answered && !call->x->canceled;
+    if (heard) {
+        begin_stream(self);
+    }
+    if (self->part == NULL) {
+        /* The last one is not copied; `own` stays until the exchange is over. */
+        end_event(&self->own);
+        if (heard) {
+            exchange_piece(call->x, (struct bytes){ self->own.data, self->own.size });
+        }
+    } else {
+        if (heard) {
+            send_event(self, &self->own);
+        }
+        buffer_finish(&self->own);
+        request_part_release(self->part);
+    }
+    pump(self);
+}
+
+/* Sends a part, which it takes, or with NULL the request's own outputs: a small one at once, a
+ * large one when a worker has written it. */
+static void send_part(struct generate *self, struct request_part *part)
+{
+    const struct tensor *tensors = tensors_of(self, part);
+    if (is_much_to_render(self, tensors)) {
+        self->part = part;
+        self->rendering = true;
+        (void)call_run(self->call, event_by_worker, event_written); /* It is prepared. */
+        return;
+    }
+    struct buffer *out = &self->call->loop->scratch;
+    buffer_clear(out);
+    write_event(self, tensors, out);
+    begin_stream(self);
+    send_event(self, out);
+    if (part != NULL) {
+        request_part_release(part);
+    }
+}
+
 /* The last word of a stream, once everything before it is written. */
 static void end_stream(struct generate *self)
 {
     struct call *call = self->call;
     const struct request *request = &self->infer.request;
+    const bool heard = !self->answered && !call->x->canceled;
+    if (heard && request->status == WEIR_OK && !self->said_last && has_outputs(self)) {
+        self->said_last = true;
+        send_part(self, NULL);
+        if (self->rendering) {
+            return; /* event_written() comes back here. */
+        }
+    }
     call->canceled = NULL;
     call->drained = NULL;
-    if (self->answered || call->x->canceled) {
+    if (!heard) {
         exchange_finish(call->x);
         return;
     }
@@ -337,8 +419,6 @@ static void end_stream(struct generate *self)
     }
     if (request->status != WEIR_OK) {
         send_error(self, request->err.text);
-    } else if (has_outputs(self)) {
-        send_response(self, request->outputs);
     }
     begin_stream(self);
     exchange_finish(call->x);
@@ -350,12 +430,11 @@ static void pump(struct generate *self)
     if (self->answered || self->call->x->canceled) {
         release_parts(self);
     }
-    while (self->parts != NULL && self->call->x->unsent_bytes < UNSENT_BYTES_MAX) {
-        struct request_part *part = pop_part(self);
-        send_response(self, part->outputs);
-        request_part_release(part);
+    while (self->parts != NULL && !self->rendering &&
+           self->call->x->unsent_bytes < UNSENT_BYTES_MAX) {
+        send_part(self, pop_part(self));
     }
-    if (self->ended && self->parts == NULL) {
+    if (self->ended && self->parts == NULL && !self->rendering) {
         end_stream(self);
     }
 }
@@ -410,16 +489,6 @@ static void rendered_by_worker(struct call *call)
     reply_once(call->state);
 }
 
-static bool is_much_to_render(const struct generate *self)
-{
-    const struct signature *signature = self->infer.model->signature;
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < signature->output_count; i++) {
-        bytes += self->infer.request.outputs[i].size;
-    }
-    return bytes / sizeof(float) > CALL_INLINE_ELEMENTS;
-}
-
 static void end_once(struct generate *self)
 {
     struct call *call = self->call;
@@ -430,7 +499,7 @@ static void end_once(struct generate *self)
         kserve_rest_fail(call, &self->infer);
     } else if (!has_outputs(self)) {
         reply_once(self);
-    } else if (is_much_to_render(self)) {
+    } else if (is_much_to_render(self, self->infer.request.outputs)) {
         (void)call_run(call, render_by_worker, rendered_by_worker);
     } else {
         keep_response(self, self->infer.request.outputs);
@@ -542,7 +611,8 @@ static enum weir_status open_generate(struct generate *self, struct weir_err *er
     if (self->members == NULL) {
         return err_nomem(err, "a response", model->signature->output_count);
     }
-    return kserve_rest_fields(call, &self->infer, err);
+    status = self->stream ? call_prepare_run(call, err) : WEIR_OK;
+    return status == WEIR_OK ? kserve_rest_fields(call, &self->infer, err) : status;
 }
 
 static void begin(struct call *call, bool stream)

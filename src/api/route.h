@@ -39,9 +39,10 @@ enum route_group {
 };
 
 enum route_body {
-    BODY_NONE,    /* Not looked at; a small one is tolerated. */
-    BODY_JSON,    /* At most limits->json_bytes_max. */
-    BODY_TENSORS, /* JSON, then binary tensors: limits->body_bytes_max in all. */
+    BODY_NONE,     /* Not looked at; a small one is tolerated. */
+    BODY_SETTINGS, /* JSON that is small: read on the loop. */
+    BODY_JSON,     /* At most limits->json_bytes_max. */
+    BODY_TENSORS,  /* JSON, then binary tensors: limits->body_bytes_max in all. */
 };
 
 struct route {
