@@ -23,8 +23,10 @@ bench: build ## Measure against limits; results in bench/results and docs/perfor
 soak: ## The long tests: storms, fuzzing by the clock, large sweeps (MINUTES=60)
 	@tools/soak $(MINUTES)
 
+install: PREFIX ?= /usr/local
 install: build ## Install to /usr/local (DESTDIR= and PREFIX= are honoured)
 	@meson install -C build/release --no-rebuild
+	@[ -n "$(DESTDIR)" ] || ldconfig 2>/dev/null || true
 
 format: ## Format all C files
 	@tools/format
