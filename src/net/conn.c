@@ -303,8 +303,6 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
     buf->len = NET_READ_BYTES;
 }
 
-static void flush(struct http_conn *c);
-
 /* True when every answer of the line is there, so that only sending remains. */
 static bool all_finished(const struct http_conn *c)
 {
@@ -323,21 +321,16 @@ static void end_of_stream(struct http_conn *c)
 {
     c->ended = true;
     drop_reading(c);
-    if (c->state != CONN_LINGER && !list_empty(&c->line)) {
-        flush(c);
-        if (c->state == CONN_GONE) {
-            return;
-        }
-        if (!list_empty(&c->line) && all_finished(c)) {
-            stream_at(c->line.head.prev)->last = true;
-            if (c->state == CONN_OPEN) {
-                move(c, CONN_LAST);
-            }
-            uv_read_stop(&c->uv.stream);
-            return;
-        }
+    if (c->state == CONN_LINGER || list_empty(&c->line) || !all_finished(c)) {
+        conn_close(c);
+        return;
     }
-    conn_close(c);
+    stream_at(c->line.head.prev)->last = true;
+    if (c->state == CONN_OPEN) {
+        move(c, CONN_LAST);
+    }
+    uv_read_stop(&c->uv.stream);
+    conn_dirty(c);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)

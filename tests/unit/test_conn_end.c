@@ -122,6 +122,21 @@ static void test_slow_headers_are_timed_out(void **state)
     bed_stop(&bed);
 }
 
+static void test_an_empty_line_begins_no_request(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.header_timeout_ns = TINY_NS;
+    bed.limits.idle_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, "\r\n");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
+}
+
 static void test_slow_bodies_are_timed_out(void **state)
 {
     (void)state;
@@ -140,6 +155,21 @@ static void test_slow_bodies_are_timed_out(void **state)
     close(fd);
     bed_stop(&bed);
     assert_int_equal(bed.counts.request, 0);
+}
+
+/* The answer is given already; the body is read in vain, and does not come. */
+static void test_one_answer_is_enough(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.limits.body_timeout_ns = TINY_NS;
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_expect(fd, POST("/refuse", 5), 403, "{\"error\":\"refused at the door\"}");
+    client_expect_end(fd);
+    close(fd);
+    bed_stop(&bed);
 }
 
 static void test_idle_connections_are_closed(void **state)
@@ -356,6 +386,8 @@ int main(void)
         cmocka_unit_test(test_a_client_may_shut_its_side),
         cmocka_unit_test(test_slow_headers_are_timed_out),
         cmocka_unit_test(test_slow_bodies_are_timed_out),
+        cmocka_unit_test(test_an_empty_line_begins_no_request),
+        cmocka_unit_test(test_one_answer_is_enough),
         cmocka_unit_test(test_idle_connections_are_closed),
         cmocka_unit_test(test_time_outs_spare_the_patient),
         cmocka_unit_test(test_a_reader_that_stalls_is_cut),
