@@ -39,7 +39,7 @@ struct signature {
     uint32_t input_count;
     struct tensor_spec *outputs;
     uint32_t output_count;
-    bool short_lived;       /* No loops, branches or data-dependent sizes, and a backend that
+    bool short_lived;       /* No loops, branches, data-dependent sizes or texts, and a backend that
                                 cannot block: may be run inline once its time is known. */
     bool streams;           /* May give several parts per run (a decoupled model). */
     uint64_t weights_bytes; /* Parameters in the file. */

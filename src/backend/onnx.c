@@ -331,6 +331,17 @@ static enum weir_status read_side(struct onnx_model *model, const struct side *s
     return WEIR_OK;
 }
 
+/* The shape of a tensor of texts does not tell its size, nor then what a run takes. */
+static bool takes_texts(const struct signature *signature)
+{
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        if (signature->inputs[i].dtype == DTYPE_BYTES) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum weir_status read_signature(struct onnx_model *model, const struct onnx_file *file,
                                        struct weir_err *err)
 {
@@ -356,7 +367,7 @@ static enum weir_status read_signature(struct onnx_model *model, const struct on
     if (status == WEIR_OK) {
         status = read_side(model, &outputs, &signature->outputs, &signature->output_count, err);
     }
-    signature->short_lived = file->bounded;
+    signature->short_lived = file->bounded && !takes_texts(signature);
     signature->weights_bytes = file->parameter_bytes;
     return status;
 }

@@ -341,8 +341,9 @@ static void test_only_bounded_models_may_run_inline(void **state)
         const char *model;
         bool short_lived;
     } cases[] = {
-        { "identity_fp32", true }, { "add_sub", true }, { "upscale", true },  { "loop", false },
-        { "fill", false },         { "expand", false }, { "nonzero", false },
+        { "identity_fp32", true }, { "add_sub", true },         { "upscale", true },
+        { "loop", false },         { "fill", false },           { "expand", false },
+        { "nonzero", false },      { "identity_bytes", false },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct loaded l = load(cases[i].model);
