@@ -125,7 +125,8 @@ struct weir_options {
 WEIR_API WEIR_MUST_USE enum weir_status weir_open(const struct weir_options *options,
                                                   struct weir **out, struct weir_err *err);
 
-/* Waits for nothing: every call must be over.  NULL is fine. */
+/* Every call must be over and every result and description freed: a model that is still in use keeps it
+ * waiting.  NULL is fine. */
 WEIR_API void weir_close(struct weir *weir);
 
 /* What a model takes and gives, in its own order; lives until weir_model_free(). */

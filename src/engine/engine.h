@@ -75,7 +75,7 @@ WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct reque
                                              struct weir_err *err);
 
 /* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless it
- * was done already.  Does nothing when it has ended. */
+ * was done already.  Does nothing when it has ended, but needs the model: the lease is still held. */
 void engine_cancel(struct engine *engine, struct request *request);
 
 /* Seconds after which trying again makes sense for this model, from the measured rate of service: 1..60. */
