@@ -165,6 +165,16 @@ static uint64_t shape_key(const struct model *model, const struct tensor *inputs
     return key;
 }
 
+static bool wants_any(const struct signature *signature, const bool *wanted)
+{
+    for (uint32_t i = 0; i < signature->output_count; i++) {
+        if (wanted[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum weir_status check(struct request *request, struct weir_err *err)
 {
     const struct model *model = request->model;
@@ -182,6 +192,9 @@ static enum weir_status check(struct request *request, struct weir_err *err)
             return status;
         }
         request->input_bytes += request->inputs[i].present ? request->inputs[i].size : 0;
+    }
+    if (!wants_any(signature, request->wanted)) {
+        return err_set(err, WEIR_EINVAL, "no output is asked for, expected at least one");
     }
     const int64_t rows_max = model->config->max_batch_size;
     const uint64_t rows = common_rows(signature, request->inputs);

@@ -397,6 +397,19 @@ static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **st
     rig_stop(&rig);
 }
 
+static void test_who_wants_no_output_is_refused(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, plain, 1);
+    rig_adopt(&rig);
+    call_make(&call, &rig, 1, 16);
+    call.wanted = false;
+    assert_int_equal(call_submit(&call), WEIR_EINVAL);
+    rig_stop(&rig);
+}
+
 static void test_the_configuration_may_allow_less_than_the_model(void **state)
 {
     (void)state;
@@ -432,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_a_canceled_run_is_not_late),
         cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
         cmocka_unit_test(test_runs_without_batching_count_once),
+        cmocka_unit_test(test_who_wants_no_output_is_refused),
         cmocka_unit_test(test_the_configuration_may_allow_less_than_the_model),
         cmocka_unit_test(test_who_takes_no_parts_is_refused_by_a_model_that_streams),
     };
