@@ -167,6 +167,11 @@ void model_bed_stop(struct model_bed *bed)
     if (bed->engine == NULL) {
         return;
     }
+    for (size_t i = 0; i < MODEL_BED_LEASES; i++) {
+        if (bed->leases[i] != NULL) {
+            model_bed_release(bed, bed->leases[i]);
+        }
+    }
     home_finish(&bed->home);
     registry_destroy(bed->registry);
     engine_destroy(bed->engine);
@@ -319,7 +324,26 @@ struct model *model_bed_lease(struct model_bed *bed, const char *name, uint64_t 
                                                     bytes_of(name), version, &model, &err);
     assert_string_equal(err.text, "");
     assert_int_equal(status, WEIR_OK);
-    return model;
+    for (size_t i = 0; i < MODEL_BED_LEASES; i++) {
+        if (bed->leases[i] == NULL) {
+            bed->leases[i] = model;
+            return model;
+        }
+    }
+    fail_msg("more than %d leases", MODEL_BED_LEASES);
+    return NULL;
+}
+
+void model_bed_release(struct model_bed *bed, struct model *model)
+{
+    for (size_t i = 0; i < MODEL_BED_LEASES; i++) {
+        if (bed->leases[i] == model) {
+            bed->leases[i] = NULL;
+            model_release(model);
+            return;
+        }
+    }
+    fail_msg("a lease that was not taken");
 }
 
 static void request_ended(struct request *request)

@@ -15,6 +15,7 @@
 
 #define MODEL_BED_EVENTS 1024
 #define MODEL_BED_ROOTS 2
+#define MODEL_BED_LEASES 8
 
 /* What options.changed was told. */
 struct model_event {
@@ -33,6 +34,7 @@ struct model_bed {
     struct registry_options options;
     struct registry *registry;
     struct home home;
+    struct model *leases[MODEL_BED_LEASES];
 
     pthread_mutex_t lock; /* Guards the rest. */
     pthread_cond_t changed;
@@ -80,7 +82,8 @@ char *model_bed_index(struct model_bed *bed);
 enum weir_status model_bed_infer(struct model_bed *bed, const char *name, uint64_t version);
 enum weir_status model_bed_infer_on(struct model_bed *bed, struct model *model);
 
-/* WEIR_OK and a lease. */
+/* A lease, which model_bed_stop() gives back where a failed test did not. */
 struct model *model_bed_lease(struct model_bed *bed, const char *name, uint64_t version);
+void model_bed_release(struct model_bed *bed, struct model *model);
 
 #endif

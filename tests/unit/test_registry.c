@@ -190,7 +190,7 @@ static void test_version_policies(void **state)
     }
     struct model *latest = model_bed_lease(&bed, "all", 0);
     assert_int_equal(latest->version, 3);
-    model_release(latest);
+    model_bed_release(&bed, latest);
     expect_index("none", "version_policy names none");
 }
 
@@ -302,8 +302,8 @@ static void test_an_unmodified_model_is_not_loaded_again(void **state)
     assert_int_equal(load("a"), WEIR_OK);
     struct model *second = model_bed_lease(&bed, "a", 1);
     assert_ptr_equal(first, second);
-    model_release(first);
-    model_release(second);
+    model_bed_release(&bed, first);
+    model_bed_release(&bed, second);
 
     model_bed_put(&bed, 0, "a/labels.txt", "x\n");
     assert_int_equal(load("a"), WEIR_OK);
@@ -327,7 +327,7 @@ static void test_an_override_always_loads_again(void **state)
     struct model *model = model_bed_lease(&bed, "a", 0);
     assert_int_equal(model->config->max_batch_size, 7);
     assert_string_equal(model->config->json, config);
-    model_release(model);
+    model_bed_release(&bed, model);
     assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "a", config, &err), WEIR_OK);
     assert_int_equal(model_bed_count(&bed, "a", MODEL_READY), 3);
 
@@ -345,13 +345,13 @@ static void test_an_override_always_loads_again(void **state)
     expect_index("a/1 READY", "the last reload failed");
     model = model_bed_lease(&bed, "a", 0);
     assert_int_equal(model->config->max_batch_size, 7);
-    model_release(model);
+    model_bed_release(&bed, model);
 
     /* Without it the file holds again. */
     assert_int_equal(load("a"), WEIR_OK);
     model = model_bed_lease(&bed, "a", 0);
     assert_int_equal(model->config->max_batch_size, MODEL_BATCH_INFERRED);
-    model_release(model);
+    model_bed_release(&bed, model);
     char *index = model_bed_index(&bed);
     assert_string_equal(index, "a/1 READY \n");
     free(index);
@@ -421,12 +421,12 @@ static void test_a_reload_leaves_the_old_to_its_requests(void **state)
     assert_int_equal(model_bed_infer_on(&bed, old), WEIR_OK);
     assert_int_equal(model_bed_infer_on(&bed, new), WEIR_OK);
     assert_int_equal(model_bed_count(&bed, "a", MODEL_UNAVAILABLE), 0);
-    model_release(old);
+    model_bed_release(&bed, old);
     const struct model_event event = model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
     assert_non_null(strstr(event.reason, "replaced by a newer load"));
     expect_index("a/1 READY", "");
     assert_int_equal(model_bed_infer_on(&bed, new), WEIR_OK);
-    model_release(new);
+    model_bed_release(&bed, new);
 }
 
 static void test_unload_waits_for_leases(void **state)
@@ -440,7 +440,7 @@ static void test_unload_waits_for_leases(void **state)
     expect_index("a/1 UNLOADING", "");
     assert_int_equal(model_bed_infer(&bed, "a", 1), WEIR_ENOENT);
     assert_int_equal(model_bed_infer_on(&bed, model), WEIR_OK);
-    model_release(model);
+    model_bed_release(&bed, model);
     model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
     expect_index("a/1 UNAVAILABLE", "unloaded");
 }
@@ -622,7 +622,7 @@ static void test_batching_is_proved(void **state)
         } else if (strstr(model->batching_reason, rows[i].reason) == NULL) {
             fail_msg("%s: %s", rows[i].name, model->batching_reason);
         }
-        model_release(model);
+        model_bed_release(&bed, model);
     }
     expect_index("mixes/1 READY", "batching is off: rows are not independent");
 }
@@ -711,7 +711,7 @@ static void test_labels_are_read(void **state)
     assert_string_equal(output->labels[1], "dog");
     assert_string_equal(output->labels[2], "");
     assert_string_equal(output->labels[3], "fish");
-    model_release(model);
+    model_bed_release(&bed, model);
 }
 
 /* ---- Real models ------------------------------------------------------------------------------- */
@@ -745,7 +745,7 @@ static void test_real_models_are_judged(void **state)
             (rows[i].reason != NULL && strstr(reason, rows[i].reason) == NULL)) {
             fail_msg("%s: batching %s: %s", rows[i].name, model->batching ? "on" : "off", reason);
         }
-        model_release(model);
+        model_bed_release(&bed, model);
     }
     assert_int_equal(model_bed_infer(&bed, "double_it", 0), WEIR_OK);
 }
