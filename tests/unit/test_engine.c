@@ -258,6 +258,70 @@ static void run_clients(const struct setting *settings, uint32_t count)
     rig_stop(&rig);
 }
 
+/* Submits, and leaves, as clients do who lose patience: at once, at a deadline, or never. */
+static void *hasty_main(void *argument)
+{
+    struct client client;
+    struct call *calls = mem_alloc(CALLS * sizeof(*calls));
+    client_start(&client, argument);
+    struct engine *engine = client.rig->engine;
+    for (int i = 0; i < CALLS; i++) {
+        struct call *call = &calls[i];
+        call_make(call, &client, (float)(i * ROW));
+        if (i % 4 == 1) {
+            call->request.deadline_ns = clock_now_ns(&client.rig->clock) + 30 * NS_PER_US;
+        }
+        if (engine_submit(engine, &call->request, NULL) != WEIR_OK) {
+            call->ended = true; /* Its deadline was over at once. */
+            call->request.status = WEIR_ETIMEOUT;
+        } else if (i % 4 == 2) {
+            engine_cancel(engine, &call->request);
+        }
+        if (i % 3 == 0) {
+            home_turn(&client.home);
+        }
+        if (i % 4 == 3 && !call->ended) {
+            engine_cancel(engine, &call->request);
+        }
+    }
+    for (int i = 0; i < CALLS; i++) {
+        const struct call *call = &calls[i];
+        client_await(&client, &call->ended);
+        if (call->request.status == WEIR_OK) {
+            assert_memory_equal(call->output.data, call->values, sizeof(call->values));
+            tensor_release(&calls[i].output);
+        } else {
+            assert_int_equal(call->request.status, i % 4 == 1 ? WEIR_ETIMEOUT : WEIR_ECANCELED);
+            assert_true(i % 4 != 0);
+            assert_null(call->output.block);
+        }
+    }
+    client_stop(&client);
+    mem_free(calls);
+    return NULL;
+}
+
+static void test_clients_that_leave_harm_nobody(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "tau0", "10us" },
+                                               { "short_lived", "true" },
+                                               { "exclusive", "false" } };
+    struct rig rig;
+    pthread_t threads[CLIENTS];
+    rig_start(&rig, settings, 3, 8);
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < CLIENTS; i++) {
+            assert_int_equal(pthread_create(&threads[i], NULL, hasty_main, &rig), 0);
+        }
+        for (int i = 0; i < CLIENTS; i++) {
+            pthread_join(threads[i], NULL);
+        }
+    }
+    assert_int_equal(rig.model.leases, 1); /* No home promises to run anything any more. */
+    rig_stop(&rig);
+}
+
 static void test_many_threads_get_their_own_answers(void **state)
 {
     (void)state;
@@ -478,6 +542,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_threads_get_their_own_answers),
+        cmocka_unit_test(test_clients_that_leave_harm_nobody),
         cmocka_unit_test(test_short_runs_are_made_by_their_homes),
         cmocka_unit_test(test_cancel_stops_a_run_that_hangs),
         cmocka_unit_test(test_a_deadline_answers_before_the_run_ends),
