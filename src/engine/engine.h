@@ -41,8 +41,8 @@ struct engine_options {
     uint32_t device_count;
     const struct limits *limits; /* Borrowed. */
     const struct clock *clock;   /* Borrowed. */
-    bool threads;                /* false: tests pull by hand (pool_pull, pool_run). */
-    bool inline_runs;            /* Let homes run short batches themselves. */
+    bool threads;     /* false: tests pull by hand (pool_pull, batch_run, pool_settle). */
+    bool inline_runs; /* Let homes run short batches themselves. */
 };
 
 struct engine {

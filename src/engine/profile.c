@@ -15,7 +15,6 @@
 #include <stddef.h>
 
 #define PROFILE_DECAY 0.98
-#define PROFILE_SLOWEST_DECAY 0.999
 #define PROFILE_VARIANCE_MIN 0.02 /* Of rows, relative to their mean squared. */
 #define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
 
@@ -67,15 +66,8 @@ static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
 void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
 {
     struct profile_shape *shape = find_or_replace(profile, shape_key);
-    double tau0;
-    double alpha;
     const double b = (double)rows;
     const double t = (double)ns;
-    if (fit(shape, &tau0, &alpha) && tau0 + alpha * b > 0) {
-        const double ratio = t / (tau0 + alpha * b);
-        const double kept = shape->slowest * PROFILE_SLOWEST_DECAY;
-        shape->slowest = ratio > kept ? ratio : kept;
-    }
     /* The very first run of a shape pays for allocations that later ones do not. */
     const double decay = shape->runs == 1 ? 0 : PROFILE_DECAY;
     shape->weight = shape->weight * decay + 1;

@@ -20,9 +20,8 @@ struct profile_shape {
     uint64_t used; /* For replacement: the profile's tick. */
     uint64_t runs;
     double weight, rows, rows2, time, rows_time; /* Decayed sums. */
-    double slowest;     /* Decayed maximum of time over prediction: jitter. */
-    uint32_t rows_cap;  /* Safe cap after an out-of-memory run; 0: none. */
-    uint64_t rows_seen; /* Largest batch observed. */
+    uint32_t rows_cap;                           /* Safe cap after an out-of-memory run; 0: none. */
+    uint64_t rows_seen;                          /* Largest batch observed. */
 };
 
 struct profile {

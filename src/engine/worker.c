@@ -86,11 +86,6 @@ void worker_send(struct worker *worker, struct worker_job *job)
     mailbox_send(&worker->mailbox, &job->mail);
 }
 
-void worker_wake(struct worker *worker)
-{
-    wake(worker);
-}
-
 void worker_stop(struct worker *worker)
 {
     pthread_mutex_lock(&worker->lock);

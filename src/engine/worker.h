@@ -42,9 +42,6 @@ WEIR_MUST_USE enum weir_status worker_start(struct worker *worker, const char *n
 /* Any thread. */
 void worker_send(struct worker *worker, struct worker_job *job);
 
-/* Any thread: makes the worker take a turn. */
-void worker_wake(struct worker *worker);
-
 /* Waits until all jobs are run and `turn` agrees, then joins the thread. */
 void worker_stop(struct worker *worker);
 
