@@ -47,6 +47,10 @@ static void add_models(void)
     model_bed_put(&models, 0, "slow/model.yaml",
                   "backend: sim\nparameters:\n  tau0: 100ms\n  inputs: \"x:FP32[-1]\"\n"
                   "  outputs: \"y:FP32[-1]\"\n");
+    model_bed_sim(&models, "lasting", 1, "");
+    model_bed_put(&models, 0, "lasting/model.yaml",
+                  "backend: sim\nparameters:\n  tau0: 1s\n  inputs: \"x:FP32[-1]\"\n"
+                  "  outputs: \"y:FP32[-1]\"\n");
     model_bed_sim(&models, "wide", 1, "  inputs: \"x:FP32[-1]\"\n  outputs: \"y:FP32[-1]\"\n");
     model_bed_sim(&models, "text", 1,
                   "  inputs: \"text_input:BYTES[-1]\"\n  outputs: \"text_output:BYTES[-1]\"\n");
@@ -371,7 +375,7 @@ static void test_a_deadline_is_answered_while_the_model_runs(void **state)
                                "\"data\":[1]}]}";
     const int fd = client_connect(&client);
     struct response response;
-    send_request(fd, "POST", "/v2/models/slow/infer", "Weir-Deadline-Ms: 20\r\n",
+    send_request(fd, "POST", "/v2/models/lasting/infer", "Weir-Deadline-Ms: 300\r\n",
                  BYTES_LITERAL(body));
     send_request(fd, "POST", "/v2/models/echo/infer", "", BYTES_LITERAL(ECHO_BODY));
     client_receive(fd, false, &response);
@@ -577,13 +581,13 @@ static int sample(const struct response *response, const char *name)
     return atoi(at + strlen(name));
 }
 
-/* Why requests of the slow model failed in the tests before. */
+/* Why requests failed in the tests before. */
 static void test_failures_are_counted_by_reason(void **state)
 {
     (void)state;
     struct response response = ask("GET", "/metrics", "");
     static const char late[] =
-        "\nnv_inference_request_failure{model=\"slow\",reason=\"REJECTED\",version=\"1\"} ";
+        "\nnv_inference_request_failure{model=\"lasting\",reason=\"REJECTED\",version=\"1\"} ";
     static const char gone[] =
         "\nnv_inference_request_failure{model=\"slow\",reason=\"CANCELED\",version=\"1\"} ";
     static const char broken[] =
