@@ -39,26 +39,11 @@ struct entry *entry_create(struct entry_host *host, const char *name)
     return entry;
 }
 
-static struct slot *slot_at(struct list_node *node)
+struct slot *entry_find_slot(const struct entry *entry, uint64_t version)
 {
-    return node == NULL ? NULL : list_entry(node, struct slot, node);
-}
-
-static struct slot *first_slot(const struct entry *entry)
-{
-    return slot_at(list_first(&entry->slots));
-}
-
-static struct slot *next_slot(const struct entry *entry, const struct slot *slot)
-{
-    return slot_at(list_next(&entry->slots, &slot->node));
-}
-
-static struct slot *find_slot(const struct entry *entry, uint64_t version)
-{
-    struct slot *slot = first_slot(entry);
+    struct slot *slot = entry_first_slot(entry);
     while (slot != NULL && slot->version != version) {
-        slot = next_slot(entry, slot);
+        slot = entry_next_slot(entry, slot);
     }
     return slot;
 }
@@ -66,9 +51,9 @@ static struct slot *find_slot(const struct entry *entry, uint64_t version)
 /* Finds or makes the slot of a version; NULL when memory is out. */
 static struct slot *need_slot(struct entry *entry, uint64_t version)
 {
-    struct slot *after = first_slot(entry);
+    struct slot *after = entry_first_slot(entry);
     while (after != NULL && after->version < version) {
-        after = next_slot(entry, after);
+        after = entry_next_slot(entry, after);
     }
     if (after != NULL && after->version == version) {
         return after;
@@ -83,12 +68,11 @@ static struct slot *need_slot(struct entry *entry, uint64_t version)
     return slot;
 }
 
-/* Forgets versions of which there is nothing left to tell. */
-static void prune(struct entry *entry)
+void entry_prune(struct entry *entry)
 {
-    struct slot *slot = first_slot(entry);
+    struct slot *slot = entry_first_slot(entry);
     while (slot != NULL) {
-        struct slot *next = next_slot(entry, slot);
+        struct slot *next = entry_next_slot(entry, slot);
         const bool untold = slot->state == MODEL_UNKNOWN || slot->gone || !entry->present;
         if (slot->model == NULL && slot->leaving == 0 && untold && !slot->announce) {
             list_remove(&slot->node);
@@ -102,7 +86,8 @@ static void prune(struct entry *entry)
 void entry_destroy(struct entry *entry)
 {
     assert(!entry->busy && entry->residents == 0 && list_empty(&entry->orders));
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = first_slot(entry)) {
+    for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_first_slot(entry)) {
         assert(slot->model == NULL);
         list_remove(&slot->node);
         mem_free(slot);
@@ -127,7 +112,7 @@ static void unloaded(struct worker_job *job)
     struct resident *resident = list_entry(job, struct resident, job);
     struct entry *entry = resident->entry;
     struct entry_host *host = entry->host;
-    struct slot *slot = find_slot(entry, resident->version);
+    struct slot *slot = entry_find_slot(entry, resident->version);
     host->jobs--;
     host->residents--;
     host->dirty = true;
@@ -178,7 +163,8 @@ static void let_go(struct slot *slot)
 
 static void drop_all(struct entry *entry)
 {
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+    for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
             let_go(slot);
         } else if (slot->state == MODEL_UNAVAILABLE) {
@@ -193,7 +179,7 @@ static void drop_all(struct entry *entry)
         entry->why = (struct weir_err){ 0 };
     }
     entry->host->dirty = true;
-    prune(entry);
+    entry_prune(entry);
 }
 
 /* ---- Loading ----------------------------------------------------------------------------------- */
@@ -223,7 +209,7 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     if (entry->host->stopping) {
         drop_all(entry);
     }
-    prune(entry);
+    entry_prune(entry);
     entry_advance(entry);
 }
 
@@ -247,7 +233,8 @@ static enum weir_status outcome(enum weir_status status)
 
 static bool any_model(const struct entry *entry)
 {
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+    for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
             return true;
         }
@@ -339,7 +326,8 @@ static bool is_target(const struct entry *entry, uint64_t version, bool *exists)
 /* Drops what the new set has no more; what it has is well. */
 static void drop_others(struct entry *entry)
 {
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
+    for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_next_slot(entry, slot)) {
         bool exists;
         if (is_target(entry, slot->version, &exists)) {
             slot->failed = false;
@@ -440,7 +428,7 @@ static void load_version(struct worker_job *job)
 static bool must_load(const struct entry *entry, uint32_t index)
 {
     const struct repository_look *look = &entry->look.look;
-    const struct slot *slot = find_slot(entry, look->versions[index].version);
+    const struct slot *slot = entry_find_slot(entry, look->versions[index].version);
     return slot == NULL || slot->model == NULL || entry->look.override != NULL ||
            entry->overridden || entry->config_fingerprint != look->config_fingerprint ||
            slot->fingerprint != look->versions[index].fingerprint;
@@ -712,85 +700,4 @@ bool entry_is_empty(const struct entry *entry)
 {
     return !entry_is_busy(entry) && !entry->present && !entry->required && entry->slot_count == 0 &&
            entry->residents == 0 && !entry->announce;
-}
-
-/* ---- Showing ----------------------------------------------------------------------------------- */
-
-enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue)
-{
-    const char *why = entry->why.text[0] == '\0' ? NULL : entry->why.text;
-    struct catalogue_entry *shown = catalogue_add(catalogue, entry->name, why, entry->slot_count);
-    if (shown == NULL) {
-        return WEIR_ENOMEM;
-    }
-    shown->required = entry->required;
-    shown->loading = entry->busy || entry->want_load;
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
-        const struct catalogue_version version = {
-            .version = slot->version,
-            .state = slot->state,
-            .reason = slot->why.text[0] == '\0' ? NULL : slot->why.text,
-            .model = slot->model,
-            .failed = slot->failed && slot->model == NULL,
-        };
-        const enum weir_status status = slot->state == MODEL_UNKNOWN
-                                            ? WEIR_OK
-                                            : catalogue_add_version(catalogue, shown, &version);
-        if (status != WEIR_OK) {
-            return status;
-        }
-    }
-    return WEIR_OK;
-}
-
-static void tell(const struct entry_host *host, const char *name, uint64_t version,
-                 enum model_state state, const char *reason, const struct model *model)
-{
-    if (host->options->changed != NULL) {
-        host->options->changed(host->options->changed_context, name, version, state, reason, model);
-    }
-}
-
-void entry_announce(struct entry *entry)
-{
-    if (entry->host->stopping) {
-        return; /* What was broken off is no failure. */
-    }
-    if (entry->announce) {
-        entry->announce = false;
-        tell(entry->host, entry->name, 0, MODEL_UNAVAILABLE, entry->why.text, NULL);
-    }
-    for (struct slot *slot = first_slot(entry); slot != NULL; slot = next_slot(entry, slot)) {
-        if (!slot->announce) {
-            continue;
-        }
-        slot->announce = false;
-        const char *reason = slot->why.text[0] == '\0' ? NULL : slot->why.text;
-        if (slot->failed) {
-            tell(entry->host, entry->name, slot->version, MODEL_UNAVAILABLE, reason, NULL);
-        } else if (slot->model != NULL) {
-            tell(entry->host, entry->name, slot->version, MODEL_READY, reason, slot->model);
-        }
-    }
-}
-
-void entry_announce_gone(struct entry_host *host)
-{
-    for (struct list_node *node = list_pop(&host->gone); node != NULL;
-         node = list_pop(&host->gone)) {
-        struct resident *resident = list_entry(node, struct resident, node);
-        struct entry *entry = resident->entry;
-        const struct slot *slot = find_slot(entry, resident->version);
-        char bytes[32];
-        char reason[128];
-        (void)snprintf(reason, sizeof(reason), "%s, %s of memory returned to the system",
-                       slot != NULL && slot->model != NULL ? "unloaded, replaced by a newer load"
-                                                           : "unloaded",
-                       bytes_format_size(resident->freed_bytes, bytes));
-        tell(host, entry->name, resident->version, MODEL_UNAVAILABLE, reason, NULL);
-        entry->residents--;
-        mem_free(resident);
-        prune(entry);
-        host->dirty = host->dirty || entry->slot_count == 0;
-    }
 }

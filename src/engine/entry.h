@@ -139,6 +139,24 @@ bool entry_is_busy(const struct entry *entry);
 /* True when nothing is known of it that the index should show. */
 bool entry_is_empty(const struct entry *entry);
 
+/* The versions of an entry, ascending; NULL at the end. */
+static inline struct slot *entry_first_slot(const struct entry *entry)
+{
+    struct list_node *node = list_first(&entry->slots);
+    return node == NULL ? NULL : list_entry(node, struct slot, node);
+}
+
+static inline struct slot *entry_next_slot(const struct entry *entry, const struct slot *slot)
+{
+    struct list_node *node = list_next(&entry->slots, &slot->node);
+    return node == NULL ? NULL : list_entry(node, struct slot, node);
+}
+
+struct slot *entry_find_slot(const struct entry *entry, uint64_t version); /* NULL: none. */
+
+/* Forgets versions of which there is nothing left to tell. */
+void entry_prune(struct entry *entry);
+
 /* Adds it to a snapshot being built.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue);
 

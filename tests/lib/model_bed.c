@@ -316,6 +316,23 @@ char *model_bed_index(struct model_bed *bed)
     return text;
 }
 
+void model_bed_expect(struct model_bed *bed, const char *prefix, const char *part)
+{
+    char *index = model_bed_index(bed);
+    bool found = false;
+    for (const char *line = index; *line != '\0';) {
+        const char *end = strchr(line, '\n');
+        char text[1024];
+        (void)snprintf(text, sizeof(text), "%.*s", (int)(end - line), line);
+        found = found || (strncmp(text, prefix, strlen(prefix)) == 0 && strstr(text, part) != NULL);
+        line = end + 1;
+    }
+    if (!found) {
+        fail_msg("no line '%s ... %s' in the index:\n%s", prefix, part, index);
+    }
+    free(index);
+}
+
 struct model *model_bed_lease(struct model_bed *bed, const char *name, uint64_t version)
 {
     struct model *model = NULL;

@@ -78,6 +78,9 @@ void model_bed_settle(struct model_bed *bed);
 /* The snapshot of now as "name/version STATE reason\n" lines; the caller frees it with free(). */
 char *model_bed_index(struct model_bed *bed);
 
+/* Fails the test unless a line of it begins with `prefix` and has `part` in it. */
+void model_bed_expect(struct model_bed *bed, const char *prefix, const char *part);
+
 /* Leases and runs: one row of zeros, or `rows`.  The status of the lease, the submit or the end. */
 enum weir_status model_bed_infer(struct model_bed *bed, const char *name, uint64_t version);
 enum weir_status model_bed_infer_on(struct model_bed *bed, struct model *model);

@@ -49,25 +49,6 @@ static bool ready(void)
     return registry_catalogue(bed.registry, &bed.home)->ready;
 }
 
-/* The index has a line with all of these in it. */
-static void expect_index(const char *prefix, const char *part)
-{
-    char *index = model_bed_index(&bed);
-    const char *line = index;
-    bool found = false;
-    while (line != NULL && *line != '\0') {
-        const char *end = strchr(line, '\n');
-        char text[1024];
-        (void)snprintf(text, sizeof(text), "%.*s", (int)(end - line), line);
-        found = found || (strncmp(text, prefix, strlen(prefix)) == 0 && strstr(text, part) != NULL);
-        line = end + 1;
-    }
-    if (!found) {
-        fail_msg("no line '%s ... %s' in the index:\n%s", prefix, part, index);
-    }
-    free(index);
-}
-
 static void expect_no_index(const char *prefix)
 {
     char *index = model_bed_index(&bed);
@@ -86,8 +67,8 @@ static void test_all_are_loaded_and_ready(void **state)
     model_bed_sim(&bed, "b", 7, "");
     start_all();
     assert_true(ready());
-    expect_index("a/1 READY", "");
-    expect_index("b/7 READY", "");
+    model_bed_expect(&bed, "a/1 READY", "");
+    model_bed_expect(&bed, "b/7 READY", "");
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "b", 7), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "b", 1), WEIR_ENOENT);
@@ -104,9 +85,10 @@ static void test_a_broken_model_says_why_and_leaves_others_alone(void **state)
     model_bed_put(&bed, 0, "empty/", "");
     start_all();
     assert_false(ready());
-    expect_index("bad/1 UNAVAILABLE", "the weights are torn");
-    expect_index("worse ", "model.yaml:2: unknown key 'max_batch'; allowed: name, backend");
-    expect_index("empty ", "no version is available");
+    model_bed_expect(&bed, "bad/1 UNAVAILABLE", "the weights are torn");
+    model_bed_expect(&bed, "worse ",
+                     "model.yaml:2: unknown key 'max_batch'; allowed: name, backend");
+    model_bed_expect(&bed, "empty ", "no version is available");
     assert_int_equal(model_bed_infer(&bed, "good", 0), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "bad", 0), WEIR_EUNAVAILABLE);
     assert_int_equal(model_bed_infer(&bed, "bad", 1), WEIR_EUNAVAILABLE);
@@ -124,9 +106,9 @@ static void test_wrong_names_are_shown_and_not_loaded(void **state)
     model_bed_sim(&bed, "A-z_0.9", 1, "");
     start_all();
     assert_true(ready());
-    expect_index("A-z_0.9/1 READY", "");
-    expect_index("sp ace", "no model name");
-    expect_index("\xC3\xA4", "no model name");
+    model_bed_expect(&bed, "A-z_0.9/1 READY", "");
+    model_bed_expect(&bed, "sp ace", "no model name");
+    model_bed_expect(&bed, "\xC3\xA4", "no model name");
     expect_no_index(".hidden");
     expect_no_index("a_file");
 }
@@ -191,7 +173,7 @@ static void test_version_policies(void **state)
     struct model *latest = model_bed_lease(&bed, "all", 0);
     assert_int_equal(latest->version, 3);
     model_bed_release(&bed, latest);
-    expect_index("none", "version_policy names none");
+    model_bed_expect(&bed, "none", "version_policy names none");
 }
 
 static void test_a_model_in_two_roots_is_not_loaded(void **state)
@@ -203,7 +185,7 @@ static void test_a_model_in_two_roots_is_not_loaded(void **state)
     model_bed_put(&bed, 1, "once/1/", "");
     model_bed_put(&bed, 1, "once/model.yaml", "backend: sim\n");
     start_all();
-    expect_index("twice", "model appears in two or more repositories");
+    model_bed_expect(&bed, "twice", "model appears in two or more repositories");
     assert_int_equal(model_bed_infer(&bed, "once", 0), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "twice", 0), WEIR_EUNAVAILABLE);
 }
@@ -217,8 +199,8 @@ static void test_too_many_models(void **state)
     model_bed_sim(&bed, "c", 1, "");
     model_bed_sim(&bed, "d", 1, "");
     start_all();
-    expect_index("b/1 READY", "");
-    expect_index("c ", "more models than models_max");
+    model_bed_expect(&bed, "b/1 READY", "");
+    model_bed_expect(&bed, "c ", "more models than models_max");
     expect_no_index("\nd");
 }
 
@@ -255,7 +237,7 @@ static void test_load_and_unload_on_order(void **state)
     model_bed_start(&bed);
     model_bed_settle(&bed);
     assert_true(ready());
-    expect_index("a ", "");
+    model_bed_expect(&bed, "a ", "");
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_ENOENT);
 
     assert_int_equal(load("a"), WEIR_OK);
@@ -276,7 +258,7 @@ static void test_load_and_unload_on_order(void **state)
     const struct model_event event = model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
     assert_non_null(strstr(event.reason, "unloaded, "));
     assert_non_null(strstr(event.reason, "returned to the system"));
-    expect_index("a/1 UNAVAILABLE", "unloaded");
+    model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "nowhere", NULL, NULL), WEIR_OK);
     assert_int_equal(load("a"), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
@@ -342,7 +324,7 @@ static void test_an_override_always_loads_again(void **state)
                                      &err),
                      WEIR_EINVAL);
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
-    expect_index("a/1 READY", "the last reload failed");
+    model_bed_expect(&bed, "a/1 READY", "the last reload failed");
     model = model_bed_lease(&bed, "a", 0);
     assert_int_equal(model->config->max_batch_size, 7);
     model_bed_release(&bed, model);
@@ -369,14 +351,14 @@ static void test_preload(void **state)
     model_bed_settle(&bed);
     assert_true(ready());
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
-    expect_index("b ", "");
+    model_bed_expect(&bed, "b ", "");
     model_bed_stop(&bed);
 
     bed.options.preload_count = 2;
     model_bed_start(&bed);
     model_bed_settle(&bed);
     assert_false(ready());
-    expect_index("missing ", "no folder of that name");
+    model_bed_expect(&bed, "missing ", "no folder of that name");
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "missing", NULL, NULL), WEIR_OK);
     assert_true(ready());
     model_bed_stop(&bed);
@@ -387,8 +369,8 @@ static void test_preload(void **state)
     model_bed_start(&bed);
     model_bed_settle(&bed);
     assert_false(ready());
-    expect_index("a/1 READY", "");
-    expect_index("b/1 UNAVAILABLE", "torn");
+    model_bed_expect(&bed, "a/1 READY", "");
+    model_bed_expect(&bed, "b/1 UNAVAILABLE", "torn");
 }
 
 static void test_refresh_shows_new_folders(void **state)
@@ -398,7 +380,7 @@ static void test_refresh_shows_new_folders(void **state)
     model_bed_settle(&bed);
     model_bed_sim(&bed, "late", 1, "");
     assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
-    expect_index("late ", "");
+    model_bed_expect(&bed, "late ", "");
     model_bed_remove(&bed, 0, "late");
     assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
     expect_no_index("late");
@@ -424,7 +406,7 @@ static void test_a_reload_leaves_the_old_to_its_requests(void **state)
     model_bed_release(&bed, old);
     const struct model_event event = model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
     assert_non_null(strstr(event.reason, "replaced by a newer load"));
-    expect_index("a/1 READY", "");
+    model_bed_expect(&bed, "a/1 READY", "");
     assert_int_equal(model_bed_infer_on(&bed, new), WEIR_OK);
     model_bed_release(&bed, new);
 }
@@ -437,12 +419,12 @@ static void test_unload_waits_for_leases(void **state)
     assert_int_equal(load("a"), WEIR_OK);
     struct model *model = model_bed_lease(&bed, "a", 0);
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
-    expect_index("a/1 UNLOADING", "");
+    model_bed_expect(&bed, "a/1 UNLOADING", "");
     assert_int_equal(model_bed_infer(&bed, "a", 1), WEIR_ENOENT);
     assert_int_equal(model_bed_infer_on(&bed, model), WEIR_OK);
     model_bed_release(&bed, model);
     model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
-    expect_index("a/1 UNAVAILABLE", "unloaded");
+    model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
 }
 
 static void no_wake(void *context)
@@ -460,7 +442,7 @@ static void test_an_idle_home_lets_old_snapshots_go(void **state)
     home_init(&idle, bed.engine, no_wake, NULL);
     assert_non_null(catalogue_find(registry_catalogue(bed.registry, &idle), bytes_of("a")));
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
-    expect_index("a/1 UNLOADING", "");
+    model_bed_expect(&bed, "a/1 UNLOADING", "");
     home_turn(&idle);
     assert_null(idle.catalogue);
     model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
@@ -501,20 +483,20 @@ static void test_poll_follows_the_folders(void **state)
 
     model_bed_sim(&bed, "b", 1, "");
     refresh();
-    expect_index("b/1 READY", "");
+    model_bed_expect(&bed, "b/1 READY", "");
 
     /* A new version takes the place of the old one. */
     model_bed_put(&bed, 0, "a/2/", "");
     refresh();
-    expect_index("a/2 READY", "");
+    model_bed_expect(&bed, "a/2 READY", "");
     model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
-    expect_index("a/1 UNAVAILABLE", "unloaded");
+    model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
     assert_int_equal(model_bed_infer(&bed, "a", 2), WEIR_OK);
 
     /* The newest goes: the one before it comes back. */
     model_bed_remove(&bed, 0, "a/2");
     refresh();
-    expect_index("a/1 READY", "");
+    model_bed_expect(&bed, "a/1 READY", "");
     model_bed_await(&bed, "a", 2, MODEL_UNAVAILABLE);
     refresh();
     expect_no_index("a/2");
@@ -542,7 +524,7 @@ static void test_poll_tries_a_half_copied_model_again(void **state)
 
     model_bed_sim(&bed, "a", 1, "  load_fails: half of it is missing\n");
     refresh();
-    expect_index("a/1 READY", "half of it is missing");
+    model_bed_expect(&bed, "a/1 READY", "half of it is missing");
     assert_true(ready());
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
     const uint32_t failures = model_bed_count(&bed, "a", MODEL_UNAVAILABLE);
@@ -564,17 +546,17 @@ static void test_a_broken_new_version_leaves_the_old_ones(void **state)
     model_bed_put(&bed, 0, "m/model.yaml", "platform: onnx\nversion_policy: { all: {} }\n");
     model_bed_start(&bed);
     model_bed_settle(&bed);
-    expect_index("m/1 UNAVAILABLE", "model.onnx");
+    model_bed_expect(&bed, "m/1 UNAVAILABLE", "model.onnx");
     assert_false(ready());
     model_bed_sim(&bed, "m", 1, "");
     refresh();
     assert_true(ready());
-    expect_index("m/1 READY", "");
+    model_bed_expect(&bed, "m/1 READY", "");
     model_bed_put(&bed, 0, "m/model.yaml", "platform: onnx\n");
     model_bed_put(&bed, 0, "m/2/", "");
     refresh();
-    expect_index("m/2 UNAVAILABLE", "model.onnx");
-    expect_index("m/1 READY", "");
+    model_bed_expect(&bed, "m/2 UNAVAILABLE", "model.onnx");
+    model_bed_expect(&bed, "m/1 READY", "");
     assert_int_equal(model_bed_infer(&bed, "m", 0), WEIR_OK);
     assert_true(ready());
 }
@@ -588,166 +570,6 @@ static void test_polling_happens_by_itself(void **state)
     model_bed_settle(&bed);
     model_bed_sim(&bed, "a", 1, "");
     model_bed_await(&bed, "a", 1, MODEL_READY);
-}
-
-/* ---- Batching, warm-up, labels ----------------------------------------------------------------- */
-
-static void test_batching_is_proved(void **state)
-{
-    (void)state;
-    model_bed_sim(&bed, "mixes", 1, "  mixes_rows: true\n");
-    model_bed_sim(&bed, "insists", 1, "  mixes_rows: true\nbatching: insist\n");
-    model_bed_sim(&bed, "off", 1, "batching: off\n");
-    model_bed_sim(&bed, "plain", 1, "");
-    model_bed_sim(&bed, "cannot", 1, "  fail_above_rows: 1\n");
-    model_bed_sim(&bed, "fixed", 1, "  inputs: \"x:FP32[4]\"\n  outputs: \"y:FP32[4]\"\n");
-    start_all();
-    static const struct {
-        const char *name;
-        bool on;
-        const char *reason;
-    } rows[] = {
-        { "mixes", false, "rows are not independent: output 'y'" },
-        { "insists", true, NULL },
-        { "off", false, "batching is off in the configuration" },
-        { "plain", true, NULL },
-        { "cannot", false, "could not be proved: " },
-        { "fixed", false, "input 'x' has no variable leading dimension" },
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct model *model = model_bed_lease(&bed, rows[i].name, 0);
-        assert_int_equal(model->batching, rows[i].on);
-        if (rows[i].reason == NULL) {
-            assert_null(model->batching_reason);
-        } else if (strstr(model->batching_reason, rows[i].reason) == NULL) {
-            fail_msg("%s: %s", rows[i].name, model->batching_reason);
-        }
-        model_bed_release(&bed, model);
-    }
-    expect_index("mixes/1 READY", "batching is off: rows are not independent");
-}
-
-static void test_warm_up_must_succeed(void **state)
-{
-    (void)state;
-    static const char warmup[] = "model_warmup:\n"
-                                 "  - name: one\n"
-                                 "    batch_size: 2\n"
-                                 "    inputs: { x: { data_type: TYPE_FP32, dims: [16], %s } }\n";
-    char text[512];
-    (void)snprintf(text, sizeof(text), warmup, "input_data_file: row");
-    model_bed_sim(&bed, "file", 1, text);
-    char row[65] = "";
-    memset(row, 'r', 64);
-    model_bed_put(&bed, 0, "file/warmup/row", row);
-    model_bed_sim(&bed, "short", 1, text);
-    model_bed_put(&bed, 0, "short/warmup/row", "r");
-    (void)snprintf(text, sizeof(text), warmup, "random_data: true");
-    model_bed_sim(&bed, "random", 1, text);
-    char fails[600];
-    (void)snprintf(fails, sizeof(fails), "  fail_above_rows: 1\nbatching: off\n%s", text);
-    model_bed_sim(&bed, "fails", 1, fails);
-    model_bed_sim(&bed, "canary", 1, "  fail_at: 1\nbatching: off\n");
-    start_all();
-    expect_index("file/1 READY", "");
-    expect_index("random/1 READY", "");
-    expect_index("canary/1 READY", "");
-    expect_index("short/1 UNAVAILABLE", "model_warmup 'one': input 'x': its file has 1 bytes, "
-                                        "expected 64");
-    expect_index("fails/1 UNAVAILABLE", "model_warmup 'one'");
-}
-
-static void test_configuration_is_checked_against_the_model(void **state)
-{
-    (void)state;
-    static const char *const rows[][3] = {
-        { "dtype", "input: [{ name: x, data_type: TYPE_INT32 }]\n",
-          "the configuration expects datatype INT32 for input 'x', the model provides FP32" },
-        { "name", "input: [{ name: z }]\n",
-          "unexpected inference input 'z', allowed inputs are: x" },
-        { "dims", "max_batch_size: 4\noutput: [{ name: y, dims: [8] }]\n",
-          "output 'y': the model expects dims [16] but the configuration says [8]" },
-        { "rank", "max_batch_size: 4\ninput: [{ name: x, dims: [4, 4] }]\n",
-          "input 'x': the model has 2 dimensions (shape [-1,16]) but the configuration gives 2" },
-        { "preferred", "max_batch_size: 4\ndynamic_batching: { preferred_batch_size: [8] }\n",
-          "preferred size must be <= max batch size" },
-        { "fixed",
-          "max_batch_size: 4\nparameters: { inputs: \"x:FP32[1,16]\", outputs: "
-          "\"y:FP32[1,16]\" }\n",
-          "the first dimension must be -1; but shape expected by the model is [1,16]" },
-        { "backend", "platform: tensorrt_plan\n", "there is no backend 'tensorrt_plan'" },
-        { "device", "device: gpu\n", "device 'gpu' is not configured" },
-        { "labels", "output: [{ name: y, label_filename: none.txt }]\n",
-          "label_filename of output 'y': none.txt" },
-        { "escape", "output: [{ name: y, label_filename: ../../secret }]\n",
-          "label_filename of output 'y'" },
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        char path[64];
-        char text[512];
-        (void)snprintf(path, sizeof(path), "%s/1/", rows[i][0]);
-        model_bed_put(&bed, 0, path, "");
-        (void)snprintf(path, sizeof(path), "%s/model.yaml", rows[i][0]);
-        (void)snprintf(text, sizeof(text), "%s%s",
-                       strcmp(rows[i][0], "backend") == 0 ? "" : "backend: sim\n", rows[i][1]);
-        model_bed_put(&bed, 0, path, text);
-    }
-    start_all();
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        expect_index(rows[i][0], rows[i][2]);
-    }
-}
-
-static void test_labels_are_read(void **state)
-{
-    (void)state;
-    model_bed_sim(&bed, "a", 1, "output: [{ name: y, label_filename: labels.txt }]\n");
-    model_bed_put(&bed, 0, "a/labels.txt", "cat\r\ndog\n\nfish");
-    start_all();
-    struct model *model = model_bed_lease(&bed, "a", 0);
-    const struct io_config *output = model_output_config(model, "y");
-    assert_int_equal(output->label_count, 4);
-    assert_string_equal(output->labels[0], "cat");
-    assert_string_equal(output->labels[1], "dog");
-    assert_string_equal(output->labels[2], "");
-    assert_string_equal(output->labels[3], "fish");
-    model_bed_release(&bed, model);
-}
-
-/* ---- Real models ------------------------------------------------------------------------------- */
-
-static void test_real_models_are_judged(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *name;
-        bool batching;
-        const char *reason;
-    } rows[] = {
-        { "add_sub", true, NULL },
-        { "double_it", true, NULL },
-        { "identity_bytes", true, NULL },
-        { "identity_fp16", true, NULL },
-        { "identity_int64", true, NULL },
-        { "center", false, "rows are not independent" },
-        { "fixed", false, "no variable leading dimension" },
-        { "scalar", false, "no variable leading dimension" },
-    };
-    char path[256];
-    (void)snprintf(path, sizeof(path), "%s/models", getenv("WEIR_TEST_DATA"));
-    const char *const root = path;
-    bed.options.roots = &root;
-    start_all();
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct model *model = model_bed_lease(&bed, rows[i].name, 0);
-        const char *reason = model->batching_reason == NULL ? "" : model->batching_reason;
-        if (model->batching != rows[i].batching ||
-            (rows[i].reason != NULL && strstr(reason, rows[i].reason) == NULL)) {
-            fail_msg("%s: batching %s: %s", rows[i].name, model->batching ? "on" : "off", reason);
-        }
-        model_bed_release(&bed, model);
-    }
-    assert_int_equal(model_bed_infer(&bed, "double_it", 0), WEIR_OK);
 }
 
 /* ---- Running out of memory --------------------------------------------------------------------- */
@@ -813,15 +635,7 @@ int main(void)
         CASE(test_poll_tries_a_half_copied_model_again),
         CASE(test_a_broken_new_version_leaves_the_old_ones),
         CASE(test_polling_happens_by_itself),
-        CASE(test_batching_is_proved),
-        CASE(test_warm_up_must_succeed),
-        CASE(test_configuration_is_checked_against_the_model),
-        CASE(test_labels_are_read),
-        CASE(test_real_models_are_judged),
         CASE(test_every_allocation_of_a_load_may_fail),
     };
-    backend_start();
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    backend_stop();
-    return failed;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
