@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/backend_impl.h"
+#include "backend/divide.h"
 #include "backend/onnx.h"
 #include "backend/sim.h"
 
@@ -120,6 +121,7 @@ void backend_start(void)
     /* The official builds of ONNX Runtime upload telemetry unless told not to; the variable is
      * read when the environment is created, and setenv() is safe only while there is one thread. */
     setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+    divide_install();
 }
 
 void backend_stop(void)
