@@ -177,8 +177,18 @@ static void rendered_by_worker(struct call *call)
     call_reply_buffer(call, render->content_type, &render->out);
 }
 
+/* Reports are given while requests are refused, but not for ever to clients that do not read. */
+static bool is_flooded(const struct api *api)
+{
+    return http_bodies_bytes() / 2 > api->options.limits->bodies_bytes_max;
+}
+
 void call_render(struct call *call, const char *content_type, call_write_fn *write)
 {
+    if (is_flooded(call->api)) {
+        call_fail(call, WEIR_EFULL, "too many bytes of answers wait for their clients");
+        return;
+    }
     struct render *render = call_alloc(call, sizeof *render);
     if (render == NULL) {
         return;

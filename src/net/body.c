@@ -12,7 +12,7 @@
 
 #define ARENA_BYTES_MAX 16384 /* A body up to this size shares the arena's blocks. */
 
-static _Atomic uint64_t held_bytes; /* All bodies of all loops. */
+static _Atomic uint64_t held_bytes; /* All bodies of all loops, both ways. */
 
 static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
                              struct weir_err *err)
@@ -98,6 +98,16 @@ void body_finish(struct body *b)
         atomic_fetch_sub_explicit(&held_bytes, b->size, memory_order_relaxed);
     }
     *b = (struct body){ 0 };
+}
+
+void body_hold(uint64_t size)
+{
+    atomic_fetch_add_explicit(&held_bytes, size, memory_order_relaxed);
+}
+
+void body_let_go(uint64_t size)
+{
+    atomic_fetch_sub_explicit(&held_bytes, size, memory_order_relaxed);
 }
 
 uint64_t body_bytes_of_all(void)

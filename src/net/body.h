@@ -2,7 +2,9 @@
  * body.h — the memory of one request's body.
  *
  * Nothing is touched before bytes arrive: a declared size only says how much address space to
- * ask for.  Every byte counts against bodies_bytes_max from its arrival until body_finish().
+ * ask for.  Every byte counts against bodies_bytes_max from its arrival until body_finish(), and so
+ * do large answers from when they are given until the socket has taken them: a client that does not
+ * read costs as much as one that sends.
  * Owned by the exchange's loop; the count of all is for any thread.
  */
 #ifndef WEIR_NET_BODY_H
@@ -37,6 +39,10 @@ WEIR_MUST_USE enum weir_status body_append(struct body *body, struct arena *aren
 bool body_place(const struct body *body, char **out, size_t *room);
 
 void body_finish(struct body *body);
+
+/* Counts bytes of an answer that wait for its client: they take the same memory. */
+void body_hold(uint64_t size);
+void body_let_go(uint64_t size);
 
 uint64_t body_bytes_of_all(void);
 

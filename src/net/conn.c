@@ -1,8 +1,8 @@
 /*
  * A connection: bytes in, exchanges out, answers back in the order of the requests.
  *
- * Requests are read ahead while earlier ones run, up to pipelined_max; then the socket is left
- * alone, so that the client feels the back-pressure.  Nothing is written while a request is
+ * Requests are read ahead while earlier ones run, up to pipelined_max and AHEAD_BYTES_MAX; then the
+ * socket is left alone, so that the client feels the back-pressure.  Nothing is written while a request is
  * handled: whatever a turn has to say leaves in one gathering write at its end.  What the socket
  * does not take goes on in slices, each of which shows progress to the write time-out.
  *
@@ -25,6 +25,7 @@
 #define SLICE_PIECES 4               /* libuv allocates beyond four. */
 #define PLACE_BYTES_MAX (256 * 1024) /* Read at once into a body, so that others get their turn. */
 #define DISCARD_BYTES_MAX 65536      /* Of a body that is read in vain to keep a connection. */
+#define AHEAD_BYTES_MAX 262144 /* Headers and unsent answers beyond which no request is read. */
 #define LINGER_NS (2 * NS_PER_S)
 #define REFUSED_CONNECTIONS_MAX 64 /* Above connections_max: those being told so. */
 
@@ -101,6 +102,7 @@ void conn_retire(struct http_conn *c, struct stream *s)
     assert(s->complete || c->state == CONN_GONE);
     list_remove(&s->x.node);
     c->line_count--;
+    c->ahead_bytes -= s->head_bytes;
     c->idle_ns = c->loop->now_ns;
     if (c->reading == s) {
         c->reading = NULL;
@@ -220,6 +222,8 @@ static void take_data(struct http_conn *c, struct stream *s, struct bytes data)
 static void take_end(struct http_conn *c, struct stream *s)
 {
     struct exchange *x = &s->x;
+    s->head_bytes = x->arena.used_bytes;
+    c->ahead_bytes += s->head_bytes;
     end_reading(c, s, s->last || c->net->draining);
     x->received_ns = c->loop->now_ns;
     x->body = (struct bytes){ s->body.data, s->body.size };
@@ -246,13 +250,24 @@ static void stop_reading(struct http_conn *c, struct bytes rest)
     uv_read_stop(&c->uv.stream);
 }
 
+static bool is_full(const struct http_conn *c)
+{
+    return c->line_count >= c->loop->limits->pipelined_max || c->ahead_bytes > AHEAD_BYTES_MAX;
+}
+
+/* Half empty: so that a full line is not looked at for each of its answers. */
+static bool has_room(const struct http_conn *c)
+{
+    return c->line_count <= c->loop->limits->pipelined_max / 2 && c->ahead_bytes <= AHEAD_BYTES_MAX;
+}
+
 /* Gives bytes to the reader and follows its events until they are used up. */
 static void feed(struct http_conn *c, struct bytes in)
 {
     struct weir_err err;
     struct bytes data;
     while (c->state == CONN_OPEN) {
-        if (c->line_count >= c->loop->limits->pipelined_max && c->reading == NULL) {
+        if (c->reading == NULL && is_full(c)) {
             stop_reading(c, in);
             return;
         }
@@ -567,8 +582,7 @@ void conn_flush_dirty(struct loop *loop)
         if (c->state == CONN_GONE) {
             continue; /* Its memory lasts until libuv's close callback. */
         }
-        if (c->paused && c->state == CONN_OPEN && !list_linked(&c->resume) &&
-            c->line_count <= loop->limits->pipelined_max / 2) {
+        if (c->paused && c->state == CONN_OPEN && !list_linked(&c->resume) && has_room(c)) {
             /* In the next turn, so that what is then read gets its hooks. */
             list_append(&c->net->resume, &c->resume);
             uv_async_send(&loop->wake);

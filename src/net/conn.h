@@ -40,6 +40,7 @@ struct http_conn {
     struct list_node resume; /* In net->resume. */
     struct list line;        /* Streams, the next answer first. */
     uint32_t line_count;
+    uint64_t ahead_bytes;   /* Memory of the line: headers of requests, and answers not sent yet. */
     struct stream *reading; /* The end of the line while its request is incomplete. */
     struct http1 http1;
     char *held; /* Bytes read but not looked at while the line is full. */

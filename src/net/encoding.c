@@ -162,14 +162,14 @@ static int window_bits(struct bytes in)
     return -WINDOW_BITS;
 }
 
-static size_t output_max(const struct buffer *out, size_t in_size, uint64_t ratio_max)
+size_t encoding_inflated_max(size_t in_size, uint64_t ratio_max, size_t size_max)
 {
     uint64_t bytes_max = 0;
     if (__builtin_mul_overflow((uint64_t)in_size, ratio_max, &bytes_max) ||
         __builtin_add_overflow(bytes_max, (uint64_t)RATIO_FREE_BYTES, &bytes_max)) {
         bytes_max = UINT64_MAX;
     }
-    return bytes_max < out->size_max ? (size_t)bytes_max : out->size_max;
+    return bytes_max < size_max ? (size_t)bytes_max : size_max;
 }
 
 /* Room for the next step: as much again as there is, within bounds.  The one byte beyond
@@ -198,7 +198,7 @@ static enum weir_status too_big(struct weir_err *err, enum encoding encoding, si
 static enum weir_status inflate_all(z_stream *stream, enum encoding encoding, struct bytes in,
                                     uint64_t ratio_max, struct buffer *out, struct weir_err *err)
 {
-    const size_t bytes_max = output_max(out, in.size, ratio_max);
+    const size_t bytes_max = encoding_inflated_max(in.size, ratio_max, out->size_max);
     size_t taken = 0;
     int result = Z_OK;
     while (result != Z_STREAM_END) {

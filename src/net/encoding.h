@@ -36,6 +36,9 @@ WEIR_MUST_USE enum weir_status encoding_inflate(enum encoding encoding, struct b
                                                 uint64_t ratio_max, struct buffer *out,
                                                 struct weir_err *err);
 
+/* The most that `in_size` bytes may become there, at most size_max. */
+size_t encoding_inflated_max(size_t in_size, uint64_t ratio_max, size_t size_max);
+
 /* Compresses `count` pieces into `out`.  WEIR_ENOMEM, WEIR_ETOOBIG. */
 WEIR_MUST_USE enum weir_status encoding_deflate(enum encoding encoding, const struct bytes *pieces,
                                                 size_t count, struct buffer *out,

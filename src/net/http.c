@@ -16,8 +16,9 @@
 #include "util/json.h"
 #include "util/mem.h"
 
-#define SPARE_MAX 256       /* Streams kept for reuse per loop: about 1 MiB. */
-#define FAIL_BYTES_MAX 4096 /* Of an error's JSON text. */
+#define SPARE_MAX 256        /* Streams kept for reuse per loop: about 1 MiB. */
+#define FAIL_BYTES_MAX 4096  /* Of an error's JSON text. */
+#define HELD_BYTES_MIN 16384 /* Smaller pieces of answers are not counted. */
 
 static _Atomic uint64_t refused[WEIR_STATUS_COUNT];
 
@@ -53,12 +54,22 @@ struct stream *stream_create(struct http_net *net)
     return s;
 }
 
+/* The socket has it, or nobody wants it any more. */
+static void release_piece(struct stream *s, struct piece *piece)
+{
+    if (piece->held > 0) {
+        body_let_go(piece->held);
+        s->x.conn->ahead_bytes -= piece->held;
+    }
+    mem_free(piece->heap);
+}
+
 static void drop_pieces(struct stream *s)
 {
     while (s->pieces != NULL) {
         struct piece *piece = s->pieces;
         s->pieces = piece->next;
-        mem_free(piece->heap);
+        release_piece(s, piece);
     }
     s->pieces_end = &s->pieces;
 }
@@ -82,6 +93,11 @@ static void append(struct stream *s, struct piece *piece)
     s->pieces_end = &piece->next;
     if (piece->body) {
         s->x.unsent_bytes += piece->bytes.size;
+    }
+    if (piece->body && piece->bytes.size >= HELD_BYTES_MIN) {
+        piece->held = piece->bytes.size;
+        body_hold(piece->held);
+        s->x.conn->ahead_bytes += piece->held;
     }
 }
 
@@ -117,7 +133,7 @@ void stream_advance(struct stream *s, size_t size)
         if (s->pieces == NULL) {
             s->pieces_end = &s->pieces;
         }
-        mem_free(piece->heap);
+        release_piece(s, piece);
     }
 }
 

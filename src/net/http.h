@@ -104,7 +104,8 @@ void http_listener_close(struct http_listener *listener);
  * takes a further request after its current ones. */
 void http_drain(struct loop *loop);
 
-/* Bytes of request bodies held on all loops now, and requests that net itself refused, by status;
+/* Bytes of bodies held on all loops now (requests', and large answers' that are not sent yet), and
+ * requests that net itself refused, by status;
  * any thread. */
 uint64_t http_bodies_bytes(void);
 uint64_t http_refused_count(enum weir_status status);

@@ -20,6 +20,7 @@ struct piece {
     struct piece *next;
     struct bytes bytes; /* What is left of it. */
     void *heap;         /* Freed once sent; else the bytes outlive the stream. */
+    size_t held;        /* Counted by body_hold() and its connection; small ones are not. */
     bool body;          /* Counts as body, unlike heads and chunk sizes. */
 };
 
@@ -32,6 +33,7 @@ struct stream {
     struct piece *pieces;
     struct piece **pieces_end;
     struct http1_line *lines; /* Added by exchange_header(), latest first. */
+    uint64_t head_bytes;      /* Memory of the request's header, beyond `block`. */
     uint64_t promised;        /* Body bytes that a begun answer of known size still owes. */
     bool version_1_0;
     bool keep_alive_1_0;

@@ -190,6 +190,66 @@ static void test_a_full_line_is_full(void **state)
     bed_stop(&bed);
 }
 
+static void test_headers_that_are_read_ahead_are_few(void **state)
+{
+    (void)state;
+    enum { REQUESTS = 12, PAD = 60000 };
+    static char request[PAD + 256];
+    const int size = snprintf(request, sizeof(request),
+                              "GET /ok HTTP/1.1\r\nHost: a\r\nX-Pad: %0*d\r\n\r\n", PAD, 0);
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, GET("/hold/a"));
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        client_send(fd, request, (size_t)size);
+    }
+    bed_await(&bed, &bed.counts.request, 3);
+    const int other = client_connect(&bed);
+    client_expect(other, GET("/ok"), 200, "ok");
+    client_expect(other, GET("/ok"), 200, "ok");
+    assert_true(bed_counts(&bed).request < REQUESTS);
+    bed_release(&bed, "a");
+    client_expect(fd, "", 200, "a");
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        client_expect(fd, "", 200, "ok");
+    }
+    close(fd);
+    close(other);
+    bed_stop(&bed);
+}
+
+static void test_an_answer_that_is_not_read_counts_and_holds_up_its_connection(void **state)
+{
+    (void)state;
+    enum { SIZE = 16777216 };
+    char *body = calloc(1, SIZE);
+    struct bed bed;
+    struct response response;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    const int fd = client_connect(&bed);
+    client_text(fd, POST("/echo", 16777216));
+    client_send(fd, body, SIZE);
+    client_text(fd, GET("/ok"));
+    bed_await(&bed, &bed.counts.request, 1);
+    const int other = client_connect(&bed);
+    client_expect(other, GET("/ok"), 200, "ok");
+    client_expect(other, GET("/ok"), 200, "ok");
+    assert_int_equal(bed_counts(&bed).request, 3);   /* Not the second one of the first client. */
+    assert_int_equal(http_bodies_bytes(), 2 * SIZE); /* As it came, and as it waits. */
+    client_receive(fd, false, &response);
+    assert_int_equal(response.size, SIZE);
+    response_finish(&response);
+    client_expect(fd, "", 200, "ok");
+    assert_int_equal(http_bodies_bytes(), 0);
+    close(fd);
+    close(other);
+    bed_stop(&bed);
+    free(body);
+}
+
 static void test_chunked_body(void **state)
 {
     (void)state;
@@ -604,6 +664,8 @@ int main(void)
         cmocka_unit_test(test_pipelined_answers_keep_their_order),
         cmocka_unit_test(test_reading_stops_when_the_line_is_full),
         cmocka_unit_test(test_a_full_line_is_full),
+        cmocka_unit_test(test_headers_that_are_read_ahead_are_few),
+        cmocka_unit_test(test_an_answer_that_is_not_read_counts_and_holds_up_its_connection),
         cmocka_unit_test(test_chunked_body),
         cmocka_unit_test(test_large_body_there_and_back),
         cmocka_unit_test(test_bodies_are_aligned_where_asked),
