@@ -53,9 +53,9 @@
  *
  * Build it with `cc embed.c $(pkg-config --cflags --libs weir)`.
  *
- * Threads: every call may be made from any thread, at the same time; calls on one struct weir_call are for
- * one thread at a time.  Calls from several threads share batches as requests to a server do.
- * Names and arrays handed in are borrowed for the call unless it says otherwise.
+ * Threads: every call may be made from any thread, at the same time; calls on one struct weir_call
+ * are for one thread at a time.  Calls from several threads share batches as requests to a server
+ * do.  Names and arrays handed in are borrowed for the call unless it says otherwise.
  */
 #ifndef WEIR_WEIR_H
 #define WEIR_WEIR_H
@@ -104,8 +104,8 @@ struct weir_tensor {
     size_t size; /* Bytes. */
 };
 
-/* A tensor over `data`, its size computed from type and shape (0 for BYTES and for impossible shapes, which
- * weir_infer() then refuses). */
+/* A tensor over `data`, its size computed from type and shape (0 for BYTES and for impossible
+ * shapes, which weir_infer() then refuses). */
 WEIR_API struct weir_tensor weir_tensor_of(const char *name, enum weir_dtype dtype,
                                            const void *data, uint32_t rank, const int64_t *dims);
 
@@ -119,14 +119,14 @@ struct weir_options {
     uint32_t executors;     /* Threads that run models; 0: one per processor. */
 };
 
-/* Starts an engine and loads the models; returns when they are loaded.  WEIR_EIO (the folder), WEIR_ENOENT
- * (the model), WEIR_EINVAL (it is broken; `err` says how).  With `model` NULL a model that does not load
- * makes only itself unavailable. */
+/* Starts an engine and loads the models; returns when they are loaded.  WEIR_EIO (the folder),
+ * WEIR_ENOENT (the model), WEIR_EINVAL (it is broken; `err` says how).  With `model` NULL a
+ * model that does not load makes only itself unavailable. */
 WEIR_API WEIR_MUST_USE enum weir_status weir_open(const struct weir_options *options,
                                                   struct weir **out, struct weir_err *err);
 
-/* Every call must be over and every result and description freed: a model that is still in use keeps it
- * waiting.  NULL is fine. */
+/* Every call must be over and every result and description freed: a model that is still in use
+ * keeps it waiting.  NULL is fine. */
 WEIR_API void weir_close(struct weir *weir);
 
 /* What a model takes and gives, in its own order; lives until weir_model_free(). */
@@ -156,9 +156,9 @@ struct weir_call_options {
 };
 
 /*
- * Runs a model and waits.  `inputs` in any order; `options` may be NULL.  WEIR_OK: *out is the caller's,
- * weir_result_free().  WEIR_ENOENT, WEIR_EINVAL (inputs; `err` names which and why), WEIR_EFULL,
- * WEIR_ETIMEOUT, WEIR_EUNAVAILABLE, WEIR_ENOMEM, WEIR_EBACKEND.
+ * Runs a model and waits.  `inputs` in any order; `options` may be NULL.  WEIR_OK: *out is the
+ * caller's, weir_result_free().  WEIR_ENOENT, WEIR_EINVAL (inputs; `err` names which and why),
+ * WEIR_EFULL, WEIR_ETIMEOUT, WEIR_EUNAVAILABLE, WEIR_ENOMEM, WEIR_EBACKEND.
  */
 WEIR_API WEIR_MUST_USE enum weir_status weir_infer(struct weir *weir, const char *model,
                                                    const struct weir_tensor *inputs,

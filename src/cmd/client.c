@@ -18,7 +18,7 @@
 #define READ_BYTES ((size_t)64 << 10)
 #define DEFAULT_PORT "80"
 
-/* ---- Addresses ---------------------------------------------------------------------------------- */
+/* ---- Addresses ------------------------------------------------------------------------------- */
 
 static bool is_port(const char *text)
 {
@@ -99,7 +99,7 @@ void client_finish(struct client *client)
     hang_up(client);
 }
 
-/* ---- Connecting --------------------------------------------------------------------------------- */
+/* ---- Connecting ------------------------------------------------------------------------------ */
 
 static enum weir_status failed(const struct client *client, const char *what, struct weir_err *err)
 {
@@ -171,7 +171,7 @@ static enum weir_status dial(struct client *client, struct weir_err *err)
     return connected ? WEIR_OK : failed(client, "cannot connect", err);
 }
 
-/* ---- Sending ------------------------------------------------------------------------------------ */
+/* ---- Sending --------------------------------------------------------------------------------- */
 
 static enum weir_status send_all(const struct client *client, struct bytes bytes,
                                  struct weir_err *err)
@@ -221,7 +221,7 @@ static enum weir_status send_request(const struct client *client,
     return status;
 }
 
-/* ---- Receiving ---------------------------------------------------------------------------------- */
+/* ---- Receiving ------------------------------------------------------------------------------- */
 
 /* What the header says about the body and the connection. */
 struct framing {

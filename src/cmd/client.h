@@ -1,8 +1,8 @@
 /*
  * client.h — a small blocking HTTP/1.1 client: one connection, one call at a time.
  *
- * One thread at a time.  The connection is made at the first call and kept; when the server has closed it
- * meanwhile, the call is made once more on a new one.
+ * One thread at a time.  The connection is made at the first call and kept; when the server has
+ * closed it meanwhile, the call is made once more on a new one.
  */
 #ifndef WEIR_CMD_CLIENT_H
 #define WEIR_CMD_CLIENT_H
@@ -39,14 +39,14 @@ struct client_reply {
     struct buffer content;
 };
 
-/* `url`: http://HOST[:PORT], HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for each wait for
- * bytes.  WEIR_EINVAL. */
+/* `url`: http://HOST[:PORT], HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for
+ * each wait for bytes.  WEIR_EINVAL. */
 WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *url,
                                            uint64_t timeout_ns, struct weir_err *err);
 void client_finish(struct client *client);
 
-/* Any HTTP status is a success here.  WEIR_EIO names the server; WEIR_ETIMEOUT, WEIR_ETOOBIG, WEIR_ENOMEM.
- * `reply` is initialised here and finished by the caller, also after a failure. */
+/* Any HTTP status is a success here.  WEIR_EIO names the server; WEIR_ETIMEOUT, WEIR_ETOOBIG,
+ * WEIR_ENOMEM. `reply` is initialised here and finished by the caller, also after a failure. */
 WEIR_MUST_USE enum weir_status client_call(struct client *client,
                                            const struct client_request *request,
                                            struct client_reply *reply, struct weir_err *err);

@@ -37,8 +37,8 @@ struct flags {
 
 void flags_init(struct flags *flags, const struct flag *table, int count, char **words);
 
-/* The next option's key, FLAGS_WORD, FLAGS_DONE, or FLAGS_WRONG with a sentence.  Values follow as the next
- * word or behind "=". */
+/* The next option's key, FLAGS_WORD, FLAGS_DONE, or FLAGS_WRONG with a sentence.  Values follow
+ * as the next word or behind "=". */
 int flags_next(struct flags *flags, struct weir_err *err);
 
 /* "  --input NAME=VALUE    what it does", one line per row. */

@@ -111,7 +111,7 @@ static uint64_t now_ns(void)
     return clock_now_ns(&clock);
 }
 
-/* ---- The command line --------------------------------------------------------------------------- */
+/* ---- The command line ------------------------------------------------------------------------ */
 
 static enum weir_status number(const char *name, const char *text, uint64_t max, uint64_t *out,
                                struct weir_err *err)
@@ -206,7 +206,7 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     return WEIR_OK;
 }
 
-/* ---- What the model takes ----------------------------------------------------------------------- */
+/* ---- What the model takes -------------------------------------------------------------------- */
 
 static const char *how_to_give(const struct spec *spec)
 {
@@ -287,7 +287,7 @@ static int describe(const struct run *run)
     return code;
 }
 
-/* ---- Asking ------------------------------------------------------------------------------------- */
+/* ---- Asking ---------------------------------------------------------------------------------- */
 
 static enum weir_status read_inputs(struct run *run, struct weir_err *err)
 {
@@ -401,7 +401,7 @@ static enum weir_status ask_all(struct run *run, struct weir_err *err)
     return run->status;
 }
 
-/* ---- Files -------------------------------------------------------------------------------------- */
+/* ---- Files ----------------------------------------------------------------------------------- */
 
 /* "[NAME=]FILE": the output and the file's name. */
 static enum weir_status find_output(const struct answer *answer, const char *word,
@@ -501,7 +501,7 @@ static enum weir_status save_overlay(const struct run *run, struct weir_err *err
     return status;
 }
 
-/* ---- Reports ------------------------------------------------------------------------------------ */
+/* ---- Reports --------------------------------------------------------------------------------- */
 
 static double ms(uint64_t ns)
 {
@@ -600,7 +600,7 @@ static void report_text(struct buffer *out, struct run *run)
     write_totals(out, run);
 }
 
-/* ---- All together ------------------------------------------------------------------------------- */
+/* ---- All together ---------------------------------------------------------------------------- */
 
 static enum weir_status open_local(struct run *run, struct weir_err *err)
 {

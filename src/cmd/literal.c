@@ -4,7 +4,7 @@
 
 #include "cmd/scalar.h"
 
-/* ---- Shapes ------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
 /* `given` with 1s before it until it has the rank of `spec`; false when it is longer. */
 static bool prepend_ones(const struct shape *given, uint32_t rank, struct shape *out)
@@ -20,7 +20,8 @@ static bool prepend_ones(const struct shape *given, uint32_t rank, struct shape 
     return true;
 }
 
-/* Divides the elements by the fixed dimensions; the first variable one takes the rest, others are 1. */
+/* Divides the elements by the fixed dimensions; the first variable one takes the rest, others
+ * are 1. */
 static bool fill_variable(const struct shape *spec, uint64_t elements, struct shape *out)
 {
     uint64_t fixed = 1;
@@ -71,7 +72,7 @@ enum weir_status literal_fit(const struct spec *spec, const struct shape *given,
                    shape_format(given, found), shape_format(&spec->shape, expected));
 }
 
-/* ---- Elements ----------------------------------------------------------------------------------- */
+/* ---- Elements -------------------------------------------------------------------------------- */
 
 /* Walks nested arrays leaf by leaf. */
 struct walk {

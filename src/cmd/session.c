@@ -41,7 +41,7 @@ void answer_finish(struct answer *answer)
     *answer = (struct answer){ 0 };
 }
 
-/* ---- Over HTTP ---------------------------------------------------------------------------------- */
+/* ---- Over HTTP ------------------------------------------------------------------------------- */
 
 /* "/v2/models/NAME[/versions/N]TAIL", percent-encoded. */
 static enum weir_status model_path(const struct session *session, const char *tail, char *out,
@@ -354,7 +354,7 @@ static enum weir_status infer_remote(struct session *session, const struct value
     return status;
 }
 
-/* ---- Right here --------------------------------------------------------------------------------- */
+/* ---- Right here ------------------------------------------------------------------------------ */
 
 static enum dtype dtype_from_public(enum weir_dtype dtype)
 {
@@ -475,7 +475,7 @@ static enum weir_status infer_local(struct session *session, const struct value 
     return status == WEIR_OK ? take_result(answer, err) : status;
 }
 
-/* ---- Either ------------------------------------------------------------------------------------- */
+/* ---- Either ---------------------------------------------------------------------------------- */
 
 enum weir_status session_describe(struct session *session, struct arena *arena,
                                   struct interface *out, struct weir_err *err)

@@ -1,5 +1,6 @@
 /*
- * session.h — one thread's way to a model: over HTTP to a server, or through the library right here.
+ * session.h — one thread's way to a model: over HTTP to a server, or through the library right
+ * here.
  *
  * Both answer alike, so that the command need not care.  A session belongs to one thread at a
  * time; sessions of the same `local` engine share it.

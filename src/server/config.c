@@ -39,7 +39,8 @@ static void note(struct config *config, const struct option *option, enum config
     config->lines[option - options] = line;
 }
 
-/* A list named again by a stronger source replaces the weaker one's; by the same source it grows. */
+/* A list named again by a stronger source replaces the weaker one's; by the same source it
+ * grows. */
 static void begin_list(struct config *config, const struct option *option,
                        enum config_origin origin)
 {
@@ -151,8 +152,8 @@ static enum weir_status apply_file(struct config *config, const char *path, stru
     return status;
 }
 
-/* Variables that begin with WEIR_ and are no settings: the file's name, what the tests use, and what
- * Kubernetes sets in every pod beside a service called weir. */
+/* Variables that begin with WEIR_ and are no settings: the file's name, what the tests use, and
+ * what Kubernetes sets in every pod beside a service called weir. */
 static const char *const foreign_variables[] = {
     "WEIR_CONFIG=*", "WEIR_BINARY=*",  "WEIR_TEST_*",     "WEIR_SOURCE_ROOT=*",
     "WEIR_PORT_*",   "WEIR_SERVICE_*", "WEIR_PORT=*://*",
@@ -218,7 +219,8 @@ static int own_flag(const struct config_words *meaning, const char *word)
     return -1;
 }
 
-/* `--config FILE` or `--config=FILE`: how many of the words it takes, 0 when it is something else. */
+/* `--config FILE` or `--config=FILE`: how many of the words it takes, 0 when it is something
+ * else. */
 static int file_flag(int left, char *const *words, const char **path)
 {
     const size_t size = sizeof(FILE_FLAG) - 1;

@@ -92,11 +92,11 @@ struct config_words {
 };
 
 /*
- * Reads everything: the file (`--config FILE`, else the variable WEIR_CONFIG, else ./weir.yaml where it
- * exists), the environment (like environ; NULL: none) and the words behind the subcommand, which
- * are borrowed for the configuration's life.  WEIR_EINVAL with a sentence that says where (file and
- * line, variable or flag), what was found and what is allowed; WEIR_ENOENT, WEIR_EIO about the file;
- * WEIR_ENOMEM.
+ * Reads everything: the file (`--config FILE`, else the variable WEIR_CONFIG, else ./weir.yaml
+ * where it exists), the environment (like environ; NULL: none) and the words behind the subcommand,
+ * which are borrowed for the configuration's life.  WEIR_EINVAL with a sentence that says where
+ * (file and line, variable or flag), what was found and what is allowed; WEIR_ENOENT, WEIR_EIO
+ * about the file; WEIR_ENOMEM.
  */
 WEIR_MUST_USE enum weir_status config_read(struct config *config, char *const *environment,
                                            int word_count, char *const *words,

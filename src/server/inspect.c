@@ -43,7 +43,7 @@ struct inspection {
     struct weir_err problem; /* Why it cannot be served; empty: it can. */
 };
 
-/* ---- Finding the file --------------------------------------------------------------------------- */
+/* ---- Finding the file ------------------------------------------------------------------------ */
 
 static bool is_folder(const char *path)
 {
@@ -131,7 +131,7 @@ static enum weir_status locate(struct inspection *self, const char *path, struct
                : err_set(err, WEIR_EINVAL, "the path is too long");
 }
 
-/* ---- Can it be served? -------------------------------------------------------------------------- */
+/* ---- Can it be served? ----------------------------------------------------------------------- */
 
 static enum weir_status make_specs(struct arena *arena, const struct onnx_value *values,
                                    uint32_t count, const char *side, struct tensor_spec **out,
@@ -244,7 +244,7 @@ static enum weir_status look(struct inspection *self, const char *path, struct w
     return WEIR_OK;
 }
 
-/* ---- For people --------------------------------------------------------------------------------- */
+/* ---- For people ------------------------------------------------------------------------------ */
 
 /* "[batch,1,256,256]": names where the file has them. */
 static void write_shape(struct buffer *out, const struct onnx_value *value)
@@ -369,7 +369,7 @@ static void report_text(struct buffer *out, const struct inspection *self)
     }
 }
 
-/* ---- For programs ------------------------------------------------------------------------------- */
+/* ---- For programs ---------------------------------------------------------------------------- */
 
 static void text_member(struct buffer *out, const char *key, const char *value)
 {

@@ -105,7 +105,8 @@ static const void *value_of(const struct config *config, const struct option *op
     return (const char *)config + option->offset;
 }
 
-/* The key as people write it: limits.idle_timeout_ns is a duration, so its unit is not in its name. */
+/* The key as people write it: limits.idle_timeout_ns is a duration, so its unit is not in its
+ * name. */
 void option_key(const struct option *option, char *out)
 {
     (void)snprintf(out, OPTION_WORD_BYTES, "%s", option->key);

@@ -1,9 +1,10 @@
 /*
- * option.h — the one table of the server's settings, and how each kind of value is read and written.
+ * option.h — the one table of the server's settings, and how each kind of value is read and
+ * written.
  *
- * A row says where in struct config the value lies and of what kind it is; the kind says how to read
- * it and how to print it.  The limits of util/limits.h are rows like all others, made from their
- * own table.  One thread, at start.
+ * A row says where in struct config the value lies and of what kind it is; the kind says how to
+ * read it and how to print it.  The limits of util/limits.h are rows like all others, made from
+ * their own table.  One thread, at start.
  */
 #ifndef WEIR_SERVER_OPTION_H
 #define WEIR_SERVER_OPTION_H

@@ -334,8 +334,8 @@ static void on_drain(struct loop_mail *mail)
     http_drain(&front->loop);
 }
 
-/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed, SIGNAL_WAKE when the main
- * thread is wanted, after its home has had its turn. */
+/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed, SIGNAL_WAKE when
+ * the main thread is wanted, after its home has had its turn. */
 static int wait_signal(struct server *server, uint64_t timeout_ns)
 {
     const sigset_t set = watched_signals();

@@ -4,9 +4,10 @@
  * The server knows everything and decides nothing.  It starts listening before the models are
  * loaded: live is true at once, ready turns true when every required model is.
  *
- * Stopping (SIGTERM or SIGINT): not ready at once on every connection; a grace time in which everything still
- * works, because balancers lag; then no new connections, `Connection: close` on every answer, new
- * inferences refused, accepted ones finished; then the end.  A second signal ends at once.
+ * Stopping (SIGTERM or SIGINT): not ready at once on every connection; a grace time in which
+ * everything still works, because balancers lag; then no new connections, `Connection: close` on
+ * every answer, new inferences refused, accepted ones finished; then the end.  A second signal ends
+ * at once.
  */
 #ifndef WEIR_SERVER_SERVER_H
 #define WEIR_SERVER_SERVER_H
@@ -24,18 +25,18 @@ enum server_mode {
 /* Signals must be blocked before any thread exists: call first in main(). */
 void server_block_signals(void);
 
-/* Starts everything; `config` is borrowed.  The calling thread is the server's main thread: it alone
- * makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened. */
+/* Starts everything; `config` is borrowed.  The calling thread is the server's main thread: it
+ * alone makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened. */
 WEIR_MUST_USE enum weir_status server_start(const struct config *config, enum server_mode mode,
                                             struct server **out, struct weir_err *err);
 
-/* Blocks until every model is loaded or has failed.  True: all that are required are READY.  False too when
- * a signal came meanwhile, which server_wait() then acts upon. */
+/* Blocks until every model is loaded or has failed.  True: all that are required are READY. 
+ * False too when a signal came meanwhile, which server_wait() then acts upon. */
 bool server_wait_models(struct server *server);
 
-/* Blocks until the server has stopped after a signal.  WEIR_ETIMEOUT: the drain time-out passed with
- * requests unfinished; WEIR_ECANCELED: a second signal ended it.  After both a run may still be under
- * way: end the process rather than server_destroy(), which would wait for it. */
+/* Blocks until the server has stopped after a signal.  WEIR_ETIMEOUT: the drain time-out passed
+ * with requests unfinished; WEIR_ECANCELED: a second signal ended it.  After both a run may
+ * still be under way: end the process rather than server_destroy(), which would wait for it. */
 WEIR_MUST_USE enum weir_status server_wait(struct server *server);
 
 void server_destroy(struct server *server); /* NULL is fine. */

@@ -1,6 +1,6 @@
 /*
- * config: the stronger source wins, and every mistake is named with where it is, what was found and what
- * is allowed.
+ * config: the stronger source wins, and every mistake is named with where it is, what was found and
+ * what is allowed.
  */
 #include <setjmp.h>
 #include <stdarg.h>

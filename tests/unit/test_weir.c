@@ -43,8 +43,8 @@ static struct weir *open_model(const char *repository, const char *model, uint32
     return weir;
 }
 
-/* A repository with one simulated model, "slow", whose runs end only when they are told to, but for the one that
- * the load makes. */
+/* A repository with one simulated model, "slow", whose runs end only when they are told to, but
+ * for the one that the load makes. */
 struct slow {
     char root[64];
     char version[96];
