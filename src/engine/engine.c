@@ -27,7 +27,6 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     engine->limits = options->limits;
     engine->clock = options->clock;
     engine->inline_runs = options->inline_runs;
-    engine->threads = options->threads;
     engine->pools = mem_alloc(options->device_count * sizeof(struct pool *));
     pthread_mutex_init(&engine->lock, NULL);
     list_init(&engine->homes);
@@ -37,13 +36,12 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
         status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
         engine->pool_count += status == WEIR_OK ? 1 : 0;
     }
+    for (uint32_t i = 0; options->threads && i < engine->pool_count && status == WEIR_OK; i++) {
+        status = pool_start(engine->pools[i], err);
+    }
     if (status != WEIR_OK) {
-        engine->threads = false;
         engine_destroy(engine);
         return status;
-    }
-    for (uint32_t i = 0; options->threads && i < engine->pool_count; i++) {
-        pool_start(engine->pools[i]);
     }
     *out = engine;
     return WEIR_OK;

@@ -52,12 +52,12 @@ struct engine {
     struct pool **pools;       /* One per device; at most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
     bool inline_runs;
-    bool threads;         /* Executor threads exist. */
     pthread_mutex_t lock; /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };
 
+/* WEIR_EINVAL names the device; WEIR_ENOMEM: the system has no thread left. */
 WEIR_MUST_USE enum weir_status engine_create(const struct engine_options *options,
                                              struct engine **out, struct weir_err *err);
 void engine_destroy(struct engine *engine); /* Nothing may be pending; joins the executors. */

@@ -1,8 +1,8 @@
 #include "engine/executor.h"
 
-#include <assert.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "engine/pool.h"
 
@@ -32,7 +32,7 @@ static void *executor_main(void *argument)
     return NULL;
 }
 
-void executor_start(struct executor *executor)
+enum weir_status executor_start(struct executor *executor, struct weir_err *err)
 {
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -40,12 +40,20 @@ void executor_start(struct executor *executor)
     pthread_cond_init(&executor->wake, &monotonic);
     pthread_condattr_destroy(&monotonic);
     const int failed = pthread_create(&executor->thread, NULL, executor_main, executor);
-    assert(failed == 0); /* At start: without its threads the program cannot be. */
-    (void)failed;
+    if (failed != 0) {
+        pthread_cond_destroy(&executor->wake);
+        return err_set(err, WEIR_ENOMEM, "device '%s': the system gives no further thread: %s",
+                       executor->pool->name, strerror(failed));
+    }
+    executor->started = true;
+    return WEIR_OK;
 }
 
 void executor_join(struct executor *executor)
 {
+    if (!executor->started) {
+        return;
+    }
     pthread_mutex_lock(&executor->pool->lock);
     pthread_cond_signal(&executor->wake);
     pthread_mutex_unlock(&executor->pool->lock);

@@ -7,7 +7,9 @@
 #define WEIR_ENGINE_EXECUTOR_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
+#include "util/err.h"
 #include "util/list.h"
 
 struct pool;
@@ -15,14 +17,16 @@ struct pool;
 struct executor {
     struct pool *pool;
     pthread_t thread;
+    bool started;
     pthread_cond_t wake;
     struct list_node idle; /* In pool.idle while it sleeps. */
     int cpu;               /* Pinned to it; -1: not. */
 };
 
-void executor_start(struct executor *executor);
+/* WEIR_ENOMEM: the system has no thread left. */
+WEIR_MUST_USE enum weir_status executor_start(struct executor *executor, struct weir_err *err);
 
-/* The pool is stopping: wakes the thread and waits for its end. */
+/* The pool is stopping: wakes the thread and waits for its end; nothing when it was never started. */
 void executor_join(struct executor *executor);
 
 #endif

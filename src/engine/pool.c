@@ -606,11 +606,13 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     return WEIR_OK;
 }
 
-void pool_start(struct pool *pool)
+enum weir_status pool_start(struct pool *pool, struct weir_err *err)
 {
-    for (uint32_t i = 0; i < pool->thread_count; i++) {
-        executor_start(&pool->executors[i]);
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < pool->thread_count && status == WEIR_OK; i++) {
+        status = executor_start(&pool->executors[i], err);
     }
+    return status;
 }
 
 void pool_destroy(struct pool *pool)
@@ -618,7 +620,7 @@ void pool_destroy(struct pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
     pthread_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; pool->engine->threads && i < pool->thread_count; i++) {
+    for (uint32_t i = 0; i < pool->thread_count; i++) {
         executor_join(&pool->executors[i]);
     }
     assert(pool->waiting == 0 && pool->running == 0);

@@ -47,7 +47,8 @@ struct pool {
 WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
                                            const struct device_options *options, uint32_t index,
                                            struct pool **out, struct weir_err *err);
-void pool_start(struct pool *pool);   /* Starts the executor threads. */
+/* Starts the executor threads.  WEIR_ENOMEM: the system has no thread left. */
+WEIR_MUST_USE enum weir_status pool_start(struct pool *pool, struct weir_err *err);
 void pool_destroy(struct pool *pool); /* Stops and joins them. */
 
 /* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for all that a
