@@ -3,12 +3,13 @@
 
 #include "cmd/cmd.h"
 #include "server/config.h"
+#include "server/modelconfig.h"
 
 extern char **environ;
 
-enum { OWN_EXPLAIN, OWN_JSON };
+enum { OWN_EXPLAIN, OWN_JSON, OWN_MODELS };
 
-static const char *const own_flags[] = { "--explain", "--json", NULL };
+static const char *const own_flags[] = { "--explain", "--json", "--models", NULL };
 
 int cmd_config(int count, char **words)
 {
@@ -23,7 +24,11 @@ int cmd_config(int count, char **words)
     }
     struct buffer out;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
-    config_explain(&config, (meaning.given >> OWN_JSON & 1) != 0, &out);
+    if ((meaning.given >> OWN_MODELS & 1) != 0) {
+        modelconfig_document(&out);
+    } else {
+        config_explain(&config, (meaning.given >> OWN_JSON & 1) != 0, &out);
+    }
     const int code = cmd_print(&out);
     buffer_finish(&out);
     config_finish(&config);
@@ -39,6 +44,7 @@ void cmd_config_help(struct buffer *out)
              "so it also checks them.\n\n"
              "  --explain                the same; the default\n"
              "  --json                   as JSON\n"
+             "  --models                 the settings of a model's model.yaml instead\n"
              "  --config FILE            read this file instead of ./weir.yaml\n"
              "  --ANY-SETTING VALUE      as `weir serve` takes it\n\n"
              "Examples:\n"
