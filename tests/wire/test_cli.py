@@ -5,7 +5,9 @@ import os
 import pathlib
 import pty
 import re
+import socket
 import subprocess
+import threading
 import zlib
 
 import numpy as np
@@ -414,6 +416,112 @@ def test_a_server_that_is_not_there(tmp_path):
     is_refused(1, "cannot connect", "infer", "a", "--url", f"unix:{tmp_path}/none")
     for url in ("https://x", "http://x/y", "http://", "http://x:99999", "ftp://x", "unix:"):
         is_refused(1, f"url: found '{url}', expected", "infer", "a", "--url", url)
+
+
+METADATA = b"""{"name":"m","versions":["1","3"],"platform":"p","inputs":[{"name":"x","datatype":"FP32",
+"shape":[-1,2]}],"outputs":[{"name":"y","datatype":"FP32","shape":[-1,2]}]}"""
+OUTPUTS = b"""{"model_name":"m","model_version":"3","outputs":[{"name":"y","datatype":"FP32",
+"shape":[1,2],"data":[1.5,-2]}]}"""
+
+
+def answer(body, head=None):
+    return (head or b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)) + body
+
+
+class Stranger:
+    """Some other server: answers each connection's requests with these bytes, then closes."""
+
+    def __init__(self, *connections):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.connections = connections
+        self.requests = []
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.thread.join(PATIENCE_S)
+        self.listener.close()
+        assert not self.thread.is_alive()
+
+    def serve(self):
+        for answers in self.connections:
+            client = self.listener.accept()[0]
+            with client, client.makefile("rb") as reader:
+                for data in answers:
+                    self.requests.append(self.read_request(reader))
+                    client.sendall(data)
+
+    @staticmethod
+    def read_request(reader):
+        head = b"".join(iter(reader.readline, b"\r\n"))
+        size = re.search(rb"\nContent-Length: (\d+)", head)
+        return head + reader.read(int(size[1]) if size else 0)
+
+
+def ask(stranger):
+    words = ("infer", "m", "--url", stranger.url, "--input", "x=1,2", "--json", "--timeout", "20s")
+    return weir(*words)
+
+
+def test_answers_of_other_servers():
+    """JSON without binary tensors, in chunks, after a 100, without a length: all the same."""
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    half = len(OUTPUTS) // 2
+    chunks = b"%x;a=b\r\n%s\r\n%X\r\n%s\r\n0\r\n\r\n" % (
+        half, OUTPUTS[:half], len(OUTPUTS) - half, OUTPUTS[half:])
+    early = b"HTTP/1.1 100 Continue\r\n\r\n"
+    endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    for data in (answer(OUTPUTS), chunked + chunks, early + answer(OUTPUTS), endless + OUTPUTS):
+        with Stranger([answer(METADATA)], [data]) as stranger:
+            done = ask(stranger)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["model_version"] == "3"
+        assert told["outputs"][0]["data"] == [1.5, -2]
+
+
+def test_a_request_is_what_the_protocol_says():
+    with Stranger([answer(METADATA)], [answer(OUTPUTS)]) as stranger:
+        assert ask(stranger).returncode == 0
+    metadata, request = stranger.requests
+    assert metadata.startswith(b"GET /v2/models/m HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert request.startswith(b"POST /v2/models/m/infer HTTP/1.1\r\n")
+    size = int(re.search(rb"Inference-Header-Content-Length: (\d+)", request)[1])
+    assert request[-8:] == np.array([1, 2], np.float32).tobytes()
+    told = json.loads(request[-8 - size : -8])
+    assert told["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [1, 2],
+                               "parameters": {"binary_data_size": 8}}]
+
+
+@pytest.mark.parametrize(
+    "data, sentence",
+    [
+        (b"", "closed the connection before its answer ended"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "closed the connection before its answer ended"),
+        (answer(OUTPUTS)[:-1], "closed the connection before its answer ended"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not an HTTP/1.1 server"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "a chunk without size"),
+        (answer(b"<html>"), "line 1"),
+        (answer(b'{"error":"no way"}', b"HTTP/1.1 400 Bad Request\r\nContent-Length: 18\r\n\r\n"),
+         "the server answers 400: no way"),
+        (answer(b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
+         "the server answers 502"),
+        (answer(OUTPUTS.replace(b'"data":[1.5,-2]', b'"parameters":{"binary_data_size":8}')),
+         "an output with more binary data than there is"),
+        (answer(OUTPUTS.replace(b"[1,2]", b"[1,-7]")), "a shape that is no list of whole numbers"),
+        (answer(OUTPUTS.replace(b"[1.5,-2]", b"[1.5]")), "expected"),
+        (answer(OUTPUTS.replace(b"FP32", b"FP31")), "a tensor without name, datatype or shape"),
+    ],
+)
+def test_nonsense_from_other_servers(data, sentence):
+    with Stranger([answer(METADATA)], [data]) as stranger:
+        done = ask(stranger)
+    assert done.returncode == 1
+    assert sentence in done.stderr
 
 
 def test_over_a_unix_socket(repository, tmp_path):
