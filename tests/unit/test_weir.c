@@ -17,6 +17,8 @@
 
 #include <weir/weir.h>
 
+#include "util/mem.h"
+
 #define CALLERS 8
 #define CALLS 150
 #define UNDER_WAY 20
@@ -366,6 +368,47 @@ static void test_a_broken_model_leaves_the_others_alone(void **state)
     weir_close(weir);
 }
 
+/* Whichever allocation of a call fails: it says so, nothing leaks, and the next call is served. */
+static void test_memory_may_run_out_in_a_call(void **state)
+{
+    (void)state;
+    struct weir *weir = open_model(models_folder(), "add_sub", 1);
+    enum weir_status status = WEIR_ENOMEM;
+    for (uint64_t nth = 1; nth < 100 && status != WEIR_OK; nth++) {
+        struct weir_err err = { 0 };
+        int32_t sum = 0;
+        int32_t difference = 0;
+        (void)mem_fault_arm(nth);
+        status = add_sub(weir, 7, 3, &sum, &difference, &err);
+        (void)mem_fault_arm(0);
+        assert_true(status == WEIR_OK || status == WEIR_ENOMEM);
+        assert_true(status == WEIR_OK || err.text[0] != '\0');
+        assert_true(status != WEIR_OK || sum == 25);
+        assert_int_equal(add_sub(weir, 7, 3, &sum, &difference, &err), WEIR_OK);
+    }
+    assert_int_equal(status, WEIR_OK);
+    weir_close(weir);
+}
+
+/* The same while a folder is opened: it fails whole, or all is there. */
+static void test_memory_may_run_out_while_opening(void **state)
+{
+    (void)state;
+    enum weir_status status = WEIR_ENOMEM;
+    for (uint64_t nth = 1; nth < 2000 && status != WEIR_OK; nth++) {
+        struct weir *weir = NULL;
+        struct weir_err err = { 0 };
+        const struct weir_options options = { models_folder(), "scalar", 1 };
+        (void)mem_fault_arm(nth);
+        status = weir_open(&options, &weir, &err);
+        (void)mem_fault_arm(0);
+        assert_true(status == WEIR_OK || err.text[0] != '\0');
+        assert_true((status == WEIR_OK) == (weir != NULL));
+        weir_close(weir);
+    }
+    assert_int_equal(status, WEIR_OK);
+}
+
 static void test_sizes_are_computed(void **state)
 {
     (void)state;
@@ -394,6 +437,8 @@ int main(void)
         cmocka_unit_test(test_texts_may_hold_anything),
         cmocka_unit_test(test_a_folder_or_model_that_does_not_open_says_why),
         cmocka_unit_test(test_a_broken_model_leaves_the_others_alone),
+        cmocka_unit_test(test_memory_may_run_out_in_a_call),
+        cmocka_unit_test(test_memory_may_run_out_while_opening),
         cmocka_unit_test(test_sizes_are_computed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
