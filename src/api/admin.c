@@ -45,6 +45,7 @@ void admin_ready(struct call *call)
         !atomic_load_explicit(&call->api->draining, memory_order_relaxed)) {
         call_reply(call, BYTES_LITERAL("{\"ready\":true}"));
     } else {
+        exchange_header(call->x, "Retry-After", BYTES_LITERAL("1"));
         exchange_reply(call->x, weir_status_http(WEIR_EUNAVAILABLE), CALL_JSON,
                        BYTES_LITERAL("{\"ready\":false}"));
     }

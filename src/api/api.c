@@ -222,19 +222,43 @@ static bool is_fixed_host(struct bytes host)
     return true;
 }
 
-/* The one place that says who may call what, by the handler's group.  What changes the server is
- * not for web pages of other sites: a browser says with Origin where a page comes from, and a
- * page that had its own name point here (DNS rebinding) shows in Host. */
+/* Clients on this machine have no use for a name of the outside world; a page that had one pointed
+ * here (DNS rebinding) has nothing else to call. */
+static bool is_outside_name(const struct call *call)
+{
+    const struct bytes peer = call->x->peer;
+    const struct bytes host = host_part(call->fields[FIELD_HOST]);
+    const bool local = (peer.size > 4 && memcmp(peer.data, "127.", 4) == 0) ||
+                       (peer.size > 5 && memcmp(peer.data, "[::1]", 5) == 0);
+    return local && !is_fixed_host(host) && host.size > 0 &&
+           memchr(host.data, '.', host.size) != NULL;
+}
+
+/* What changes the server, and what tells how it is set. */
+static bool is_administration(enum route_group group)
+{
+    return group == GROUP_MODEL_REPOSITORY || group == GROUP_LOGGING || group == GROUP_TRACE ||
+           group == GROUP_SHARED_MEMORY;
+}
+
+/* The one place that says who may call what, by the handler's group.  Administration is not for web
+ * pages of other sites: a browser says with Origin where a page comes from, except where a page
+ * only reads from its own site; and a page that had its own name point here shows in Host. */
 static enum weir_status authorise(const struct call *call, struct weir_err *err)
 {
-    const enum route_group group = call->match.route->group;
     const struct bytes origin = call->fields[FIELD_ORIGIN];
-    if (origin.data == NULL || (group != GROUP_MODEL_REPOSITORY && group != GROUP_LOGGING &&
-                                group != GROUP_TRACE && group != GROUP_SHARED_MEMORY)) {
+    const struct bytes host = call->fields[FIELD_HOST];
+    if (!is_administration(call->match.route->group)) {
         return WEIR_OK;
     }
-    const struct bytes host = call->fields[FIELD_HOST];
-    if (bytes_equal_nocase(without_scheme(origin), host) && is_fixed_host(host_part(host))) {
+    if (origin.data == NULL && is_outside_name(call)) {
+        return err_set(err, WEIR_EFORBIDDEN,
+                       "administration of a server named '%.*s' is not allowed from its own "
+                       "machine: call it localhost, or by its address",
+                       host.size > 100 ? 100 : (int)host.size, host.data);
+    }
+    if (origin.data == NULL ||
+        (bytes_equal_nocase(without_scheme(origin), host) && is_fixed_host(host_part(host)))) {
         return WEIR_OK;
     }
     return err_set(

@@ -78,6 +78,25 @@ def test_large_events_survive_clients_that_leave(server):
     server.await_("and so are tensors", lambda: server.metrics().get("weir_blocks_used_bytes") == 0)
 
 
+ADMINISTRATION = [
+    ("GET", "/v2/logging"),
+    ("POST", "/v2/logging"),
+    ("GET", "/v2/trace/setting"),
+    ("POST", "/v2/repository/index"),
+    ("POST", "/v2/repository/models/identity_fp32/load"),
+    ("GET", "/v2/systemsharedmemory/status"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ADMINISTRATION)
+def test_administration_is_not_for_pages_whose_name_was_pointed_here(server, method, path):
+    for host in ("localhost", server.address, "[::1]:8000", "weir:8000"):
+        assert server.ask(method, path, None, {"Host": host}).status in (200, 501)
+    for host in ("rebind.example", "rebind.example:8000", "127.0.0.1.example"):
+        assert server.ask(method, path, None, {"Host": host}).status == 403
+    assert server.get("/v2/health/live", {"Host": "rebind.example"}).status == 200
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A server that may hold eight MiB of bodies."""
