@@ -338,7 +338,7 @@ void client_send(int fd, const void *data, size_t size)
 {
     const char *at = data;
     while (size > 0) {
-        const ssize_t sent = send(fd, at, size, MSG_NOSIGNAL);
+        const ssize_t sent = TEMP_FAILURE_RETRY(send(fd, at, size, MSG_NOSIGNAL));
         if (sent < 0) {
             fail_msg("send: %s", strerror(errno));
         }
@@ -352,10 +352,11 @@ void client_text(int fd, const char *text)
     client_send(fd, text, strlen(text));
 }
 
-/* One byte or the end; a time-out fails the test. */
+/* One byte or the end; a time-out fails the test.  Time-outs make recv() give up at a signal, and
+ * libuv's kernel ring is one to the thread that made the loop. */
 static bool get(int fd, char *out)
 {
-    const ssize_t got = recv(fd, out, 1, 0);
+    const ssize_t got = TEMP_FAILURE_RETRY(recv(fd, out, 1, 0));
     if (got < 0 && errno != ECONNRESET) {
         fail_msg("recv: %s", strerror(errno));
     }
@@ -387,7 +388,7 @@ static bool get_body(int fd, struct response *r, size_t size)
 {
     grow(r, size);
     while (size > 0) {
-        const ssize_t got = recv(fd, r->body + r->size, size, 0);
+        const ssize_t got = TEMP_FAILURE_RETRY(recv(fd, r->body + r->size, size, 0));
         if (got <= 0) {
             assert_true(got == 0 || errno == ECONNRESET);
             r->body[r->size] = '\0';
@@ -470,7 +471,7 @@ char *client_drain(int fd, size_t *size)
     for (;;) {
         data = realloc(data, *size + 65536 + 1);
         assert_non_null(data);
-        const ssize_t got = recv(fd, data + *size, 65536, 0);
+        const ssize_t got = TEMP_FAILURE_RETRY(recv(fd, data + *size, 65536, 0));
         if (got < 0 && errno != ECONNRESET) {
             fail_msg("recv: %s", strerror(errno));
         }

@@ -52,7 +52,7 @@ void model_bed_init(struct model_bed *bed)
 {
     memset(bed, 0, sizeof(*bed));
     for (uint32_t i = 0; i < MODEL_BED_ROOTS; i++) {
-        (void)snprintf(bed->folders[i], sizeof(bed->folders[i]), "/tmp/weir-test-models-XXXXXX");
+        strcpy(bed->folders[i], "/tmp/weir-test-models-XXXXXX");
         assert_non_null(mkdtemp(bed->folders[i]));
         bed->roots[i] = bed->folders[i];
     }
