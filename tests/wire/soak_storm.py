@@ -19,6 +19,7 @@ import socket
 import tempfile
 import threading
 import time
+import zlib
 
 import numpy as np
 
@@ -38,14 +39,14 @@ from serving import (
 
 GROWTH_MAX = 24 << 20
 STEADY = ("identity_fp32", "add_sub", "identity_bytes", "gather", "loop", "sim", "poisoned", "narrow")
-STEADY += ("full", "streams", "digits")
+STEADY += ("full", "streams", "digits", "dynamic")
 RELOADED = ("changing", "coming")
 GONE = (ConnectionError, http.client.HTTPException, socket.timeout)
 
 
 def make_repository(root):
     root.mkdir()
-    for name in ("identity_fp32", "add_sub", "identity_bytes", "gather", "loop"):
+    for name in ("identity_fp32", "add_sub", "identity_bytes", "gather", "loop", "dynamic"):
         put_model(root, name)
     put_model(root, "coming", "double_it")
     shutil.copytree(ROOT / "examples" / "models" / "digits", root / "digits")
@@ -88,6 +89,7 @@ class Client:
             (self.infer_gather, 3),
             (self.infer_texts, 3),
             (self.infer_compressed, 2),
+            (self.infer_large, 1),
             (self.infer_late, 2),
             (self.infer_reloaded, 4),
             (self.infer_wrong, 5),
@@ -98,6 +100,7 @@ class Client:
             (self.send_half, 2),
             (self.leave_before_the_answer, 3),
             (self.leave_within_the_answer, 1),
+            (self.leave_a_large_one, 1),
             (self.say_nonsense, 1),
             (self.look_around, 2),
         ]
@@ -197,6 +200,36 @@ class Client:
         if answer.headers.get("Content-Encoding") == "gzip":
             answer.body = gzip.decompress(answer.body)
         assert answer.status != 200 or answer.json()["outputs"][0]["shape"] == [rows, 16]
+
+    def large(self):
+        """60,000 numbers: read and written by workers.  Body, headers, and what must come back."""
+        values = self.numbers.integers(0, 99, (1, 200, 300)).astype(np.float32)
+        answers = {"y": self.random.random() < 0.5}
+        if self.random.random() < 0.5:
+            body, headers = binary_request({"x": values}, ["y"] if answers["y"] else None)
+        else:
+            parameters = {"binary_data_output": answers["y"]}
+            data = {"inputs": [tensor("x", "FP32", [1, 200, 300], values.ravel().tolist())]}
+            body, headers = json.dumps({**data, "parameters": parameters}).encode(), {}
+        if self.random.random() < 0.3:
+            body, headers = gzip.compress(body, 1), {**headers, "Content-Encoding": "gzip"}
+        if self.random.random() < 0.3:
+            headers["Accept-Encoding"] = self.random.choice(("gzip", "deflate"))
+        return values, body, headers
+
+    def infer_large(self):
+        values, body, headers = self.large()
+        answer = self.infer("dynamic", body, headers)
+        if answer.status != 200:
+            return
+        encoding = answer.headers.get("Content-Encoding")
+        plain = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[encoding](answer.body)
+        size = int(answer.headers.get("Inference-Header-Content-Length", len(plain)))
+        entry = json.loads(plain[:size])["outputs"][0]
+        if "data" in entry:
+            assert entry["data"] == values.ravel().tolist()
+        else:
+            assert plain[size:] == values.tobytes()
 
     def infer_late(self):
         headers = {"Weir-Deadline-Ms": str(self.random.randint(1, 20))}
@@ -298,6 +331,17 @@ class Client:
         with Raw(self.storm.server.port) as raw:
             raw.send(self.request_bytes("sim", sim_request(None, 8)))
             raw.more()
+            self.leave(raw)
+
+    def leave_a_large_one(self):
+        """Within the body, or before the answer."""
+        _, body, headers = self.large()
+        lines = [f"POST {infer_path('dynamic')} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        self.sent["dynamic"] += 1
+        with Raw(self.storm.server.port) as raw:
+            raw.send("\r\n".join(lines).encode() + b"\r\n\r\n")
+            raw.send(body[: self.random.choice((len(body) // 2, len(body)))])
             self.leave(raw)
 
     def leave_stream(self):
