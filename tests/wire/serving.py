@@ -243,10 +243,14 @@ class Raw:
         self.read += data
         return bool(data)
 
-    def until(self, end):
-        """What came up to and with `end`."""
+    def until(self, end, first=False):
+        """What came up to and with `end`; a connection that was closed before the first byte of an
+        answer is no fault."""
         while end not in self.read:
-            assert self.more(), f"closed after {self.read!r}"
+            if not self.more():
+                if first and not self.read:
+                    raise ConnectionError("closed")
+                raise AssertionError(f"closed after {self.read!r}")
         at = self.read.index(end) + len(end)
         found, self.read = self.read[:at], self.read[at:]
         return found
@@ -259,7 +263,7 @@ class Raw:
 
     def answer(self):
         """The next one, of a known length or in chunks."""
-        head = self.until(b"\r\n\r\n").decode()
+        head = self.until(b"\r\n\r\n", first=True).decode()
         lines = head.split("\r\n")
         headers = {
             name.lower(): value.strip()

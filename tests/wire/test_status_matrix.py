@@ -357,7 +357,7 @@ def test_wrong_requests_leave_nothing_behind(server):
     files, memory = server.files(), server.memory()
     leases = server.metrics().sum("weir_model_leases")
     go(rounds)
-    assert server.files() <= files
+    server.await_("files closed", lambda: server.files() <= files)
     if not is_sanitized():
         assert server.memory() - memory < 16 << 20
     metrics = server.metrics()
