@@ -76,7 +76,8 @@ def write_whole(path, data):
 
 
 class Server:
-    """`with Server(tmp_path, repository) as server:` — stops in order at the end, or the test fails."""
+    """`with Server(tmp_path, repository) as server:` — it stops in order at the end, or the test
+    fails."""
 
     def __init__(self, scratch, *words, env=None, program=BINARY):
         ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -108,8 +109,9 @@ class Server:
             self.process.wait()
         self.process.stdout.close()
         self.log.close()
-        assert "Sanitizer" not in self.logged(), self.logged()[-6000:]
-        assert "runtime error:" not in self.logged(), self.logged()[-6000:]
+        for word in ("Sanitizer", "runtime error:"):
+            before, found, after = self.logged().partition(word)
+            assert not found, before[-500:] + found + after[:6000]
 
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
@@ -187,7 +189,8 @@ class Server:
 
 def is_sanitized():
     """Is the server a build that keeps freed memory and remembers much?"""
-    return b"__asan_init" in pathlib.Path(BINARY).read_bytes()
+    program = pathlib.Path(BINARY).read_bytes()
+    return b"__asan_init" in program or b"__tsan_init" in program
 
 
 class Connection:
@@ -337,7 +340,7 @@ def binary_request(inputs, outputs=None, **members):
 
 # --- Metrics --------------------------------------------------------------------------------------
 
-SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?')
+SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)(?: -?\d+)?")
 LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)')
 
 

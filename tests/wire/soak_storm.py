@@ -3,8 +3,8 @@ models, some of which fail, come and go meanwhile.
 
     build/venv/bin/python tests/wire/soak_storm.py --seconds 600 --clients 24 --seed 7
 
-What each client does follows from the seed; how it interleaves does not.  After the storm everything
-must be as before: nothing is held, every request has ended, files and memory are back.
+What each client does follows from the seed; how it interleaves does not.  After the storm all must
+be as before: nothing is held, every request has ended, files and memory are back.
 """
 
 import argparse
@@ -38,7 +38,16 @@ from serving import (
 )
 
 GROWTH_MAX = 24 << 20
-STEADY = ("identity_fp32", "add_sub", "identity_bytes", "gather", "loop", "sim", "poisoned", "narrow")
+STEADY = (
+    "identity_fp32",
+    "add_sub",
+    "identity_bytes",
+    "gather",
+    "loop",
+    "sim",
+    "poisoned",
+    "narrow",
+)
 STEADY += ("full", "streams", "digits", "dynamic")
 RELOADED = ("changing", "coming")
 GONE = (ConnectionError, http.client.HTTPException, socket.timeout)
@@ -187,7 +196,9 @@ class Client:
         assert answer.status != 200 or answer.json()["outputs"][0]["data"] == [index]
 
     def infer_texts(self):
-        texts = ["".join(self.random.choices("a\0\u00e4\u6f22\U0001f600\"\\", k=9)) for _ in range(4)]
+        texts = [
+            "".join(self.random.choices('a\0\u00e4\u6f22\U0001f600"\\', k=9)) for _ in range(4)
+        ]
         body = {"inputs": [tensor("x", "BYTES", [1, 4], texts)]}
         answer = self.infer("identity_bytes", body)
         assert answer.status != 200 or answer.json()["outputs"][0]["data"] == texts
@@ -195,7 +206,10 @@ class Client:
     def infer_compressed(self):
         rows = self.random.randint(1, 8)
         body = gzip.compress(json.dumps(sim_request(None, rows)).encode())
-        headers = {"Content-Encoding": "gzip", "Accept-Encoding": self.random.choice(("gzip", "br"))}
+        headers = {
+            "Content-Encoding": "gzip",
+            "Accept-Encoding": self.random.choice(("gzip", "br")),
+        }
         answer = self.infer("sim", body, headers)
         if answer.headers.get("Content-Encoding") == "gzip":
             answer.body = gzip.decompress(answer.body)
@@ -223,7 +237,9 @@ class Client:
         if answer.status != 200:
             return
         encoding = answer.headers.get("Content-Encoding")
-        plain = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[encoding](answer.body)
+        plain = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[encoding](
+            answer.body
+        )
         size = int(answer.headers.get("Inference-Header-Content-Length", len(plain)))
         entry = json.loads(plain[:size])["outputs"][0]
         if "data" in entry:
@@ -336,7 +352,11 @@ class Client:
     def leave_a_large_one(self):
         """Within the body, or before the answer."""
         _, body, headers = self.large()
-        lines = [f"POST {infer_path('dynamic')} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+        lines = [
+            f"POST {infer_path('dynamic')} HTTP/1.1",
+            "Host: a",
+            f"Content-Length: {len(body)}",
+        ]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self.sent["dynamic"] += 1
         with Raw(self.storm.server.port) as raw:
@@ -389,7 +409,9 @@ class Administrator:
         server = self.storm.server
         choice = self.random.randrange(5)
         if choice == 0:
-            answer = server.load("changing", {"backend": "sim", "max_batch_size": self.random.randint(1, 9)})
+            answer = server.load(
+                "changing", {"backend": "sim", "max_batch_size": self.random.randint(1, 9)}
+            )
         elif choice == 1:
             answer = server.unload("coming")
         elif choice == 2:
@@ -499,9 +521,17 @@ class Storm:
         assert code == 0, code
 
 
-def storm(folder, seconds, clients, seed, tell=lambda text: None):
+def storm(folder, seconds, clients, seed, tell=lambda text: None, settings=()):
     make_repository(folder / "models")
-    words = ("--model-control", "explicit", "--load-model", "*", "--log-level", "warning")
+    words = (
+        *settings,
+        "--model-control",
+        "explicit",
+        "--load-model",
+        "*",
+        "--log-level",
+        "warning",
+    )
     with Server(folder, *words, folder / "models") as server:
         blowing = Storm(server, seconds, clients, seed, tell)
         blowing.run()
@@ -514,6 +544,7 @@ def main():
     words.add_argument("--seconds", type=float, default=60)
     words.add_argument("--clients", type=int, default=24)
     words.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    words.add_argument("settings", nargs="*", help="of the server, behind --")
     said = words.parse_args()
     print(f"seed {said.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="weir-storm-") as folder:
@@ -523,6 +554,7 @@ def main():
             said.clients,
             said.seed,
             lambda text: print(text, flush=True),
+            said.settings,
         )
     for name, count in done.most_common():
         print(f"  {count:8} {name}")

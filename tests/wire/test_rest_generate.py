@@ -14,7 +14,15 @@ ROW = [i / 4 for i in range(16)]
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("generate") / "models"
     root.mkdir()
-    for name in ("add_sub", "scalar", "dynamic", "identity_bytes", "identity_fp16", "fixed", "gather"):
+    for name in (
+        "add_sub",
+        "scalar",
+        "dynamic",
+        "identity_bytes",
+        "identity_fp16",
+        "fixed",
+        "gather",
+    ):
         put_model(root, name)
     put_sim(root, "once")
     put_sim(root, "streams", parameters={"parts": 5, "tau0": "5ms", "exclusive": "false"})
@@ -93,7 +101,14 @@ def test_parameters_may_hold_inputs_too(server):
 def test_values_fill_the_shape(server):
     answer = generate(server, "identity_bytes", {"x": ["a", "b\0", "\u00e4", ""] * 2})
     assert answer.json()["y"] == ["a", "b\0", "\u00e4", ""] * 2
-    assert generate(server, "fixed", {"x": [[1, 2, 3], [4, 5, 6]]}).json()["y"] == [1, 2, 3, 4, 5, 6]
+    assert generate(server, "fixed", {"x": [[1, 2, 3], [4, 5, 6]]}).json()["y"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert generate(server, "dynamic", {"x": [1, 2, 3, 4, 5]}).json()["y"] == [1, 2, 3, 4, 5]
     refused = generate(server, "fixed", {"x": [1, 2, 3, 4, 5, 6, 7]})
     assert (refused.status, "can not convert input 'x'" in refused.error) == (400, True)
@@ -138,7 +153,9 @@ def test_each_part_is_an_event(server):
 
 
 def test_a_model_that_answers_once_gives_one_event(server):
-    assert [event["y"] for event in events(generate(server, "once", {"x": ROW}, True).body)] == [ROW]
+    assert [event["y"] for event in events(generate(server, "once", {"x": ROW}, True).body)] == [
+        ROW
+    ]
 
 
 def test_parts_come_while_the_model_runs(server):
@@ -255,7 +272,9 @@ def test_streams_are_counted(server):
     before = server.stats("streams")
     generate(server, "streams", {"x": ROW}, stream=True)
     after = server.stats("streams")
-    grown = after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"]
+    grown = (
+        after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"]
+    )
     assert grown == 1
     assert set(after["response_stats"]) >= {"0", "4"}
     assert after["response_stats"]["4"]["success"]["count"] >= 1

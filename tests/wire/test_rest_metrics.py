@@ -1,4 +1,4 @@
-"""What the server counts: Prometheus text, Triton's names, agreement with the statistics, timing."""
+"""What the server counts: Prometheus text, Triton's names, agreement with statistics, timing."""
 
 import concurrent.futures
 import json
@@ -199,10 +199,14 @@ def test_a_client_that_goes_is_a_cancellation(server):
     def ask():
         before = server.stats("late")["inference_stats"]["fail"]["count"]
         raw = Raw(server.port)
-        body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,16],"data":[%s1]}]}' % (b"1," * 15)
+        body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,16],"data":[%s1]}]}' % (
+            b"1," * 15
+        )
         raw.send(b"POST /v2/models/late/infer HTTP/1.1\r\nHost: a\r\n")
         raw.send(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        server.await_("received", lambda: server.metrics().sum("weir_http_bodies_bytes") >= len(body))
+        server.await_(
+            "received", lambda: server.metrics().sum("weir_http_bodies_bytes") >= len(body)
+        )
         raw.reset()
         server.await_(
             "ended", lambda: server.stats("late")["inference_stats"]["fail"]["count"] == before + 1

@@ -1,4 +1,4 @@
-"""The repository while it is used: new versions, failed loads, unloads, polling, explicit control."""
+"""The repository while it is used: new versions, failed loads, unloads, polling, control."""
 
 import json
 import shutil
@@ -191,7 +191,9 @@ def test_version_policies(tmp_path, root):
         put_model(root, "all", "double_it", version, version_policy={"all": {}})
         put_model(root, "two", "double_it", version, version_policy={"latest": {"num_versions": 2}})
         put_model(root, "one", "double_it", version)
-        put_model(root, "some", "double_it", version, version_policy={"specific": {"versions": [1]}})
+        put_model(
+            root, "some", "double_it", version, version_policy={"specific": {"versions": [1]}}
+        )
     expected = {"all": ["1", "2", "3"], "two": ["2", "3"], "one": ["3"], "some": ["1"]}
     with Server(tmp_path, root) as server:
         for name, versions in expected.items():
@@ -288,7 +290,8 @@ def test_poll_notices_a_changed_configuration(tmp_path, root):
         server.await_("the new configuration", lambda: rows() == 5)
         write_whole(root / "sim" / "model.yaml", b"max_batch_size: many\n")
         server.await_(
-            "the reason", lambda: any("max_batch_size" in e.get("reason", "") for e in server.index())
+            "the reason",
+            lambda: any("max_batch_size" in e.get("reason", "") for e in server.index()),
         )
         assert rows() == 5
 
@@ -385,5 +388,3 @@ def test_check_says_what_would_load(tmp_path, root):
     states = {entry["name"]: entry for entry in json.loads(done.stdout)}
     assert states["double_it"]["state"] == "READY"
     assert "no such device" in states["broken"]["reason"]
-
-

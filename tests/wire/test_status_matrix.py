@@ -21,7 +21,15 @@ def server(tmp_path_factory):
     root.mkdir()
     for name in ("add_sub", "identity_fp32", "identity_fp16", "identity_bytes", "identity_int8"):
         put_model(root, name)
-    for name in ("identity_bool", "identity_uint64", "double_it", "scalar", "join", "gather", "div"):
+    for name in (
+        "identity_bool",
+        "identity_uint64",
+        "double_it",
+        "scalar",
+        "join",
+        "gather",
+        "div",
+    ):
         put_model(root, name)
     put_model(root, "small", "identity_int32", max_batch_size=2)
     put_model(root, "insists", "add_sub", max_batch_size=8)
@@ -71,6 +79,9 @@ def outputs(*entries):
 
 
 # --- The table ------------------------------------------------------------------------------------
+
+# One row, one line, however long.
+# fmt: off
 
 # (what is wrong, model, body or (body, headers), status, words of the sentence)
 INFER = [
@@ -265,6 +276,9 @@ OTHER = [
 ]
 
 
+# fmt: on
+
+
 def words_of(row):
     return row[0]
 
@@ -323,7 +337,10 @@ def test_a_web_page_of_another_site_may_not_administer(server):
     for headers in strangers:
         for path in ("repository/models/div/unload", "repository/models/div/load", "logging"):
             answer = server.post(f"/v2/{path}", b"{}", headers)
-            assert (answer.status, "Origin" in answer.error or "origin" in answer.error) == (403, True)
+            assert (answer.status, "Origin" in answer.error or "origin" in answer.error) == (
+                403,
+                True,
+            )
     own = {"Origin": f"http://{server.address}", "Host": server.address}
     assert server.post("/v2/repository/index", b"", own).status == 200
     assert server.infer("identity_fp32", request(fp32(GOOD)), strangers[0]).status == 200
@@ -349,7 +366,9 @@ def test_wrong_requests_leave_nothing_behind(server):
             for _ in range(count):
                 for row in INFER:
                     body, headers = row[2] if isinstance(row[2], tuple) else (row[2], {})
-                    assert connection.post(infer_path(row[1]), body, headers).status == row[3], row[0]
+                    assert connection.post(infer_path(row[1]), body, headers).status == row[3], row[
+                        0
+                    ]
                 for _, method, path, body, status, _ in OTHER:
                     assert connection.ask(method, path, body).status == status, path
 

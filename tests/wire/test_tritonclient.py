@@ -10,7 +10,17 @@ import zlib
 import numpy as np
 import pytest
 
-from serving import MODELS, ROOT, Raw, Server, binary_request, put_model, put_sim, tensor, write_whole
+from serving import (
+    MODELS,
+    ROOT,
+    Raw,
+    Server,
+    binary_request,
+    put_model,
+    put_sim,
+    tensor,
+    write_whole,
+)
 
 tritonclient = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")
@@ -235,7 +245,9 @@ def test_more_classes_than_there_are_give_all(client):
 
 def test_classes_of_a_real_network(client):
     pixels = np.zeros((1, 64), np.float32)
-    result = client.infer("digits", [make_input("pixels", pixels)], outputs=[output("scores", True, 10)])
+    result = client.infer(
+        "digits", [make_input("pixels", pixels)], outputs=[output("scores", True, 10)]
+    )
     scores = [float(text.split(b":")[0]) for text in result.as_numpy("scores")[0]]
     assert scores == sorted(scores, reverse=True)
     assert abs(sum(scores) - 1) < 1e-4
@@ -295,7 +307,9 @@ def test_answers_say_how_they_are_compressed(server):
     for accept, chosen in accepted.items():
         answer = server.infer("dynamic", body, {**headers, "Accept-Encoding": accept})
         assert answer.headers.get("Content-Encoding") == chosen, accept
-        plain = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[chosen](answer.body)
+        plain = {None: bytes, "gzip": gzip.decompress, "deflate": zlib.decompress}[chosen](
+            answer.body
+        )
         size = int(answer.headers["Inference-Header-Content-Length"])
         assert json.loads(plain[:size])["outputs"][0]["parameters"] == {"binary_data_size": 40_000}
         assert plain[size:] == bytes(40_000)
@@ -432,7 +446,9 @@ def test_statistics_keep_their_relations(client):
     assert after["last_inference"] >= before["last_inference"] > 0 or before["last_inference"] == 0
     sizes = {entry["batch_size"]: entry for entry in after["batch_stats"]}
     assert sizes[3]["compute_infer"]["count"] >= 5
-    assert sum(entry["compute_infer"]["count"] for entry in sizes.values()) == after["execution_count"]
+    assert (
+        sum(entry["compute_infer"]["count"] for entry in sizes.values()) == after["execution_count"]
+    )
     assert {"type", "id", "byte_size"} == set(after["memory_usage"][0])
 
 
@@ -591,12 +607,15 @@ def test_aio_administration(server):
     assert {"name": "scalar", "version": "1", "state": "READY", "reason": ""} in run(server, ask)
 
 
-# --- Requests as Triton's C++ client writes them ---------------------------------------------------
+# --- Requests as Triton's C++ client writes them --------------------------------------------------
 
 
 def test_cpp_header_length_of_pure_json_is_the_whole_body(server):
     text = json.dumps({"id": "", "inputs": [tensor("x", "FP32", [], [1])]}).encode()
-    headers = {"Inference-Header-Content-Length": str(len(text)), "Content-Type": "application/json"}
+    headers = {
+        "Inference-Header-Content-Length": str(len(text)),
+        "Content-Type": "application/json",
+    }
     answer = server.infer("scalar", text, headers)
     assert answer.status == 200
     assert "id" not in answer.json()
@@ -689,7 +708,8 @@ def test_a_body_in_pieces_of_one_byte(server):
     body, headers = binary_request({"x": np.arange(16, dtype=np.float32).reshape(1, 16)}, ["y"])
     size = headers["Inference-Header-Content-Length"]
     head = (
-        f"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n"
+        f"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: a\r\n"
+        f"Content-Length: {len(body)}\r\n"
         f"Inference-Header-Content-Length: {size}\r\n\r\n"
     )
     with Raw(server.port) as raw:
