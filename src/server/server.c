@@ -96,7 +96,9 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
         }
     } else if (state == MODEL_UNAVAILABLE) {
         const bool asked = reason != NULL && strncmp(reason, "unloaded", 8) == 0;
-        log_event(asked ? LOG_INFO : LOG_ERROR, asked ? "model unloaded" : "model unavailable",
+        /* Version 0: a load that came to nothing, while older versions may serve on. */
+        const char *what = version == 0 ? "model not loaded" : "model unavailable";
+        log_event(asked ? LOG_INFO : LOG_ERROR, asked ? "model unloaded" : what,
                   LOG_STR("model", name), LOG_U64("version", version),
                   LOG_STR("reason", reason == NULL ? "" : reason));
     }
