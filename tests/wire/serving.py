@@ -164,9 +164,9 @@ class Server:
         return Metrics(self.get("/metrics").body.decode())
 
     def memory(self):
-        """Bytes of its own: private pages, resident or swapped out."""
+        """Bytes of its own: what it wrote.  Pages of libraries come and go with other processes."""
         text = pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        kib = re.findall(r"^(?:Private_Clean|Private_Dirty|Swap): +(\d+) kB", text, re.MULTILINE)
+        kib = re.findall(r"^(?:Private_Dirty|Swap): +(\d+) kB", text, re.MULTILINE)
         return sum(map(int, kib)) * 1024
 
     def files(self):
