@@ -15,6 +15,10 @@
  * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all
  * that follows head().  What fails before its header is complete reaches no handler at all.
  *
+ * An *incremental* exchange (head() sets it) is the handler's from head() on: data() brings the body
+ * piece by piece, request() its end; it may be answered at any time, and canceled() comes if it is cut
+ * off.  The client may send only as much as exchange_consume() has let it.
+ *
  * Answers: exchange_header() any number of times, then either exchange_reply(),
  * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
  * exchange all of them do nothing but end it.
@@ -40,6 +44,8 @@ enum http_method {
 #undef HTTP_METHOD_ENUM
 };
 
+enum http_version { HTTP_1_0, HTTP_1_1, HTTP_2 };
+
 struct http_conn; /* The connection, known to net only. */
 
 struct exchange {
@@ -49,6 +55,8 @@ struct exchange {
     struct list_node node; /* In the connection's line of exchanges. */
 
     /* The request. */
+    enum http_version version;
+    bool encrypted; /* By TLS. */
     enum http_method method;
     struct bytes target; /* As received: path and query. */
     struct bytes path;   /* Without query; not percent-decoded. */
@@ -64,6 +72,7 @@ struct exchange {
     /* Set by head(). */
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
     size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
+    bool incremental; /* The body goes to data() as it arrives and is not kept; preset false. */
 
     /* The answer. */
     int status;            /* 0 until begun. */
@@ -80,6 +89,8 @@ struct exchange {
 struct http_handler {
     void *context;
     void (*head)(void *context, struct exchange *x);
+    /* The next bytes of an incremental body, valid during the call; never on a canceled exchange. */
+    void (*data)(void *context, struct exchange *x, struct bytes bytes);
     void (*request)(void *context, struct exchange *x);
     void (*canceled)(void *context, struct exchange *x);
     void (*done)(void *context, struct exchange *x);
@@ -136,6 +147,18 @@ void exchange_piece(struct exchange *x, struct bytes bytes);
 
 /* Copies bytes: for streams, whose memory must not grow with their length. */
 void exchange_copy(struct exchange *x, struct bytes bytes);
+
+/* Of an incremental body: `size` bytes of what data() brought are used up, the client may send as many
+ * more. */
+void exchange_consume(struct exchange *x, size_t size);
+
+/* Adds a field behind the body; name (lower case) and value are copied.  After begin, before finish.
+ * HTTP/1 answers that are not chunked have no trailers: it does nothing there. */
+void exchange_trailer(struct exchange *x, const char *name, struct bytes value);
+
+/* Gives the answer up where it is (HTTP/2: resets the stream; HTTP/1: closes the connection) and
+ * finishes the exchange. */
+void exchange_abort(struct exchange *x);
 
 /* The handler is done.  Must be called exactly once for every exchange that reached request() or
  * canceled(), unless exchange_reply() or exchange_fail() was.  x may be gone when it returns. */

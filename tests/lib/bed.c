@@ -199,8 +199,12 @@ void bed_init(struct bed *bed)
 {
     memset(bed, 0, sizeof(*bed));
     limits_init(&bed->limits);
-    bed->handler =
-        (struct http_handler){ bed, on_head, on_request, on_canceled, on_done, on_drained };
+    bed->handler = (struct http_handler){ .context = bed,
+                                          .head = on_head,
+                                          .request = on_request,
+                                          .canceled = on_canceled,
+                                          .done = on_done,
+                                          .drained = on_drained };
     pthread_mutex_init(&bed->lock, NULL);
     pthread_cond_init(&bed->changed, NULL);
     list_init(&bed->held);

@@ -1,0 +1,200 @@
+/*
+ * model_config.h — what a person can say about a model, and what was inferred where nobody did.
+ *
+ * Field names and meanings are those of Triton's ModelConfig (config.pbtxt) where it has them.
+ * Filled in by the server's readers and by effective.h on a loader thread; it does not change
+ * afterwards.
+ */
+#ifndef WEIR_ENGINE_MODEL_CONFIG_H
+#define WEIR_ENGINE_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+
+struct arena;
+
+#define MODEL_PREFERRED_MAX 16
+#define MODEL_BATCH_INFERRED 64 /* max_batch_size when nobody set it. */
+
+/* X(name, text) */
+#define BATCHING_MODES(X)                                                         \
+    X(AUTO, "auto")     /* On when the load-time proof shows that rows are independent. */ \
+    X(INSIST, "insist") /* On without proof. */                                            \
+    X(OFF, "off")
+
+enum batching_mode {
+#define BATCHING_MODE_ENUM(name, text) BATCHING_##name,
+    BATCHING_MODES(BATCHING_MODE_ENUM)
+#undef BATCHING_MODE_ENUM
+};
+
+/* X(name, text): which versions of a model are served. */
+#define VERSION_POLICIES(X) X(LATEST, "latest") X(ALL, "all") X(SPECIFIC, "specific")
+
+enum version_policy {
+#define VERSION_POLICY_ENUM(name, text) VERSION_##name,
+    VERSION_POLICIES(VERSION_POLICY_ENUM)
+#undef VERSION_POLICY_ENUM
+};
+
+/* One tensor as the configuration declares it, to override or check the model file. */
+struct io_config {
+    const char *name;
+    enum dtype dtype;
+    bool has_dtype;
+    struct shape dims; /* Without the batch dimension when max_batch_size > 0. */
+    bool has_dims;
+    struct shape reshape; /* What the model gets or gives where clients see `dims`. */
+    bool has_reshape;
+    const char *label_file; /* Outputs: file in the model's folder, one label per line. */
+    const char **labels;    /* Its lines, read at load. */
+    uint32_t label_count;
+};
+
+/* The data of one input of a warm-up run. */
+struct warmup_data {
+    const char *input;
+    struct shape dims;
+    enum dtype dtype;
+    enum { WARMUP_ZERO, WARMUP_RANDOM, WARMUP_FILE } kind;
+    const char *file; /* In the model's folder `warmup`. */
+};
+
+/* A run that must succeed before the model is ready. */
+struct warmup_config {
+    const char *name;
+    uint32_t batch_size; /* Rows; 0: unbatched. */
+    uint32_t count;
+    struct warmup_data *inputs;
+    uint32_t input_count;
+};
+
+/* X(name, text): control tensors of a sequence model, Triton's CONTROL_SEQUENCE_... */
+#define SEQUENCE_CONTROLS(X) X(START, "START") X(READY, "READY") X(END, "END") X(CORRID, "CORRID")
+
+enum sequence_control_kind {
+#define SEQUENCE_CONTROL_ENUM(name, text) SEQUENCE_##name,
+    SEQUENCE_CONTROLS(SEQUENCE_CONTROL_ENUM)
+#undef SEQUENCE_CONTROL_ENUM
+};
+
+/* An input that the engine fills in: clients neither send nor see it. */
+struct sequence_control {
+    const char *input;
+    enum sequence_control_kind kind;
+    enum dtype dtype;     /* INT32, FP32 or BOOL; of CORRID any integer or BYTES. */
+    double false_true[2]; /* Not for CORRID. */
+};
+
+/* An output that becomes an input of the sequence's next request. */
+struct sequence_state {
+    const char *input;
+    const char *output;
+    enum dtype dtype;
+    struct shape dims;        /* Without the batch dimension. */
+    const char *initial_file; /* In the model's folder `initial_state`; NULL: zeros. */
+};
+
+/* X(name, text) */
+#define SEQUENCE_STRATEGIES(X) X(NONE, "none") X(DIRECT, "direct") X(OLDEST, "oldest")
+
+enum sequence_strategy {
+#define SEQUENCE_STRATEGY_ENUM(name, text) SEQUENCE_##name,
+    SEQUENCE_STRATEGIES(SEQUENCE_STRATEGY_ENUM)
+#undef SEQUENCE_STRATEGY_ENUM
+};
+
+struct sequence_config {
+    enum sequence_strategy strategy; /* NONE: the model knows no sequences. */
+    uint64_t idle_ns;                /* A sequence without a request for so long is dropped. */
+    struct sequence_control *controls;
+    uint32_t control_count;
+    struct sequence_state *states;
+    uint32_t state_count;
+    uint64_t queue_delay_ns;     /* Longest wait of a request for company. */
+    double slot_utilization_min; /* DIRECT: share of the slots that makes a batch go at once. */
+    uint32_t candidates_max;     /* OLDEST: sequences open at a time; 0: no limit. */
+    uint32_t preferred[MODEL_PREFERRED_MAX]; /* OLDEST. */
+    uint32_t preferred_count;
+};
+
+/* A tensor of a step under the name that it has in the ensemble. */
+struct ensemble_link {
+    const char *model_tensor;
+    const char *ensemble_tensor;
+};
+
+struct ensemble_step {
+    const char *model;
+    int64_t version; /* -1: the latest that is ready. */
+    struct ensemble_link *inputs;
+    uint32_t input_count;
+    struct ensemble_link *outputs;
+    uint32_t output_count;
+};
+
+struct ensemble_config {
+    struct ensemble_step *steps;
+    uint32_t step_count;   /* 0: the model is no ensemble. */
+    uint32_t inflight_max; /* Requests of one step at a time; 0: no limit. */
+};
+
+/* Triton's rate limiter: runs of an instance hold so many of a named resource. */
+struct rate_resource {
+    const char *name;
+    uint32_t count;
+};
+
+/*
+ * The effective configuration of a model: what a file said, else what was inferred.  All
+ * strings and arrays live in one arena that the holder frees with `release`.
+ */
+struct model_config {
+    const char *name;
+    const char *backend;     /* "onnxruntime", "sim". */
+    const char *platform;    /* "onnxruntime_onnx" or "". */
+    const char *device;      /* Name of the pool; "cpu". */
+    const char *file_name;   /* default_model_filename; NULL: the backend's. */
+    int64_t max_batch_size;  /* 0: no batching; -1: not set, infer. */
+    bool max_batch_inferred; /* Larger requests then run alone instead of being refused. */
+    enum batching_mode batching;
+    uint32_t preferred[MODEL_PREFERRED_MAX]; /* Ascending. */
+    uint32_t preferred_count;
+    bool dynamic_batching;     /* Present in the file (shown in /config); batching itself is by
+                                    `batching`. */
+    uint64_t queue_delay_ns;   /* Longest wait for company; 0. */
+    uint64_t queue_timeout_ns; /* Default longest wait in line; CLOCK_NEVER. */
+    bool timeout_override;     /* Requests may set a shorter one with `timeout`. */
+    uint32_t requests_max;     /* Waiting; 0: the server's limit. */
+    uint32_t priority_levels;
+    uint32_t priority_default;
+    uint32_t instances;     /* Concurrent runs; 0: as many as the device has executors. */
+    uint32_t intra_threads; /* 1. */
+    enum version_policy policy;
+    uint32_t policy_count;       /* LATEST: how many (1). */
+    int64_t policy_versions[64]; /* SPECIFIC, policy_count of them. */
+    struct io_config *inputs;
+    uint32_t input_count;
+    struct io_config *outputs;
+    uint32_t output_count;
+    struct warmup_config *warmups;
+    uint32_t warmup_count;
+    struct sequence_config sequence;
+    struct ensemble_config ensemble;
+    bool decoupled;                  /* The configuration says that it answers in parts. */
+    bool response_cache;             /* Equal requests may be answered from the cache. */
+    bool join;                       /* Equal requests in flight share one run. */
+    struct rate_resource *resources; /* That each run holds. */
+    uint32_t resource_count;
+    uint32_t rate_priority;         /* Share of runs is 1 / priority; 0 and 1 are the same. */
+    const struct setting *settings; /* `parameters`. */
+    uint32_t setting_count;
+    const char *json;    /* Override text given at load, or NULL. */
+    const char *remark;  /* What a person should know though nothing failed, or NULL. */
+    struct arena *arena; /* Where all of it lives; for what a load adds. */
+    void (*release)(struct model_config *self);
+};
+
+#endif
