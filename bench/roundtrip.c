@@ -135,16 +135,18 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Repeats one round trip for so many seconds, after a tenth of them to warm up. */
-static void measure(void (*trip)(void *), void *context, double seconds)
+/* Repeats one round trip for so many seconds, after a tenth of them to warm up.  A trip returns the size of
+ * its answer. */
+static void measure(size_t (*trip)(void *), void *context, double seconds)
 {
     uint64_t *times = malloc(TIMES_MAX * sizeof(*times));
     check(times != NULL, "no memory");
     uint64_t warm = now_ns() + (uint64_t)(seconds * 1e8);
     uint64_t end = warm + (uint64_t)(seconds * 1e9);
     size_t count = 0;
+    size_t size = 0;
     for (uint64_t begun = now_ns(); begun < end && count < TIMES_MAX;) {
-        trip(context);
+        size = trip(context);
         uint64_t ended = now_ns();
         if (begun >= warm) {
             times[count++] = ended - begun;
@@ -153,8 +155,8 @@ static void measure(void (*trip)(void *), void *context, double seconds)
     }
     check(count > 0, "no round trip came to its end");
     qsort(times, count, sizeof(*times), by_size);
-    printf("{\"count\": %zu, \"p50_us\": %.2f, \"p99_us\": %.2f}\n", count,
-           (double)times[count / 2] / 1e3, (double)times[count * 99 / 100] / 1e3);
+    printf("{\"count\": %zu, \"p50_us\": %.2f, \"p99_us\": %.2f, \"answer_bytes\": %zu}\n", count,
+           (double)times[count / 2] / 1e3, (double)times[count * 99 / 100] / 1e3, size);
     free(times);
 }
 
@@ -194,11 +196,12 @@ struct plain {
     bool checked;
 };
 
-static void raw_trip(void *context)
+static size_t raw_trip(void *context)
 {
     struct plain *p = context;
     write_bytes(p->fd, p->request);
     check(read_exactly(p->fd, p->answer), "the server closed the connection");
+    return p->answer.size;
 }
 
 static void check_tail(const struct bytes request, const struct bytes answer, size_t tail)
@@ -208,7 +211,7 @@ static void check_tail(const struct bytes request, const struct bytes answer, si
           "the answer is not the tensor that was sent");
 }
 
-static void http_trip(void *context)
+static size_t http_trip(void *context)
 {
     struct plain *p = context;
     write_bytes(p->fd, p->request);
@@ -232,10 +235,11 @@ static void http_trip(void *context)
         check_tail(p->request, (struct bytes){ p->answer.data, need }, p->tail);
         p->checked = true;
     }
+    return need;
 }
 
-static void plain_run(void (*trip)(void *), const char *port, const char *file, const char *seconds,
-                      size_t tail, size_t slack)
+static void plain_run(size_t (*trip)(void *), const char *port, const char *file,
+                      const char *seconds, size_t tail, size_t slack)
 {
     struct plain p = { .fd = connected(port), .request = read_file(file), .tail = tail };
     p.answer = (struct bytes){ malloc(p.request.size + slack), p.request.size + slack };
@@ -375,7 +379,7 @@ static void rpc_open(struct rpc *r)
         (uint8_t *)(name), (uint8_t *)(value), sizeof(name) - 1, sizeof(value) - 1, 0 \
     }
 
-static void rpc_trip(void *context)
+static size_t rpc_trip(void *context)
 {
     struct rpc *r = context;
     const nghttp2_nv fields[] = { FIELD(":method", "POST"),
@@ -403,6 +407,7 @@ static void rpc_trip(void *context)
         check_tail(r->request, (struct bytes){ r->answer.data, r->received }, r->tail);
         r->checked = true;
     }
+    return r->received;
 }
 
 static void rpc_run(const char *port, const char *file, const char *seconds, size_t tail)

@@ -1,0 +1,103 @@
+"""The requests that are sent, the programs that send them, and how rounds alternate."""
+import json
+import os
+import re
+import statistics
+import struct
+import subprocess
+import urllib.request
+
+from servers import CLIENT_CPU, DIRECT, ROOT, ROUNDTRIP, cpu_seconds, pinned
+
+INFER_RPC = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def infer_body(tensor, shape, data):
+    head = json.dumps({"inputs": [{"name": tensor, "datatype": "FP32", "shape": shape,
+                                   "parameters": {"binary_data_size": len(data)}}],
+                       "parameters": {"binary_data_output": True}}, separators=(",", ":"))
+    return head.encode(), head.encode() + data
+
+
+def varint(value):
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def field(number, value):
+    """A length-delimited field of a protobuf message."""
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def infer_message(model, tensor, shape, data):
+    """A ModelInferRequest with one FP32 tensor in raw_input_contents."""
+    described = (field(1, tensor.encode()) + field(2, b"FP32") +
+                 field(3, b"".join(varint(dimension) for dimension in shape)))
+    return field(1, model.encode()) + field(5, described) + field(7, data)
+
+
+def post(port, path, header_bytes, body):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {
+        "Inference-Header-Content-Length": str(header_bytes)})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return dict(answer.headers), answer.read()
+
+
+def load(pid, port, path, body_file, header_bytes, connections, seconds, cpu=CLIENT_CPU):
+    """One round of wrk; requests per second and the server's CPU time per request."""
+    environment = dict(os.environ, BODY=str(body_file), HEADER_BYTES=str(header_bytes))
+    before = cpu_seconds(pid)
+    output = subprocess.run(
+        pinned(cpu, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s",
+               ROOT / "bench/post.lua", f"http://127.0.0.1:{port}{path}"),
+        env=environment, check=True, capture_output=True, text=True).stdout
+    used = cpu_seconds(pid) - before
+    result = json.loads(output.split("RESULT ")[1])
+    if result["failed"]:
+        raise RuntimeError(f"{result['failed']} requests failed on {path}")
+    return {"per_s": result["requests"] / result["seconds"],
+            "cpu_us": used * 1e6 / result["requests"],
+            "p50_us": result["p50_us"], "p99_us": result["p99_us"]}
+
+
+def load_grpc(pid, port, call_file, seconds, connections=16, streams=32):
+    """One round of h2load; `call_file` holds the length-prefixed message."""
+    before = cpu_seconds(pid)
+    output = subprocess.run(
+        pinned(CLIENT_CPU, "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "-d", call_file,
+               "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{INFER_RPC}"),
+        check=True, capture_output=True, text=True).stdout
+    used = cpu_seconds(pid) - before
+    done, failed = (int(re.search(rf"(\d+) {what}", output)[1]) for what in ("succeeded", "failed"))
+    if failed or not done:
+        raise RuntimeError(f"{failed} of {done + failed} calls failed:\n{output}")
+    return {"per_s": done / seconds, "cpu_us": used * 1e6 / done}
+
+
+def round_trips(way, port, file, seconds, *tail):
+    """One connection, one request at a time: the median and the 99th percentile of a trip."""
+    words = pinned(CLIENT_CPU, ROUNDTRIP, way, port, file, seconds, *tail)
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def median(rounds, key):
+    return statistics.median(one[key] for one in rounds)
+
+
+def side_by_side(sides, rounds, warm, seconds):
+    """Alternates A B A B A...; sides is name -> function(seconds); returns name -> rounds."""
+    for one in sides.values():
+        one(warm)
+    results = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, one in sides.items():
+            results[name].append(one(seconds))
+    return results
+
+
+def direct(model, rows, threads, seconds, cpus):
+    words = pinned(cpus, DIRECT, "loop", model, rows, threads, seconds)
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
