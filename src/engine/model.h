@@ -22,6 +22,8 @@
 struct home;
 struct instance; /* batch.h */
 struct pool;
+struct sequence_plan; /* sequence_plan.h */
+struct sequencer;     /* sequence.h */
 
 #define MODEL_BATCH_SIZES_MAX 64 /* Rows with batch statistics of their own: sizes 1..N. */
 #define MODEL_RESPONSES_MAX 32   /* n-th responses with statistics of their own. */
@@ -68,10 +70,11 @@ struct model {
     struct model_config *config;   /* Owned. */
     struct backend_model *backend; /* Owned. */
     const struct backend_ops *ops;
-    const struct signature *signature;
-    _Atomic bool batching;                 /* Requests may share runs. */
-    _Atomic(const char *) batching_reason; /* Why not, one sentence; NULL when on. */
-    uint64_t loaded_bytes;                 /* Resident memory that loading it took, measured. */
+    const struct signature *signature;         /* What clients send and get. */
+    const struct sequence_plan *sequence_plan; /* What the engine adds; NULL: nothing. */
+    _Atomic bool batching;                     /* Requests may share runs. */
+    _Atomic(const char *) batching_reason;     /* Why not, one sentence; NULL when on. */
+    uint64_t loaded_bytes;                     /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
     struct pool *pool;
 
@@ -89,7 +92,9 @@ struct model {
     uint64_t leave_next_ns; /* No request in line expires before this time. */
     uint32_t requests_max;
     uint64_t bytes_max;
-    uint32_t running;           /* Batches. */
+    struct sequencer
+        *sequences;   /* Then `waiting` is empty: it has the lines.  NULL: no sequences. */
+    uint32_t running; /* Batches. */
     struct instance *instances; /* Array of instance_count: the concurrent runs. */
     uint32_t instance_count;
     struct instance *instances_free;

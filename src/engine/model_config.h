@@ -93,7 +93,10 @@ struct sequence_state {
     const char *input;
     const char *output;
     enum dtype dtype;
-    struct shape dims;        /* Without the batch dimension. */
+    struct shape dims; /* Without the batch dimension. */
+    struct shape
+        initial_dims; /* Of the initial state; has_initial_dims false: dims, with 1 for -1. */
+    bool has_initial_dims;
     const char *initial_file; /* In the model's folder `initial_state`; NULL: zeros. */
 };
 

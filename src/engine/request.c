@@ -24,6 +24,9 @@ void request_init(struct request *request)
     request->priority = 0;
     request->deadline_ns = CLOCK_NEVER;
     request->queue_timeout_ns = CLOCK_NEVER;
+    request->sequence_id = (struct sequence_id){ 0 };
+    request->sequence_start = false;
+    request->sequence_end = false;
     request->ended = NULL;
     request->part = NULL;
     request->late = NULL;
@@ -34,6 +37,7 @@ void request_init(struct request *request)
     request->deadline = (struct heap_node){ 0 };
     request->line = (struct list_node){ 0 };
     request->batch = NULL;
+    request->sequence = NULL;
     request->batchable = false;
     request->state = REQUEST_IDLE;
     request->stop = WEIR_OK;

@@ -31,6 +31,15 @@
 struct home;
 struct model;
 struct batch;
+struct sequence;
+
+#define SEQUENCE_ID_BYTES_MAX 128
+
+/* Which sequence a request belongs to: a number or a text; zeroed: none. */
+struct sequence_id {
+    uint64_t number;
+    struct bytes text; /* Empty: the number counts. */
+};
 
 /* X(name) */
 #define REQUEST_STATES(X) X(IDLE) X(WAITING) X(RUNNING) X(ENDED)
@@ -76,6 +85,9 @@ struct request {
     uint32_t priority;         /* As on the wire: 1 most urgent; 0: the model's default. */
     uint64_t deadline_ns;      /* CLOCK_NEVER: none. */
     uint64_t queue_timeout_ns; /* Longest wait in line; CLOCK_NEVER: the model's. */
+    struct sequence_id sequence_id; /* Only sequence models look at these three. */
+    bool sequence_start;
+    bool sequence_end;
     void (*ended)(struct request *self);                           /* At home, once. */
     void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
                                                                        stream are refused. */
@@ -96,6 +108,7 @@ struct request {
     struct heap_node deadline; /* In the home's heap. */
     struct list_node line;     /* In the model's queue, or in a batch. */
     struct batch *batch;       /* While RUNNING. */
+    struct sequence *sequence; /* Of sequence models, from submit to end. */
     uint64_t rows;             /* Leading dimension, or 1. */
     uint64_t shape_key;        /* Only equal keys share a batch. */
     uint64_t input_bytes;

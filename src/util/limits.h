@@ -27,6 +27,8 @@
     X(write_timeout_ns, 30000000000, DURATION, "time without progress while sending")              \
     X(requests_max, 1024, COUNT, "requests waiting per model")                                     \
     X(queue_bytes_max, 268435456, SIZE, "bytes of inputs waiting per model")                       \
+    X(sequences_max, 16384, COUNT, "sequences open or waiting per model")                          \
+    X(sequence_bytes_max, 1073741824, SIZE, "bytes of the states of one model's sequences")        \
     X(requests_total_max, 8192, COUNT, "requests waiting and running on a device")                 \
     X(batch_bytes_max, 1073741824, SIZE, "bytes of outputs one batch may hold")                    \
     X(parts_max, 256, COUNT, "unread parts of one streamed answer")                                \
