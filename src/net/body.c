@@ -43,7 +43,7 @@ static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
     return WEIR_OK;
 }
 
-static enum weir_status count(uint64_t size, const struct limits *limits, struct weir_err *err)
+enum weir_status body_try_hold(uint64_t size, const struct limits *limits, struct weir_err *err)
 {
     const uint64_t held = atomic_fetch_add_explicit(&held_bytes, size, memory_order_relaxed) + size;
     if (limits->bodies_bytes_max != 0 && held > limits->bodies_bytes_max) {
@@ -63,7 +63,7 @@ enum weir_status body_append(struct body *b, struct arena *arena, const struct l
         return err_set(err, WEIR_ETOOBIG, "request body: more than %llu bytes",
                        (unsigned long long)b->bytes_max);
     }
-    enum weir_status status = count(bytes.size, limits, err);
+    enum weir_status status = body_try_hold(bytes.size, limits, err);
     if (status != WEIR_OK) {
         return status;
     }

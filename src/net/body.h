@@ -40,6 +40,11 @@ bool body_place(const struct body *body, char **out, size_t *room);
 
 void body_finish(struct body *body);
 
+/* Counts bytes of a body that is kept elsewhere, until body_let_go().  WEIR_EFULL beyond
+ * limits->bodies_bytes_max: nothing was counted. */
+WEIR_MUST_USE enum weir_status body_try_hold(uint64_t size, const struct limits *limits,
+                                             struct weir_err *err);
+
 /* Counts bytes of an answer that wait for its client: they take the same memory. */
 void body_hold(uint64_t size);
 void body_let_go(uint64_t size);
