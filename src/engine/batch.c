@@ -19,6 +19,7 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/request.h"
+#include "engine/sequence.h"
 #include "engine/stats.h"
 #include "util/mem.h"
 
@@ -111,9 +112,7 @@ static void want(struct instance *instance, const struct list *members)
     }
 }
 
-/* Bytes of `rows` rows of an output, from byte `at` on. */
-static size_t bytes_of_rows(const struct tensor *output, uint64_t all_rows, uint64_t rows,
-                            size_t at)
+size_t batch_row_bytes(const struct tensor *output, uint64_t all_rows, uint64_t rows, size_t at)
 {
     if (output->dtype != DTYPE_BYTES) {
         return (size_t)(output->size / all_rows * rows);
@@ -130,7 +129,26 @@ static size_t bytes_of_rows(const struct tensor *output, uint64_t all_rows, uint
     return end - at;
 }
 
-/* A request's rows of one output: a view, or a copy when too much memory is out. */
+enum weir_status batch_slice(const struct engine *engine, const struct tensor *part,
+                             struct tensor *out)
+{
+    if (block_pool_used_bytes(engine->blocks) <= engine->limits->batch_bytes_max) {
+        block_acquire(part->block);
+        *out = *part;
+        return WEIR_OK;
+    }
+    struct tensor copy = *part;
+    copy.block = block_create(part->size);
+    if (copy.block == NULL) {
+        return WEIR_ENOMEM;
+    }
+    memcpy(copy.block->data, part->data, part->size);
+    copy.data = copy.block->data;
+    *out = copy;
+    return WEIR_OK;
+}
+
+/* A request's rows of one output. */
 static enum weir_status slice(const struct engine *engine, const struct tensor *output, size_t at,
                               size_t size, uint64_t rows, struct tensor *out)
 {
@@ -138,19 +156,7 @@ static enum weir_status slice(const struct engine *engine, const struct tensor *
     part.shape.dims[0] = (int64_t)rows;
     part.size = size;
     part.data = output->data + at;
-    if (block_pool_used_bytes(engine->blocks) <= engine->limits->batch_bytes_max) {
-        block_acquire(part.block);
-        *out = part;
-        return WEIR_OK;
-    }
-    part.block = block_create(size);
-    if (part.block == NULL) {
-        return WEIR_ENOMEM;
-    }
-    memcpy(part.block->data, part.data, size);
-    part.data = part.block->data;
-    *out = part;
-    return WEIR_OK;
+    return batch_slice(engine, &part, out);
 }
 
 static void scatter_output(struct instance *instance, const struct list *members, uint32_t index,
@@ -160,7 +166,7 @@ static void scatter_output(struct instance *instance, const struct list *members
     size_t at = 0;
     for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
         struct request *request = request_of(n);
-        const size_t size = bytes_of_rows(output, rows, request->rows, at);
+        const size_t size = batch_row_bytes(output, rows, request->rows, at);
         if (request->wanted[index] && request->status == WEIR_OK) {
             request->status = slice(instance->model->pool->engine, output, at, size, request->rows,
                                     &request->outputs[index]);
@@ -239,17 +245,49 @@ static enum weir_status on_part(struct backend_run *run)
     return status;
 }
 
+/* What the backend takes: more than clients send where the engine adds to it. */
+static const struct signature *full_signature(const struct model *model)
+{
+    return model->sequence_plan != NULL ? model->sequence_plan->full : model->signature;
+}
+
+/* A successful run's outputs go to its members. */
+static enum weir_status hand_out(struct instance *instance, const struct list *members,
+                                 uint64_t rows, struct weir_err *err)
+{
+    if (instance->model->sequences != NULL) {
+        return sequence_scatter(instance, members, err);
+    }
+    if (!alone(members) && !rows_kept(instance, rows)) {
+        instance->batch.dependent = true;
+        return err_set(err, WEIR_EBACKEND, "outputs do not have one row per input row");
+    }
+    scatter(instance, members, rows);
+    return WEIR_OK;
+}
+
+static enum weir_status collect(struct instance *instance, const struct list *members,
+                                uint64_t rows, struct weir_err *err)
+{
+    if (instance->model->sequences != NULL) {
+        sequence_want(instance, members);
+        return sequence_gather(instance, members, err);
+    }
+    want(instance, members);
+    return gather(instance, members, rows, err);
+}
+
 static enum weir_status run_once(struct instance *instance, const struct list *members,
                                  struct weir_err *err)
 {
     struct batch *batch = &instance->batch;
-    const struct signature *signature = instance->model->signature;
-    const uint64_t rows = rows_of(members);
-    enum weir_status status = gather(instance, members, rows, err);
+    const struct signature *signature = full_signature(instance->model);
+    const uint64_t rows =
+        instance->model->sequences != NULL ? sequence_rows(instance, members) : rows_of(members);
+    enum weir_status status = collect(instance, members, rows, err);
     batch->gathered_ns = now_ns(instance);
     batch->part_ns = batch->gathered_ns;
     if (status == WEIR_OK) {
-        want(instance, members);
         instance->streaming = alone(members) ? request_of(list_first(members)) : NULL;
         instance->run.rows = rows;
         instance->run.part = instance->streaming != NULL && signature->streams ? on_part : NULL;
@@ -262,13 +300,7 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
     /* A simulated run before this one may have ended ahead of the clock. */
     batch->computed_ns = end_ns > batch->computed_ns ? end_ns : batch->computed_ns;
     release_all(instance->inputs, signature->input_count);
-    if (status == WEIR_OK && !alone(members) && !rows_kept(instance, rows)) {
-        batch->dependent = true;
-        status = err_set(err, WEIR_EBACKEND, "outputs do not have one row per input row");
-    }
-    if (status == WEIR_OK) {
-        scatter(instance, members, rows);
-    }
+    status = status == WEIR_OK ? hand_out(instance, members, rows, err) : status;
     release_all(instance->outputs, signature->output_count);
     if (status == WEIR_ENOMEM && rows > 1) {
         batch->rows_too_many = rows;
@@ -284,10 +316,13 @@ static void end_member(struct batch *batch, struct request *request, enum weir_s
         request->status = status;
     }
     if (request->status != WEIR_OK) {
-        (void)err_set(&request->err, request->status, "%s",
-                      status != WEIR_OK && err->text[0] != '\0'
-                          ? err->text
-                          : weir_status_text(request->status));
+        const bool told = request->err.text[0] != '\0'; /* By whoever set its own status. */
+        const char *text = status != WEIR_OK && err->text[0] != '\0'
+                               ? err->text
+                               : weir_status_text(request->status);
+        if (!told) {
+            (void)err_set(&request->err, request->status, "%s", text);
+        }
     }
     request->times.taken_ns = batch->taken_ns;
     request->times.gathered_ns = batch->gathered_ns;
@@ -343,15 +378,21 @@ void batch_run(struct instance *instance)
 
 enum weir_status instance_init(struct instance *instance, struct model *model, struct weir_err *err)
 {
-    const struct signature *signature = model->signature;
+    const struct signature *signature = full_signature(model);
     *instance = (struct instance){ .model = model };
     instance->inputs = mem_try_zero(signature->input_count + 1u, sizeof(*instance->inputs));
     instance->outputs = mem_try_zero(signature->output_count + 1u, sizeof(*instance->outputs));
     instance->wanted = mem_try_zero(signature->output_count + 1u, sizeof(*instance->wanted));
-    enum weir_status status = WEIR_OK;
-    if (instance->inputs == NULL || instance->outputs == NULL || instance->wanted == NULL) {
-        status = err_nomem(err, "a model instance", signature->output_count);
+    bool made = instance->inputs != NULL && instance->outputs != NULL && instance->wanted != NULL;
+    if (model->sequence_plan != NULL) {
+        const size_t rows =
+            model->config->max_batch_size > 1 ? (size_t)model->config->max_batch_size : 1;
+        instance->rows = mem_try_zero(rows, sizeof(*instance->rows));
+        instance->riders = mem_try_zero(rows, sizeof(*instance->riders));
+        made = made && instance->rows != NULL && instance->riders != NULL;
     }
+    enum weir_status status =
+        made ? WEIR_OK : err_nomem(err, "a model instance", signature->output_count);
     if (status == WEIR_OK) {
         status = backend_context_create(model->backend, &instance->context, err);
     }
@@ -375,5 +416,7 @@ void instance_finish(struct instance *instance)
     mem_free(instance->inputs);
     mem_free(instance->outputs);
     mem_free(instance->wanted);
+    mem_free(instance->rows);
+    mem_free(instance->riders);
     *instance = (struct instance){ 0 };
 }

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "engine/model.h"
+#include "engine/sequence_plan.h"
 #include "util/list.h"
 
 struct batch {
@@ -17,9 +18,10 @@ struct batch {
     uint32_t count;
     uint64_t rows;
     uint64_t shape_key;
-    uint32_t wanting;       /* Members whose client still waits.  Guarded by the pool's lock. */
-    bool clean;             /* One successful run carried all: its time may be learned from. */
-    bool dependent;         /* Outputs have not one row per row: the model is no batching one. */
+    uint32_t span;    /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
+    uint32_t wanting; /* Members whose client still waits.  Guarded by the pool's lock. */
+    bool clean;       /* One successful run carried all: its time may be learned from. */
+    bool dependent;   /* Outputs have not one row per row: the model is no batching one. */
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t taken_ns;
     uint64_t gathered_ns; /* Of the last run. */
@@ -38,7 +40,11 @@ struct instance {
     struct tensor *outputs;
     bool *wanted;
     struct request *streaming; /* The only member of a run that may give parts. */
+    struct plan_row *rows;     /* Of sequence models: what each row of the run is about, */
+    struct request **riders;   /* and whose it is. */
 };
+
+struct engine;
 
 /* Allocates what one concurrent run of the model needs.  WEIR_ENOMEM, WEIR_ECONFLICT. */
 WEIR_MUST_USE enum weir_status instance_init(struct instance *instance, struct model *model,
@@ -48,5 +54,13 @@ void instance_finish(struct instance *instance);
 /* Executor: runs the batch to its end; every member is then in batch.ended with its status set.
  * A run that fails is split in halves until the guilty requests are alone. */
 void batch_run(struct instance *instance);
+
+/* Bytes of `rows` of an output's `all_rows` rows, from byte `at` on. */
+size_t batch_row_bytes(const struct tensor *output, uint64_t all_rows, uint64_t rows, size_t at);
+
+/* `part` views its block's memory without holding it.  A counted view, or a copy when too much memory is
+ * out.  WEIR_ENOMEM. */
+WEIR_MUST_USE enum weir_status batch_slice(const struct engine *engine, const struct tensor *part,
+                                           struct tensor *out);
 
 #endif

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/pool.h"
+#include "engine/sequence.h"
 #include "util/map.h"
 #include "util/mem.h"
 
@@ -211,7 +212,7 @@ static enum weir_status check(struct request *request, struct weir_err *err)
     request->rows = rows > 0 ? rows : 1;
     request->batchable = rows > 0 && model->batching && !signature->streams;
     request->shape_key = shape_key(model, request->inputs);
-    return WEIR_OK;
+    return model->sequences != NULL ? sequencer_check(request, err) : WEIR_OK;
 }
 
 static void end_deliver(struct home_mail *mail)
@@ -227,7 +228,7 @@ static void end_deliver(struct home_mail *mail)
 static bool may_run_inline(const struct engine *engine, const struct model *model)
 {
     const struct pool *pool = model->pool;
-    return engine->inline_runs && model->signature->short_lived &&
+    return engine->inline_runs && model->signature->short_lived && model->sequence_plan == NULL &&
            pool->thread_count == pool->executor_count;
 }
 
@@ -291,7 +292,7 @@ uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
     pthread_mutex_lock(&pool->lock);
     const uint64_t rows = model->waiting_rows;
     const uint64_t key =
-        model->waiting_count > 0
+        !list_empty(&model->waiting)
             ? list_entry(list_first(&model->waiting), struct request, line)->shape_key
             : 0;
     const uint32_t useful = profile_rows_useful(&model->profile, key, MODEL_BATCH_INFERRED);
@@ -372,6 +373,14 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
         instance->next = model->instances_free;
         model->instances_free = instance;
     }
+    if (model->sequence_plan != NULL) {
+        const enum weir_status status =
+            sequencer_create(model, engine->limits, &model->sequences, err);
+        if (status != WEIR_OK) {
+            engine_abandon(engine, model);
+            return status;
+        }
+    }
     return WEIR_OK;
 }
 
@@ -379,6 +388,11 @@ void engine_abandon(struct engine *engine, struct model *model)
 {
     (void)engine;
     assert(model->waiting_count == 0 && model->running == 0);
+    if (model->sequences != NULL) {
+        pool_forget(model->pool, model);
+        sequencer_destroy(model->sequences);
+        model->sequences = NULL;
+    }
     for (uint32_t i = 0; i < model->instance_count; i++) {
         instance_finish(&model->instances[i]);
     }

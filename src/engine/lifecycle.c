@@ -32,6 +32,7 @@ struct load {
     struct model *model;
     struct backend_context *context; /* For the trial runs. */
     const char *no_batch;            /* Why the model was found to be no batching one. */
+    struct sequence_plan *plan;      /* Of a model with sequences; NULL: none. */
 };
 
 /* Resident bytes of this process; 0 when the system does not say. */
@@ -145,7 +146,17 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         return status;
     }
     model->signature = backend_signature(model->backend);
-    return effective_complete(config, model->signature, &load->no_batch, err);
+    if (config->sequence.strategy == SEQUENCE_NONE) {
+        return effective_complete(config, model->signature, &load->no_batch, err);
+    }
+    status = sequence_plan_create(config, model->signature, &load->plan, err);
+    if (status == WEIR_OK) {
+        model->sequence_plan = load->plan;
+        model->signature = &load->plan->shown;
+        status = effective_complete(config, model->signature, &load->no_batch, err);
+    }
+    return status == WEIR_OK ? sequence_plan_complete(load->plan, config, load->model_fd, err)
+                             : status;
 }
 
 /* Splits the text of a label file, in place, into lines. */
@@ -262,6 +273,7 @@ static enum weir_status try_out(struct load *load, struct weir_err *err)
     const struct probe probe = {
         .context = load->context,
         .signature = model->signature,
+        .plan = model->sequence_plan,
         .config = model->config,
         .blocks = load->how->engine->blocks,
     };

@@ -19,6 +19,7 @@
 
 #include "engine/batcher.h"
 #include "engine/executor.h"
+#include "engine/sequence.h"
 #include "engine/stats.h"
 #include "util/mem.h"
 
@@ -58,14 +59,16 @@ static const char *stop_text(enum weir_status why)
         return "the deadline passed while waiting";
     case WEIR_EFULL:
         return "waited longer than the queue's time-out";
+    case WEIR_ECONFLICT:
+        return "an earlier request of its sequence came to nothing, the sequence is over";
     default:
         return weir_status_text(why);
     }
 }
 
-/* Lock held: WAITING -> ENDED. */
-static void end_waiting(struct pool *pool, struct request *request, enum weir_status status,
-                        uint64_t now_ns, struct list *ended)
+/* Lock held: WAITING -> ENDED, out of whatever line it stands in. */
+static void end_one(struct pool *pool, struct request *request, enum weir_status status,
+                    uint64_t now_ns, struct list *ended)
 {
     struct model *model = request->model;
     assert(request->state == REQUEST_WAITING);
@@ -81,10 +84,44 @@ static void end_waiting(struct pool *pool, struct request *request, enum weir_st
     list_append(ended, &request->line);
 }
 
+/* Lock held: what waits behind a request of its sequence that came to nothing. */
+static void end_followers(struct pool *pool, struct list *followers, uint64_t now_ns,
+                          struct list *ended)
+{
+    for (struct list_node *n = list_first(followers); n != NULL; n = list_first(followers)) {
+        end_one(pool, list_entry(n, struct request, line), WEIR_ECONFLICT, now_ns, ended);
+    }
+}
+
+/* Lock held: a request in line goes, and with it what cannot run without it. */
+static void end_waiting(struct pool *pool, struct request *request, enum weir_status status,
+                        uint64_t now_ns, struct list *ended)
+{
+    struct list followers;
+    list_init(&followers);
+    if (request->model->sequences != NULL) {
+        sequencer_withdraw(request->model->sequences, request, now_ns, &followers);
+    }
+    end_one(pool, request, status, now_ns, ended);
+    end_followers(pool, &followers, now_ns, ended);
+}
+
+static enum weir_status lateness(const struct request *request, uint64_t now_ns)
+{
+    return request->deadline_ns <= now_ns ? WEIR_ETIMEOUT : WEIR_EFULL;
+}
+
 /* Lock held: drops what has waited too long. */
 static void expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
 {
     if (model->leave_next_ns > now_ns) {
+        return;
+    }
+    if (model->sequences != NULL) {
+        for (struct request *late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns);
+             late != NULL; late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns)) {
+            end_waiting(pool, late, lateness(late, now_ns), now_ns, ended);
+        }
         return;
     }
     model->leave_next_ns = CLOCK_NEVER;
@@ -96,10 +133,8 @@ static void expire(struct pool *pool, struct model *model, uint64_t now_ns, stru
             model->leave_next_ns = request->leave_by_ns < model->leave_next_ns
                                        ? request->leave_by_ns
                                        : model->leave_next_ns;
-        } else if (request->deadline_ns <= now_ns) {
-            end_waiting(pool, request, WEIR_ETIMEOUT, now_ns, ended);
         } else {
-            end_waiting(pool, request, WEIR_EFULL, now_ns, ended);
+            end_one(pool, request, lateness(request, now_ns), now_ns, ended);
         }
     }
 }
@@ -150,10 +185,25 @@ static struct batch_plan plan(const struct pool *pool, const struct model *model
     return batcher_plan(&model->waiting, &rules, now_ns);
 }
 
+/* Lock held: invariant 1 for a model with sequences; it is looked at again also to drop idle ones. */
+static void place_sequences(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
+    model->delayed = !turn.ready;
+    model->ready.key = turn.ready ? turn.key_ns : turn.again_ns;
+    if (model->ready.key != CLOCK_NEVER) {
+        heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    }
+}
+
 /* Lock held: restores invariant 1 for one model. */
 static void place(struct pool *pool, struct model *model, uint64_t now_ns)
 {
     heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    if (model->sequences != NULL) {
+        place_sequences(pool, model, now_ns);
+        return;
+    }
     if (model->waiting_count == 0 || model->instances_free == NULL || model->inline_home != NULL) {
         return;
     }
@@ -167,19 +217,21 @@ static void place(struct pool *pool, struct model *model, uint64_t now_ns)
     heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
 }
 
-/* Lock held: the planned riders leave the line for a free instance. */
-static struct instance *take(struct pool *pool, struct model *model,
-                             const struct batch_plan *riders, uint64_t now_ns)
+/* Lock held: a free instance, or that one, which is free. */
+static struct instance *take_instance(struct model *model, struct instance *wanted)
 {
-    struct instance *instance = model->instances_free;
-    model->instances_free = instance->next;
-    struct batch *batch = &instance->batch;
-    *batch = (struct batch){ .shape_key = riders->shape_key,
-                             .count = riders->count,
-                             .wanting = riders->count,
-                             .rows = riders->rows,
-                             .taken_ns = now_ns };
-    list_init(&batch->members);
+    struct instance **link = &model->instances_free;
+    while (wanted != NULL && *link != wanted) {
+        link = &(*link)->next;
+    }
+    struct instance *instance = *link;
+    *link = instance->next;
+    return instance;
+}
+
+/* Lock held: the riders leave the model's line for the batch. */
+static void board(struct model *model, const struct batch_plan *riders, struct batch *batch)
+{
     struct list_node *node = list_first(&model->waiting);
     for (uint32_t taken = 0; taken < riders->count;) {
         struct request *request = list_entry(node, struct request, line);
@@ -189,10 +241,34 @@ static struct instance *take(struct pool *pool, struct model *model,
         }
         list_remove(&request->line);
         list_append(&batch->members, &request->line);
+        taken++;
+    }
+}
+
+/* Lock held: the planned riders leave the line for a free instance; `turn`: of which sequences. */
+static struct instance *take(struct pool *pool, struct model *model,
+                             const struct batch_plan *riders, const struct sequence_turn *turn,
+                             uint64_t now_ns)
+{
+    struct instance *instance = take_instance(model, turn == NULL ? NULL : turn->lane->instance);
+    struct batch *batch = &instance->batch;
+    *batch = (struct batch){ .shape_key = riders->shape_key,
+                             .count = riders->count,
+                             .wanting = riders->count,
+                             .rows = riders->rows,
+                             .taken_ns = now_ns };
+    list_init(&batch->members);
+    if (turn == NULL) {
+        board(model, riders, batch);
+    } else {
+        sequencer_take(model->sequences, turn, batch);
+    }
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        struct request *request = list_entry(n, struct request, line);
         request->state = REQUEST_RUNNING;
         request->batch = batch;
         model->waiting_bytes -= request->input_bytes;
-        taken++;
     }
     model->waiting_count -= riders->count;
     model->waiting_rows -= riders->rows;
@@ -203,12 +279,27 @@ static struct instance *take(struct pool *pool, struct model *model,
     return instance;
 }
 
+/* Lock held: the best batch of one model that has something ready, or NULL. */
+static struct instance *take_best(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    if (model->sequences != NULL) {
+        const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
+        return turn.ready ? take(pool, model, &turn.riders, &turn, now_ns) : NULL;
+    }
+    const struct batch_plan riders = plan(pool, model, pool->idle_count + 1, now_ns);
+    return take(pool, model, &riders, NULL, now_ns);
+}
+
 /* Lock held: models whose wait for company is over become ready. */
 static void promote(struct pool *pool, uint64_t now_ns)
 {
     for (struct heap_node *top = heap_top(&pool->delayed); top != NULL && top->key <= now_ns;
          top = heap_top(&pool->delayed)) {
         struct model *model = list_entry(top, struct model, ready);
+        if (model->sequences != NULL) {
+            place(pool, model, now_ns);
+            continue;
+        }
         heap_remove(&pool->delayed, top);
         model->delayed = false;
         top->key = head_of(model)->times.submitted_ns;
@@ -225,9 +316,9 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
         struct model *model = list_entry(top, struct model, ready);
         const uint32_t count = model->waiting_count;
         expire(pool, model, now_ns, ended);
-        if (model->waiting_count == count) {
-            const struct batch_plan riders = plan(pool, model, pool->idle_count + 1, now_ns);
-            struct instance *instance = take(pool, model, &riders, now_ns);
+        struct instance *instance =
+            model->waiting_count == count ? take_best(pool, model, now_ns) : NULL;
+        if (instance != NULL) {
             place(pool, model, now_ns);
             return instance;
         }
@@ -261,7 +352,7 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
         uint64_t predicted_ns;
         if (profile_predict_ns(&model->profile, riders.shape_key, riders.rows, &predicted_ns) &&
             predicted_ns <= INLINE_NS) {
-            instance = take(pool, model, &riders, now_ns);
+            instance = take(pool, model, &riders, NULL, now_ns);
         }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -322,7 +413,10 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
 {
     struct model *model = request->model;
     pthread_mutex_lock(&pool->lock);
-    const enum weir_status status = admit(pool, model, request, err);
+    enum weir_status status = admit(pool, model, request, err);
+    if (status == WEIR_OK && model->sequences != NULL) {
+        status = sequencer_push(model->sequences, request, request->times.submitted_ns, err);
+    }
     if (status != WEIR_OK) {
         pthread_mutex_unlock(&pool->lock);
         return status;
@@ -333,7 +427,9 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
         list_append(&request->home->inline_models, &model->inline_node);
     }
     request->state = REQUEST_WAITING;
-    list_append(&model->waiting, &request->line);
+    if (model->sequences == NULL) {
+        list_append(&model->waiting, &request->line);
+    }
     model->waiting_count++;
     model->waiting_rows += request->rows;
     model->waiting_bytes += request->input_bytes;
@@ -350,8 +446,9 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
 /* Lock held: an executor to wake for the work there is, or NULL. */
 static struct executor *executor_for_work(struct pool *pool)
 {
-    if (heap_top(&pool->ready) == NULL && heap_top(&pool->delayed) == NULL) {
-        return NULL;
+    const struct heap_node *later = heap_top(&pool->delayed);
+    if (heap_top(&pool->ready) == NULL && (later == NULL || later->key >= pool->watch_ns)) {
+        return NULL; /* What is delayed has somebody who wakes up for it. */
     }
     struct list_node *node = list_pop(&pool->idle);
     if (node == NULL) {
@@ -408,18 +505,38 @@ static void learn(struct model *model, const struct batch *batch)
     }
 }
 
+/* Lock held: the members' sequences go on, or are over. */
+static void settle_sequences(struct model *model, struct instance *instance, uint64_t now_ns,
+                             struct list *followers)
+{
+    sequencer_release(model->sequences, instance);
+    for (struct list_node *n = list_first(&instance->batch.ended); n != NULL;
+         n = list_next(&instance->batch.ended, n)) {
+        struct request *request = list_entry(n, struct request, line);
+        sequencer_settle(model->sequences, request, now_ns, followers);
+    }
+}
+
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
 {
     struct model *model = instance->model;
     struct batch *batch = &instance->batch;
     struct list ended;
+    struct list gone; /* Without having run. */
     list_init(&ended);
+    list_init(&gone);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
     pthread_mutex_lock(&pool->lock);
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
         end_running(list_entry(n, struct request, line), now_ns);
+    }
+    struct list followers;
+    list_init(&followers);
+    if (model->sequences != NULL) {
+        settle_sequences(model, instance, now_ns, &followers);
+        end_followers(pool, &followers, now_ns, &gone);
     }
     learn(model, batch);
     pool->running -= batch->count;
@@ -443,6 +560,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         }
         stats_count_request(model, request);
     }
+    list_splice(&ended, &gone);
     send_home(&ended);
 }
 
@@ -452,9 +570,12 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
     const bool running = request->state == REQUEST_RUNNING && request->stop == WEIR_OK;
+    struct executor *executor = NULL;
     if (request->state == REQUEST_WAITING) {
         end_waiting(pool, request, why, clock_now_ns(pool->engine->clock), &ended);
         place(pool, request->model, clock_now_ns(pool->engine->clock));
+        /* A place that its sequence had may have gone to another one. */
+        executor = request->model->sequences == NULL ? NULL : executor_for_work(pool);
     } else if (running && why != WEIR_EFULL) {
         request->stop = why;
         if (--request->batch->wanting == 0) {
@@ -464,6 +585,9 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
         pthread_cond_broadcast(&pool->parts);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (executor != NULL) {
+        pthread_cond_signal(&executor->wake);
+    }
     send_home(&ended);
     return running;
 }
@@ -546,7 +670,11 @@ static void sleep_idle(struct pool *pool, struct executor *executor, uint64_t wa
             .tv_sec = (time_t)(wake_ns / NS_PER_S),
             .tv_nsec = (long)(wake_ns % NS_PER_S),
         };
+        pool->watch_ns = wake_ns < pool->watch_ns ? wake_ns : pool->watch_ns;
         (void)pthread_cond_timedwait(&executor->wake, &pool->lock, &at);
+        if (pool->watch_ns == wake_ns) {
+            pool->watch_ns = CLOCK_NEVER; /* Who sleeps longer is woken for nothing at most. */
+        }
     }
     if (list_linked(&executor->idle)) { /* Nobody woke it: the time did. */
         list_remove(&executor->idle);
@@ -593,6 +721,7 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     pool->executor_count = options->executors;
     pool->thread_count = options->executors * (options->pipelined ? 2 : 1);
     pool->device_free = options->executors;
+    pool->watch_ns = CLOCK_NEVER;
     pool->executors = mem_alloc(pool->thread_count * sizeof(*pool->executors));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->device, NULL);
@@ -613,6 +742,13 @@ enum weir_status pool_start(struct pool *pool, struct weir_err *err)
         status = executor_start(&pool->executors[i], err);
     }
     return status;
+}
+
+void pool_forget(struct pool *pool, struct model *model)
+{
+    pthread_mutex_lock(&pool->lock);
+    heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 void pool_destroy(struct pool *pool)

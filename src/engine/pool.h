@@ -36,6 +36,7 @@ struct pool {
     struct heap delayed;  /* Of model.ready, by the time to look again. */
     struct list idle;     /* Executors asleep, last one first. */
     uint32_t idle_count;
+    uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
     uint64_t waiting;      /* Requests in line. */
     uint64_t running;      /* Requests in batches. */
     uint32_t device_free;  /* Runs that may still enter the device. */
@@ -79,6 +80,9 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
 /* The home runs no more of the model's line inline: what is left is the executors'.  Gives back the lease
  * that the promise held. */
 void pool_release_inline(struct pool *pool, struct model *model);
+
+/* A model without requests leaves the heaps: idle sequences may have kept it there. */
+void pool_forget(struct pool *pool, struct model *model);
 
 /* Executor: waits for room on a device whose host work is pipelined. */
 void pool_device_enter(struct pool *pool);

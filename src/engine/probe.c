@@ -190,8 +190,8 @@ static enum weir_status release_part(struct backend_run *run)
     return WEIR_OK;
 }
 
-enum weir_status probe_go(const struct probe *probe, struct probe_run *run, int64_t rows,
-                          struct weir_err *err)
+static enum weir_status go(const struct probe *probe, struct probe_run *run, uint32_t output_count,
+                           int64_t rows, struct weir_err *err)
 {
     struct parted_run parted = {
         .run = {
@@ -202,10 +202,60 @@ enum weir_status probe_go(const struct probe *probe, struct probe_run *run, int6
             .part = release_part,
             .trim = true,
         },
-        .output_count = probe->signature->output_count,
+        .output_count = output_count,
     };
-    release_all(run->outputs, probe->signature->output_count);
     enum weir_status status = backend_prepare(probe->context, &parted.run, err);
     status = status == WEIR_OK ? backend_run(probe->context, &parted.run, err) : status;
     return status == WEIR_OK ? backend_finish(probe->context, &parted.run, err) : status;
+}
+
+/* Every row as the first request of a sequence. */
+static enum weir_status fill_in(const struct probe *probe, struct tensor *inputs, int64_t rows,
+                                struct weir_err *err)
+{
+    const uint32_t count = probe->plan->batched ? (uint32_t)rows : 1;
+    struct plan_row *made = mem_try_zero(count, sizeof(*made));
+    if (made == NULL) {
+        return err_nomem(err, "a trial run", count * sizeof(*made));
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        made[i] = (struct plan_row){ .ready = true, .start = true, .id = { .number = 1 } };
+    }
+    const enum weir_status status =
+        sequence_plan_fill(probe->plan, made, count, probe->blocks, inputs, err);
+    mem_free(made);
+    return status;
+}
+
+/* Runs what clients do not see along with what they do. */
+static enum weir_status go_full(const struct probe *probe, struct probe_run *run, int64_t rows,
+                                struct weir_err *err)
+{
+    const struct sequence_plan *plan = probe->plan;
+    const struct probe all = { .signature = plan->full };
+    struct probe_run full = { 0 };
+    enum weir_status status = probe_run_init(&all, &full, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    for (uint32_t i = 0; i < plan->shown.input_count; i++) {
+        full.inputs[plan->inputs[i]] = run->inputs[i];
+        full.inputs[plan->inputs[i]].block = NULL; /* Borrowed. */
+    }
+    status = fill_in(probe, full.inputs, rows, err);
+    status = status == WEIR_OK ? go(probe, &full, plan->full->output_count, rows, err) : status;
+    for (uint32_t i = 0; status == WEIR_OK && i < plan->shown.output_count; i++) {
+        run->outputs[i] = full.outputs[plan->outputs[i]];
+        full.outputs[plan->outputs[i]] = (struct tensor){ 0 };
+    }
+    probe_run_finish(&all, &full);
+    return status;
+}
+
+enum weir_status probe_go(const struct probe *probe, struct probe_run *run, int64_t rows,
+                          struct weir_err *err)
+{
+    release_all(run->outputs, probe->signature->output_count);
+    return probe->plan != NULL ? go_full(probe, run, rows, err)
+                               : go(probe, run, probe->signature->output_count, rows, err);
 }

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "engine/model.h"
+#include "engine/sequence_plan.h"
 #include "tensor/block.h"
 #include "tensor/tensor.h"
 #include "util/err.h"
@@ -17,6 +18,7 @@
 struct probe {
     struct backend_context *context;
     const struct signature *signature;
+    const struct sequence_plan *plan;  /* What the engine adds to the inputs; NULL: nothing. */
     const struct model_config *config; /* After effective_complete(). */
     struct block_pool *blocks;
 };
