@@ -1,0 +1,261 @@
+/*
+ * Everything is put twice: first only counted, then written into one piece of the
+ * arena.  A large tensor cuts that piece: what lies before it is one piece of the
+ * answer, the tensor the next.  Small tensors are cheaper to copy than to lend.
+ */
+#include "api/infer_proto_write.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "util/protowire.h"
+
+#define LENT_BYTES_MIN 1024
+#define MESSAGE_BYTES_MAX INT32_MAX
+
+/* Field numbers. */
+enum { STREAM_ERROR = 1, STREAM_RESPONSE = 2 };
+enum {
+    RESPONSE_MODEL = 1,
+    RESPONSE_VERSION = 2,
+    RESPONSE_ID = 3,
+    RESPONSE_PARAMETERS = 4,
+    RESPONSE_OUTPUTS = 5,
+    RESPONSE_RAW = 6,
+};
+enum { OUTPUT_NAME = 1, OUTPUT_DATATYPE = 2, OUTPUT_SHAPE = 3 };
+enum { ENTRY_KEY = 1, ENTRY_VALUE = 2 };
+enum { VALUE_BOOL = 1, VALUE_DOUBLE = 4 };
+
+/* Puts and, when it writes, cuts. */
+struct writer {
+    struct protowire_out out;
+    struct infer_proto_pieces *pieces; /* NULL while counting. */
+    const uint8_t *begun;              /* Of the piece being written. */
+    uint64_t lent_bytes;
+};
+
+static const struct tensor *tensor_of(const struct infer_proto_answer *answer, uint32_t i)
+{
+    if (answer->tensors == NULL) {
+        return NULL;
+    }
+    const struct tensor *tensor = &answer->tensors[answer->call->outputs[i].index];
+    return tensor->present ? tensor : NULL;
+}
+
+/* Numbers are never negative here. */
+static void put_dims(struct protowire_out *out, const struct shape *shape)
+{
+    for (uint32_t i = 0; i < shape->rank; i++) {
+        protowire_put_varint(out, (uint64_t)shape->dims[i]);
+    }
+}
+
+static void put_shape(struct protowire_out *out, const struct shape *shape)
+{
+    struct protowire_out dims = { 0 };
+    put_dims(&dims, shape);
+    if (shape->rank > 0) {
+        protowire_put_begin(out, OUTPUT_SHAPE, dims.size);
+        put_dims(out, shape);
+    }
+}
+
+static void put_output_fields(struct protowire_out *out, const char *name,
+                              const struct tensor *tensor)
+{
+    protowire_put_bytes(out, OUTPUT_NAME, bytes_of(name));
+    protowire_put_bytes(out, OUTPUT_DATATYPE, bytes_of(dtype_text(tensor->dtype)));
+    put_shape(out, &tensor->shape);
+}
+
+static void put_output(struct protowire_out *out, const char *name, const struct tensor *tensor)
+{
+    struct protowire_out fields = { 0 };
+    put_output_fields(&fields, name, tensor);
+    protowire_put_begin(out, RESPONSE_OUTPUTS, fields.size);
+    put_output_fields(out, name, tensor);
+}
+
+static void put_bool_value(struct protowire_out *out, bool value)
+{
+    /* A member of a oneof is there also when it is false. */
+    protowire_put_number(out, VALUE_BOOL, value);
+}
+
+static void put_flag(struct protowire_out *out, const char *key, bool value)
+{
+    struct protowire_out size = { 0 };
+    put_bool_value(&size, value);
+    const uint64_t value_size = size.size;
+    size = (struct protowire_out){ 0 };
+    protowire_put_bytes(&size, ENTRY_KEY, bytes_of(key));
+    protowire_put_begin(&size, ENTRY_VALUE, value_size);
+    protowire_put_begin(out, RESPONSE_PARAMETERS, size.size + value_size);
+    protowire_put_bytes(out, ENTRY_KEY, bytes_of(key));
+    protowire_put_begin(out, ENTRY_VALUE, value_size);
+    put_bool_value(out, value);
+}
+
+static void put_ms(struct protowire_out *out, const char *key, double value)
+{
+    struct protowire_out size = { 0 };
+    protowire_put_double(&size, VALUE_DOUBLE, value);
+    const uint64_t value_size = size.size;
+    size = (struct protowire_out){ 0 };
+    protowire_put_bytes(&size, ENTRY_KEY, bytes_of(key));
+    protowire_put_begin(&size, ENTRY_VALUE, value_size);
+    protowire_put_begin(out, RESPONSE_PARAMETERS, size.size + value_size);
+    protowire_put_bytes(out, ENTRY_KEY, bytes_of(key));
+    protowire_put_begin(out, ENTRY_VALUE, value_size);
+    protowire_put_double(out, VALUE_DOUBLE, value);
+}
+
+static void put_model(struct protowire_out *out, const struct infer_call *call)
+{
+    char version[24];
+    const int size = snprintf(version, sizeof version, "%" PRIu64, call->model->version);
+    assert(size > 0);
+    protowire_put_bytes(out, RESPONSE_MODEL, bytes_of(call->model->name));
+    protowire_put_bytes(out, RESPONSE_VERSION, (struct bytes){ version, (size_t)size });
+}
+
+static void put_text(struct protowire_out *out, uint32_t field, struct bytes text)
+{
+    if (text.size > 0) {
+        protowire_put_bytes(out, field, text);
+    }
+}
+
+static void put_parameters(struct protowire_out *out, const struct infer_proto_answer *answer)
+{
+    if (answer->streamed) {
+        put_flag(out, "triton_final_response", answer->final);
+    }
+    if (answer->timing != NULL) {
+        put_ms(out, "queue_ms", answer->timing->queue_ms);
+        put_ms(out, "gather_ms", answer->timing->gather_ms);
+        put_ms(out, "compute_ms", answer->timing->compute_ms);
+        put_ms(out, "total_ms", answer->timing->total_ms);
+    }
+}
+
+static void end_piece(struct writer *writer)
+{
+    if (writer->out.at != writer->begun) {
+        writer->pieces->pieces[writer->pieces->count++] = (struct bytes){
+            (const char *)writer->begun,
+            (size_t)(writer->out.at - writer->begun),
+        };
+        writer->begun = writer->out.at;
+    }
+}
+
+static void put_tensor(struct writer *writer, const struct tensor *tensor)
+{
+    protowire_put_begin(&writer->out, RESPONSE_RAW, tensor->size);
+    if (tensor->size < LENT_BYTES_MIN) {
+        protowire_put_raw(&writer->out, tensor->data, tensor->size);
+        return;
+    }
+    writer->lent_bytes += tensor->size;
+    if (writer->pieces != NULL) {
+        end_piece(writer);
+        writer->pieces->pieces[writer->pieces->count++] =
+            (struct bytes){ (const char *)tensor->data, tensor->size };
+    }
+}
+
+static void put_response(struct writer *writer, const struct infer_proto_answer *answer)
+{
+    const struct infer_call *call = answer->call;
+    put_model(&writer->out, call);
+    put_text(&writer->out, RESPONSE_ID, call->id);
+    put_parameters(&writer->out, answer);
+    for (uint32_t i = 0; i < call->output_count; i++) {
+        const struct tensor *tensor = tensor_of(answer, i);
+        if (tensor != NULL) {
+            const uint32_t index = call->outputs[i].index;
+            put_output(&writer->out, call->model->signature->outputs[index].name, tensor);
+        }
+    }
+    for (uint32_t i = 0; i < call->output_count; i++) {
+        const struct tensor *tensor = tensor_of(answer, i);
+        if (tensor != NULL) {
+            put_tensor(writer, tensor);
+        }
+    }
+}
+
+enum weir_status infer_proto_write(const struct infer_proto_answer *answer, struct arena *arena,
+                                   struct infer_proto_pieces *out, struct weir_err *err)
+{
+    struct writer count = { .pieces = NULL };
+    put_response(&count, answer);
+    const uint64_t response = count.out.size + count.lent_bytes;
+    uint64_t head = count.out.size;
+    if (answer->streamed) {
+        struct protowire_out wrap = { 0 };
+        protowire_put_begin(&wrap, STREAM_RESPONSE, response);
+        head += wrap.size;
+    }
+    const uint64_t size = head + count.lent_bytes;
+    if (size > MESSAGE_BYTES_MAX) {
+        return err_set(err, WEIR_EINVAL,
+                       "the response has %" PRIu64 " bytes, expected at most %d in one gRPC "
+                       "message",
+                       size, MESSAGE_BYTES_MAX);
+    }
+    const size_t piece_max = 2 * (size_t)answer->call->output_count + 1;
+    uint8_t *bytes = arena_try_aligned(arena, (size_t)head, 1);
+    struct bytes *pieces = arena_try_alloc(arena, piece_max * sizeof *pieces);
+    if (bytes == NULL || pieces == NULL) {
+        return err_nomem(err, "a response", head + piece_max * sizeof *pieces);
+    }
+    *out = (struct infer_proto_pieces){ .pieces = pieces, .size = size };
+    struct writer write = { .out = { .at = bytes }, .pieces = out, .begun = bytes };
+    if (answer->streamed) {
+        protowire_put_begin(&write.out, STREAM_RESPONSE, response);
+    }
+    put_response(&write, answer);
+    end_piece(&write);
+    assert(write.out.at == bytes + head && out->count <= piece_max);
+    return WEIR_OK;
+}
+
+static void put_failed(struct protowire_out *out, struct bytes id, const struct infer_call *call)
+{
+    if (call != NULL) {
+        put_model(out, call);
+    }
+    put_text(out, RESPONSE_ID, id);
+    if (call != NULL) {
+        put_flag(out, "triton_final_response", true);
+    }
+}
+
+enum weir_status infer_proto_write_error(struct bytes id, const char *text,
+                                         const struct infer_call *call, struct arena *arena,
+                                         struct bytes *out, struct weir_err *err)
+{
+    struct protowire_out count = { 0 };
+    put_failed(&count, id, call);
+    const uint64_t response = count.size;
+    count = (struct protowire_out){ 0 };
+    protowire_put_bytes(&count, STREAM_ERROR, bytes_of(text));
+    protowire_put_begin(&count, STREAM_RESPONSE, response);
+    const size_t size = (size_t)(count.size + response);
+    uint8_t *bytes = arena_try_aligned(arena, size, 1);
+    if (bytes == NULL) {
+        return err_nomem(err, "a response", size);
+    }
+    struct protowire_out write = { .at = bytes };
+    protowire_put_bytes(&write, STREAM_ERROR, bytes_of(text));
+    protowire_put_begin(&write, STREAM_RESPONSE, response);
+    put_failed(&write, id, call);
+    assert(write.at == bytes + size);
+    *out = (struct bytes){ (const char *)bytes, size };
+    return WEIR_OK;
+}

@@ -1,0 +1,733 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "api/infer_proto.h"
+#include "api/infer_proto_write.h"
+#include "fake_model.h"
+#include "net/body.h"
+#include "util/mem.h"
+
+#define MESSAGE_BYTES 65536
+
+static const struct shape row4 = { 2, { -1, 4 } };
+static const struct shape open1 = { 1, { -1 } };
+
+/* A message being made; parts are made in messages of their own. */
+struct message {
+    uint8_t bytes[MESSAGE_BYTES];
+    struct protowire_out out;
+};
+
+static struct message *begin(struct message *m)
+{
+    m->out = (struct protowire_out){ .at = m->bytes };
+    return m;
+}
+
+static struct bytes whole(const struct message *m)
+{
+    assert_true(m->out.size <= MESSAGE_BYTES);
+    return (struct bytes){ (const char *)m->bytes, m->out.size };
+}
+
+static void put(struct message *m, uint32_t field, struct bytes bytes)
+{
+    protowire_put_bytes(&m->out, field, bytes);
+}
+
+static void put_text(struct message *m, uint32_t field, const char *text)
+{
+    put(m, field, bytes_of(text));
+}
+
+/* An input; `shape` and `contents` are encoded already, data NULL: none. */
+static void put_input(struct message *m, const char *name, const char *datatype, struct bytes shape,
+                      struct bytes contents)
+{
+    static struct message input;
+    begin(&input);
+    put_text(&input, 1, name);
+    put_text(&input, 2, datatype);
+    if (shape.data != NULL) {
+        put(&input, 3, shape);
+    }
+    if (contents.data != NULL) {
+        put(&input, 5, contents);
+    }
+    put(m, 5, whole(&input));
+}
+
+static void put_entry(struct message *m, uint32_t field, const char *key, struct bytes value)
+{
+    static struct message entry;
+    begin(&entry);
+    put_text(&entry, 1, key);
+    put(&entry, 2, value);
+    put(m, field, whole(&entry));
+}
+
+#define NOTHING ((struct bytes){ NULL, 0 })
+#define WIRE(text) BYTES_LITERAL(text)
+
+/* The same for tables. */
+#define IN_TABLE(text)           \
+    {                            \
+        (text), sizeof(text) - 1 \
+    }
+
+/* One decoded request. */
+struct decoded {
+    struct fake_call call;
+    struct infer_proto proto;
+    struct limits limits;
+    struct weir_err err;
+};
+
+/* Reads the message in pieces, each in memory of its own. */
+static enum weir_status decode(struct decoded *d, struct fake_model *fake, struct bytes message,
+                               size_t piece)
+{
+    memset(d, 0, sizeof *d);
+    limits_init(&d->limits);
+    fake_call_open(&d->call, fake);
+    infer_proto_begin(&d->proto, &d->call.arena, d->call.blocks, &d->limits, message.size);
+    enum weir_status status = WEIR_OK;
+    for (size_t at = 0; at < message.size && status == WEIR_OK; at += piece) {
+        const size_t size = message.size - at < piece ? message.size - at : piece;
+        char *copy = malloc(size);
+        memcpy(copy, message.data + at, size);
+        status = infer_proto_read(&d->proto, (struct bytes){ copy, size }, &d->err);
+        free(copy);
+    }
+    if (status == WEIR_OK) {
+        status = infer_proto_end(&d->proto, &d->err);
+    }
+    return status == WEIR_OK ? infer_proto_bind(&d->proto, &d->call.infer, &d->err) : status;
+}
+
+static void close_decoded(struct decoded *d)
+{
+    infer_proto_close(&d->proto);
+    infer_proto_close(&d->proto);
+    fake_call_close(&d->call); /* Fails where a block did not come back. */
+    assert_int_equal(body_bytes_of_all(), 0);
+}
+
+static void refused_as(struct fake_model *fake, const struct message *m, enum weir_status status,
+                       const char *says)
+{
+    struct decoded d;
+    const size_t pieces[] = { 1, 7, MESSAGE_BYTES };
+    for (size_t i = 0; i < 3; i++) {
+        const enum weir_status got = decode(&d, fake, whole(m), pieces[i]);
+        if (got != status || strstr(d.err.text, says) == NULL) {
+            fail_msg("%s '%s', expected %s '%s'", weir_status_name(got), d.err.text,
+                     weir_status_name(status), says);
+        }
+        close_decoded(&d);
+    }
+}
+
+static void refused(struct fake_model *fake, const struct message *m, const char *says)
+{
+    refused_as(fake, m, WEIR_EINVAL, says);
+}
+
+static void simple_model(struct fake_model *fake)
+{
+    fake_model_init(fake);
+    fake_model_input(fake, "A", DTYPE_FP32, row4);
+    fake_model_input(fake, "S", DTYPE_BYTES, open1);
+    fake->inputs[1].optional = true;
+    fake_model_output(fake, "Y", DTYPE_FP32, row4);
+    fake_model_output(fake, "Z", DTYPE_INT64, open1);
+}
+
+static const float row[] = { 1, 2.5F, -300, 0.125F };
+
+static struct bytes row_bytes(void)
+{
+    return (struct bytes){ (const char *)row, sizeof row };
+}
+
+/* Everything that a request can have, in the order of the fields. */
+static struct message *full_request(struct message *m)
+{
+    begin(m);
+    put_text(m, 1, "model");
+    put_text(m, 2, "3");
+    put_text(m, 3, "the id");
+    put_entry(m, 4, "priority", WIRE("\x28\x07"));
+    put_entry(m, 4, "custom", WIRE("\x1a\x02hi"));
+    put_entry(m, 4, "fraction", WIRE("\x21\x00\x00\x00\x00\x00\x00\xf0\x3f"));
+    put_entry(m, 4, "triton_enable_empty_final_response", WIRE("\x08\x01"));
+    put_text(m, 1000, "from the future");
+    put_input(m, "A", "FP32", WIRE("\x01\x04"), NOTHING);
+    put_input(m, "S", "BYTES", WIRE("\x02"), NOTHING);
+    put_text(m, 6, "\x0a\x01Z");
+    put(m, 6,
+        WIRE("\x0a\x01Y\x12\x14\x0a\x0e"
+             "classification\x12\x02\x10\x02"));
+    put(m, 7, row_bytes());
+    put(m, 7, WIRE("\x02\x00\x00\x00hi\x00\x00\x00\x00"));
+    return m;
+}
+
+static void check_full(const struct decoded *d)
+{
+    const struct infer_call *call = &d->call.infer;
+    assert_true(bytes_equal(d->proto.model_name, bytes_of("model")));
+    assert_true(bytes_equal(d->proto.model_version, bytes_of("3")));
+    assert_true(bytes_equal(call->id, bytes_of("the id")));
+    assert_true(d->proto.empty_final);
+    assert_int_equal(call->priority, 7);
+    const struct tensor *a = &call->request.inputs[0];
+    assert_int_equal(a->size, sizeof row);
+    assert_memory_equal(a->data, row, sizeof row);
+    assert_int_equal((uintptr_t)a->data % MEM_ALIGN, 0);
+    assert_int_equal(a->shape.dims[1], 4);
+    const struct tensor *s = &call->request.inputs[1];
+    assert_memory_equal(s->data, "\x02\x00\x00\x00hi\x00\x00\x00\x00", 10);
+    assert_int_equal(call->output_count, 2);
+    assert_int_equal(call->outputs[0].index, 1);
+    assert_true(call->outputs[0].binary && call->outputs[1].binary);
+    assert_int_equal(call->outputs[1].classes, 2);
+    assert_true(call->request.wanted[0] && call->request.wanted[1]);
+}
+
+static void test_reads_a_request_wherever_it_is_cut(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct decoded d;
+    simple_model(&fake);
+    full_request(&m);
+    for (size_t piece = 1; piece <= m.out.size; piece++) {
+        if (decode(&d, &fake, whole(&m), piece) != WEIR_OK) {
+            fail_msg("in pieces of %zu: %s", piece, d.err.text);
+        }
+        check_full(&d);
+        close_decoded(&d);
+    }
+    /* And one cut at every byte. */
+    for (size_t cut = 1; cut < m.out.size; cut++) {
+        memset(&d, 0, sizeof d);
+        limits_init(&d.limits);
+        fake_call_open(&d.call, &fake);
+        infer_proto_begin(&d.proto, &d.call.arena, d.call.blocks, &d.limits, m.out.size);
+        const char *data = (const char *)m.bytes;
+        assert_int_equal(infer_proto_read(&d.proto, (struct bytes){ data, cut }, NULL), WEIR_OK);
+        assert_int_equal(infer_proto_end(&d.proto, &d.err), WEIR_EINVAL);
+        assert_non_null(strstr(d.err.text, "ends too early"));
+        assert_int_equal(body_bytes_of_all(), cut);
+        assert_int_equal(
+            infer_proto_read(&d.proto, (struct bytes){ data + cut, m.out.size - cut }, NULL),
+            WEIR_OK);
+        assert_int_equal(infer_proto_end(&d.proto, &d.err), WEIR_OK);
+        assert_int_equal(infer_proto_bind(&d.proto, &d.call.infer, &d.err), WEIR_OK);
+        check_full(&d);
+        close_decoded(&d);
+    }
+    assert_false(fake.unleased);
+}
+
+static void test_fields_may_come_in_any_order(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct decoded d;
+    simple_model(&fake);
+    begin(&m);
+    put(&m, 7, row_bytes());
+    /* Contents of an input before its type and shape; the later of two names counts. */
+    put_text(&m, 3, "old");
+    put(&m, 5,
+        WIRE("\x18\x01\x18\x04\x12\x04"
+             "FP32\x0a\x01"
+             "B\x0a\x01"
+             "A"));
+    put_text(&m, 3, "new");
+    put_text(&m, 1, "model");
+    assert_int_equal(decode(&d, &fake, whole(&m), 3), WEIR_OK);
+    assert_memory_equal(d.call.infer.request.inputs[0].data, row, sizeof row);
+    assert_true(bytes_equal(d.call.infer.id, bytes_of("new")));
+    close_decoded(&d);
+}
+
+/* Two values of each type, packed and one by one, and a value of a field that is not the type's. */
+static const struct {
+    enum dtype dtype;
+    struct bytes packed;
+    struct bytes single;
+    struct bytes expected;
+    struct bytes wrong;
+    const char *wrong_type;
+} typed[] = {
+    { DTYPE_BOOL, IN_TABLE("\x0a\x03\x00\x80\x01"), IN_TABLE("\x08\x00\x08\x05"),
+      IN_TABLE("\x00\x01"), IN_TABLE("\x10\x01"), "INT32" },
+    { DTYPE_INT8, IN_TABLE("\x12\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x7f"),
+      IN_TABLE("\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x10\x7f"), IN_TABLE("\xff\x7f"),
+      IN_TABLE("\x18\x01"), "INT64" },
+    { DTYPE_INT16, IN_TABLE("\x12\x03\x80\x02\x01"), IN_TABLE("\x10\x80\x02\x10\x01"),
+      IN_TABLE("\x00\x01\x01\x00"), IN_TABLE("\x20\x01"), "UINT32" },
+    { DTYPE_INT32, IN_TABLE("\x12\x0b\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02"),
+      IN_TABLE("\x10\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x10\x02"),
+      IN_TABLE("\xfe\xff\xff\xff\x02\x00\x00\x00"), IN_TABLE("\x35\x01\x00\x00\x00"), "FP32" },
+    { DTYPE_INT64, IN_TABLE("\x1a\x0b\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02"),
+      IN_TABLE("\x18\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01\x18\x02"),
+      IN_TABLE("\xfe\xff\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x00\x00\x00"),
+      IN_TABLE("\x28\x01"), "UINT64" },
+    { DTYPE_UINT8, IN_TABLE("\x22\x03\xff\x01\x02"), IN_TABLE("\x20\xff\x01\x20\x02"),
+      IN_TABLE("\xff\x02"), IN_TABLE("\x10\x01"), "INT32" },
+    { DTYPE_UINT16, IN_TABLE("\x22\x03\x80\x02\x02"), IN_TABLE("\x20\x80\x02\x20\x02"),
+      IN_TABLE("\x00\x01\x02\x00"), IN_TABLE("\x08\x01"), "BOOL" },
+    { DTYPE_UINT32, IN_TABLE("\x22\x06\xff\xff\xff\xff\x0f\x02"),
+      IN_TABLE("\x20\xff\xff\xff\xff\x0f\x20\x02"), IN_TABLE("\xff\xff\xff\xff\x02\x00\x00\x00"),
+      IN_TABLE("\x42\x01x"), "BYTES" },
+    { DTYPE_UINT64, IN_TABLE("\x2a\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02"),
+      IN_TABLE("\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x28\x02"),
+      IN_TABLE("\xff\xff\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x00\x00\x00"),
+      IN_TABLE("\x20\x01"), "UINT32" },
+    { DTYPE_FP32, IN_TABLE("\x32\x08\x00\x00\x80\x3f\x00\x00\x00\xbf"),
+      IN_TABLE("\x35\x00\x00\x80\x3f\x35\x00\x00\x00\xbf"),
+      IN_TABLE("\x00\x00\x80\x3f\x00\x00\x00\xbf"),
+      IN_TABLE("\x39\x00\x00\x00\x00\x00\x00\xf0\x3f"), "FP64" },
+    { DTYPE_FP64,
+      IN_TABLE("\x3a\x10\x00\x00\x00\x00\x00\x00\xf0\x3f\x00\x00\x00\x00\x00\x00\xe0\xbf"),
+      IN_TABLE("\x39\x00\x00\x00\x00\x00\x00\xf0\x3f\x39\x00\x00\x00\x00\x00\x00\xe0\xbf"),
+      IN_TABLE("\x00\x00\x00\x00\x00\x00\xf0\x3f\x00\x00\x00\x00\x00\x00\xe0\xbf"),
+      IN_TABLE("\x35\x00\x00\x80\x3f"), "FP32" },
+    { DTYPE_BYTES, IN_TABLE("\x42\x02hi\x42\x00"), IN_TABLE("\x42\x02hi\x42\x00"),
+      IN_TABLE("\x02\x00\x00\x00hi\x00\x00\x00\x00"), IN_TABLE("\x08\x01"), "BOOL" },
+    { DTYPE_FP16, { NULL, 0 }, { NULL, 0 }, { NULL, 0 }, IN_TABLE("\x35\x00\x00\x80\x3f"), "FP32" },
+    { DTYPE_BF16, { NULL, 0 }, { NULL, 0 }, { NULL, 0 }, IN_TABLE("\x35\x00\x00\x80\x3f"), "FP32" },
+};
+
+static void expect_values(struct fake_model *fake, const struct message *m, struct bytes expected)
+{
+    static struct decoded d;
+    for (size_t piece = 1; piece <= m->out.size; piece++) {
+        if (decode(&d, fake, whole(m), piece) != WEIR_OK) {
+            fail_msg("%s in pieces of %zu: %s", dtype_text(fake->inputs[0].dtype), piece,
+                     d.err.text);
+        }
+        const struct tensor *tensor = &d.call.infer.request.inputs[0];
+        assert_int_equal(tensor->size, expected.size);
+        assert_memory_equal(tensor->data, expected.data, expected.size);
+        assert_int_equal((uintptr_t)tensor->data % MEM_ALIGN, 0);
+        close_decoded(&d);
+    }
+}
+
+static void test_typed_values_of_every_type(void **state)
+{
+    (void)state;
+    static struct message m;
+    for (size_t i = 0; i < sizeof typed / sizeof typed[0]; i++) {
+        struct fake_model fake;
+        fake_model_init(&fake);
+        fake_model_input(&fake, "A", typed[i].dtype, open1);
+        fake_model_output(&fake, "Y", DTYPE_FP32, open1);
+        const char *datatype = dtype_text(typed[i].dtype);
+        const struct bytes forms[] = { typed[i].packed, typed[i].single };
+        for (int k = 0; k < 2 && forms[k].data != NULL; k++) {
+            begin(&m);
+            put_input(&m, "A", datatype, WIRE("\x02"), forms[k]);
+            expect_values(&fake, &m, typed[i].expected);
+            /* Values first, then the type and the shape. */
+            static struct message input;
+            begin(&input);
+            put(&input, 5, forms[k]);
+            put(&input, 3, WIRE("\x02"));
+            put_text(&input, 2, datatype);
+            put_text(&input, 1, "A");
+            put(begin(&m), 5, whole(&input));
+            expect_values(&fake, &m, typed[i].expected);
+        }
+        begin(&m);
+        put_input(&m, "A", datatype, WIRE("\x01"), typed[i].wrong);
+        char says[160];
+        (void)snprintf(says, sizeof says,
+                       "unexpected explicit tensor data for input tensor 'A' for model 'model' of "
+                       "type '%s', expected datatype '%s'",
+                       typed[i].wrong_type, datatype);
+        refused(&fake, &m, says);
+    }
+}
+
+/* More values than the arena takes, in both orders of type and values. */
+static void test_many_typed_values(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct message contents;
+    static struct message input;
+    static struct decoded d;
+    fake_model_init(&fake);
+    fake_model_input(&fake, "A", DTYPE_INT16, open1);
+    fake_model_output(&fake, "Y", DTYPE_FP32, open1);
+    static char packed[12000];
+    for (size_t i = 0; i < sizeof packed; i++) {
+        packed[i] = (char)(i % 100);
+    }
+    for (int order = 0; order < 2; order++) {
+        begin(&contents);
+        begin(&input);
+        put(&contents, 2, (struct bytes){ packed, sizeof packed });
+        put_text(&input, 1, "A");
+        if (order == 0) {
+            put_text(&input, 2, "INT16");
+            put(&input, 3, WIRE("\xe0\x5d"));
+        }
+        put(&input, 5, whole(&contents));
+        if (order == 1) {
+            put(&input, 3, WIRE("\xe0\x5d"));
+            put_text(&input, 2, "INT16");
+        }
+        put(begin(&m), 5, whole(&input));
+        assert_int_equal(decode(&d, &fake, whole(&m), 997), WEIR_OK);
+        const struct tensor *tensor = &d.call.infer.request.inputs[0];
+        assert_int_equal(tensor->size, 2 * sizeof packed);
+        for (size_t i = 0; i < sizeof packed; i++) {
+            assert_int_equal(tensor->data[2 * i], i % 100);
+            assert_int_equal(tensor->data[2 * i + 1], 0);
+        }
+        /* What the values became counts, not only what came. */
+        assert_true(body_bytes_of_all() >= 2 * sizeof packed);
+        close_decoded(&d);
+    }
+}
+
+static void test_what_inputs_get_refused_for(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    simple_model(&fake);
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), NOTHING);
+    refused(&fake, &m, "unable to find data for input tensor 'A' for model 'model' in request.");
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), WIRE("\x35\x00\x00\x80\x3f"));
+    refused(&fake, &m, "input byte size mismatch for input 'A' for model 'model'. Expected 16");
+    put(&m, 7, row_bytes());
+    refused(&fake, &m,
+            "contents field must not be specified when using raw_input_contents for 'A' for model "
+            "'model'");
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), WIRE("\x35\x00\x00\x80\x3f\x08\x01"));
+    refused(&fake, &m,
+            "unexpected explicit tensor data for input tensor 'A' for model 'model', binary data "
+            "was already supplied.");
+    put_input(begin(&m), "A", "INT32", WIRE("\x01\x04"), NOTHING);
+    refused(&fake, &m, "data-type is 'INT32'");
+    put_input(begin(&m), "B", "FP32", WIRE("\x01\x04"), NOTHING);
+    refused(&fake, &m, "unexpected inference input 'B'");
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x05"), NOTHING);
+    refused(&fake, &m, "unexpected shape for input 'A'");
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"),
+              NOTHING);
+    refused(&fake, &m, "more than 12 dimensions");
+    put_input(begin(&m), "A", "FP32", WIRE("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x04"),
+              NOTHING);
+    put(&m, 7, row_bytes());
+    refused(&fake, &m, "");
+    begin(&m);
+    refused(&fake, &m, "missing required input(s)");
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), NOTHING);
+    put_input(&m, "S", "BYTES", WIRE("\x01"), NOTHING);
+    put(&m, 7, row_bytes());
+    put(&m, 7, WIRE("\x03\x00\x00\x00hi"));
+    refused(&fake, &m, "element 0 of BYTES data says 3 bytes, 2 are left");
+    put(begin(&m), 5,
+        WIRE("\x0a\x01"
+             "A\x22\x1c\x0a\x14shared_memory_region\x12\x04\x1a\x02r1"));
+    refused_as(&fake, &m, WEIR_EUNSUPPORTED, "shared memory is not supported");
+}
+
+static void test_what_outputs_get_refused_for(void **state)
+{
+    (void)state;
+    static const struct {
+        struct bytes output;
+        enum weir_status status;
+        const char *says;
+    } rows[] = {
+        { IN_TABLE("\x0a\x01Q"), WEIR_EINVAL, "unexpected inference output 'Q'" },
+        { IN_TABLE("\x0a\x01Y\x12\x14\x0a\x0e"
+                   "classification\x12\x02\x10\x00"),
+          WEIR_EINVAL, "'classification'" },
+        { IN_TABLE("\x0a\x01Y\x12\x12\x0a\x0e"
+                   "classification\x12\x00"),
+          WEIR_EINVAL, "'classification'" },
+        { IN_TABLE("\x0a\x01Y\x12\x16\x0a\x0e"
+                   "classification\x12\x04\x1a\x02"
+                   "10"),
+          WEIR_EINVAL, "'classification'" },
+        { IN_TABLE("\x12\x1c\x0a\x14shared_memory_region\x12\x04\x1a\x02r1\x0a\x01Y"),
+          WEIR_EUNSUPPORTED, "shared memory is not supported" },
+    };
+    struct fake_model fake;
+    static struct message m;
+    simple_model(&fake);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), NOTHING);
+        put(&m, 6, rows[i].output);
+        put(&m, 7, row_bytes());
+        refused_as(&fake, &m, rows[i].status, rows[i].says);
+    }
+    put_input(begin(&m), "A", "FP32", WIRE("\x01\x04"), NOTHING);
+    put(&m, 6,
+        WIRE("\x0a\x01Y\x12\x14\x0a\x0e"
+             "classification\x12\x02\x10\x03"));
+    put(&m, 7, row_bytes());
+    static struct decoded d;
+    assert_int_equal(decode(&d, &fake, whole(&m), 5), WEIR_OK);
+    assert_int_equal(d.call.infer.outputs[0].classes, 3);
+    close_decoded(&d);
+}
+
+static void test_what_parameters_get_refused_for(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    simple_model(&fake);
+    put_entry(begin(&m), 4, "priority", WIRE("\x08\x01"));
+    refused(&fake, &m, "parameter 'priority': found a boolean");
+    put_entry(begin(&m), 4, "priority", WIRE("\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"));
+    refused(&fake, &m, "found a negative number");
+    put_entry(begin(&m), 4, "timeout", WIRE("\x1a\x01x"));
+    refused(&fake, &m, "parameter 'timeout': found a string");
+    put_entry(begin(&m), 4, "any", WIRE(""));
+    refused(&fake, &m, "parameter 'any' has no value");
+    put_entry(begin(&m), 4, "triton_secret", WIRE("\x08\x01"));
+    refused(&fake, &m, "reserved for Triton usage");
+    put_entry(begin(&m), 4, "triton_enable_empty_final_response", WIRE("\x10\x01"));
+    refused(&fake, &m, "expected bool_param");
+}
+
+static void test_refuses_what_is_no_request(void **state)
+{
+    (void)state;
+    static const struct {
+        struct bytes message;
+        const char *says;
+    } rows[] = {
+        { IN_TABLE("\x0a\x02m"), "beyond the message" },
+        { IN_TABLE("\x0a\x01\xff"), "not UTF-8" },
+        { IN_TABLE("\x2a\x05\x32\x03\x00\x00\x80"), "" },
+        { IN_TABLE("\x2a\x07\x2a\x05\x32\x03\x00\x00\x80"), "packed numbers end within a number" },
+        { IN_TABLE("\x2a\x05\x2a\x03\x12\x01\x80"), "packed numbers end within a number" },
+        { IN_TABLE("\x2a\x03\x1a\x01\x80"), "a shape ends within a number" },
+        { IN_TABLE("\x2a\x0f\x2a\x0d\x12\x0b\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+          "more than 64 bits" },
+        { IN_TABLE("\x3a\x7f"), "beyond the message" },
+        { IN_TABLE("\x08\x01\x0b"), "ends within a group" },
+    };
+    struct fake_model fake;
+    static struct message m;
+    simple_model(&fake);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        begin(&m);
+        protowire_put_raw(&m.out, rows[i].message.data, rows[i].message.size);
+        refused(&fake, &m, rows[i].says);
+    }
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct decoded d;
+    simple_model(&fake);
+    const uint32_t fields[] = { 4, 5, 6, 7 };
+    for (size_t k = 0; k < 4; k++) {
+        begin(&m);
+        for (int i = 0; i <= INFER_PROTO_TENSORS_MAX; i++) {
+            put(&m, fields[k], WIRE(""));
+        }
+        refused_as(&fake, &m, WEIR_ETOOBIG, "found more than 1024");
+    }
+    begin(&m);
+    protowire_put_begin(&m.out, 3, INFER_PROTO_TEXT_MAX + 1);
+    memset(&d, 0, sizeof d);
+    limits_init(&d.limits);
+    fake_call_open(&d.call, &fake);
+    infer_proto_begin(&d.proto, &d.call.arena, d.call.blocks, &d.limits, 1 << 20);
+    assert_int_equal(infer_proto_read(&d.proto, whole(&m), &d.err), WEIR_ETOOBIG);
+    close_decoded(&d);
+    /* What is kept counts like any body, and one above the limit is refused. */
+    full_request(&m);
+    memset(&d, 0, sizeof d);
+    limits_init(&d.limits);
+    d.limits.bodies_bytes_max = m.out.size - 1;
+    fake_call_open(&d.call, &fake);
+    infer_proto_begin(&d.proto, &d.call.arena, d.call.blocks, &d.limits, m.out.size);
+    assert_int_equal(infer_proto_read(&d.proto, whole(&m), &d.err), WEIR_EFULL);
+    close_decoded(&d);
+}
+
+/* A raw tensor of a declared size that never comes costs what came. */
+static void test_what_is_only_promised_does_not_count(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct decoded d;
+    simple_model(&fake);
+    begin(&m);
+    protowire_put_begin(&m.out, 7, 1 << 30);
+    memset(&d, 0, sizeof d);
+    limits_init(&d.limits);
+    fake_call_open(&d.call, &fake);
+    infer_proto_begin(&d.proto, &d.call.arena, d.call.blocks, &d.limits, (1 << 30) + 100);
+    assert_int_equal(infer_proto_read(&d.proto, whole(&m), &d.err), WEIR_OK);
+    assert_int_equal(body_bytes_of_all(), m.out.size);
+    close_decoded(&d);
+}
+
+static void join(const struct infer_proto_pieces *pieces, struct message *out)
+{
+    begin(out);
+    for (uint32_t i = 0; i < pieces->count; i++) {
+        protowire_put_raw(&out->out, pieces->pieces[i].data, pieces->pieces[i].size);
+    }
+    assert_int_equal(out->out.size, pieces->size);
+}
+
+static void expect_message(const struct message *m, struct bytes expected)
+{
+    assert_int_equal(m->out.size, expected.size);
+    assert_memory_equal(m->bytes, expected.data, expected.size);
+}
+
+static void test_writes_responses(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    struct fake_call call;
+    static struct message m;
+    simple_model(&fake);
+    fake_call_open(&call, &fake);
+    struct infer_call *infer = &call.infer;
+    infer->id = bytes_of("7");
+    infer->outputs[0] = (struct infer_output){ .index = 1, .binary = true };
+    infer->outputs[1] = (struct infer_output){ .index = 0, .binary = true };
+    infer->output_count = 2;
+    uint8_t zeros[8] = { 5 };
+    struct tensor tensors[2] = {
+        { .dtype = DTYPE_FP32, .shape = { 2, { 0, 4 } }, .data = zeros, .present = true },
+        { .dtype = DTYPE_INT64, .shape = { 1, { 1 } }, .data = zeros, .size = 8, .present = true },
+    };
+    struct infer_proto_answer answer = { .call = infer, .tensors = tensors };
+    struct infer_proto_pieces pieces;
+    assert_int_equal(infer_proto_write(&answer, &call.arena, &pieces, NULL), WEIR_OK);
+    join(&pieces, &m);
+#define OUTPUTS                                  \
+    "\x2a\x0d\x0a\x01Z\x12\x05INT64\x1a\x01\x01" \
+    "\x2a\x0d\x0a\x01Y\x12\x04"                  \
+    "FP32\x1a\x02\x00\x04"                       \
+    "\x32\x08\x05\x00\x00\x00\x00\x00\x00\x00\x32\x00"
+    expect_message(&m, WIRE("\x0a\x05model\x12\x01"
+                            "3\x1a\x01"
+                            "7" OUTPUTS));
+    /* In a stream: wrapped, and with the flag. */
+    answer.streamed = true;
+    answer.final = true;
+    infer->id = NOTHING;
+    assert_int_equal(infer_proto_write(&answer, &call.arena, &pieces, NULL), WEIR_OK);
+    join(&pieces, &m);
+    expect_message(&m, WIRE("\x12\x51\x0a\x05model\x12\x01"
+                            "3\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01" OUTPUTS));
+    /* The empty last one. */
+    answer.tensors = NULL;
+    assert_int_equal(infer_proto_write(&answer, &call.arena, &pieces, NULL), WEIR_OK);
+    join(&pieces, &m);
+    expect_message(&m, WIRE("\x12\x27\x0a\x05model\x12\x01"
+                            "3\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"));
+    fake_call_close(&call);
+}
+
+static void test_large_tensors_are_lent(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    struct fake_call call;
+    static struct message m;
+    static uint8_t data[40000];
+    simple_model(&fake);
+    fake_call_open(&call, &fake);
+    struct infer_call *infer = &call.infer;
+    infer->outputs[0] = (struct infer_output){ .index = 0, .binary = true };
+    infer->outputs[1] = (struct infer_output){ .index = 1, .binary = true };
+    infer->output_count = 2;
+    struct tensor tensors[2] = {
+        { .dtype = DTYPE_FP32,
+          .shape = { 2, { 2500, 4 } },
+          .data = data,
+          .size = sizeof data,
+          .present = true },
+        { .dtype = DTYPE_INT64, .shape = { 1, { 1 } }, .data = data, .size = 8, .present = true },
+    };
+    struct infer_proto_timing timing = { 1, 2, 3, 4 };
+    struct infer_proto_answer answer = { .call = infer, .tensors = tensors, .timing = &timing };
+    struct infer_proto_pieces pieces;
+    assert_int_equal(infer_proto_write(&answer, &call.arena, &pieces, NULL), WEIR_OK);
+    assert_int_equal(pieces.count, 3);
+    assert_ptr_equal(pieces.pieces[1].data, data);
+    join(&pieces, &m);
+    assert_non_null(memmem(m.bytes, m.out.size,
+                           "\x22\x15\x0a\x08queue_ms\x12\x09\x21\x00\x00\x00\x00\x00\x00\xf0\x3f",
+                           23));
+    fake_call_close(&call);
+}
+
+static void test_writes_errors_of_a_stream(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    struct fake_call call;
+    struct bytes out;
+    simple_model(&fake);
+    fake_call_open(&call, &fake);
+    assert_int_equal(infer_proto_write_error(bytes_of("7"), "no", NULL, &call.arena, &out, NULL),
+                     WEIR_OK);
+    assert_true(bytes_equal(out, WIRE("\x0a\x02no\x12\x03\x1a\x01"
+                                      "7")));
+    assert_int_equal(
+        infer_proto_write_error(bytes_of("7"), "no", &call.infer, &call.arena, &out, NULL),
+        WEIR_OK);
+    assert_true(bytes_equal(out, WIRE("\x0a\x02no\x12\x2a\x0a\x05model\x12\x01"
+                                      "3\x1a\x01"
+                                      "7\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01")));
+    fake_call_close(&call);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_a_request_wherever_it_is_cut),
+        cmocka_unit_test(test_fields_may_come_in_any_order),
+        cmocka_unit_test(test_typed_values_of_every_type),
+        cmocka_unit_test(test_many_typed_values),
+        cmocka_unit_test(test_what_inputs_get_refused_for),
+        cmocka_unit_test(test_what_outputs_get_refused_for),
+        cmocka_unit_test(test_what_parameters_get_refused_for),
+        cmocka_unit_test(test_refuses_what_is_no_request),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_what_is_only_promised_does_not_count),
+        cmocka_unit_test(test_writes_responses),
+        cmocka_unit_test(test_large_tensors_are_lent),
+        cmocka_unit_test(test_writes_errors_of_a_stream),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
