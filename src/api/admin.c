@@ -17,6 +17,7 @@
 /* X(text): what clients may count on. */
 #define EXTENSIONS(X)       \
     X("classification")     \
+    X("sequence")           \
     X("model_repository")   \
     X("model_configuration") \
     X("binary_tensor_data") \

@@ -24,8 +24,8 @@
 /* X(key, kind text, reader) */
 #define PARAMETERS(X)                                          \
     X("sequence_id", read_sequence_id)                         \
-    X("sequence_start", read_sequence_flag)                    \
-    X("sequence_end", read_sequence_flag)                      \
+    X("sequence_start", read_sequence_start)                   \
+    X("sequence_end", read_sequence_end)                       \
     X("priority", read_priority)                               \
     X("timeout", read_timeout)                                 \
     X("binary_data_output", read_binary_default)               \
@@ -55,32 +55,45 @@ static enum weir_status expect(const struct infer_value *value, enum infer_kind 
                    kind_text(value->kind), expected);
 }
 
+/* 0 and "" are no sequence.  Models without sequences take each request by itself, whatever it says. */
 static enum weir_status read_sequence_id(struct infer_call *call, const char *key,
                                          const struct infer_value *value, struct weir_err *err)
 {
-    const bool text = value->kind == INFER_STRING;
-    if (!text) {
+    struct sequence_id *id = &call->request.sequence_id;
+    if (value->kind != INFER_STRING) {
         const enum weir_status status =
             expect(value, INFER_UINT, key, "a whole number or a string", err);
-        if (status != WEIR_OK) {
-            return status;
+        if (status == WEIR_OK) {
+            *id = (struct sequence_id){ .number = value->number };
         }
+        return status;
     }
-    if (text ? value->text.size == 0 : value->number == 0) {
-        return WEIR_OK;
+    const char *text = arena_try_strndup(call->arena, value->text.data, value->text.size);
+    if (text == NULL) {
+        return err_nomem(err, "a sequence_id", value->text.size);
     }
-    return err_set(err, WEIR_EUNSUPPORTED,
-                   "parameter 'sequence_id': sequences are not supported; model '%s' takes each "
-                   "request by itself",
-                   call->model->name);
+    *id = (struct sequence_id){ .text = { text, value->text.size } };
+    return WEIR_OK;
 }
 
-/* Without a sequence they mean nothing. */
-static enum weir_status read_sequence_flag(struct infer_call *call, const char *key,
-                                           const struct infer_value *value, struct weir_err *err)
+static enum weir_status read_sequence_start(struct infer_call *call, const char *key,
+                                            const struct infer_value *value, struct weir_err *err)
 {
-    (void)call;
-    return expect(value, INFER_BOOL, key, "a boolean", err);
+    const enum weir_status status = expect(value, INFER_BOOL, key, "a boolean", err);
+    if (status == WEIR_OK) {
+        call->request.sequence_start = value->boolean;
+    }
+    return status;
+}
+
+static enum weir_status read_sequence_end(struct infer_call *call, const char *key,
+                                          const struct infer_value *value, struct weir_err *err)
+{
+    const enum weir_status status = expect(value, INFER_BOOL, key, "a boolean", err);
+    if (status == WEIR_OK) {
+        call->request.sequence_end = value->boolean;
+    }
+    return status;
 }
 
 static enum weir_status read_priority(struct infer_call *call, const char *key,

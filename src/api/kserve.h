@@ -84,7 +84,7 @@ WEIR_MUST_USE enum weir_status kserve_lend(struct infer_call *call, struct tenso
 WEIR_MUST_USE enum weir_status kserve_output(struct infer_call *call, struct bytes name,
                                              struct infer_output **out, struct weir_err *err);
 
-/* A request parameter.  WEIR_EINVAL: reserved, or not of its type; WEIR_EUNSUPPORTED: sequences. */
+/* A request parameter.  WEIR_EINVAL: reserved, or not of its type; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status kserve_parameter(struct infer_call *call, struct bytes key,
                                                 const struct infer_value *value,
                                                 struct weir_err *err);

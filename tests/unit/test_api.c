@@ -251,8 +251,8 @@ static void test_what_goes_wrong_and_with_which_status(void **state)
         { "POST", "/v2/models/echo/infer", "Weir-Deadline-Ms: soon\r\n", ECHO_BODY, 400, "soon" },
         { "POST", "/v2/models/echo/infer", "",
           "{\"inputs\":[" INPUT "],\"parameters\":{"
-          "\"sequence_id\":4}}",
-          501, "sequences" },
+          "\"sequence_id\":true}}",
+          400, "sequence_id" },
         { "GET", "/v2/models/echo/infer", "", "", 405, "POST" },
         { "DELETE", "/v2", "", "", 405, "GET, HEAD" },
         { "GET", "/v1/models", "", "", 404, "/v1/models" },

@@ -328,8 +328,8 @@ static void test_parameters(void **state)
     assert_int_equal(
         read_text(&call, &fake,
                   "{\"id\":\"x\\\"\",\"inputs\":[" INPUT_A "],\"parameters\":{\"priority\":3,"
-                  "\"timeout\":1500,\"binary_data_output\":true,\"sequence_id\":0,"
-                  "\"sequence_start\":false,\"mine\":\"a\",\"other\":1.5,\"weir_timing\":true}}",
+                  "\"timeout\":1500,\"binary_data_output\":true,\"sequence_id\":7,"
+                  "\"sequence_start\":true,\"mine\":\"a\",\"other\":1.5,\"weir_timing\":true}}",
                   &err),
         WEIR_OK);
     assert_true(bytes_equal(call.infer.id, BYTES_LITERAL("x\"")));
@@ -337,6 +337,8 @@ static void test_parameters(void **state)
     assert_int_equal(call.infer.deadline_ns, 1500 * NS_PER_US);
     assert_true(call.infer.outputs[0].binary && call.infer.outputs[1].binary);
     assert_true(call.infer.timing);
+    assert_int_equal(call.infer.request.sequence_id.number, 7);
+    assert_true(call.infer.request.sequence_start && !call.infer.request.sequence_end);
     fake_call_close(&call);
 #define WITH(parameter) "{\"inputs\":[" INPUT_A "],\"parameters\":{" parameter "}}"
     refused(&fake, WITH("\"priority\":-1"), "parameter 'priority'", "negative");
@@ -347,8 +349,8 @@ static void test_parameters(void **state)
     refused(&fake, WITH("\"triton_x\":1"), "parameter keys starting with 'triton_' are reserved",
             "");
     refused(&fake, WITH("\"headers\":\"\""), "reserved", "");
-    refused_as(&fake, WITH("\"sequence_id\":5"), WEIR_EUNSUPPORTED, "sequences", "'sequence_id'");
-    refused_as(&fake, WITH("\"sequence_id\":\"a\""), WEIR_EUNSUPPORTED, "sequences", "");
+    refused(&fake, WITH("\"sequence_id\":-5"), "parameter 'sequence_id'", "negative");
+    refused(&fake, WITH("\"sequence_end\":1"), "parameter 'sequence_end'", "a number");
     refused_as(&fake,
                "{\"inputs\":[{\"name\":\"A\",\"shape\":[1,4],\"datatype\":\"FP32\",\"parameters\":"
                "{\"shared_memory_region\":\"r\"}}]}",

@@ -190,7 +190,7 @@ INFER = [
     ("a parameter null", "identity_fp32", parameters(anything=None), 400, "'anything'"),
     ("a parameter an array", "identity_fp32", parameters(anything=[1]), 400, "'anything'"),
     ("a reserved parameter", "identity_fp32", parameters(triton_enable=True), 400, "'triton_enable'"),
-    ("a sequence", "identity_fp32", parameters(sequence_id=7), 501, "'sequence_id'"),
+    ("sequence_id negative", "identity_fp32", parameters(sequence_id=-7), 400, "'sequence_id'"),
     ("shared memory in", "identity_fp32", changed(parameters={"shared_memory_region": "r"}, data=None), 501, "shared_memory_region"),
     ("shared memory out", "identity_fp32", outputs({"name": "y", "parameters": {"shared_memory_region": "r"}}), 501, "shared_memory_region"),
     ("deadline no number", "identity_fp32", (json.dumps(request(fp32(GOOD))).encode(), {"Weir-Deadline-Ms": "soon"}), 400, "Weir-Deadline-Ms"),
