@@ -609,6 +609,9 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
 
 void api_loop_detach(struct api_loop *self)
 {
+    while (self->jobs > 0) {
+        loop_turn_once(self->loop); /* Their calls are gone; they come home all the same. */
+    }
     home_finish(&self->home);
     buffer_finish(&self->scratch);
     mem_free(self->memories);

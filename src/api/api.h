@@ -60,6 +60,7 @@ struct api_loop {
     struct infer_memory *memories; /* API_MEMORIES of them, by model. */
     struct buffer scratch;         /* For answers being written. */
     uint64_t request_number;       /* For generated request ids. */
+    uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];

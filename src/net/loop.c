@@ -204,6 +204,13 @@ void loop_close(struct loop *loop)
     loop_here = NULL;
 }
 
+void loop_turn_once(struct loop *loop)
+{
+    loop_here = loop;
+    uv_run(&loop->uv, UV_RUN_ONCE);
+    loop_here = NULL;
+}
+
 void loop_finish(struct loop *loop)
 {
     loop_close(loop);

@@ -89,6 +89,10 @@ void loop_stop(struct loop *loop);
  * still be able to end them.  Afterwards nothing comes in any more; loop_send() still works. */
 void loop_close(struct loop *loop);
 
+/* After loop_close(): one more turn, which waits for something to happen; for those who still have
+ * work out. */
+void loop_turn_once(struct loop *loop);
+
 /* After loop_close() (or in its place): frees.  No other thread may send any more. */
 void loop_finish(struct loop *loop);
 

@@ -1,0 +1,441 @@
+/*
+ * Small messages go from the last byte to the engine without leaving the loop.  Strings
+ * are checked, values narrowed and classes sought by a worker where they are many.
+ */
+#include "api/kserve_grpc_job.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/classify.h"
+#include "util/mem.h"
+
+static struct kserve_grpc_job *job_of(struct infer_call *infer)
+{
+    return list_entry(infer, struct kserve_grpc_job, infer);
+}
+
+struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop, uint64_t message_size)
+{
+    struct kserve_grpc_job *job = mem_try_alloc(sizeof *job);
+    if (job == NULL) {
+        return NULL;
+    }
+    memset(job, 0, offsetof(struct kserve_grpc_job, block));
+    job->loop = loop;
+    loop->jobs++;
+    arena_init(&job->arena, job->block, sizeof job->block, 0);
+    arena_init(&job->heads, NULL, 0, 0);
+    infer_proto_begin(&job->proto, &job->arena, loop->api->options.engine->blocks,
+                      loop->api->options.limits, message_size);
+    return job;
+}
+
+static struct request_part *part_of(struct mail *mail)
+{
+    return list_entry(mail, struct request_part, home_mail.mail);
+}
+
+static void release_parts(struct mail **list)
+{
+    while (*list != NULL) {
+        struct mail *mail = *list;
+        *list = mail->next;
+        request_part_release(part_of(mail));
+    }
+}
+
+static void push_part(struct kserve_grpc_job *job, struct request_part *part)
+{
+    struct mail *mail = &part->home_mail.mail;
+    mail->next = NULL;
+    if (job->parts == NULL) {
+        job->parts = mail;
+    } else {
+        job->parts_last->next = mail;
+    }
+    job->parts_last = mail;
+}
+
+static void destroy(struct kserve_grpc_job *job)
+{
+    release_parts(&job->parts);
+    release_parts(&job->sent);
+    kserve_close(&job->infer);
+    infer_proto_close(&job->proto);
+    arena_finish(&job->heads);
+    arena_finish(&job->arena);
+    job->loop->jobs--;
+    mem_free(job);
+}
+
+/* The end of everything but the answer.  `job` may be gone when it returns. */
+static void end(struct kserve_grpc_job *job)
+{
+    job->state = JOB_ENDED;
+    if (job->closed) {
+        destroy(job);
+    } else {
+        job->changed(job);
+    }
+}
+
+static void set_failure(struct kserve_grpc_job *job, enum weir_status status, const char *text)
+{
+    job->status = status;
+    (void)snprintf(job->text, sizeof job->text, "%s",
+                   text[0] == '\0' ? weir_status_text(status) : text);
+}
+
+static void fail(struct kserve_grpc_job *job, enum weir_status status, const char *text)
+{
+    set_failure(job, status, text);
+    end(job);
+}
+
+static void run_work(struct loop_work *work)
+{
+    struct kserve_grpc_job *job = list_entry(work, struct kserve_grpc_job, work);
+    job->worked(job);
+}
+
+static void work_done(struct loop_work *work)
+{
+    struct kserve_grpc_job *job = list_entry(work, struct kserve_grpc_job, work);
+    void (*after)(struct kserve_grpc_job * job) = job->after;
+    after(job);
+}
+
+/* `run` by a worker, then `after` on the loop. */
+static void work(struct kserve_grpc_job *job, void (*run)(struct kserve_grpc_job *job),
+                 void (*after)(struct kserve_grpc_job *job))
+{
+    job->state = JOB_WORKING;
+    job->worked = run;
+    job->after = after;
+    job->work.run = run_work;
+    job->work.done = work_done;
+    loop_work(job->loop->loop, &job->work);
+}
+
+void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk)
+{
+    assert(job->state == JOB_READING);
+    struct weir_err err;
+    const enum weir_status status = infer_proto_read(&job->proto, chunk, &err);
+    if (status != WEIR_OK) {
+        set_failure(job, status, err.text);
+        job->state = JOB_ENDED;
+    }
+}
+
+static enum weir_status classify(struct kserve_grpc_job *job, struct weir_err *err)
+{
+    for (uint32_t i = 0; i < job->infer.output_count; i++) {
+        const struct infer_output *output = &job->infer.outputs[i];
+        if (output->classes > 0 && job->infer.request.outputs[output->index].present) {
+            const enum weir_status status = classify_output(&job->infer, output, err);
+            if (status != WEIR_OK) {
+                return status;
+            }
+        }
+    }
+    return WEIR_OK;
+}
+
+static void classify_by_worker(struct kserve_grpc_job *job)
+{
+    job->work_err.status = classify(job, &job->work_err);
+}
+
+static void classified(struct kserve_grpc_job *job)
+{
+    if (job->work_err.status != WEIR_OK) {
+        fail(job, job->work_err.status, job->work_err.text);
+    } else {
+        end(job);
+    }
+}
+
+/* More than a loop should look through at a time. */
+static bool is_much_to_classify(const struct kserve_grpc_job *job)
+{
+    uint64_t elements = 0;
+    for (uint32_t i = 0; i < job->infer.output_count; i++) {
+        const struct infer_output *output = &job->infer.outputs[i];
+        const struct tensor *tensor = &job->infer.request.outputs[output->index];
+        const size_t each = dtype_size(tensor->dtype);
+        elements += output->classes > 0 && each > 0 ? tensor->size / each : 0;
+    }
+    return elements > CALL_INLINE_ELEMENTS;
+}
+
+static void ended(struct infer_call *infer)
+{
+    struct kserve_grpc_job *job = job_of(infer);
+    if (infer->request.status != WEIR_OK) {
+        fail(job, infer->request.status, infer->request.err.text);
+    } else if (job->closed || job->late) {
+        end(job);
+    } else if (is_much_to_classify(job)) {
+        work(job, classify_by_worker, classified);
+    } else {
+        classify_by_worker(job);
+        classified(job);
+    }
+}
+
+static void late(struct infer_call *infer)
+{
+    struct kserve_grpc_job *job = job_of(infer);
+    if (!job->closed) {
+        job->late = true;
+        set_failure(job, WEIR_ETIMEOUT, "deadline passed while the model was running");
+        job->changed(job);
+    }
+}
+
+static void part_came(struct infer_call *infer, struct request_part *part)
+{
+    struct kserve_grpc_job *job = job_of(infer);
+    if (job->closed || job->late) {
+        request_part_release(part);
+        return;
+    }
+    push_part(job, part);
+    job->changed(job);
+}
+
+static void submit(struct kserve_grpc_job *job)
+{
+    struct weir_err err;
+    if (job->closed) {
+        end(job);
+        return;
+    }
+    job->infer.ended = ended;
+    job->infer.late = late;
+    job->infer.part = job->streams ? part_came : NULL;
+    job->state = JOB_RUNNING;
+    job->accepted = true;
+    const enum weir_status status = kserve_submit(&job->infer, &job->loop->home, &err);
+    if (status != WEIR_OK) {
+        job->accepted = false;
+        fail(job, status, err.text);
+    }
+}
+
+static void bind_by_worker(struct kserve_grpc_job *job)
+{
+    job->work_err.status = infer_proto_bind(&job->proto, &job->infer, &job->work_err);
+}
+
+static void bound(struct kserve_grpc_job *job)
+{
+    if (job->work_err.status != WEIR_OK) {
+        fail(job, job->work_err.status, job->work_err.text);
+    } else {
+        submit(job);
+    }
+}
+
+static enum weir_status read_version(struct bytes text, uint64_t *out, struct weir_err *err)
+{
+    *out = 0; /* The latest. */
+    if (text.size == 0 || (bytes_to_u64(text, INT64_MAX, out) && *out > 0)) {
+        return WEIR_OK;
+    }
+    return err_set(err, WEIR_EINVAL,
+                   "failed to get model version from specified version string '%.*s', version "
+                   "should be an integral value > 0",
+                   text.size > 64 ? 64 : (int)text.size, text.data);
+}
+
+static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err *err)
+{
+    struct api_options *options = &job->loop->api->options;
+    const struct catalogue *catalogue = registry_catalogue(options->registry, &job->loop->home);
+    struct model *model;
+    uint64_t version;
+    enum weir_status status = infer_proto_end(&job->proto, err);
+    if (status == WEIR_OK) {
+        status = read_version(job->proto.model_version, &version, err);
+    }
+    if (status == WEIR_OK) {
+        status = catalogue_lease(catalogue, job->proto.model_name, version, &model, err);
+    }
+    if (status != WEIR_OK) {
+        return status;
+    }
+    job->streams = model->signature->streams;
+    if (job->streams && !job->allow_streams) {
+        model_release(model);
+        return err_set(err, WEIR_EUNSUPPORTED,
+                       "ModelInfer RPC doesn't support models with decoupled transaction policy");
+    }
+    status = kserve_open(&job->infer, model, &job->arena, options->engine->blocks,
+                         job->loop->loop->now_ns, err);
+    if (status != WEIR_OK) {
+        model_release(model);
+    }
+    return status;
+}
+
+void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams)
+{
+    struct weir_err err;
+    job->allow_streams = allow_streams;
+    const enum weir_status status = open_model(job, &err);
+    if (status != WEIR_OK) {
+        fail(job, status, err.text);
+        return;
+    }
+    job->infer.deadline_ns = deadline_ns;
+    if (infer_proto_bind_bytes(&job->proto) > CALL_INLINE_BINARY_BYTES) {
+        work(job, bind_by_worker, bound);
+        return;
+    }
+    bind_by_worker(job);
+    bound(job);
+}
+
+static double ms_between(uint64_t from_ns, uint64_t to_ns)
+{
+    return from_ns == 0 || to_ns < from_ns ? 0 : (double)(to_ns - from_ns) / (double)NS_PER_MS;
+}
+
+static struct infer_proto_timing timing_of(const struct kserve_grpc_job *job)
+{
+    const struct request_times *times = &job->infer.request.times;
+    const uint64_t now_ns = clock_now_ns(job->loop->api->options.engine->clock);
+    return (struct infer_proto_timing){
+        .queue_ms = ms_between(times->submitted_ns, times->taken_ns),
+        .gather_ms = ms_between(times->taken_ns, times->gathered_ns),
+        .compute_ms = ms_between(times->gathered_ns, times->computed_ns),
+        .total_ms = ms_between(job->infer.received_ns, now_ns),
+    };
+}
+
+static bool has_outputs(const struct kserve_grpc_job *job)
+{
+    for (uint32_t i = 0; i < job->infer.output_count; i++) {
+        if (job->infer.request.outputs[job->infer.outputs[i].index].present) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Makes a response of these tensors (NULL: none); true when there is one to send. */
+static bool respond(struct kserve_grpc_job *job, const struct tensor *tensors, bool streamed,
+                    bool final, struct infer_proto_pieces *out)
+{
+    const struct infer_proto_timing timing = timing_of(job);
+    const struct infer_proto_answer answer = {
+        .call = &job->infer,
+        .tensors = tensors,
+        .timing = job->infer.timing && final ? &timing : NULL,
+        .streamed = streamed,
+        .final = final,
+    };
+    struct weir_err err;
+    const enum weir_status status = infer_proto_write(&answer, &job->heads, out, &err);
+    if (status != WEIR_OK) {
+        set_failure(job, status, err.text);
+    }
+    return status == WEIR_OK;
+}
+
+/* A failed request of a stream says so in a response. */
+static bool respond_failure(struct kserve_grpc_job *job, struct infer_proto_pieces *out)
+{
+    struct bytes *piece = arena_try_alloc(&job->heads, sizeof *piece);
+    const struct infer_call *call = job->accepted ? &job->infer : NULL;
+    if (piece == NULL || infer_proto_write_error(job->proto.id, job->text, call, &job->heads, piece,
+                                                 NULL) != WEIR_OK) {
+        return false;
+    }
+    *out = (struct infer_proto_pieces){ .pieces = piece, .count = 1, .size = piece->size };
+    return true;
+}
+
+/* Classes of a part are found where those of a whole answer are: in the request's own outputs. */
+static enum weir_status classify_part(struct kserve_grpc_job *job, struct request_part *part,
+                                      struct weir_err *err)
+{
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < job->infer.output_count && status == WEIR_OK; i++) {
+        const struct infer_output *output = &job->infer.outputs[i];
+        struct tensor *place = &job->infer.request.outputs[output->index];
+        if (output->classes > 0 && part->outputs[output->index].present) {
+            *place = part->outputs[output->index];
+            status = classify_output(&job->infer, output, err);
+            part->outputs[output->index] = *place;
+            *place = (struct tensor){ 0 };
+        }
+    }
+    return status;
+}
+
+static bool next_part(struct kserve_grpc_job *job, struct infer_proto_pieces *out)
+{
+    struct mail *mail = job->parts;
+    struct weir_err err;
+    job->parts = mail->next;
+    mail->next = job->sent;
+    job->sent = mail;
+    const enum weir_status status = classify_part(job, part_of(mail), &err);
+    if (status != WEIR_OK) {
+        set_failure(job, status, err.text);
+    }
+    return status == WEIR_OK && respond(job, part_of(mail)->outputs, true, false, out);
+}
+
+/* What is said when there are no parts any more; false where that is nothing. */
+static bool next_last(struct kserve_grpc_job *job, bool streamed, struct infer_proto_pieces *out)
+{
+    job->said = true;
+    if (!job->streams || has_outputs(job)) {
+        return respond(job, job->infer.request.outputs, streamed, true, out);
+    }
+    return job->proto.empty_final && respond(job, NULL, streamed, true, out);
+}
+
+bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
+                          struct infer_proto_pieces *out)
+{
+    assert(!job->closed);
+    bool there = false;
+    if (job->status == WEIR_OK && job->parts != NULL) {
+        there = next_part(job, out);
+    } else if (job->status == WEIR_OK && job->state == JOB_ENDED && !job->said) {
+        there = next_last(job, streamed, out);
+    }
+    if (there || job->status == WEIR_OK || !streamed || job->said_failure) {
+        return there;
+    }
+    job->said = true;
+    job->said_failure = true;
+    return respond_failure(job, out);
+}
+
+void kserve_grpc_job_sent(struct kserve_grpc_job *job)
+{
+    release_parts(&job->sent);
+    arena_reset(&job->heads);
+}
+
+void kserve_grpc_job_close(struct kserve_grpc_job *job)
+{
+    assert(!job->closed);
+    job->closed = true;
+    release_parts(&job->parts);
+    release_parts(&job->sent);
+    if (job->state == JOB_RUNNING) {
+        kserve_cancel(&job->infer);
+    } else if (job->state != JOB_WORKING) {
+        destroy(job);
+    }
+}

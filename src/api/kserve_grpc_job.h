@@ -1,0 +1,86 @@
+/*
+ * kserve_grpc_job.h — one inference of gRPC, from its message to its responses.
+ *
+ *   READING ──start──► WORKING ──► RUNNING ──► ENDED
+ *      └────── failed ────┴────────────┴─────────►
+ *
+ *   READING   the message arrives
+ *   WORKING   a worker checks and moves tensors, or classifies
+ *   RUNNING   with the engine; parts of a streamed answer come
+ *   ENDED     status and the last outputs are there
+ *
+ * A job has memory of its own, since it may outlive its call: when the deadline passes while the model
+ * runs, the client has its answer at once, and the job goes when it is home.  Until then its loop
+ * counts it.  Loop thread.
+ */
+#ifndef WEIR_API_KSERVE_GRPC_JOB_H
+#define WEIR_API_KSERVE_GRPC_JOB_H
+
+#include <stdalign.h>
+
+#include "api/api.h"
+#include "api/infer_proto.h"
+#include "api/infer_proto_write.h"
+#include "util/list.h"
+
+#define KSERVE_GRPC_JOB_BLOCK_BYTES 3072 /* A small request and its answer fit in it. */
+
+enum kserve_grpc_job_state { JOB_READING, JOB_WORKING, JOB_RUNNING, JOB_ENDED };
+
+struct kserve_grpc_job {
+    struct infer_call infer; /* model NULL before it is leased. */
+    struct infer_proto proto;
+    struct arena arena; /* Of the request. */
+    struct arena heads; /* Of what is sent; reset when that has left. */
+    struct api_loop *loop;
+    enum kserve_grpc_job_state state;
+    enum weir_status status; /* Why it failed; WEIR_OK otherwise. */
+    char text[512];          /* The same in a sentence. */
+    bool accepted;           /* The engine had it. */
+    bool late;    /* The deadline has passed while it runs; also where it has ended since. */
+    bool streams; /* Its model gives several responses. */
+    bool said;    /* The last response was given out, or there is none. */
+    bool said_failure;
+
+    /* The owner's; set before the start. */
+    struct list_node node;
+    void *owner;
+    void (*changed)(struct kserve_grpc_job *job); /* A part came, or it is late, or has ended. */
+
+    /* The job's. */
+    bool closed;
+    bool allow_streams;
+    struct loop_work work;
+    void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
+    void (*after)(struct kserve_grpc_job *job);
+    struct weir_err work_err;
+    struct mail *parts; /* Of struct request_part.home_mail.mail, to be sent: oldest first. */
+    struct mail *parts_last;
+    struct mail *sent; /* The same, lent out. */
+    alignas(max_align_t) char block[KSERVE_GRPC_JOB_BLOCK_BYTES];
+};
+
+/* Begins a message of that size; NULL when memory is out. */
+WEIR_MUST_USE struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop,
+                                                             uint64_t message_size);
+
+/* The next bytes; a failure ends the job without a call of changed(). */
+void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk);
+
+/* The message is complete: leases the model, checks, submits.  changed() may be called before this
+ * returns.  `allow_streams`: the caller can send several responses. */
+void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams);
+
+/* The next response, if there is one now: part of a stream (wrapped in ModelStreamInferResponse; a
+ * failure is one, too), or the one of a job that has ended well.  The pieces are good until
+ * kserve_grpc_job_sent() or close.  A response that cannot be written makes a failure. */
+WEIR_MUST_USE bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
+                                        struct infer_proto_pieces *out);
+
+/* Everything given out so far has been written. */
+void kserve_grpc_job_sent(struct kserve_grpc_job *job);
+
+/* Nobody wants more of it: cancels what runs, frees everything now or when it is home. */
+void kserve_grpc_job_close(struct kserve_grpc_job *job);
+
+#endif
