@@ -505,15 +505,33 @@ static void learn(struct model *model, const struct batch *batch)
     }
 }
 
-/* Lock held: the members' sequences go on, or are over. */
-static void settle_sequences(struct model *model, struct instance *instance, uint64_t now_ns,
-                             struct list *followers)
+/* The members of a run are on their way home: their sequences go on, or are over. */
+static void settle_sequences(struct pool *pool, struct model *model, struct list *sequences,
+                             uint64_t now_ns)
 {
-    sequencer_release(model->sequences, instance);
+    struct list followers;
+    struct list ended;
+    list_init(&followers);
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    sequencer_settle(model->sequences, sequences, now_ns, &followers);
+    end_followers(pool, &followers, now_ns, &ended);
+    place(pool, model, now_ns);
+    struct executor *next = executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (next != NULL) {
+        pthread_cond_signal(&next->wake);
+    }
+    send_home(&ended);
+}
+
+/* Lock held: what the members' ends mean for their sequences. */
+static void note_sequences(struct instance *instance, struct list *sequences)
+{
+    sequencer_release(instance->model->sequences, instance);
     for (struct list_node *n = list_first(&instance->batch.ended); n != NULL;
          n = list_next(&instance->batch.ended, n)) {
-        struct request *request = list_entry(n, struct request, line);
-        sequencer_settle(model->sequences, request, now_ns, followers);
+        sequencer_note(list_entry(n, struct request, line), sequences);
     }
 }
 
@@ -522,9 +540,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct model *model = instance->model;
     struct batch *batch = &instance->batch;
     struct list ended;
-    struct list gone; /* Without having run. */
+    struct list sequences;
     list_init(&ended);
-    list_init(&gone);
+    list_init(&sequences);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
     pthread_mutex_lock(&pool->lock);
@@ -532,11 +550,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
          n = list_next(&batch->ended, n)) {
         end_running(list_entry(n, struct request, line), now_ns);
     }
-    struct list followers;
-    list_init(&followers);
     if (model->sequences != NULL) {
-        settle_sequences(model, instance, now_ns, &followers);
-        end_followers(pool, &followers, now_ns, &gone);
+        note_sequences(instance, &sequences);
+        model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
     learn(model, batch);
     pool->running -= batch->count;
@@ -560,8 +576,11 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         }
         stats_count_request(model, request);
     }
-    list_splice(&ended, &gone);
     send_home(&ended);
+    if (!list_empty(&sequences)) {
+        settle_sequences(pool, model, &sequences, now_ns);
+        model_release(model);
+    }
 }
 
 bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why)

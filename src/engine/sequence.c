@@ -157,7 +157,7 @@ static void make_ready(struct sequence_lane *lane, struct request *request)
 /* The first that waits becomes the head, if the sequence has a place and no head. */
 static void advance(const struct sequencer *s, struct sequence *sequence)
 {
-    if (sequence->lane == NULL || sequence->head != NULL) {
+    if (sequence->lane == NULL || sequence->head != NULL || sequence->running) {
         return;
     }
     struct list_node *node = list_pop(&sequence->fifo);
@@ -197,7 +197,7 @@ static void forget(struct sequencer *s, struct sequence *sequence)
 /* Finds the sequence its place in life after its head has gone or something has come. */
 static void settle_down(struct sequencer *s, struct sequence *sequence, bool over, uint64_t now_ns)
 {
-    if (sequence->head != NULL) {
+    if (sequence->head != NULL || sequence->running) {
         return;
     }
     const bool empty = list_empty(&sequence->fifo);
@@ -319,6 +319,8 @@ void sequencer_take(struct sequencer *s, const struct sequence_turn *turn, struc
         }
         list_remove(&request->line);
         list_append(&batch->members, &request->line);
+        request->sequence->head = NULL;
+        request->sequence->running = true;
         taken++;
     }
     lane->ready_count -= turn->riders.count;
@@ -411,6 +413,9 @@ enum weir_status sequencer_push(struct sequencer *s, struct request *request, ui
     request->sequence = sequence;
     list_append(&sequence->fifo, &request->line);
     sequence->open = !request->sequence_end;
+    if (sequence->running) {
+        return WEIR_OK;
+    }
     if (sequence->lane != NULL) {
         list_remove(&sequence->wait); /* Idle no more. */
         advance(s, sequence);
@@ -450,21 +455,29 @@ void sequencer_withdraw(struct sequencer *s, struct request *request, uint64_t n
     settle_down(s, sequence, head, now_ns);
 }
 
-void sequencer_settle(struct sequencer *s, struct request *request, uint64_t now_ns,
-                      struct list *followers)
+void sequencer_note(struct request *request, struct list *sequences)
 {
     struct sequence *sequence = request->sequence;
-    assert(sequence->head == request);
-    sequence->head = NULL;
-    const bool failed = request->status != WEIR_OK;
-    if (failed) {
-        cut(sequence, NULL, followers);
+    assert(sequence->running);
+    sequence->failed = request->status != WEIR_OK;
+    sequence->over = sequence->failed || request->sequence_end;
+    list_append(sequences, &sequence->wait);
+}
+
+void sequencer_settle(struct sequencer *s, struct list *sequences, uint64_t now_ns,
+                      struct list *followers)
+{
+    for (struct list_node *n = list_pop(sequences); n != NULL; n = list_pop(sequences)) {
+        struct sequence *sequence = list_entry(n, struct sequence, wait);
+        sequence->running = false;
+        if (sequence->failed) {
+            cut(sequence, NULL, followers);
+        }
+        if (sequence->over) {
+            drop_states(s, sequence);
+        }
+        settle_down(s, sequence, sequence->over, now_ns);
     }
-    const bool over = failed || request->sequence_end;
-    if (over) {
-        drop_states(s, sequence);
-    }
-    settle_down(s, sequence, over, now_ns);
 }
 
 static bool is_late(const struct request *request, uint64_t now_ns, uint64_t *next_ns)
@@ -553,6 +566,7 @@ void sequencer_destroy(struct sequencer *s)
         return;
     }
     for (struct list_node *n = list_first(&s->all); n != NULL; n = list_first(&s->all)) {
+        assert(!list_entry(n, struct sequence, all)->running);
         forget(s, list_entry(n, struct sequence, all));
     }
     assert(atomic_load(&s->state_bytes) == 0);

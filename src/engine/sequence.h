@@ -1,12 +1,12 @@
 /*
  * sequence.h — a model's sequences: requests that belong together, in order.
  *
- *     push ──► fifo ──► head, ready in a lane ──► running ──► settled ──► the next head
- *                │ no place free: backlog                        │ nothing more: idle, or over
+ *     push ──► fifo ──► head, ready in a lane ──► running ──► sent home, settled ──► the next head
+ *                │ no place free: backlog                                 │ nothing more: idle, or over
  *
  * A sequence begins with a request that says START, ends after one that says END, and has at most one
- * request running or ready, its *head*; those behind it wait in order of arrival, whichever
- * connection they came by.  It holds a *place* from its first head to its end:
+ * request ready or running; those behind it wait in order of arrival, whichever connection they came
+ * by, until its end is on its way home: so ends come home in order, too.  It holds a *place* from its first head to its end:
  *
  *   DIRECT   a row of one instance, kept for its whole life (a *lane* per instance);
  *   OLDEST   one of so many candidates (one lane); heads share runs like any requests.
@@ -51,10 +51,13 @@ struct sequence_lane {
 };
 
 struct sequence {
-    struct list_node all;       /* In sequencer.all. */
-    struct list_node wait;      /* In sequencer.idle or sequencer.backlog, or in none. */
-    struct list fifo;           /* Of request.line: behind the head, in order of arrival. */
-    struct request *head;       /* Ready or running; NULL: none. */
+    struct list_node all;  /* In sequencer.all. */
+    struct list_node wait; /* In sequencer.idle or backlog, among those to settle, or in none. */
+    struct list fifo;      /* Of request.line: behind the head, in order of arrival. */
+    struct request *head;  /* Ready; NULL: none, or it runs. */
+    bool running;
+    bool failed; /* How the last run ended. */
+    bool over;
     struct sequence_lane *lane; /* Where its place is; NULL: it has none. */
     uint32_t row;               /* DIRECT. */
     bool open;                  /* The last request accepted leaves it going on. */
@@ -117,8 +120,12 @@ void sequencer_take(struct sequencer *s, const struct sequence_turn *turn, struc
 void sequencer_withdraw(struct sequencer *s, struct request *request, uint64_t now_ns,
                         struct list *followers);
 
-/* A running request has come to its end, its status is set; followers as above. */
-void sequencer_settle(struct sequencer *s, struct request *request, uint64_t now_ns,
+/* A running request has come to its end, its status is set: notes what that means, and appends its
+ * sequence to `sequences`.  The request may then go home. */
+void sequencer_note(struct request *request, struct list *sequences);
+
+/* The requests of these are on their way home; followers as above. */
+void sequencer_settle(struct sequencer *s, struct list *sequences, uint64_t now_ns,
                       struct list *followers);
 
 /* The run of a lane's instance is over. */

@@ -107,6 +107,24 @@ def plain():
         [weight("f", [1, 5], np.int64)]))
 
 
+def sequences():
+    """Models that keep a state between requests; what it is, is the engine's business."""
+    controls = [info(name, T.INT32, ["batch", 1]) for name in ("start", "ready", "end")]
+    put("accumulate", model(
+        [h.make_node("Add", ["state", "x"], ["sum"]), h.make_node("Identity", ["sum"], ["state_out"]),
+         h.make_node("Concat", ["start", "ready", "end"], ["flags"], axis=1),
+         h.make_node("Identity", ["corrid"], ["id"])],
+        [info("x", T.INT32, ["batch", 1]), *controls, info("corrid", T.UINT64, ["batch", 1]),
+         info("state", T.INT32, ["batch", 1])],
+        [info("sum", T.INT32, ["batch", 1]), info("flags", T.INT32, ["batch", 3]),
+         info("id", T.UINT64, ["batch", 1]), info("state_out", T.INT32, ["batch", 1])]))
+    put("remember", model(
+        [h.make_node("Concat", ["past", "x"], ["all"], axis=0),
+         h.make_node("Identity", ["all"], ["past_out"]), h.make_node("Identity", ["name"], ["id"])],
+        [info("x", T.FLOAT, [1]), info("name", T.STRING, [1]), info("past", T.FLOAT, ["n"])],
+        [info("all", T.FLOAT, ["m"]), info("id", T.STRING, [1]), info("past_out", T.FLOAT, ["m"])]))
+
+
 def faults():
     put("gather", model([h.make_node("Gather", ["table", "index"], ["y"])],
                         [info("index", T.INT64, ["batch"])], [info("y", T.FLOAT, ["batch"])],
@@ -244,6 +262,7 @@ def varint(value):
 
 if __name__ == "__main__":
     plain()
+    sequences()
     faults()
     refused()
     external()

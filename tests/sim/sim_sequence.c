@@ -606,10 +606,7 @@ static void check_lane(struct world *world, const struct sequence_lane *lane)
     for (struct list_node *n = list_first(&s->all); n != NULL; n = list_next(&s->all, n)) {
         const struct sequence *sequence = list_entry(n, struct sequence, all);
         held += sequence->lane == lane ? 1 : 0;
-        ready += sequence->lane == lane && sequence->head != NULL &&
-                         sequence->head->state == REQUEST_WAITING
-                     ? 1
-                     : 0;
+        ready += sequence->lane == lane && sequence->head != NULL ? 1 : 0;
         LAW(sequence->lane != lane || lane->rows == NULL || lane->rows[sequence->row] == sequence,
             "a sequence without its row");
     }
@@ -629,9 +626,11 @@ static void check_sequences(struct world *world)
     for (struct list_node *n = list_first(&s->all); n != NULL; n = list_next(&s->all, n)) {
         const struct sequence *sequence = list_entry(n, struct sequence, all);
         bytes += sequence->states[0].present ? sequence->states[0].size : 0;
-        waiting += sequence->head != NULL && sequence->head->state == REQUEST_WAITING ? 1 : 0;
+        waiting += sequence->head != NULL ? 1 : 0;
+        LAW(sequence->head == NULL || !sequence->running, "two heads");
         count++;
-        LAW(sequence->head != NULL || sequence->lane == NULL || list_empty(&sequence->fifo),
+        LAW(sequence->head != NULL || sequence->running || sequence->lane == NULL ||
+                list_empty(&sequence->fifo),
             "a sequence with a place and no head");
         for (struct list_node *f = list_first(&sequence->fifo); f != NULL;
              f = list_next(&sequence->fifo, f)) {
