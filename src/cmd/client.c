@@ -149,7 +149,7 @@ static enum weir_status dial_unix(struct client *client, struct weir_err *err)
                : failed(client, "cannot connect", err);
 }
 
-static enum weir_status dial(struct client *client, struct weir_err *err)
+enum weir_status client_dial(struct client *client, struct weir_err *err)
 {
     if (client->port[0] == '\0') {
         return dial_unix(client, err);
@@ -173,8 +173,7 @@ static enum weir_status dial(struct client *client, struct weir_err *err)
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-static enum weir_status send_all(const struct client *client, struct bytes bytes,
-                                 struct weir_err *err)
+enum weir_status client_send(const struct client *client, struct bytes bytes, struct weir_err *err)
 {
     while (bytes.size > 0) {
         const ssize_t sent = send(client->fd, bytes.data, bytes.size, MSG_NOSIGNAL);
@@ -212,10 +211,10 @@ static enum weir_status send_request(const struct client *client,
     buffer_text(&head, "\r\n");
     enum weir_status status = head.failed ? err_nomem(err, "a request", head.size) : WEIR_OK;
     if (status == WEIR_OK) {
-        status = send_all(client, (struct bytes){ head.data, head.size }, err);
+        status = client_send(client, (struct bytes){ head.data, head.size }, err);
     }
     for (size_t i = 0; i < request->piece_count && status == WEIR_OK; i++) {
-        status = send_all(client, request->pieces[i], err);
+        status = client_send(client, request->pieces[i], err);
     }
     buffer_finish(&head);
     return status;
@@ -231,8 +230,7 @@ struct framing {
     uint64_t size;
 };
 
-/* Appends what comes next, at most `most` bytes; *got 0: the server has closed. */
-static enum weir_status receive(const struct client *client, struct buffer *into, size_t most,
+enum weir_status client_receive(const struct client *client, struct buffer *into, size_t most,
                                 size_t *got, struct weir_err *err)
 {
     most = most < READ_BYTES ? most : READ_BYTES;
@@ -327,7 +325,7 @@ static enum weir_status receive_head(const struct client *client, struct client_
         if (end == NULL) {
             size_t got = 0;
             const enum weir_status status =
-                receive(client, &reply->head, HEAD_BYTES_MAX / 2, &got, err);
+                client_receive(client, &reply->head, HEAD_BYTES_MAX / 2, &got, err);
             if (status != WEIR_OK) {
                 return status;
             }
@@ -355,7 +353,7 @@ static enum weir_status receive_until(const struct client *client, struct buffer
 {
     while (into->size < size) {
         size_t got = 0;
-        const enum weir_status status = receive(client, into, size - into->size, &got, err);
+        const enum weir_status status = client_receive(client, into, size - into->size, &got, err);
         if (status != WEIR_OK) {
             return status;
         }
@@ -440,7 +438,7 @@ static enum weir_status receive_rest(const struct client *client, struct buffer 
     size_t got = 1;
     enum weir_status status = WEIR_OK;
     while (got > 0 && status == WEIR_OK) {
-        status = receive(client, into, READ_BYTES, &got, err);
+        status = client_receive(client, into, READ_BYTES, &got, err);
     }
     return status;
 }
@@ -472,7 +470,7 @@ static enum weir_status receive_body(const struct client *client, struct client_
 static enum weir_status call_once(struct client *client, const struct client_request *request,
                                   struct client_reply *reply, struct weir_err *err)
 {
-    enum weir_status status = client->fd >= 0 ? WEIR_OK : dial(client, err);
+    enum weir_status status = client->fd >= 0 ? WEIR_OK : client_dial(client, err);
     if (status == WEIR_OK) {
         status = send_request(client, request, err);
     }

@@ -45,6 +45,15 @@ WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *ur
                                            uint64_t timeout_ns, struct weir_err *err);
 void client_finish(struct client *client);
 
+/* The connection by itself, for other protocols: makes it, sends all, appends what comes next (at
+ * most `most` bytes; *got 0: the server has closed).  client_finish() ends it; it may be made again.
+ * WEIR_EIO and WEIR_ETIMEOUT name the server. */
+WEIR_MUST_USE enum weir_status client_dial(struct client *client, struct weir_err *err);
+WEIR_MUST_USE enum weir_status client_send(const struct client *client, struct bytes bytes,
+                                           struct weir_err *err);
+WEIR_MUST_USE enum weir_status client_receive(const struct client *client, struct buffer *into,
+                                              size_t most, size_t *got, struct weir_err *err);
+
 /* Any HTTP status is a success here.  WEIR_EIO names the server; WEIR_ETIMEOUT, WEIR_ETOOBIG,
  * WEIR_ENOMEM. `reply` is initialised here and finished by the caller, also after a failure. */
 WEIR_MUST_USE enum weir_status client_call(struct client *client,

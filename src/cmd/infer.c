@@ -24,6 +24,7 @@
 #include "util/mem.h"
 
 #define DEFAULT_URL "http://127.0.0.1:8000"
+#define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
 #define INPUTS_MAX 64
 #define FILES_MAX 64
 #define REPEAT_MAX 100000000
@@ -36,6 +37,7 @@ enum {
     OPTION_OUTPUT,
     OPTION_OVERLAY,
     OPTION_URL,
+    OPTION_GRPC,
     OPTION_LOCAL,
     OPTION_VERSION,
     OPTION_REPEAT,
@@ -52,6 +54,7 @@ static const struct flag flag_table[] = {
     { "--overlay", "FILE.png", "paint the mask that comes out over the picture that went in",
       OPTION_OVERLAY },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
+    { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
     { "--local", "FOLDER", "no server: run the model from this folder of models", OPTION_LOCAL },
     { "--version", "N", "this version of the model [the latest]", OPTION_VERSION },
     { "--repeat", "N", "ask N times [as often as --parallel]", OPTION_REPEAT },
@@ -72,6 +75,7 @@ struct wish {
     const char *overlay;
     const char *url;
     const char *local;
+    bool grpc;
     uint64_t version;
     uint64_t repeat;
     uint64_t parallel;
@@ -159,6 +163,9 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     case OPTION_URL:
         wish->url = value;
         return WEIR_OK;
+    case OPTION_GRPC:
+        wish->grpc = true;
+        return WEIR_OK;
     case OPTION_LOCAL:
         wish->local = value;
         return WEIR_OK;
@@ -200,7 +207,12 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     if (wish->url != NULL && wish->local != NULL) {
         return err_set(err, WEIR_EINVAL, "--url and --local exclude each other");
     }
-    wish->url = wish->url == NULL ? DEFAULT_URL : wish->url;
+    if (wish->grpc && wish->local != NULL) {
+        return err_set(err, WEIR_EINVAL, "--grpc and --local exclude each other");
+    }
+    if (wish->url == NULL) {
+        wish->url = wish->grpc ? DEFAULT_GRPC_URL : DEFAULT_URL;
+    }
     wish->repeat = wish->repeat == 0 ? wish->parallel : wish->repeat;
     wish->parallel = wish->parallel > wish->repeat ? wish->repeat : wish->parallel;
     return WEIR_OK;
@@ -672,6 +684,7 @@ int cmd_infer(int count, char **words)
     }
     struct run run = { .wish = &wish,
                        .options = { .url = wish.url,
+                                    .grpc = wish.grpc,
                                     .model = wish.model,
                                     .version = wish.version,
                                     .timeout_ns = wish.timeout_ns } };
@@ -699,6 +712,7 @@ void cmd_infer_help(struct buffer *out)
                 "  weir infer segment\n"
                 "  weir infer segment --input image=@coins.png --overlay seen.png\n"
                 "  weir infer digits --input pixels=@digit.npy --json\n"
+                "  weir infer digits --grpc --input pixels=@digit.npy\n"
                 "  weir infer digits --local examples/models --input pixels=@digit.npy\n"
                 "  weir infer segment --input image=@coins.png --parallel 8 --timing\n");
 }

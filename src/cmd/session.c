@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/literal.h"
+#include "cmd/session_grpc.h"
 #include "util/clock.h"
 #include "util/json.h"
 #include "util/mem.h"
@@ -23,6 +24,7 @@ enum weir_status session_open(struct session *session, const struct session_opti
                               struct weir_err *err)
 {
     *session = (struct session){ .options = *options, .client = { .fd = -1 } };
+    rpc_init(&session->rpc, &session->client);
     return options->local != NULL
                ? WEIR_OK
                : client_init(&session->client, options->url, options->timeout_ns, err);
@@ -30,12 +32,14 @@ enum weir_status session_open(struct session *session, const struct session_opti
 
 void session_close(struct session *session)
 {
+    rpc_finish(&session->rpc);
     client_finish(&session->client);
 }
 
 void answer_finish(struct answer *answer)
 {
     client_reply_finish(&answer->reply);
+    rpc_reply_finish(&answer->message);
     weir_result_free(answer->result);
     arena_finish(&answer->arena);
     *answer = (struct answer){ 0 };
@@ -475,24 +479,32 @@ static enum weir_status infer_local(struct session *session, const struct value 
     return status == WEIR_OK ? take_result(answer, err) : status;
 }
 
-/* ---- Either ---------------------------------------------------------------------------------- */
+/* ---- Any of them ----------------------------------------------------------------------------- */
 
 enum weir_status session_describe(struct session *session, struct arena *arena,
                                   struct interface *out, struct weir_err *err)
 {
     *out = (struct interface){ 0 };
-    return session->options.local != NULL ? describe_local(session, arena, out, err)
-                                          : describe_remote(session, arena, out, err);
+    if (session->options.local != NULL) {
+        return describe_local(session, arena, out, err);
+    }
+    return session->options.grpc ? session_grpc_describe(session, arena, out, err)
+                                 : describe_remote(session, arena, out, err);
 }
 
 enum weir_status session_infer(struct session *session, const struct value *inputs,
                                uint32_t input_count, struct answer *out, struct weir_err *err)
 {
+    enum weir_status status;
     *out = (struct answer){ 0 };
     arena_init(&out->arena, NULL, 0, 0);
-    const enum weir_status status = session->options.local != NULL
-                                        ? infer_local(session, inputs, input_count, out, err)
-                                        : infer_remote(session, inputs, input_count, out, err);
+    if (session->options.local != NULL) {
+        status = infer_local(session, inputs, input_count, out, err);
+    } else if (session->options.grpc) {
+        status = session_grpc_infer(session, inputs, input_count, out, err);
+    } else {
+        status = infer_remote(session, inputs, input_count, out, err);
+    }
     if (status != WEIR_OK) {
         answer_finish(out);
     }

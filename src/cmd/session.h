@@ -1,8 +1,8 @@
 /*
- * session.h — one thread's way to a model: over HTTP to a server, or through the library right
- * here.
+ * session.h — one thread's way to a model: over HTTP or gRPC to a server, or through the library
+ * right here.
  *
- * Both answer alike, so that the command need not care.  A session belongs to one thread at a
+ * All answer alike, so that the command need not care.  A session belongs to one thread at a
  * time; sessions of the same `local` engine share it.
  */
 #ifndef WEIR_CMD_SESSION_H
@@ -13,6 +13,7 @@
 #include <weir/weir.h>
 
 #include "cmd/client.h"
+#include "cmd/rpc.h"
 #include "tensor/tensor.h"
 #include "util/arena.h"
 
@@ -54,12 +55,14 @@ struct answer {
     struct stages stages;
     uint64_t latency_ns; /* As this side saw it. */
     struct arena arena;
-    struct client_reply reply;  /* Holds the bytes: the one ... */
-    struct weir_result *result; /* ... or the other. */
+    struct client_reply reply;  /* Holds the bytes: this one, */
+    struct rpc_reply message;   /* this one with gRPC, */
+    struct weir_result *result; /* or this one. */
 };
 
 struct session_options {
     const char *url;    /* Unless local. */
+    bool grpc;          /* By gRPC at this url, not REST. */
     struct weir *local; /* NULL: over HTTP. */
     const char *model;
     uint64_t version;    /* 0: the latest. */
@@ -69,6 +72,7 @@ struct session_options {
 struct session {
     struct session_options options;
     struct client client;
+    struct rpc rpc; /* On `client`, when it is to be gRPC. */
 };
 
 WEIR_MUST_USE enum weir_status
