@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/pool.h"
+#include "engine/rate.h"
 #include "engine/sequence.h"
 #include "util/map.h"
 #include "util/mem.h"
@@ -33,6 +34,10 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     list_init(&engine->homes);
     engine->blocks = block_pool_create(BLOCKS_KEPT_BYTES);
     enum weir_status status = WEIR_OK;
+    if (options->rate_limit) {
+        status = rate_limiter_create(options->rate_limits, options->rate_limit_count,
+                                     &engine->rates, err);
+    }
     for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
         status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
         engine->pool_count += status == WEIR_OK ? 1 : 0;
@@ -57,6 +62,7 @@ void engine_destroy(struct engine *engine)
         pool_destroy(engine->pools[i]);
     }
     assert(list_empty(&engine->homes));
+    rate_limiter_destroy(engine->rates);
     block_pool_destroy(engine->blocks);
     pthread_mutex_destroy(&engine->lock);
     mem_free(engine->pools);
@@ -229,7 +235,7 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 {
     const struct pool *pool = model->pool;
     return engine->inline_runs && model->signature->short_lived && model->sequence_plan == NULL &&
-           pool->thread_count == pool->executor_count;
+           model->claim == NULL && pool->thread_count == pool->executor_count;
 }
 
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
@@ -357,9 +363,16 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
                                                           : (uint32_t)engine->limits->requests_max;
     model->bytes_max = engine->limits->queue_bytes_max;
     model->rows_fixed = rows_are_fixed(model->signature);
+    if (engine->rates != NULL) {
+        const enum weir_status status = rate_join(engine->rates, model, &model->claim, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
     const uint32_t wanted = instances_wanted(engine, model);
     model->instances = mem_try_zero(wanted, sizeof(*model->instances));
     if (model->instances == NULL) {
+        engine_abandon(engine, model);
         return err_nomem(err, "a model's instances", wanted * sizeof(*model->instances));
     }
     for (uint32_t i = 0; i < wanted; i++) {
@@ -396,6 +409,8 @@ void engine_abandon(struct engine *engine, struct model *model)
     for (uint32_t i = 0; i < model->instance_count; i++) {
         instance_finish(&model->instances[i]);
     }
+    rate_leave(model->claim);
+    model->claim = NULL;
     mem_free(model->instances);
     model->instances = NULL;
     model->instances_free = NULL;

@@ -24,6 +24,7 @@
 #include "util/limits.h"
 
 struct pool;
+struct rate_limiter;
 
 #define ENGINE_POOLS_MAX 64
 
@@ -43,6 +44,9 @@ struct engine_options {
     const struct clock *clock;   /* Borrowed. */
     bool threads;     /* false: tests pull by hand (pool_pull, batch_run, pool_settle). */
     bool inline_runs; /* Let homes run short batches themselves. */
+    bool rate_limit;  /* Runs hold their model's resources while they last (rate.h). */
+    const char *const *rate_limits; /* "NAME:COUNT[:DEVICE]" each. */
+    uint64_t rate_limit_count;
 };
 
 struct engine {
@@ -52,7 +56,8 @@ struct engine {
     struct pool **pools;       /* One per device; at most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
     bool inline_runs;
-    pthread_mutex_t lock; /* Guards homes. */
+    struct rate_limiter *rates; /* NULL: off. */
+    pthread_mutex_t lock;       /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };

@@ -22,6 +22,7 @@
 struct home;
 struct instance; /* batch.h */
 struct pool;
+struct rate_claim;    /* rate.h */
 struct sequence_plan; /* sequence_plan.h */
 struct sequencer;     /* sequence.h */
 
@@ -92,10 +93,10 @@ struct model {
     uint64_t leave_next_ns; /* No request in line expires before this time. */
     uint32_t requests_max;
     uint64_t bytes_max;
-    struct sequencer
-        *sequences;   /* Then `waiting` is empty: it has the lines.  NULL: no sequences. */
-    uint32_t running; /* Batches. */
-    struct instance *instances; /* Array of instance_count: the concurrent runs. */
+    struct rate_claim *claim;    /* What a run holds while the rate limiter is on, or NULL. */
+    struct sequencer *sequences; /* Has the lines, `waiting` is empty then; NULL: no sequences. */
+    uint32_t running;            /* Batches. */
+    struct instance *instances;  /* Array of instance_count: the concurrent runs. */
     uint32_t instance_count;
     struct instance *instances_free;
     struct profile profile;

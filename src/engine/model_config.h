@@ -148,6 +148,7 @@ struct ensemble_config {
 struct rate_resource {
     const char *name;
     uint32_t count;
+    bool global; /* All devices' together, else each device has its own. */
 };
 
 /*

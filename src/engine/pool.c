@@ -4,7 +4,7 @@
  * Everything here is a few list operations under one lock.  Three invariants
  * hold whenever the lock is free:
  *
- *  1. A model stands in `ready` or `delayed` exactly when it has requests in
+ *  1. A model stands in `ready`, `limited` or `delayed` exactly when it has requests in
  *     line, a free instance, and no home that promised to run them inline.
  *  2. A request is in exactly one place: its model's line (WAITING), a batch
  *     (RUNNING), or on its way home (ENDED).
@@ -19,6 +19,7 @@
 
 #include "engine/batcher.h"
 #include "engine/executor.h"
+#include "engine/rate.h"
 #include "engine/sequence.h"
 #include "engine/stats.h"
 #include "util/mem.h"
@@ -185,6 +186,28 @@ static struct batch_plan plan(const struct pool *pool, const struct model *model
     return batcher_plan(&model->waiting, &rules, now_ns);
 }
 
+/* Lock held: the model stands in no heap and no list. */
+static void step_out(struct pool *pool, struct model *model)
+{
+    heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    if (model->claim != NULL) {
+        list_remove(&model->claim->node);
+    }
+}
+
+/* Lock held: the model stands where its `delayed` and `ready.key` say. */
+static void stand(struct pool *pool, struct model *model)
+{
+    struct rate_claim *claim = model->claim;
+    if (claim == NULL || model->delayed) {
+        heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+        return;
+    }
+    /* Who did not want to run does not save up for later. */
+    claim->share = claim->share < pool->share ? pool->share : claim->share;
+    list_append(&pool->limited, &claim->node);
+}
+
 /* Lock held: invariant 1 for a model with sequences; it is looked at again also to drop idle ones. */
 static void place_sequences(struct pool *pool, struct model *model, uint64_t now_ns)
 {
@@ -192,14 +215,14 @@ static void place_sequences(struct pool *pool, struct model *model, uint64_t now
     model->delayed = !turn.ready;
     model->ready.key = turn.ready ? turn.key_ns : turn.again_ns;
     if (model->ready.key != CLOCK_NEVER) {
-        heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+        stand(pool, model);
     }
 }
 
 /* Lock held: restores invariant 1 for one model. */
 static void place(struct pool *pool, struct model *model, uint64_t now_ns)
 {
-    heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    step_out(pool, model);
     if (model->sequences != NULL) {
         place_sequences(pool, model, now_ns);
         return;
@@ -214,7 +237,7 @@ static void place(struct pool *pool, struct model *model, uint64_t now_ns)
         model->delayed = next.leave_ns > now_ns;
         model->ready.key = model->delayed ? next.leave_ns : model->ready.key;
     }
-    heap_push(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    stand(pool, model);
 }
 
 /* Lock held: a free instance, or that one, which is free. */
@@ -303,26 +326,68 @@ static void promote(struct pool *pool, uint64_t now_ns)
         heap_remove(&pool->delayed, top);
         model->delayed = false;
         top->key = head_of(model)->times.submitted_ns;
-        heap_push(&pool->ready, top);
+        stand(pool, model);
     }
+}
+
+/* Lock held: the limited model whose turn it is, if its resources are there now. */
+static struct model *next_limited(const struct pool *pool)
+{
+    const struct rate_claim *best = NULL;
+    for (const struct list_node *n = list_first(&pool->limited); n != NULL;
+         n = list_next(&pool->limited, n)) {
+        const struct rate_claim *claim = list_entry(n, struct rate_claim, node);
+        best = best == NULL || claim->share < best->share ? claim : best;
+    }
+    return best != NULL && rate_free(pool->engine->rates, best) ? best->model : NULL;
+}
+
+/* Lock held: the model that has waited longest of those that could run, or NULL. */
+static struct model *next_model(const struct pool *pool)
+{
+    const struct heap_node *top = heap_top(&pool->ready);
+    struct model *first = top == NULL ? NULL : list_entry(top, struct model, ready);
+    if (list_empty(&pool->limited)) {
+        return first;
+    }
+    struct model *limited = next_limited(pool);
+    return first == NULL || (limited != NULL && limited->ready.key < first->ready.key) ? limited
+                                                                                       : first;
+}
+
+/* Lock held: as take_best(), with the resources that the run holds. */
+static struct instance *take_limited(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    struct rate_limiter *rates = pool->engine->rates;
+    if (model->claim == NULL) {
+        return take_best(pool, model, now_ns);
+    }
+    if (!rate_take(rates, model->claim)) {
+        return NULL; /* Another device was quicker. */
+    }
+    struct instance *instance = take_best(pool, model, now_ns);
+    if (instance == NULL) {
+        rate_give(rates, model->claim);
+        return NULL;
+    }
+    pool->share = model->claim->share;
+    model->claim->share += model->claim->priority;
+    return instance;
 }
 
 static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
                              struct list *ended)
 {
     promote(pool, now_ns);
-    for (struct heap_node *top = heap_top(&pool->ready); top != NULL;
-         top = heap_top(&pool->ready)) {
-        struct model *model = list_entry(top, struct model, ready);
+    for (struct model *model = next_model(pool); model != NULL; model = next_model(pool)) {
         const uint32_t count = model->waiting_count;
         expire(pool, model, now_ns, ended);
         struct instance *instance =
-            model->waiting_count == count ? take_best(pool, model, now_ns) : NULL;
+            model->waiting_count == count ? take_limited(pool, model, now_ns) : NULL;
+        place(pool, model, now_ns); /* It owed its place to requests that are gone. */
         if (instance != NULL) {
-            place(pool, model, now_ns);
             return instance;
         }
-        place(pool, model, now_ns); /* It owed its place to requests that are gone. */
     }
     const struct heap_node *next = heap_top(&pool->delayed);
     *wake_ns = next == NULL ? CLOCK_NEVER : next->key;
@@ -447,7 +512,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
 static struct executor *executor_for_work(struct pool *pool)
 {
     const struct heap_node *later = heap_top(&pool->delayed);
-    if (heap_top(&pool->ready) == NULL && (later == NULL || later->key >= pool->watch_ns)) {
+    if (next_model(pool) == NULL && (later == NULL || later->key >= pool->watch_ns)) {
         return NULL; /* What is delayed has somebody who wakes up for it. */
     }
     struct list_node *node = list_pop(&pool->idle);
@@ -541,6 +606,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct batch *batch = &instance->batch;
     struct list ended;
     struct list sequences;
+    bool shared = false; /* Other devices may want what the run held. */
     list_init(&ended);
     list_init(&sequences);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
@@ -549,6 +615,10 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
         end_running(list_entry(n, struct request, line), now_ns);
+    }
+    if (model->claim != NULL) {
+        rate_give(pool->engine->rates, model->claim);
+        shared = model->claim->global;
     }
     if (model->sequences != NULL) {
         note_sequences(instance, &sequences);
@@ -567,6 +637,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
 
     if (next != NULL) {
         pthread_cond_signal(&next->wake);
+    }
+    for (uint32_t i = 0; shared && i < pool->engine->pool_count; i++) {
+        pool_kick(pool->engine->pools[i]);
     }
     stats_count_batch(model, &counted);
     for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
@@ -680,6 +753,7 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     pthread_cond_init(&pool->device, NULL);
     pthread_cond_init(&pool->parts, NULL);
     list_init(&pool->idle);
+    list_init(&pool->limited);
     for (uint32_t i = 0; i < pool->thread_count; i++) {
         pool->executors[i].pool = pool;
         pool->executors[i].cpu = options->first_cpu < 0 ? -1 : options->first_cpu + (int)i;
@@ -700,7 +774,7 @@ enum weir_status pool_start(struct pool *pool, struct weir_err *err)
 void pool_forget(struct pool *pool, struct model *model)
 {
     pthread_mutex_lock(&pool->lock);
-    heap_remove(model->delayed ? &pool->delayed : &pool->ready, &model->ready);
+    step_out(pool, model);
     pthread_mutex_unlock(&pool->lock);
 }
 

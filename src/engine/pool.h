@@ -7,7 +7,8 @@
  * the states of its executors; it is held for a queue operation, never for work.
  *
  * Models with work to do stand in one of two heaps: `ready` (may leave now, the longest waiting first)
- * or `delayed` (waits for company until a configured time).
+ * or `delayed` (waits for company until a configured time).  Those whose runs hold resources of the rate
+ * limiter stand in `limited` instead of `ready`.
  */
 #ifndef WEIR_ENGINE_POOL_H
 #define WEIR_ENGINE_POOL_H
@@ -34,7 +35,10 @@ struct pool {
     pthread_mutex_t lock; /* Guards the rest, and the "line" of every model on the pool. */
     struct heap ready;    /* Of model.ready, by arrival of the line's head. */
     struct heap delayed;  /* Of model.ready, by the time to look again. */
-    struct list idle;     /* Executors asleep, last one first. */
+    struct list
+        limited;      /* Of rate_claim.node: models that are ready if they get their resources. */
+    uint64_t share;   /* Of the limited model that ran last. */
+    struct list idle; /* Executors asleep, last one first. */
     uint32_t idle_count;
     uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
     uint64_t waiting;      /* Requests in line. */
