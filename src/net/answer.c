@@ -69,10 +69,9 @@ static char *put(char *at, struct bytes text)
     return at + text.size;
 }
 
-/* Decimal digits of `value`, at most 20. */
-static char *put_u64(char *at, uint64_t value)
+char *answer_put_u64(char *at, uint64_t value)
 {
-    char digits[20];
+    char digits[ANSWER_DIGITS_MAX];
     size_t i = sizeof(digits);
     do {
         i--;
@@ -87,19 +86,20 @@ static const struct bytes line_length = LINE("Content-Length: ");
 static const struct bytes line_chunked = LINE("Transfer-Encoding: chunked\r\n");
 static const struct bytes line_close = LINE("Connection: close\r\n");
 static const struct bytes line_keep = LINE("Connection: keep-alive\r\n");
+static const struct bytes line_date = LINE("Date: ");
+static const struct bytes line_colon = LINE(": ");
 static const struct bytes line_end = LINE("\r\n");
 
-/* The most that the fixed lines take: status line, length with 20 digits, connection, encoding,
- * ends. */
-#define HEAD_BYTES_FIXED 192
+/* The most that the fixed lines and labels take. */
+#define HEAD_BYTES_FIXED 256
 
 bool http1_head(struct arena *arena, const struct http1_answer *answer, struct bytes *out)
 {
     const struct bytes type = bytes_of(answer->content_type);
     const struct bytes date = bytes_of(answer->date);
     size_t size = HEAD_BYTES_FIXED + type.size + date.size;
-    for (const struct http1_line *line = answer->lines; line != NULL; line = line->next) {
-        size += line->text.size;
+    for (const struct answer_field *f = answer->fields; f != NULL; f = f->next) {
+        size += f->name.size + f->value.size + 4;
     }
     char *head = arena_try_aligned(arena, size, 1);
     if (head == NULL) {
@@ -113,11 +113,13 @@ bool http1_head(struct arena *arena, const struct http1_answer *answer, struct b
     if (answer->chunked) {
         at = put(at, line_chunked);
     } else if (answer->body_size != HTTP_STREAM && answer->status != 204) {
-        at = put(put_u64(put(at, line_length), answer->body_size), line_end);
+        at = put(answer_put_u64(put(at, line_length), answer->body_size), line_end);
     }
-    at = put(at, date);
-    for (const struct http1_line *line = answer->lines; line != NULL; line = line->next) {
-        at = put(at, line->text);
+    if (date.size > 0) {
+        at = put(put(put(at, line_date), date), line_end);
+    }
+    for (const struct answer_field *f = answer->fields; f != NULL; f = f->next) {
+        at = put(put(put(put(at, f->name), line_colon), f->value), line_end);
     }
     if (answer->close) {
         at = put(at, line_close);
@@ -129,31 +131,30 @@ bool http1_head(struct arena *arena, const struct http1_answer *answer, struct b
     return true;
 }
 
-bool http1_field_line(struct arena *arena, const char *name, struct bytes value,
-                      struct http1_line **out)
+bool answer_field(struct arena *arena, const char *name, struct bytes value,
+                  struct answer_field **out)
 {
     const struct bytes label = bytes_of(name);
     size_t size = 0;
-    if (__builtin_add_overflow(label.size + 4, value.size, &size)) {
+    if (__builtin_add_overflow(sizeof(struct answer_field) + label.size, value.size, &size)) {
         return false;
     }
-    struct http1_line *line = arena_try_alloc(arena, sizeof(*line));
-    char *text = arena_try_aligned(arena, size, 1);
-    if (line == NULL || text == NULL) {
+    struct answer_field *field = arena_try_alloc(arena, size);
+    if (field == NULL) {
         return false;
     }
-    char *at = put(put(text, label), BYTES_LITERAL(": "));
+    char *text = (char *)(field + 1);
+    char *at = put(text, label);
     for (size_t i = 0; i < value.size; i++) {
         const unsigned char c = (unsigned char)value.data[i];
-        *at++ = (c < 0x20 && c != '\t') || c == 0x7f ? '?' : value.data[i];
+        at[i] = (c < 0x20 && c != '\t') || c == 0x7f ? '?' : value.data[i];
     }
-    put(at, line_end);
-    *line = (struct http1_line){ .text = { text, size } };
-    *out = line;
+    *field = (struct answer_field){ .name = { text, label.size }, .value = { at, value.size } };
+    *out = field;
     return true;
 }
 
-bool http1_bodyless(int status)
+bool answer_bodyless(int status)
 {
     return status < 200 || status == 204 || status == 304;
 }

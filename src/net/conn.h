@@ -1,5 +1,5 @@
 /*
- * conn.h — one client's connection: its socket, its line of exchanges, its time-outs.
+ * conn.h — one client's connection: its socket, its exchanges, its time-outs.
  *
  *   OPEN ──last request read or refused──► LAST ──its answer sent──► LINGER ──end, time──► GONE
  *     └────────────────────────────────────────┴── client gone, error, time-out ───────────► GONE
@@ -22,6 +22,16 @@
 enum conn_state { CONN_OPEN, CONN_LAST, CONN_LINGER, CONN_GONE, CONN_STATE_COUNT };
 
 struct stream;
+struct protocol;
+struct http2;
+
+/* HTTP/1's part of a connection. */
+struct line {
+    struct stream *reading; /* The end of the line while its request is incomplete. */
+    struct http1 http1;
+};
+
+#define CONN_SNIFF_BYTES 4 /* Enough to tell HTTP/2's preface ("PRI ") from a request line. */
 
 struct http_conn {
     union {
@@ -38,14 +48,18 @@ struct http_conn {
     struct list_node node;   /* In loop->connections. */
     struct list_node dirty;  /* In loop->dirty. */
     struct list_node resume; /* In net->resume. */
-    struct list line;        /* Streams, the next answer first. */
-    uint32_t line_count;
-    uint64_t ahead_bytes;   /* Memory of the line: headers of requests, and answers not sent yet. */
-    struct stream *reading; /* The end of the line while its request is incomplete. */
-    struct http1 http1;
-    char *held; /* Bytes read but not looked at while the line is full. */
+    const struct protocol *protocol;
+    struct line line;
+    struct http2 *http2; /* NULL on HTTP/1. */
+    struct list streams; /* HTTP/1: in the order of their answers. */
+    uint32_t stream_count;
+    uint64_t ahead_bytes; /* Memory of requests' headers, and of answers not sent yet. */
+    char *held;           /* Bytes read but not looked at while it is paused. */
     size_t held_size;
-    bool paused;  /* Not reading because the line is full. */
+    char sniffed[CONN_SNIFF_BYTES]; /* First bytes, until they tell the protocol. */
+    uint8_t sniffed_size;
+    bool chosen;  /* The protocol is. */
+    bool paused;  /* Not reading, because the protocol has enough. */
     bool ended;   /* The client has ended its stream. */
     bool closed;  /* libuv is done with the handle. */
     bool used;    /* Has carried a first byte. */
@@ -70,18 +84,30 @@ WEIR_MUST_USE bool conn_accept(struct http_net *net, uv_stream_t *server,
 /* Something of this connection changed: it is looked at in this turn's writes. */
 void conn_dirty(struct http_conn *c);
 
-/* Takes a finished stream out of its line and ends it. */
-void conn_retire(struct http_conn *c, struct stream *s);
-
-/* The loop stops taking requests: closes an idle connection, makes the last answer due the last. */
+/* The loop stops taking requests. */
 void conn_drain(struct http_conn *c);
 
-/* Closes the socket and cancels what is unfinished; `c` stays valid until libuv's close callback.
- * */
+/* Closes the socket and cancels what is unfinished; `c` stays valid until libuv's close callback. */
 void conn_close(struct http_conn *c);
 
 /* For loop.c: the writes of a turn, and reading on where it had stopped. */
 void conn_flush_dirty(struct loop *loop);
 void conn_resume(struct loop *loop);
+
+/* --- For protocols --- */
+
+/* Makes `s` one of the connection's; takes a finished one out and ends it. */
+void conn_adopt(struct http_conn *c, struct stream *s);
+void conn_retire(struct http_conn *c, struct stream *s);
+
+void conn_move(struct http_conn *c, enum conn_state to);
+
+/* Stops reading; `rest` is fed again when it goes on.  That is in the next turn, so that what is then read
+ * gets its hooks. */
+void conn_pause(struct http_conn *c, struct bytes rest);
+void conn_resume_later(struct http_conn *c);
+
+/* Everything is said: shuts our side and waits for the client's end. */
+void conn_linger(struct http_conn *c);
 
 #endif

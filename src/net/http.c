@@ -12,11 +12,13 @@
 #include <string.h>
 
 #include "net/conn.h"
+#include "net/http1.h"
+#include "net/protocol.h"
 #include "net/stream.h"
 #include "util/json.h"
 #include "util/mem.h"
 
-#define SPARE_MAX 256        /* Streams kept for reuse per loop: about 1 MiB. */
+#define SPARE_MAX 1024       /* Streams kept for reuse per loop: at most 5 MiB, after a peak. */
 #define FAIL_BYTES_MAX 4096  /* Of an error's JSON text. */
 #define HELD_BYTES_MIN 16384 /* Smaller pieces of answers are not counted. */
 
@@ -64,7 +66,7 @@ static void release_piece(struct stream *s, struct piece *piece)
     mem_free(piece->heap);
 }
 
-static void drop_pieces(struct stream *s)
+void stream_drop_pieces(struct stream *s)
 {
     while (s->pieces != NULL) {
         struct piece *piece = s->pieces;
@@ -76,7 +78,7 @@ static void drop_pieces(struct stream *s)
 
 void stream_destroy(struct http_net *net, struct stream *s)
 {
-    drop_pieces(s);
+    stream_drop_pieces(s);
     body_finish(&s->body);
     arena_finish(&s->x.arena);
     if (net->spare_count >= SPARE_MAX) {
@@ -113,9 +115,9 @@ static void push(struct stream *s, struct bytes bytes, bool body)
     append(s, piece);
 }
 
-void stream_continue(struct stream *s)
+void stream_push(struct stream *s, struct bytes bytes)
 {
-    push(s, BYTES_LITERAL("HTTP/1.1 100 Continue\r\n\r\n"), false);
+    push(s, bytes, false);
 }
 
 void stream_advance(struct stream *s, size_t size)
@@ -148,20 +150,37 @@ struct bytes exchange_field(const struct exchange *x, const char *name)
     return (struct bytes){ 0 };
 }
 
-void exchange_header(struct exchange *x, const char *name, struct bytes value)
+/* Adds a field in front of the others. */
+static void add_field(struct exchange *x, struct answer_field **to, const char *name,
+                      struct bytes value)
 {
-    struct stream *s = stream_of(x);
-    assert(x->status == 0);
-    struct http1_line *line = NULL;
+    struct answer_field *field = NULL;
     if (x->canceled) {
         return;
     }
-    if (!http1_field_line(&x->arena, name, value, &line)) {
-        s->broken = true;
+    if (!answer_field(&x->arena, name, value, &field)) {
+        stream_of(x)->broken = true;
         return;
     }
-    line->next = s->lines;
-    s->lines = line;
+    field->next = *to;
+    *to = field;
+}
+
+void exchange_header(struct exchange *x, const char *name, struct bytes value)
+{
+    assert(x->status == 0);
+    add_field(x, &stream_of(x)->fields, name, value);
+}
+
+void exchange_trailer(struct exchange *x, const char *name, struct bytes value)
+{
+    assert(x->status != 0 && !x->finished);
+    add_field(x, &stream_of(x)->trailers, name, value);
+}
+
+static const struct protocol *protocol_of(const struct exchange *x)
+{
+    return x->conn->protocol;
 }
 
 void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size)
@@ -172,29 +191,11 @@ void exchange_begin(struct exchange *x, int status, const char *content_type, ui
     if (x->canceled) {
         return;
     }
-    x->streaming = body_size == HTTP_STREAM;
-    s->bodyless = x->method == HTTP_HEAD || http1_bodyless(status);
-    s->chunked = x->streaming && !s->version_1_0 && !http1_bodyless(status);
-    /* Where chunks are unknown, only the end of the connection can end a stream. */
-    s->last = s->last || (x->streaming && !s->chunked && !s->bodyless);
-    s->promised = x->streaming || s->bodyless ? 0 : body_size;
-    const struct http1_answer answer = {
-        .status = status,
-        .content_type = content_type,
-        .body_size = body_size,
-        .date = net_date(x->conn->net),
-        .lines = s->lines,
-        .close = s->last,
-        .keep_alive_1_0 = s->keep_alive_1_0,
-        .chunked = s->chunked,
-    };
-    struct bytes head;
-    if (http1_head(&x->arena, &answer, &head)) {
-        push(s, head, false);
-    } else {
-        s->broken = true;
-    }
-    conn_dirty(x->conn);
+    s->brief = body_size == HTTP_BRIEF && x->version == HTTP_2;
+    x->streaming = body_size >= HTTP_BRIEF && !s->brief;
+    s->bodyless = x->method == HTTP_HEAD || answer_bodyless(status);
+    s->promised = body_size >= HTTP_BRIEF || s->bodyless ? 0 : body_size;
+    protocol_of(x)->begin(s, content_type, body_size);
 }
 
 /* True when body bytes of this stream go anywhere. */
@@ -206,14 +207,13 @@ static bool takes_body(struct stream *s, size_t size)
     }
     if (s->bodyless) {
         s->dropped = true;
-        conn_dirty(s->x.conn);
+        protocol_of(&s->x)->changed(s);
         return false;
     }
-    if (!s->x.streaming) {
+    if (!s->x.streaming && !s->brief) {
         assert(size <= s->promised);
         s->promised -= size;
     }
-    conn_dirty(s->x.conn);
     return true;
 }
 
@@ -262,6 +262,7 @@ void exchange_piece(struct exchange *x, struct bytes bytes)
     } else {
         push(s, bytes, true);
     }
+    protocol_of(x)->changed(s);
 }
 
 void exchange_copy(struct exchange *x, struct bytes bytes)
@@ -269,24 +270,34 @@ void exchange_copy(struct exchange *x, struct bytes bytes)
     struct stream *s = stream_of(x);
     if (takes_body(s, bytes.size)) {
         push_streamed(s, bytes, true);
+        protocol_of(x)->changed(s);
     }
 }
 
 void exchange_finish(struct exchange *x)
 {
     struct stream *s = stream_of(x);
+    assert(!x->finished && (x->status != 0 || x->canceled));
+    x->finished = true;
+    s->broken = s->broken || (s->promised > 0 && !x->canceled);
+    protocol_of(x)->finish(s);
+}
+
+void exchange_consume(struct exchange *x, size_t size)
+{
+    assert(x->incremental);
+    if (!x->canceled) {
+        protocol_of(x)->consume(stream_of(x), size);
+    }
+}
+
+void exchange_abort(struct exchange *x)
+{
+    struct stream *s = stream_of(x);
     assert(!x->finished);
     x->finished = true;
-    if (x->canceled) {
-        conn_retire(x->conn, s);
-        return;
-    }
-    assert(x->status != 0);
-    s->broken = s->broken || s->promised > 0;
-    if (s->chunked && !s->bodyless) {
-        push(s, s->chunk_sent ? BYTES_LITERAL("\r\n0\r\n\r\n") : BYTES_LITERAL("0\r\n\r\n"), false);
-    }
-    conn_dirty(x->conn);
+    s->broken = true;
+    protocol_of(x)->abort(s);
 }
 
 void exchange_reply(struct exchange *x, int status, const char *content_type, struct bytes body)

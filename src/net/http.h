@@ -15,9 +15,10 @@
  * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all
  * that follows head().  What fails before its header is complete reaches no handler at all.
  *
- * An *incremental* exchange (head() sets it) is the handler's from head() on: data() brings the body
+ * An *incremental* exchange (head() sets it, where version is HTTP_2) is the handler's from head() on: data() brings the body
  * piece by piece, request() its end; it may be answered at any time, and canceled() comes if it is cut
- * off.  The client may send only as much as exchange_consume() has let it.
+ * off.  The client may send only as much as exchange_consume() has let it, in its own time, unless the
+ * handler says by `expecting` that bytes are due.
  *
  * Answers: exchange_header() any number of times, then either exchange_reply(),
  * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
@@ -73,6 +74,7 @@ struct exchange {
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
     size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
     bool incremental; /* The body goes to data() as it arrives and is not kept; preset false. */
+    bool expecting;   /* Incremental, at any time: bytes are due within the body time-out. */
 
     /* The answer. */
     int status;            /* 0 until begun. */
@@ -138,6 +140,8 @@ void exchange_fail(struct exchange *x, enum weir_status status, const char *text
 /* Begins an answer of known size (pieces follow, exactly body_size bytes), or of unknown size
  * with HTTP_STREAM (chunked on HTTP/1.1). */
 #define HTTP_STREAM UINT64_MAX
+/* Like HTTP_STREAM, but of few pieces only: their bookkeeping lives until the exchange ends. */
+#define HTTP_BRIEF (UINT64_MAX - 1)
 void exchange_begin(struct exchange *x, int status, const char *content_type, uint64_t body_size);
 
 /* Lends bytes that live at least as long as the exchange's arena.  An answer of known size that is
@@ -148,8 +152,8 @@ void exchange_piece(struct exchange *x, struct bytes bytes);
 /* Copies bytes: for streams, whose memory must not grow with their length. */
 void exchange_copy(struct exchange *x, struct bytes bytes);
 
-/* Of an incremental body: `size` bytes of what data() brought are used up, the client may send as many
- * more. */
+/* Of an incremental body: `size` bytes of what data() brought are used up, the client may send as many more.
+ * (HTTP/2 only: there a stream can be held back without the others.) */
 void exchange_consume(struct exchange *x, size_t size);
 
 /* Adds a field behind the body; name (lower case) and value are copied.  After begin, before finish.

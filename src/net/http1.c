@@ -14,49 +14,17 @@
 #include "net/http1.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <endian.h>
 #include <string.h>
 
 #include "net/fields.h"
+#include "net/target.h"
 
 #define HEAD_BYTES_FIRST 1024 /* Room for a header that arrives in parts. */
-#define METHOD_BYTES_MAX 32
 #define CHUNK_DIGITS_MAX 16
 #define CHUNKS_FREE 4096    /* So many chunks may be tiny; beyond, their mean must reach */
 #define CHUNK_BYTES_MEAN 16 /* this, because each costs more to read than its bytes. */
-
-/* A set of ASCII characters, one bit each. */
-struct charset {
-    uint64_t low;  /* 0 to 63 */
-    uint64_t high; /* 64 to 127 */
-};
-
-/* tchar of RFC 9110, section 5.6.2. */
-static const struct charset token = { UINT64_C(0x03ff6cfa00000000), UINT64_C(0x57ffffffc7fffffe) };
-
-/* reg-name and IP-literal of RFC 3986, section 3.2.2, and the colon before a port. */
-static const struct charset host = { UINT64_C(0x2fff7ff200000000), UINT64_C(0x47fffffeaffffffe) };
-
-static bool is_in(const struct charset *set, char character)
-{
-    const unsigned char c = (unsigned char)character;
-    return c < 64 ? (set->low >> c & 1) != 0 : c < 128 && (set->high >> (c - 64) & 1) != 0;
-}
-
-static bool are_in(const struct charset *set, struct bytes text)
-{
-    for (size_t i = 0; i < text.size; i++) {
-        if (!is_in(set, text.data[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool is_hex(char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
 
 /* The first control byte other than a tab, or `size`.  Eight bytes at a time: of those below 0x20
  * or equal to 0x7f the top bit is set, for certain in the lowest of them. */
@@ -191,81 +159,6 @@ static enum weir_status check_head_limits(const struct http1 *r, size_t more, st
     return WEIR_OK;
 }
 
-static enum http_method method_of(struct bytes name)
-{
-#define HTTP_METHOD_TEXT(name) #name,
-    static const char *const names[] = { HTTP_METHODS(HTTP_METHOD_TEXT) };
-#undef HTTP_METHOD_TEXT
-    for (int i = 0; i < HTTP_OTHER; i++) {
-        if (bytes_equal(name, bytes_of(names[i]))) {
-            return (enum http_method)i;
-        }
-    }
-    return HTTP_OTHER;
-}
-
-/* Cuts the path out of "http://host/path?query"; the authority must not be empty. */
-static bool cut_authority(struct bytes *target)
-{
-    static const struct bytes schemes[] = { { "http://", 7 }, { "https://", 8 } };
-    for (size_t i = 0; i < 2; i++) {
-        const size_t size = schemes[i].size;
-        if (target->size > size &&
-            bytes_equal_nocase((struct bytes){ target->data, size }, schemes[i])) {
-            size_t end = size;
-            while (end < target->size && target->data[end] != '/' && target->data[end] != '?') {
-                end++;
-            }
-            target->data += end;
-            target->size -= end;
-            return end > size;
-        }
-    }
-    return false;
-}
-
-static enum weir_status check_target(struct bytes target, struct weir_err *err)
-{
-    for (size_t i = 0; i < target.size; i++) {
-        const unsigned char c = (unsigned char)target.data[i];
-        if (c <= 0x20 || c >= 0x7f || c == '#') {
-            return err_set(err, WEIR_EINVAL,
-                           "request target: byte 0x%02x at offset %zu is not allowed", (unsigned)c,
-                           i);
-        }
-        if (c == '%' &&
-            (target.size - i < 3 || !is_hex(target.data[i + 1]) || !is_hex(target.data[i + 2]))) {
-            return err_set(err, WEIR_EINVAL,
-                           "request target: '%%' at offset %zu without two hexadecimal digits", i);
-        }
-    }
-    return WEIR_OK;
-}
-
-static enum weir_status split_target(struct exchange *x, struct weir_err *err)
-{
-    struct bytes rest = x->target;
-    if (x->method == HTTP_OPTIONS && bytes_equal(rest, BYTES_LITERAL("*"))) {
-        x->path = rest;
-        return WEIR_OK;
-    }
-    if (rest.data[0] != '/' && !cut_authority(&rest)) {
-        return err_set(err, WEIR_EINVAL,
-                       "request target '%.*s': expected a path that begins with '/'",
-                       (int)(x->target.size < 64 ? x->target.size : 64), x->target.data);
-    }
-    const char *mark = rest.size == 0 ? NULL : memchr(rest.data, '?', rest.size);
-    x->path = rest;
-    if (mark != NULL) {
-        x->path.size = (size_t)(mark - rest.data);
-        x->query = (struct bytes){ mark + 1, rest.size - x->path.size - 1 };
-    }
-    if (x->path.size == 0) {
-        x->path = BYTES_LITERAL("/");
-    }
-    return WEIR_OK;
-}
-
 /* "METHOD TARGET HTTP/1.x", single spaces, nothing else; the line ends at the first CR. */
 static enum weir_status read_request_line(struct http1 *r, struct exchange *x, struct weir_err *err)
 {
@@ -280,11 +173,9 @@ static enum weir_status read_request_line(struct http1 *r, struct exchange *x, s
         return err_set(err, WEIR_EINVAL, "request line: expected 'METHOD TARGET HTTP/1.1'");
     }
     const struct bytes method = { r->head, (size_t)(space - r->head) };
-    if (!are_in(&token, method)) {
-        return err_set(err, WEIR_EINVAL, "request line: the method is no token");
-    }
-    if (method.size == 0 || method.size > METHOD_BYTES_MAX) {
-        return err_set(err, WEIR_EINVAL, "request line: a method of %zu bytes", method.size);
+    const enum weir_status status = target_method(method, &x->method, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     const struct bytes version = { second + 1, (size_t)(end - second - 1) };
     const bool v1_0 = bytes_equal(version, BYTES_LITERAL("HTTP/1.0"));
@@ -294,10 +185,8 @@ static enum weir_status read_request_line(struct http1 *r, struct exchange *x, s
                        (int)(version.size < 16 ? version.size : 16), version.data);
     }
     r->facts.version_1_0 = v1_0;
-    x->method = method_of(method);
-    x->target = (struct bytes){ space + 1, (size_t)(second - space - 1) };
-    const enum weir_status status = check_target(x->target, err);
-    return status != WEIR_OK ? status : split_target(x, err);
+    x->version = v1_0 ? HTTP_1_0 : HTTP_1_1;
+    return target_read(x, (struct bytes){ space + 1, (size_t)(second - space - 1) }, err);
 }
 
 static void read_connection(struct http1_facts *facts, struct bytes value)
@@ -334,7 +223,7 @@ static enum weir_status read_field(struct http1_facts *facts, struct seen *seen,
     case 4:
         if (bytes_equal_nocase(field->name, BYTES_LITERAL("Host"))) {
             seen->host++;
-            if (!are_in(&host, value)) {
+            if (!target_is_host(value)) {
                 return err_set(err, WEIR_EINVAL, "Host '%.*s': expected HOST or HOST:PORT", shown,
                                value.data);
             }
@@ -508,7 +397,7 @@ static enum weir_status step_chunk_size(struct http1 *r, char c, struct weir_err
         return c == '\n' ? begin_chunk(r, err)
                          : bad_chunk(err, "behind the carriage return of a size", c);
     }
-    if (is_hex(c)) {
+    if (isxdigit((unsigned char)c)) {
         r->left = r->left << 4 | hex_value(c);
         r->digit_count++;
         if (r->digit_count > CHUNK_DIGITS_MAX || r->left > INT64_MAX) {
@@ -570,14 +459,14 @@ static enum weir_status step_trailer(struct http1 *r, char c, struct weir_err *e
         if (c == '\r') {
             return WEIR_OK;
         }
-        if (!is_in(&token, c)) {
+        if (!target_is_token(c)) {
             return bad_chunk(err, "at the start of a trailer", c);
         }
         break;
     case HTTP1_LINE_NAME:
         if (c == ':') {
             r->place = HTTP1_LINE_TEXT;
-        } else if (!is_in(&token, c)) {
+        } else if (!target_is_token(c)) {
             return bad_chunk(err, "in the name of a trailer", c);
         }
         break;

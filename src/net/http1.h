@@ -9,6 +9,7 @@
 #ifndef WEIR_NET_HTTP1_H
 #define WEIR_NET_HTTP1_H
 
+#include "net/answer.h"
 #include "net/http.h"
 #include "util/err.h"
 #include "util/limits.h"
@@ -86,29 +87,16 @@ struct http1_answer {
     int status;
     const char *content_type; /* NULL: none. */
     uint64_t body_size;       /* HTTP_STREAM: not known. */
-    const char *date;         /* "Date: ...\r\n" */
-    const struct http1_line *lines;
+    const char *date;
+    const struct answer_field *fields;
     bool close;
     bool keep_alive_1_0; /* Must be said to an HTTP/1.0 client. */
     bool chunked;
 };
 
-/* A further line of an answer's head. */
-struct http1_line {
-    struct http1_line *next;
-    struct bytes text; /* "Name: value\r\n" */
-};
-
 /* The head in `arena`; false when memory is out. */
 WEIR_MUST_USE bool http1_head(struct arena *arena, const struct http1_answer *answer,
                               struct bytes *out);
-
-/* "Name: value\r\n" in `arena`, control bytes replaced, so that no value can add a line. */
-WEIR_MUST_USE bool http1_field_line(struct arena *arena, const char *name, struct bytes value,
-                                    struct http1_line **out);
-
-/* True when an answer with this status never has a body. */
-bool http1_bodyless(int status);
 
 /* The size line of a chunk, with the line end of the one before unless it is the first; at least
  * HTTP1_CHUNK_HEAD_MAX bytes in `out`.  Returns its length. */

@@ -30,7 +30,7 @@ const char *net_date(struct http_net *net)
         clock_gettime(CLOCK_REALTIME, &wall);
         gmtime_r(&wall.tv_sec, &parts);
         /* Locale "C" is never left, so the names are the English ones of RFC 9110. */
-        (void)strftime(net->date, sizeof(net->date), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &parts);
+        (void)strftime(net->date, sizeof(net->date), "%a, %d %b %Y %H:%M:%S GMT", &parts);
         net->date_until_ns = clock_add(net->loop->now_ns, NS_PER_S - (uint64_t)wall.tv_nsec);
     }
     return net->date;
@@ -75,6 +75,7 @@ bool net_finish(struct loop *loop)
          node = list_pop(&net->spare)) {
         mem_free(stream_at(node));
     }
+    mem_free(net->spare_text);
     mem_free(net);
     loop->net = NULL;
     return true;

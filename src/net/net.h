@@ -16,16 +16,17 @@ struct http_net {
     struct list spare;       /* Streams for reuse, by x.node. */
     uint32_t spare_count;
     struct list resume; /* Connections that stopped reading and may go on. */
-    char date[64];      /* "Date: ...\r\n" */
+    char date[64];      /* As in a Date field. */
     uint64_t date_until_ns;
     bool draining;
+    char *spare_text; /* Of an HTTP/2 session that has nothing to send. */
     char read_buffer[NET_READ_BYTES];
 };
 
 /* The loop's, made when first asked for. */
 struct http_net *net_of(struct loop *loop);
 
-/* "Date: ...\r\n", right to the second. */
+/* The value of a Date field, right to the second. */
 const char *net_date(struct http_net *net);
 
 /* Closes the listeners and connections that are left. */

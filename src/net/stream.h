@@ -2,8 +2,8 @@
  * stream.h — an exchange as net sees it: with what is still to be sent, and how far its
  * request has come.  Owned by its loop.
  *
- * One request per stream on HTTP/1; the connection keeps its streams in the order of their
- * requests, which is the order of the answers.
+ * On HTTP/1 the connection keeps its streams in the order of their requests, which is the order of
+ * the answers; on HTTP/2 the order means nothing.
  */
 #ifndef WEIR_NET_STREAM_H
 #define WEIR_NET_STREAM_H
@@ -11,9 +11,9 @@
 #include <stdalign.h>
 #include <stddef.h>
 
+#include "net/answer.h"
 #include "net/body.h"
 #include "net/http.h"
-#include "net/http1.h"
 
 /* Bytes on their way to the socket. */
 struct piece {
@@ -32,10 +32,10 @@ struct stream {
     struct body body;
     struct piece *pieces;
     struct piece **pieces_end;
-    struct http1_line *lines; /* Added by exchange_header(), latest first. */
-    uint64_t head_bytes;      /* Memory of the request's header, beyond `block`. */
-    uint64_t promised;        /* Body bytes that a begun answer of known size still owes. */
-    bool version_1_0;
+    struct answer_field *fields;   /* Added by exchange_header(), latest first. */
+    struct answer_field *trailers; /* Added by exchange_trailer(). */
+    uint64_t head_bytes;           /* Memory of the request's header, beyond `block`. */
+    uint64_t promised;             /* Body bytes that a begun answer of known size still owes. */
     bool keep_alive_1_0;
     bool headed;    /* The handler knows it: head() was called. */
     bool requested; /* request() was called. */
@@ -43,9 +43,26 @@ struct stream {
     bool last;      /* The connection ends with its answer. */
     bool chunked;
     bool chunk_sent;
+    bool brief;    /* Of unannounced size, with few pieces. */
     bool bodyless; /* HEAD, or a status without body. */
     bool dropped;  /* Body bytes of a stream went nowhere, and its handler waits for more. */
-    bool broken;   /* Its answer cannot be completed: the connection ends where it stops. */
+    bool broken;   /* Its answer cannot be completed: it ends where it stops. */
+
+    /* HTTP/2 only. */
+    struct list_node ready; /* In the session's line of streams with something to say. */
+    int32_t id;
+    uint32_t queued;          /* Segments of the session's queue that point into its pieces. */
+    uint64_t framed;          /* Bytes of its pieces that are in that queue. */
+    const char *content_type; /* Of the begun answer. */
+    uint64_t body_size;
+    uint64_t moved_ns;   /* When bytes last came in or went out. */
+    bool submitted;      /* The session knows the answer. */
+    bool deferred;       /* The session asked for bytes when there were none. */
+    bool closed;         /* The session has ended it. */
+    bool reset;          /* By us. */
+    bool oversized;      /* Its header is beyond the limits. */
+    bool authority;      /* The first field is `:authority`. */
+    uint32_t field_room; /* In x.fields. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];
 };
 
@@ -65,8 +82,12 @@ static inline struct stream *stream_at(struct list_node *node)
     return node == NULL ? NULL : stream_of(list_entry(node, struct exchange, node));
 }
 
-/* "HTTP/1.1 100 Continue" ahead of the answer. */
-void stream_continue(struct stream *s);
+/* Ahead of, between or behind body bytes: text of HTTP/1 itself, which lives as long as the arena.  Without
+ * memory the answer is broken. */
+void stream_push(struct stream *s, struct bytes bytes);
+
+/* Forgets what is still to be sent. */
+void stream_drop_pieces(struct stream *s);
 
 /* Bytes of the front piece are with the socket. */
 void stream_advance(struct stream *s, size_t size);

@@ -14,6 +14,8 @@
 #define LIMITS(X)                                                                                  \
     X(connections_max, 4096, COUNT, "open client connections")                                     \
     X(pipelined_max, 64, COUNT, "requests read ahead on one HTTP/1.1 connection")                  \
+    X(streams_max, 1024, COUNT, "requests in flight on one HTTP/2 connection")                     \
+    X(stream_window, 8388608, SIZE, "bytes an HTTP/2 client may send ahead on one stream")         \
     X(header_bytes_max, 65536, SIZE, "bytes of one request's header")                              \
     X(header_fields_max, 100, COUNT, "fields in one request's header")                             \
     X(json_bytes_max, 67108864, SIZE, "bytes of one JSON body")                                    \

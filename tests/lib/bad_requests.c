@@ -19,7 +19,7 @@ const struct bad_request bad_requests[] = {
     BAD("version 1.2", "GET /ok HTTP/1.2\r\n" HOST "\r\n", "HTTP/1.2")
     BAD("version 2.0", "GET /ok HTTP/2.0\r\n" HOST "\r\n", "HTTP/2.0")
     BAD("version in small letters", "GET /ok http/1.1\r\n" HOST "\r\n", "http/1.1")
-    BAD("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2.0")
+    BAD("almost the preface of HTTP/2", "PRJ * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2.0")
     BAD("a TLS hello", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "control byte 0x16")
     BAD("not HTTP", "hello\r\n\r\n", "request line")
     BAD("a method that is no token", "G@T /ok HTTP/1.1\r\n" HOST "\r\n", "method")

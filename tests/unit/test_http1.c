@@ -424,13 +424,13 @@ static void test_head_text(void **state)
     (void)state;
     struct arena arena;
     arena_init(&arena, NULL, 0, 0);
-    struct http1_line *line = NULL;
-    assert_true(http1_field_line(&arena, "X-Id", BYTES_LITERAL("a\r\nSet-Cookie: b\x01"), &line));
+    struct answer_field *field = NULL;
+    assert_true(answer_field(&arena, "X-Id", BYTES_LITERAL("a\r\nSet-Cookie: b\x01"), &field));
     struct http1_answer answer = { .status = 200,
                                    .content_type = "text/plain",
                                    .body_size = 17,
-                                   .date = "Date: then\r\n",
-                                   .lines = line,
+                                   .date = "then",
+                                   .fields = field,
                                    .close = true };
     struct bytes head;
     assert_true(http1_head(&arena, &answer, &head));

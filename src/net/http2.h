@@ -1,0 +1,92 @@
+/*
+ * http2.h — HTTP/2 on a connection: an nghttp2 session and what it has to say.
+ *
+ *   bytes in ─► session ─► http2_request.c: headers and bodies become exchanges
+ *   answers  ─► http2_answer.c: submitted to the session ─► queue ─► bytes out
+ *
+ * What the session writes waits in a queue of segments: small frames are copied one behind the other into
+ * `text`, the payload of large DATA frames is lent from the answers' pieces.  The queue is filled when it is
+ * empty, so a client that does not read holds one filling.
+ *
+ * For the connection's loop.
+ */
+#ifndef WEIR_NET_HTTP2_H
+#define WEIR_NET_HTTP2_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "net/http2_guard.h"
+#include "net/protocol.h"
+
+#define HTTP2_TEXT_BYTES 32768       /* Of frames that are copied. */
+#define HTTP2_SEGMENTS_MAX 64        /* As many as one gathering write takes. */
+#define HTTP2_FRAME_PIECES_MAX 32    /* Of one DATA frame. */
+#define HTTP2_COPY_BYTES_MAX 2048    /* A payload up to this size is copied. */
+#define HTTP2_FRAME_BYTES_MAX 262144 /* Of one DATA frame that we send: others get their turn. */
+
+/* Bytes that leave next. */
+struct http2_segment {
+    const char *data;
+    size_t size;
+    struct stream *stream; /* Whose pieces they are in; NULL: in `text`. */
+};
+
+struct http2 {
+    struct http_conn *conn;
+    nghttp2_session *session;
+    struct list ready; /* Streams with something new to say, by `ready`. */
+    struct http2_segment segments[HTTP2_SEGMENTS_MAX];
+    uint32_t first; /* Of the segments that are left. */
+    uint32_t count; /* Behind the last. */
+    char *text;     /* HTTP2_TEXT_BYTES while anything is in it. */
+    size_t text_size;
+    const uint8_t *frame; /* What the session gave and `text` had no room for. */
+    size_t frame_left;
+    uint64_t scan_ns; /* When streams are next looked at for time-outs. */
+    struct http2_guard guard;
+    bool noticed; /* The client was told to go; the last stream is told when it has heard. */
+};
+
+/* --- http2_request.c: the callbacks that read --- */
+
+void http2_set_request_callbacks(nghttp2_session_callbacks *callbacks);
+
+/* Answers a stream whose request is not, or not completely, there. */
+void http2_refuse(struct stream *s, enum weir_status status, const char *text);
+
+/* --- http2_answer.c: the callbacks that write, and the queue --- */
+
+void http2_set_answer_callbacks(nghttp2_session_callbacks *callbacks);
+
+/* Puts `s` into the line of those that have something to say. */
+void http2_ready(struct stream *s);
+
+/* Fills the empty queue.  False after a failure that ends the connection. */
+WEIR_MUST_USE bool http2_fill(struct http2 *h);
+
+/* The first `size` bytes of the queue are with the socket. */
+void http2_took(struct http2 *h, size_t size);
+
+/* Drops the queue. */
+void http2_drop_queue(struct http2 *h);
+
+/* --- http2.c --- */
+
+/* Ends a stream that the session has closed, once nothing refers to it. */
+void http2_retire(struct stream *s);
+
+/* Ends the connection with GOAWAY. */
+void http2_terminate(struct http2 *h, uint32_t code);
+
+static inline struct stream *http2_stream(nghttp2_session *session, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(session, id);
+}
+
+/* True when the handler knows the exchange, and so has to finish it. */
+static inline bool http2_is_known(const struct stream *s)
+{
+    return s->requested || s->x.status != 0 || (s->headed && s->x.incremental);
+}
+
+#endif

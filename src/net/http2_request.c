@@ -1,0 +1,337 @@
+/*
+ * From frames to exchanges.
+ *
+ * A header's fields are copied into the exchange's arena as they are decoded, and the whole is judged at
+ * its end: so a header beyond the limits costs no memory, and its client is told rather than cut off.
+ * `:authority` becomes the field "host", so that handlers need not know which version asked.
+ *
+ * The connection's window is given back as bytes arrive, a stream's when they are used: one stream that is held back
+ * does not hold the others.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "net/http2.h"
+#include "net/target.h"
+
+#define FIELDS_FIRST 16   /* Room for so many fields at first. */
+#define FIELD_OVERHEAD 32 /* Bytes counted per field beside its text, RFC 9113, section 6.5.2. */
+#define HEAD_EXCESS_MAX 1048576 /* Of a header beyond its limit that is still read, to answer it. */
+
+/* A callback's answer when the connection was closed from within. */
+static int after(const struct http_conn *c)
+{
+    return c->state == CONN_GONE ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
+{
+    (void)session;
+    struct http2 *h = user;
+    if (!http2_guard_frame(&h->guard, hd->type, hd->flags, hd->length, h->conn->loop->now_ns)) {
+        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+    return 0;
+}
+
+static bool is_request(const nghttp2_frame *frame)
+{
+    return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    struct http2 *h = user;
+    struct http_conn *c = h->conn;
+    if (!is_request(frame)) {
+        return 0;
+    }
+    struct stream *s = stream_create(c->net);
+    if (s == NULL) {
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    if (c->stream_count == 0) {
+        h->scan_ns = c->loop->now_ns; /* Looked at soon. */
+    }
+    conn_adopt(c, s);
+    s->id = frame->hd.stream_id;
+    s->x.version = HTTP_2;
+    s->moved_ns = c->loop->now_ns;
+    nghttp2_session_set_stream_user_data(session, s->id, s);
+    return 0;
+}
+
+/* Copies a field into the arena.  False when memory is out. */
+static bool add_field(struct stream *s, struct bytes name, struct bytes value)
+{
+    struct exchange *x = &s->x;
+    struct http_field *fields = (struct http_field *)(uintptr_t)x->fields;
+    if (x->field_count == s->field_room) {
+        const uint32_t room = x->field_count == 0 ? FIELDS_FIRST : 2 * x->field_count;
+        fields = arena_try_alloc(&x->arena, room * sizeof(*fields));
+        if (fields == NULL) {
+            return false;
+        }
+        if (x->field_count > 0) {
+            memcpy(fields, x->fields, x->field_count * sizeof(*fields));
+        }
+        x->fields = fields;
+        s->field_room = room;
+    }
+    char *text = arena_try_aligned(&x->arena, name.size + value.size + 1, 1);
+    if (text == NULL) {
+        return false;
+    }
+    memcpy(text, name.data, name.size);
+    memcpy(text + name.size, value.data, value.size);
+    fields[x->field_count++] =
+        (struct http_field){ { text, name.size }, { text + name.size, value.size } };
+    return true;
+}
+
+/* `:path` waits in x->target until the method is known for certain. */
+static bool add_pseudo(struct stream *s, struct bytes name, struct bytes value)
+{
+    if (bytes_equal(name, BYTES_LITERAL(":path"))) {
+        char *copy = arena_try_strndup(&s->x.arena, value.data, value.size);
+        s->x.target = (struct bytes){ copy, value.size };
+        return copy != NULL;
+    }
+    if (bytes_equal(name, BYTES_LITERAL(":method"))) {
+        struct weir_err err;
+        return target_method(value, &s->x.method, &err) == WEIR_OK;
+    }
+    if (bytes_equal(name, BYTES_LITERAL(":authority"))) {
+        s->authority = true;
+        return add_field(s, BYTES_LITERAL("host"), value);
+    }
+    return true;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name_data,
+                     size_t name_size, const uint8_t *value_data, size_t value_size, uint8_t flags,
+                     void *user)
+{
+    (void)flags;
+    struct http2 *h = user;
+    struct stream *s = http2_stream(session, frame->hd.stream_id);
+    if (s == NULL || !is_request(frame)) {
+        return 0;
+    }
+    const struct limits *limits = h->conn->loop->limits;
+    const struct bytes name = { (const char *)name_data, name_size };
+    const struct bytes value = { (const char *)value_data, value_size };
+    s->head_bytes += name_size + value_size + FIELD_OVERHEAD;
+    if (s->head_bytes > limits->header_bytes_max || s->x.field_count >= limits->header_fields_max) {
+        s->oversized = true;
+        if (s->head_bytes > limits->header_bytes_max + HEAD_EXCESS_MAX) {
+            http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+        }
+        return 0;
+    }
+    if (s->authority && bytes_equal(name, BYTES_LITERAL("host"))) {
+        return 0; /* RFC 9113, section 8.3.1: `:authority` goes before it. */
+    }
+    const bool kept = name_size > 0 && name_data[0] == ':' ? add_pseudo(s, name, value)
+                                                           : add_field(s, name, value);
+    return kept ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+/* A field that no HTTP allows: the library would pass it over, but a request is either good or not. */
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
+                             const uint8_t *name, size_t name_size, const uint8_t *value,
+                             size_t value_size, uint8_t flags, void *user)
+{
+    (void)session;
+    (void)frame;
+    (void)name;
+    (void)name_size;
+    (void)value;
+    (void)value_size;
+    (void)flags;
+    (void)user;
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+void http2_refuse(struct stream *s, enum weir_status status, const char *text)
+{
+    if (s->x.status == 0) {
+        http_count_refusal(status);
+        exchange_fail(&s->x, status, text, weir_status_http(status) == 503);
+    }
+}
+
+static enum weir_status judge_head(struct stream *s, uint64_t *body_size, bool *expects,
+                                   struct weir_err *err)
+{
+    struct exchange *x = &s->x;
+    const struct limits *limits = x->loop->limits;
+    if (s->oversized) {
+        return err_set(err, WEIR_EHEADERS, "request header: more than %llu bytes or %llu fields",
+                       (unsigned long long)limits->header_bytes_max,
+                       (unsigned long long)limits->header_fields_max);
+    }
+    const struct bytes host = exchange_field(x, "host");
+    if (!target_is_host(host)) {
+        return err_set(err, WEIR_EINVAL, "Host '%.*s': expected HOST or HOST:PORT",
+                       (int)(host.size < 64 ? host.size : 64), host.data);
+    }
+    const struct bytes length = exchange_field(x, "content-length");
+    if (length.data != NULL && !bytes_to_u64(length, INT64_MAX, body_size)) {
+        return err_set(err, WEIR_EINVAL, "Content-Length: expected a whole number");
+    }
+    *expects = bytes_equal_nocase(exchange_field(x, "expect"), BYTES_LITERAL("100-continue"));
+    return target_read(x, x->target, err);
+}
+
+static void take_head(struct http2 *h, struct stream *s, bool last)
+{
+    static const nghttp2_nv go_on = { (uint8_t *)(uintptr_t) ":status",
+                                      (uint8_t *)(uintptr_t) "100", 7, 3, 0 };
+    struct exchange *x = &s->x;
+    struct weir_err err;
+    uint64_t body_size = 0;
+    bool expects = false;
+    const enum weir_status status = judge_head(s, &body_size, &expects, &err);
+    if (status != WEIR_OK) {
+        http2_refuse(s, status, err.text);
+        return;
+    }
+    s->headed = true;
+    s->handler->head(s->handler->context, x);
+    if (x->status != 0) {
+        return;
+    }
+    if (body_size > x->body_bytes_max) {
+        char text[128];
+        (void)snprintf(text, sizeof(text),
+                       "request body: Content-Length %llu, at most %llu bytes are allowed",
+                       (unsigned long long)body_size, (unsigned long long)x->body_bytes_max);
+        http2_refuse(s, WEIR_ETOOBIG, text);
+        return;
+    }
+    s->body.expected = body_size;
+    s->body.align_at = x->body_align_at;
+    s->body.bytes_max = x->body_bytes_max;
+    if (expects && !last &&
+        nghttp2_submit_headers(h->session, NGHTTP2_FLAG_NONE, s->id, NULL, &go_on, 1, NULL) == 0) {
+        conn_dirty(h->conn);
+    }
+}
+
+static void take_end(struct stream *s)
+{
+    struct exchange *x = &s->x;
+    s->complete = true;
+    x->received_ns = x->loop->now_ns;
+    x->body = (struct bytes){ s->body.data, s->body.size };
+    if (s->headed && !x->finished && (x->status == 0 || x->incremental)) {
+        s->requested = true;
+        s->handler->request(s->handler->context, x);
+    }
+}
+
+static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
+    struct http2 *h = user;
+    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 && h->noticed) {
+        const int32_t last = nghttp2_session_get_last_proc_stream_id(session);
+        nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
+        return 0;
+    }
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) {
+        return 0;
+    }
+    struct stream *s = http2_stream(session, frame->hd.stream_id);
+    if (s == NULL) {
+        return 0;
+    }
+    const bool last = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (is_request(frame)) {
+        take_head(h, s, last);
+    }
+    /* Nothing here can have ended `s`: the session closes streams only between its callbacks. */
+    if (last && h->conn->state == CONN_OPEN) {
+        take_end(s);
+    }
+    return after(h->conn);
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+                   size_t size, void *user)
+{
+    (void)flags;
+    struct http2 *h = user;
+    struct stream *s = http2_stream(session, id);
+    nghttp2_session_consume_connection(session, size);
+    if (s == NULL) {
+        return 0;
+    }
+    const struct bytes bytes = { (const char *)data, size };
+    s->moved_ns = h->conn->loop->now_ns;
+    if (s->headed && s->x.incremental && !s->x.finished) {
+        s->handler->data(s->handler->context, &s->x, bytes);
+        return after(h->conn);
+    }
+    nghttp2_session_consume_stream(session, id, size);
+    if (s->x.status != 0) {
+        return 0;
+    }
+    struct weir_err err;
+    const enum weir_status status =
+        body_append(&s->body, &s->x.arena, h->conn->loop->limits, bytes, &err);
+    if (status != WEIR_OK) {
+        http2_refuse(s, status, err.text);
+    }
+    return 0;
+}
+
+/* What is wrong costs as much as what is idle. */
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code,
+                            void *user)
+{
+    (void)session;
+    (void)frame;
+    (void)code;
+    struct http2 *h = user;
+    if (!http2_guard_frame(&h->guard, NGHTTP2_SETTINGS, 0, 0, h->conn->loop->now_ns)) {
+        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+    return 0;
+}
+
+static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
+{
+    struct http2 *h = user;
+    struct stream *s = http2_stream(session, id);
+    if (s == NULL) {
+        return 0;
+    }
+    const uint64_t now_ns = h->conn->loop->now_ns;
+    if (code != NGHTTP2_NO_ERROR && !s->reset &&
+        !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {
+        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+    s->closed = true;
+    s->id = 0;
+    list_remove(&s->ready);
+    if (!s->x.finished && http2_is_known(s)) {
+        s->x.canceled = true;
+        s->handler->canceled(s->handler->context, &s->x);
+    } else {
+        http2_retire(s);
+    }
+    return after(h->conn);
+}
+
+void http2_set_request_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_close);
+}
