@@ -1,0 +1,271 @@
+/*
+ * How requests end: in line, with their run, or because nobody wants them any more.
+ */
+#include <assert.h>
+
+#include "engine/executor.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+#include "engine/rate.h"
+#include "engine/sequence.h"
+#include "engine/stats.h"
+
+/* Moves finished requests to their homes: neighbours of one home travel as one message. */
+void pool_send_home(struct list *ended)
+{
+    struct list_node *node = list_pop(ended);
+    while (node != NULL) {
+        struct request *request = list_entry(node, struct request, line);
+        struct home *home = request->home;
+        struct mail *first = &request->end_mail.mail;
+        struct mail *last = first;
+        for (node = list_pop(ended); node != NULL; node = list_pop(ended)) {
+            request = list_entry(node, struct request, line);
+            if (request->home != home) {
+                break;
+            }
+            last->next = &request->end_mail.mail;
+            last = last->next;
+        }
+        last->next = NULL;
+        home_send_chain(home, first, last);
+    }
+}
+
+static const char *stop_text(enum weir_status why)
+{
+    switch (why) {
+    case WEIR_ETIMEOUT:
+        return "the deadline passed while waiting";
+    case WEIR_EFULL:
+        return "waited longer than the queue's time-out";
+    case WEIR_ECONFLICT:
+        return "an earlier request of its sequence came to nothing, the sequence is over";
+    default:
+        return weir_status_text(why);
+    }
+}
+
+/* Lock held: WAITING -> ENDED, out of whatever line it stands in. */
+static void end_one(struct pool *pool, struct request *request, enum weir_status status,
+                    uint64_t now_ns, struct list *ended)
+{
+    struct model *model = request->model;
+    assert(request->state == REQUEST_WAITING);
+    list_remove(&request->line);
+    model->waiting_count--;
+    model->waiting_rows -= request->rows;
+    model->waiting_bytes -= request->input_bytes;
+    pool->waiting--;
+    request->state = REQUEST_ENDED;
+    request->times.ended_ns = now_ns;
+    request->status = err_set(&request->err, status, "%s", stop_text(status));
+    stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
+    list_append(ended, &request->line);
+}
+
+/* Lock held: what waits behind a request of its sequence that came to nothing. */
+static void end_followers(struct pool *pool, struct list *followers, uint64_t now_ns,
+                          struct list *ended)
+{
+    for (struct list_node *n = list_first(followers); n != NULL; n = list_first(followers)) {
+        end_one(pool, list_entry(n, struct request, line), WEIR_ECONFLICT, now_ns, ended);
+    }
+}
+
+/* Lock held: a request in line goes, and with it what cannot run without it. */
+void pool_end_waiting(struct pool *pool, struct request *request, enum weir_status status,
+                      uint64_t now_ns, struct list *ended)
+{
+    struct list followers;
+    list_init(&followers);
+    if (request->model->sequences != NULL) {
+        sequencer_withdraw(request->model->sequences, request, now_ns, &followers);
+    }
+    end_one(pool, request, status, now_ns, ended);
+    end_followers(pool, &followers, now_ns, ended);
+}
+
+static enum weir_status lateness(const struct request *request, uint64_t now_ns)
+{
+    return request->deadline_ns <= now_ns ? WEIR_ETIMEOUT : WEIR_EFULL;
+}
+
+/* Lock held: drops what has waited too long. */
+void pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+{
+    if (model->leave_next_ns > now_ns) {
+        return;
+    }
+    if (model->sequences != NULL) {
+        for (struct request *late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns);
+             late != NULL; late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns)) {
+            pool_end_waiting(pool, late, lateness(late, now_ns), now_ns, ended);
+        }
+        return;
+    }
+    model->leave_next_ns = CLOCK_NEVER;
+    struct list_node *next;
+    for (struct list_node *n = list_first(&model->waiting); n != NULL; n = next) {
+        struct request *request = list_entry(n, struct request, line);
+        next = list_next(&model->waiting, n);
+        if (request->leave_by_ns > now_ns) {
+            model->leave_next_ns = request->leave_by_ns < model->leave_next_ns
+                                       ? request->leave_by_ns
+                                       : model->leave_next_ns;
+        } else {
+            end_one(pool, request, lateness(request, now_ns), now_ns, ended);
+        }
+    }
+}
+
+static void release_outputs(struct request *request)
+{
+    for (uint32_t i = 0; i < request->model->signature->output_count; i++) {
+        tensor_release(&request->outputs[i]);
+    }
+}
+
+/* Lock held: RUNNING -> ENDED.  A request that was asked to stop has no answer any more. */
+static void end_running(struct request *request, uint64_t now_ns)
+{
+    assert(request->state == REQUEST_RUNNING);
+    request->state = REQUEST_ENDED;
+    request->batch = NULL;
+    request->times.ended_ns = now_ns;
+    if (request->stop != WEIR_OK) {
+        request->status =
+            err_set(&request->err, request->stop, "%s",
+                    request->stop == WEIR_ETIMEOUT ? "the deadline passed while it ran"
+                                                   : weir_status_text(request->stop));
+    }
+}
+
+static void learn(struct model *model, const struct batch *batch)
+{
+    if (batch->clean) {
+        profile_observe(&model->profile, batch->shape_key, batch->rows,
+                        batch->computed_ns - batch->gathered_ns);
+    }
+    if (batch->rows_too_many > 0) {
+        profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);
+    }
+    if (batch->dependent) {
+        model->batching_reason = "a batch of several requests gave outputs without one row each";
+        model->batching = false;
+    }
+}
+
+/* The members of a run are on their way home: their sequences go on, or are over. */
+static void settle_sequences(struct pool *pool, struct model *model, struct list *sequences,
+                             uint64_t now_ns)
+{
+    struct list followers;
+    struct list ended;
+    list_init(&followers);
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    sequencer_settle(model->sequences, sequences, now_ns, &followers);
+    end_followers(pool, &followers, now_ns, &ended);
+    pool_place(pool, model, now_ns);
+    struct executor *next = pool_executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+    if (next != NULL) {
+        pthread_cond_signal(&next->wake);
+    }
+    pool_send_home(&ended);
+}
+
+/* Lock held: what the members' ends mean for their sequences. */
+static void note_sequences(struct instance *instance, struct list *sequences)
+{
+    sequencer_release(instance->model->sequences, instance);
+    for (struct list_node *n = list_first(&instance->batch.ended); n != NULL;
+         n = list_next(&instance->batch.ended, n)) {
+        sequencer_note(list_entry(n, struct request, line), sequences);
+    }
+}
+
+void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
+{
+    struct model *model = instance->model;
+    struct batch *batch = &instance->batch;
+    struct list ended;
+    struct list sequences;
+    bool shared = false; /* Other devices may want what the run held. */
+    list_init(&ended);
+    list_init(&sequences);
+    now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
+
+    pthread_mutex_lock(&pool->lock);
+    for (struct list_node *n = list_first(&batch->ended); n != NULL;
+         n = list_next(&batch->ended, n)) {
+        end_running(list_entry(n, struct request, line), now_ns);
+    }
+    if (model->claim != NULL) {
+        rate_give(pool->engine->rates, model->claim);
+        shared = model->claim->global;
+    }
+    if (model->sequences != NULL) {
+        note_sequences(instance, &sequences);
+        model_acquire(model); /* Its requests are home before its sequences are settled. */
+    }
+    learn(model, batch);
+    pool->running -= batch->count;
+    model->running--;
+    list_splice(&ended, &batch->ended);
+    const struct batch counted = *batch;
+    instance->next = model->instances_free;
+    model->instances_free = instance;
+    pool_place(pool, model, now_ns);
+    struct executor *next = pool_executor_for_work(pool);
+    pthread_mutex_unlock(&pool->lock);
+
+    if (next != NULL) {
+        pthread_cond_signal(&next->wake);
+    }
+    for (uint32_t i = 0; shared && i < pool->engine->pool_count; i++) {
+        pool_kick(pool->engine->pools[i]);
+    }
+    stats_count_batch(model, &counted);
+    for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
+        struct request *request = list_entry(n, struct request, line);
+        if (request->status != WEIR_OK) {
+            release_outputs(request);
+        }
+        stats_count_request(model, request);
+    }
+    pool_send_home(&ended);
+    if (!list_empty(&sequences)) {
+        settle_sequences(pool, model, &sequences, now_ns);
+        model_release(model);
+    }
+}
+
+bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why)
+{
+    struct list ended;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    const bool running = request->state == REQUEST_RUNNING && request->stop == WEIR_OK;
+    struct executor *executor = NULL;
+    if (request->state == REQUEST_WAITING) {
+        pool_end_waiting(pool, request, why, clock_now_ns(pool->engine->clock), &ended);
+        pool_place(pool, request->model, clock_now_ns(pool->engine->clock));
+        /* A place that its sequence had may have gone to another one. */
+        executor = request->model->sequences == NULL ? NULL : pool_executor_for_work(pool);
+    } else if (running && why != WEIR_EFULL) {
+        request->stop = why;
+        if (--request->batch->wanting == 0) {
+            struct instance *instance = list_entry(request->batch, struct instance, batch);
+            backend_terminate(instance->context);
+        }
+        pthread_cond_broadcast(&pool->parts);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (executor != NULL) {
+        pthread_cond_signal(&executor->wake);
+    }
+    pool_send_home(&ended);
+    return running;
+}
