@@ -268,10 +268,17 @@ void exchange_piece(struct exchange *x, struct bytes bytes)
 void exchange_copy(struct exchange *x, struct bytes bytes)
 {
     struct stream *s = stream_of(x);
-    if (takes_body(s, bytes.size)) {
-        push_streamed(s, bytes, true);
-        protocol_of(x)->changed(s);
+    if (!takes_body(s, bytes.size)) {
+        return;
     }
+    if (x->streaming) {
+        push_streamed(s, bytes, true);
+    } else {
+        const char *copy = arena_try_strndup(&x->arena, bytes.data, bytes.size);
+        s->broken = s->broken || copy == NULL;
+        push(s, (struct bytes){ copy, bytes.size }, true);
+    }
+    protocol_of(x)->changed(s);
 }
 
 void exchange_finish(struct exchange *x)
