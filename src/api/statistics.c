@@ -45,8 +45,8 @@ static void write_inference_stats(struct buffer *out, const struct model_stats *
     write_counted(out, "compute_input", computed, load(&stats->compute_input.ns));
     write_counted(out, "compute_infer", computed, load(&stats->compute_infer.ns));
     write_counted(out, "compute_output", computed, load(&stats->compute_output.ns));
-    write_counted(out, "cache_hit", 0, 0);
-    write_counted(out, "cache_miss", 0, 0);
+    write_duration(out, "cache_hit", &stats->cache_hit);
+    write_duration(out, "cache_miss", &stats->cache_miss);
     buffer_char(out, '}');
 }
 

@@ -23,6 +23,7 @@
 #include "util/clock.h"
 #include "util/limits.h"
 
+struct cache;
 struct pool;
 struct rate_limiter;
 
@@ -47,6 +48,7 @@ struct engine_options {
     bool rate_limit;  /* Runs hold their model's resources while they last (rate.h). */
     const char *const *rate_limits; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t rate_limit_count;
+    uint64_t cache_bytes; /* Of answers kept for models with response_cache; 0: none. */
 };
 
 struct engine {
@@ -57,6 +59,8 @@ struct engine {
     uint32_t pool_count;
     bool inline_runs;
     struct rate_limiter *rates; /* NULL: off. */
+    struct cache *cache;        /* NULL: none. */
+    _Atomic uint64_t serials;   /* Models adopted so far. */
     pthread_mutex_t lock;       /* Guards homes. */
     struct list homes;
     _Atomic bool draining;

@@ -50,6 +50,8 @@ struct model_stats {
     struct duration compute_input;
     struct duration compute_infer;
     struct duration compute_output;
+    struct duration cache_hit;  /* Look-ups that found an answer. */
+    struct duration cache_miss; /* Those that did not, and keeping what was then computed. */
     _Atomic uint64_t refused;   /* Never accepted: queue full, deadline passed on arrival. */
     _Atomic uint64_t timed_out; /* Accepted, part of `fail`. */
     _Atomic uint64_t canceled;  /* The same. */
@@ -77,6 +79,8 @@ struct model {
     _Atomic(const char *) batching_reason;     /* Why not, one sentence; NULL when on. */
     uint64_t loaded_bytes;                     /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
+    uint64_t serial; /* Of this load; never used twice. */
+    bool cached;     /* Equal requests are answered from the engine's cache. */
     struct pool *pool;
 
     _Atomic uint64_t leases;

@@ -3,6 +3,7 @@
  */
 #include <assert.h>
 
+#include "engine/cache.h"
 #include "engine/executor.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
@@ -186,6 +187,19 @@ static void note_sequences(struct instance *instance, struct list *sequences)
     }
 }
 
+/* Without the lock: the answer may serve again. */
+static void remember(struct model *model, const struct request *request)
+{
+    const struct engine *engine = model->pool->engine;
+    if (!model->cached) {
+        return;
+    }
+    const uint64_t from_ns = clock_now_ns(engine->clock);
+    cache_keep(engine->cache, &request->key, model->serial, request);
+    atomic_fetch_add_explicit(&model->stats.cache_miss.ns, clock_now_ns(engine->clock) - from_ns,
+                              memory_order_relaxed);
+}
+
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
 {
     struct model *model = instance->model;
@@ -232,6 +246,8 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         struct request *request = list_entry(n, struct request, line);
         if (request->status != WEIR_OK) {
             release_outputs(request);
+        } else if (request->keyed) {
+            remember(model, request);
         }
         stats_count_request(model, request);
     }

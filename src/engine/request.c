@@ -38,6 +38,7 @@ void request_init(struct request *request)
     request->line = (struct list_node){ 0 };
     request->batch = NULL;
     request->sequence = NULL;
+    request->keyed = false;
     request->batchable = false;
     request->state = REQUEST_IDLE;
     request->stop = WEIR_OK;

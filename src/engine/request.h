@@ -35,6 +35,11 @@ struct sequence;
 
 #define SEQUENCE_ID_BYTES_MAX 128
 
+/* What makes two requests equal, digested (cache.h). */
+struct request_key {
+    uint64_t words[2];
+};
+
 /* Which sequence a request belongs to: a number or a text; zeroed: none. */
 struct sequence_id {
     uint64_t number;
@@ -113,6 +118,8 @@ struct request {
     uint64_t shape_key;        /* Only equal keys share a batch. */
     uint64_t input_bytes;
     uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
+    struct request_key key;   /* Where `keyed`. */
+    bool keyed;               /* Equal requests may be answered together or from the cache. */
     bool batchable;           /* Its shape lets it share a batch. */
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */
     enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.

@@ -74,3 +74,12 @@ void stats_count_request(struct model *model, const struct request *request)
     atomic_fetch_add_explicit(&stats->inference_count, rows_counted(model, request->rows),
                               memory_order_relaxed);
 }
+
+void stats_count_hit(struct model *model, const struct request *request)
+{
+    struct model_stats *stats = &model->stats;
+    const uint64_t total_ns = request->times.ended_ns - request->times.submitted_ns;
+    duration_add(&stats->success, total_ns);
+    duration_add(&stats->queue, 0);
+    histogram_observe(&stats->total_time, total_ns);
+}

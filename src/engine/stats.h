@@ -19,6 +19,9 @@ void stats_count_failure(struct model_stats *stats, enum weir_status status, uin
 /* A part of the request's answer is on its way, which took `ns`; parts_sent counts it. */
 void stats_count_part(struct model *model, const struct request *request, uint64_t ns);
 
+/* The request was answered from the cache. */
+void stats_count_hit(struct model *model, const struct request *request);
+
 /* The request has run and ended; its times are complete. */
 void stats_count_request(struct model *model, const struct request *request);
 
