@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "api/call.h"
+#include "engine/cache.h"
+#include "engine/sequence.h"
 #include "util/metric.h"
 
 #define LABEL_BYTES 640
@@ -83,6 +85,39 @@ static uint64_t us(const struct duration *duration)
 MODEL_NUMBERS(NUMBER_GETTER)
 #undef NUMBER_GETTER
 
+/* X(symbol, has, name, type, help, value of model `m`): only of models that `has` */
+#define SOME_NUMBERS(X)                                                                            \
+    X(hits, m->cached, "nv_cache_num_hits_per_model", "counter",                                   \
+      "Number of cache hits per model", load(&m->stats.cache_hit.count))                           \
+    X(misses, m->cached, "nv_cache_num_misses_per_model", "counter",                               \
+      "Number of cache misses per model", load(&m->stats.cache_miss.count))                        \
+    X(hit_us, m->cached, "nv_cache_hit_duration_per_model", "counter",                             \
+      "Cumulative time of look-ups that found an answer, in microseconds",                         \
+      us(&m->stats.cache_hit))                                                                     \
+    X(miss_us, m->cached, "nv_cache_miss_duration_per_model", "counter",                           \
+      "Cumulative time of look-ups that found none and of keeping it then, in microseconds",       \
+      us(&m->stats.cache_miss))                                                                    \
+    X(sequences, m->sequences != NULL, "weir_sequences", "gauge",                                  \
+      "Sequences that are open or wait for a place", engine_sequence_count(m))                     \
+    X(started, m->sequences != NULL, "weir_sequences_started_total", "counter",                    \
+      "Sequences since the load", load(&m->sequences->started))                                    \
+    X(idled, m->sequences != NULL, "weir_sequences_dropped_total", "counter",                      \
+      "Sequences dropped because no request came", load(&m->sequences->dropped))                   \
+    X(states, m->sequences != NULL, "weir_sequence_state_bytes", "gauge",                          \
+      "Bytes of states kept between requests", load(&m->sequences->state_bytes))
+
+#define SOME_GETTER(symbol, has, name, type, help, value) \
+    static bool has_##symbol(const struct model *m)       \
+    {                                                     \
+        return has;                                       \
+    }                                                     \
+    static uint64_t some_##symbol(struct model *m)        \
+    {                                                     \
+        return value;                                     \
+    }
+SOME_NUMBERS(SOME_GETTER)
+#undef SOME_GETTER
+
 /* X(name, help, member of model_stats) */
 #define MODEL_HISTOGRAMS(X)                                                                   \
     X("weir_request_queue_seconds", "Time in line", queue_time)                               \
@@ -95,10 +130,15 @@ static const struct model_number {
     const char *type;
     const char *help;
     uint64_t (*get)(struct model *model);
+    bool (*has)(const struct model *model); /* NULL: every model. */
 } model_numbers[] = {
-#define NUMBER_ROW(symbol, name, type, help, value) { name, type, help, get_##symbol },
+#define NUMBER_ROW(symbol, name, type, help, value) { name, type, help, get_##symbol, NULL },
     MODEL_NUMBERS(NUMBER_ROW)
 #undef NUMBER_ROW
+#define SOME_ROW(symbol, has, name, type, help, value) \
+    { name, type, help, some_##symbol, has_##symbol },
+        SOME_NUMBERS(SOME_ROW)
+#undef SOME_ROW
 };
 
 static const struct model_histogram {
@@ -142,6 +182,9 @@ static void write_number(struct buffer *out, const void *row, const char *labels
                          struct model *model)
 {
     const struct model_number *number = row;
+    if (number->has != NULL && !number->has(model)) {
+        return;
+    }
     metric_u64(out, number->name, labels, number->get(model));
 }
 
@@ -393,6 +436,27 @@ static void write_blocks_kept(const struct scrape *scrape, const char *name)
     metric_u64(scrape->out, name, NULL, block_pool_kept_bytes(scrape->api->options.engine->blocks));
 }
 
+static struct cache_stats cache_of(const struct scrape *scrape)
+{
+    struct cache *cache = scrape->api->options.engine->cache;
+    return cache == NULL ? (struct cache_stats){ 0 } : cache_stats(cache);
+}
+
+static void write_cache_bytes(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, cache_of(scrape).bytes);
+}
+
+static void write_cache_entries(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, cache_of(scrape).entries);
+}
+
+static void write_cache_evictions(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, cache_of(scrape).evictions);
+}
+
 static void write_turns(const struct scrape *scrape, const char *name)
 {
     for (uint32_t i = 0; i < loop_count(scrape); i++) {
@@ -428,6 +492,10 @@ static const struct server_family {
       "Bytes of bodies held now, of requests and of unsent answers", write_bodies },
     { "weir_blocks_used_bytes", "gauge", "Tensor memory in use", write_blocks_used },
     { "weir_blocks_kept_bytes", "gauge", "Tensor memory kept for reuse", write_blocks_kept },
+    { "weir_cache_bytes", "gauge", "Bytes of answers in the response cache", write_cache_bytes },
+    { "weir_cache_entries", "gauge", "Answers in the response cache", write_cache_entries },
+    { "weir_cache_evictions_total", "counter", "Answers that made room for others",
+      write_cache_evictions },
     { "weir_loop_turn_seconds", "histogram",
       "Work of one turn of a loop: what a new request may have to wait", write_turns },
 };

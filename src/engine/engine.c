@@ -356,6 +356,14 @@ uint32_t engine_waiting_count(struct model *model)
     return count;
 }
 
+uint32_t engine_sequence_count(struct model *model)
+{
+    pthread_mutex_lock(&model->pool->lock);
+    const uint32_t count = model->sequences == NULL ? 0 : model->sequences->count;
+    pthread_mutex_unlock(&model->pool->lock);
+    return count;
+}
+
 void engine_drain(struct engine *engine)
 {
     atomic_store(&engine->draining, true);

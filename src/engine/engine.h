@@ -93,6 +93,9 @@ uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 /* Requests in line for this model now; any thread. */
 uint32_t engine_waiting_count(struct model *model);
 
+/* Sequences that are open or wait for a place; any thread. */
+uint32_t engine_sequence_count(struct model *model);
+
 /* Refuses further submits with WEIR_EDRAINING; what was accepted goes on. */
 void engine_drain(struct engine *engine);
 

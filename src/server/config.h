@@ -67,6 +67,9 @@ struct config {
     bool pin;
     struct config_list devices; /* "NAME:RUNS" each. */
     bool inline_runs;
+    uint64_t rate_limit;                    /* 1: on. */
+    struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */
+    uint64_t cache_bytes;
 
     const char *name;
     bool timing;

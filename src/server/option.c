@@ -23,6 +23,8 @@ static const char *const level_texts[] = {
         NULL,
 };
 
+static const char *const rate_texts[] = { "off", "execution_count", NULL };
+
 static const char *const format_texts[] = { "auto", "text", "json", NULL };
 
 #define AT(field) offsetof(struct config, field)
@@ -38,6 +40,8 @@ const struct option options[] = {
       "explicit: models to load at start; * is all" },
     { "poll_interval", "models", KIND_DURATION, AT(poll_interval_ns), 0, 0, "15s", NULL,
       "poll: time between looks at the folders" },
+    { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
+      "answers kept for models with response_cache; 0: none" },
     { "host", "listeners", KIND_TEXT, AT(host), 0, 0, "127.0.0.1", NULL, "address to listen on" },
     { "http_port", "listeners", KIND_COUNT, AT(http_port), 0, 65535, "8000", NULL,
       "first port; every port speaks every protocol; 0 picks a free one" },
@@ -58,6 +62,12 @@ const struct option options[] = {
     { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
     { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
       "further devices, NAME:RUNS each, such as simulated ones" },
+    { "rate_limit", "threads", KIND_ENUM, AT(rate_limit), 0, 0, "off", rate_texts,
+      "execution_count: runs hold their model's rate_limiter resources while they last" },
+    { "rate_limit_resource", "threads", KIND_LIST, AT(rate_limit_resource), 0, 0, "", NULL,
+      "how much there is of a resource, NAME:COUNT or NAME:COUNT:DEVICE each; else the most that "
+      "one "
+      "run needs" },
     { "inline_runs", "threads", KIND_BOOL, AT(inline_runs), 0, 0, "true", NULL,
       "run models of a few microseconds on the network thread" },
     { "name", "answers", KIND_TEXT, AT(name), 0, 0, "weir", NULL,

@@ -144,7 +144,11 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
                                             .limits = &config->limits,
                                             .clock = &server->clock,
                                             .threads = true,
-                                            .inline_runs = config->inline_runs };
+                                            .inline_runs = config->inline_runs,
+                                            .rate_limit = config->rate_limit == 1,
+                                            .rate_limits = config->rate_limit_resource.items,
+                                            .rate_limit_count = config->rate_limit_resource.count,
+                                            .cache_bytes = config->cache_bytes };
     return engine_create(&options, &server->engine, err);
 }
 
