@@ -66,6 +66,8 @@ static uint64_t us(const struct duration *duration)
       "Requests accepted whose execution has not started", engine_waiting_count(m))                \
     X(refused, "weir_requests_refused_total", "counter",                                           \
       "Requests refused at a limit before they were in line", load(&m->stats.refused))             \
+    X(joined, "weir_requests_joined_total", "counter",                                             \
+      "Requests that shared the run of an equal one", load(&m->stats.joined))                      \
     X(timed_out, "weir_requests_timed_out_total", "counter",                                       \
       "Requests whose deadline or queue time-out passed", load(&m->stats.timed_out))               \
     X(canceled, "weir_requests_canceled_total", "counter",                                         \

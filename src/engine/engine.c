@@ -259,10 +259,6 @@ static uint64_t leave_by(const struct request *request, uint64_t now_ns)
 static bool answered_before(struct engine *engine, struct request *request)
 {
     struct model *model = request->model;
-    request->keyed = cache_key(request, model->serial, &request->key);
-    if (!request->keyed) {
-        return false;
-    }
     const uint64_t from_ns = request->times.submitted_ns;
     const bool found = cache_find(engine->cache, &request->key, request);
     const uint64_t now_ns = clock_now_ns(engine->clock);
@@ -300,10 +296,13 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     request->times.submitted_ns = now_ns;
     request->leave_by_ns = leave_by(request, now_ns);
     request->end_mail.deliver = end_deliver;
-    if (model->cached && answered_before(engine, request)) {
-        home->pending++;
-        home_send(home, &request->end_mail);
-        return WEIR_OK;
+    if (model->cached || model->joining) {
+        request->keyed = cache_key(request, model->serial, &request->key);
+        if (request->keyed && model->cached && answered_before(engine, request)) {
+            home->pending++;
+            home_send(home, &request->end_mail);
+            return WEIR_OK;
+        }
     }
     status = pool_push(model->pool, request, may_run_inline(engine, model), err);
     if (status != WEIR_OK) {
@@ -408,8 +407,10 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     model->bytes_max = engine->limits->queue_bytes_max;
     model->rows_fixed = rows_are_fixed(model->signature);
     model->serial = 1 + atomic_fetch_add(&engine->serials, 1);
-    model->cached = model->config->response_cache && engine->cache != NULL &&
-                    !model->signature->streams && model->sequence_plan == NULL;
+    const bool lonely = model->signature->streams || model->sequence_plan != NULL;
+    model->joining = model->config->join && !lonely;
+    model->cached = model->config->response_cache && engine->cache != NULL && !lonely;
+    map_init(&model->joins);
     if (engine->rates != NULL) {
         const enum weir_status status = rate_join(engine->rates, model, &model->claim, err);
         if (status != WEIR_OK) {
@@ -458,6 +459,7 @@ void engine_abandon(struct engine *engine, struct model *model)
     if (model->cached) {
         cache_forget(engine->cache, model->serial);
     }
+    map_finish(&model->joins);
     rate_leave(model->claim);
     model->claim = NULL;
     mem_free(model->instances);

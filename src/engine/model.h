@@ -17,6 +17,7 @@
 #include "engine/profile.h"
 #include "util/heap.h"
 #include "util/list.h"
+#include "util/map.h"
 #include "util/metric.h"
 
 struct home;
@@ -52,6 +53,7 @@ struct model_stats {
     struct duration compute_output;
     struct duration cache_hit;  /* Look-ups that found an answer. */
     struct duration cache_miss; /* Those that did not, and keeping what was then computed. */
+    _Atomic uint64_t joined;    /* Shared the run of an equal request. */
     _Atomic uint64_t refused;   /* Never accepted: queue full, deadline passed on arrival. */
     _Atomic uint64_t timed_out; /* Accepted, part of `fail`. */
     _Atomic uint64_t canceled;  /* The same. */
@@ -80,6 +82,7 @@ struct model {
     uint64_t loaded_bytes;                     /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
     uint64_t serial; /* Of this load; never used twice. */
+    bool joining;    /* Equal requests in flight share one run. */
     bool cached;     /* Equal requests are answered from the engine's cache. */
     struct pool *pool;
 
@@ -97,6 +100,7 @@ struct model {
     uint64_t leave_next_ns; /* No request in line expires before this time. */
     uint32_t requests_max;
     uint64_t bytes_max;
+    struct map joins;            /* From a request's key to the one that leads. */
     struct rate_claim *claim;    /* What a run holds while the rate limiter is on, or NULL. */
     struct sequencer *sequences; /* Has the lines, `waiting` is empty then; NULL: no sequences. */
     uint32_t running;            /* Batches. */

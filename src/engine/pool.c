@@ -19,6 +19,7 @@
 
 #include "engine/batcher.h"
 #include "engine/executor.h"
+#include "engine/join.h"
 #include "engine/pool_impl.h"
 #include "engine/rate.h"
 #include "engine/sequence.h"
@@ -356,7 +357,7 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
                        (unsigned long long)request->input_bytes,
                        (unsigned long long)model->bytes_max);
     }
-    const uint64_t held = pool->waiting + pool->running;
+    const uint64_t held = pool->waiting + pool->running + pool->joined;
     if (held >= pool->engine->limits->requests_total_max) {
         return err_set(err, WEIR_EFULL, "device '%s' has %llu requests in hand, the most it takes",
                        pool->name, (unsigned long long)held);
@@ -369,7 +370,12 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
 {
     struct model *model = request->model;
     pthread_mutex_lock(&pool->lock);
+    const bool joins = model->joining && request->keyed;
     enum weir_status status = admit(pool, model, request, err);
+    if (status == WEIR_OK && joins && join_attach(pool, request)) {
+        pthread_mutex_unlock(&pool->lock);
+        return WEIR_OK;
+    }
     if (status == WEIR_OK && model->sequences != NULL) {
         status = sequencer_push(model->sequences, request, request->times.submitted_ns, err);
     }
@@ -385,6 +391,9 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     request->state = REQUEST_WAITING;
     if (model->sequences == NULL) {
         list_append(&model->waiting, &request->line);
+    }
+    if (joins) {
+        join_lead(request);
     }
     model->waiting_count++;
     model->waiting_rows += request->rows;
@@ -526,7 +535,7 @@ void pool_destroy(struct pool *pool)
     for (uint32_t i = 0; i < pool->thread_count; i++) {
         executor_join(&pool->executors[i]);
     }
-    assert(pool->waiting == 0 && pool->running == 0);
+    assert(pool->waiting == 0 && pool->running == 0 && pool->joined == 0);
     pthread_cond_destroy(&pool->parts);
     pthread_cond_destroy(&pool->device);
     pthread_mutex_destroy(&pool->lock);

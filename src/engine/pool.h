@@ -43,6 +43,7 @@ struct pool {
     uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
     uint64_t waiting;      /* Requests in line. */
     uint64_t running;      /* Requests in batches. */
+    uint64_t joined;       /* Requests that share another's run. */
     uint32_t device_free;  /* Runs that may still enter the device. */
     pthread_cond_t device; /* device_free grew. */
     pthread_cond_t parts;  /* A part was read, or a request shall stop. */

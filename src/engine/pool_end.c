@@ -5,6 +5,7 @@
 
 #include "engine/cache.h"
 #include "engine/executor.h"
+#include "engine/join.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
 #include "engine/rate.h"
@@ -33,7 +34,7 @@ void pool_send_home(struct list *ended)
     }
 }
 
-static const char *stop_text(enum weir_status why)
+const char *pool_stop_text(enum weir_status why)
 {
     switch (why) {
     case WEIR_ETIMEOUT:
@@ -53,6 +54,9 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
 {
     struct model *model = request->model;
     assert(request->state == REQUEST_WAITING);
+    if (request->leads) {
+        join_hand_over(pool, request, now_ns, ended);
+    }
     list_remove(&request->line);
     model->waiting_count--;
     model->waiting_rows -= request->rows;
@@ -60,7 +64,7 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
     pool->waiting--;
     request->state = REQUEST_ENDED;
     request->times.ended_ns = now_ns;
-    request->status = err_set(&request->err, status, "%s", stop_text(status));
+    request->status = err_set(&request->err, status, "%s", pool_stop_text(status));
     stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
     list_append(ended, &request->line);
 }
@@ -205,16 +209,24 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct model *model = instance->model;
     struct batch *batch = &instance->batch;
     struct list ended;
+    struct list joined;
+    struct list late; /* Joined, and too late for this run. */
     struct list sequences;
     bool shared = false; /* Other devices may want what the run held. */
     list_init(&ended);
+    list_init(&joined);
+    list_init(&late);
     list_init(&sequences);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
     pthread_mutex_lock(&pool->lock);
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
-        end_running(list_entry(n, struct request, line), now_ns);
+        struct request *request = list_entry(n, struct request, line);
+        if (request->leads) {
+            join_answer(pool, request, now_ns, &joined, &late);
+        }
+        end_running(request, now_ns);
     }
     if (model->claim != NULL) {
         rate_give(pool->engine->rates, model->claim);
@@ -228,6 +240,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     pool->running -= batch->count;
     model->running--;
     list_splice(&ended, &batch->ended);
+    list_splice(&ended, &joined);
     const struct batch counted = *batch;
     instance->next = model->instances_free;
     model->instances_free = instance;
@@ -251,6 +264,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         }
         stats_count_request(model, request);
     }
+    list_splice(&ended, &late);
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);
@@ -258,26 +272,51 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     }
 }
 
+void pool_unwant(struct request *request)
+{
+    if (--request->batch->wanting == 0) {
+        struct instance *instance = list_entry(request->batch, struct instance, batch);
+        backend_terminate(instance->context);
+    }
+}
+
+/* Lock held.  True when it is running and was wanted until now. */
+static bool stop(struct pool *pool, struct request *request, enum weir_status why,
+                 struct list *ended)
+{
+    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
+    switch (request->state) {
+    case REQUEST_WAITING:
+        pool_end_waiting(pool, request, why, now_ns, ended);
+        pool_place(pool, request->model, now_ns);
+        return false;
+    case REQUEST_JOINED:
+        return join_stop(pool, request, why, now_ns, ended);
+    case REQUEST_RUNNING:
+        break;
+    default:
+        return false;
+    }
+    const bool wanted = request->stop == WEIR_OK;
+    if (wanted && why != WEIR_EFULL) {
+        request->stop = why;
+        if (!join_goes_on(request)) {
+            pool_unwant(request);
+        }
+        pthread_cond_broadcast(&pool->parts);
+    }
+    return wanted;
+}
+
 bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why)
 {
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
-    const bool running = request->state == REQUEST_RUNNING && request->stop == WEIR_OK;
-    struct executor *executor = NULL;
-    if (request->state == REQUEST_WAITING) {
-        pool_end_waiting(pool, request, why, clock_now_ns(pool->engine->clock), &ended);
-        pool_place(pool, request->model, clock_now_ns(pool->engine->clock));
-        /* A place that its sequence had may have gone to another one. */
-        executor = request->model->sequences == NULL ? NULL : pool_executor_for_work(pool);
-    } else if (running && why != WEIR_EFULL) {
-        request->stop = why;
-        if (--request->batch->wanting == 0) {
-            struct instance *instance = list_entry(request->batch, struct instance, batch);
-            backend_terminate(instance->context);
-        }
-        pthread_cond_broadcast(&pool->parts);
-    }
+    const bool running = stop(pool, request, why, &ended);
+    /* A place that its sequence had may have gone to another one. */
+    struct executor *executor =
+        request->model->sequences == NULL ? NULL : pool_executor_for_work(pool);
     pthread_mutex_unlock(&pool->lock);
     if (executor != NULL) {
         pthread_cond_signal(&executor->wake);

@@ -19,6 +19,12 @@ void pool_end_waiting(struct pool *pool, struct request *request, enum weir_stat
 /* Ends what has waited too long in the model's line. */
 void pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended);
 
+/* Why a request that has not run is stopped, for a person. */
+const char *pool_stop_text(enum weir_status why);
+
+/* Nobody waits for this running request any more; its run is terminated when that is true of all. */
+void pool_unwant(struct request *request);
+
 /* Without the lock: moves finished requests to their homes. */
 void pool_send_home(struct list *ended);
 

@@ -38,6 +38,7 @@ void request_init(struct request *request)
     request->line = (struct list_node){ 0 };
     request->batch = NULL;
     request->sequence = NULL;
+    request->leads = false;
     request->keyed = false;
     request->batchable = false;
     request->state = REQUEST_IDLE;

@@ -8,7 +8,9 @@
  *                      └───────────────────────────────────┘
  *
  * IDLE and ENDED belong to the home; WAITING is guarded by the pool's lock and
- * linked in its model's queue; RUNNING belongs to the executor.  Between a submit that
+ * linked in its model's queue; RUNNING belongs to the executor.  A request that is equal to one that
+ * waits or runs may be JOINED to it instead (join.h): it ends with it, or by itself, or takes its
+ * place in line.  Between a submit that
  * returned WEIR_OK and its end the request, its input memory and its arrays
  * must stay where they are: canceling is a wish, the end still comes, once, by
  * way of the home's mailbox.
@@ -47,7 +49,7 @@ struct sequence_id {
 };
 
 /* X(name) */
-#define REQUEST_STATES(X) X(IDLE) X(WAITING) X(RUNNING) X(ENDED)
+#define REQUEST_STATES(X) X(IDLE) X(WAITING) X(JOINED) X(RUNNING) X(ENDED)
 
 enum request_state {
 #define REQUEST_STATE_ENUM(name) REQUEST_##name,
@@ -119,6 +121,9 @@ struct request {
     uint64_t input_bytes;
     uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
     struct request_key key;   /* Where `keyed`. */
+    struct request *leader;   /* While JOINED. */
+    struct list followers;    /* Of request.line: those joined to it; where `leads`. */
+    bool leads;               /* Others may join it. */
     bool keyed;               /* Equal requests may be answered together or from the cache. */
     bool batchable;           /* Its shape lets it share a batch. */
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */

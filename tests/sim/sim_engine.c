@@ -14,6 +14,7 @@
  *   - parts come in order and before the end, all of them;
  *   - nothing starts after its deadline, no line is longer than its limit;
  *   - a request that fails does so for a fault of its own, not its neighbour's;
+ *   - equal requests to a model that joins them share one run, each with its own deadline;
  *   - when all is done nothing is held: no memory, no place in line, no lease.
  *
  * Usage: sim_engine [--seeds N] [--seed S]; a failing seed prints its number.
@@ -77,6 +78,8 @@ struct sim_request {
     bool canceled;
     bool unwanted; /* Canceled or late while it ran: its answer must not count. */
     bool poisoned;
+    bool joined;   /* Was joined to an equal one when it came. */
+    uint32_t twin; /* The request whose rows it has: itself, or an earlier one. */
     uint32_t ends;
     uint32_t lates;
     uint32_t parts;
@@ -139,7 +142,7 @@ static void unleased(struct model *model)
 
 static float value_of(const struct sim_request *r, uint32_t row)
 {
-    return r->poisoned && row == 0 ? POISON : (float)(r - r->world->requests) * 64 + (float)row;
+    return r->poisoned && row == 0 ? POISON : (float)r->twin * 64 + (float)row;
 }
 
 static void check_answer(const struct sim_request *r, const struct tensor *output)
@@ -284,6 +287,7 @@ static void make_config(struct world *world, struct sim_model *m, const char *na
         .queue_timeout_ns = chance(world, 30) ? (1 + draw(world, 20)) * NS_PER_MS : CLOCK_NEVER,
         .requests_max = chance(world, 40) ? (uint32_t)(1 + draw(world, 30)) : 0,
         .instances = chance(world, 40) ? (uint32_t)(1 + draw(world, 3)) : 0,
+        .join = chance(world, 40),
         .settings = m->settings,
     };
     if (chance(world, 40)) {
@@ -374,6 +378,15 @@ static void make_request(struct world *world, uint64_t arrives_ns)
     r->rows = 1 + (uint32_t)draw(world, chance(world, 80) ? 1 : (uint64_t)most);
     r->width = 1 + (uint32_t)draw(world, WIDTH_MAX);
     r->poisoned = chance(world, 3);
+    r->twin = world->request_count - 1;
+    if (r->twin > 0 && chance(world, 40)) {
+        const struct sim_request *twin = r - 1 - draw(world, r->twin < 8 ? r->twin : 8);
+        model = twin->request.model;
+        r->twin = twin->twin;
+        r->rows = twin->rows;
+        r->width = twin->width;
+        r->poisoned = twin->poisoned;
+    }
     r->wanted = true;
     r->cancels_ns = chance(world, 10) ? arrives_ns + draw(world, 10 * NS_PER_MS) : CLOCK_NEVER;
     r->input = (struct tensor){ .dtype = DTYPE_FP32,
@@ -407,6 +420,11 @@ static void submit(struct world *world, struct sim_request *r)
     const uint32_t before = model->waiting_count;
     const enum weir_status status = engine_submit(world->engine, &r->request, &err);
     r->accepted = status == WEIR_OK;
+    r->joined = r->accepted && r->request.state == REQUEST_JOINED;
+    LAW(!r->joined || model->joining, "joined where nobody asked for it");
+    LAW(!r->joined || r->request.leader->stop == WEIR_OK ||
+            r->request.leader->followers.head.next != r->request.leader->followers.head.prev,
+        "joined to a run that may have been terminated");
     if (r->accepted) {
         LAW(before < most, "a line longer than its limit");
         world->accepted++;
@@ -428,6 +446,18 @@ static uint32_t flights_on(const struct world *world, const struct pool *pool)
     return count;
 }
 
+/* No other request that is equal runs, but one that nobody wants any more. */
+static void check_alone(struct world *world, const struct request *request)
+{
+    const struct sim_request *r = list_entry(request, struct sim_request, request);
+    for (uint32_t i = 0; i < world->request_count && request->model->joining; i++) {
+        const struct sim_request *other = &world->requests[i];
+        LAW(other == r || other->twin != r->twin || other->request.model != request->model ||
+                other->request.state != REQUEST_RUNNING || other->request.stop != WEIR_OK,
+            "equal requests %td and %u run apart", r - world->requests, i);
+    }
+}
+
 static void check_batch(struct world *world, const struct instance *instance)
 {
     const struct batch *batch = &instance->batch;
@@ -443,6 +473,7 @@ static void check_batch(struct world *world, const struct instance *instance)
         LAW(request->inputs[0].shape.dims[1] == first->inputs[0].shape.dims[1],
             "a batch of different shapes");
         LAW(request->deadline_ns > clock_now_ns(&world->clock), "a batch with a passed deadline");
+        check_alone(world, request);
     }
     LAW(rows == batch->rows, "a batch that miscounts its rows");
 }
@@ -461,10 +492,20 @@ static bool could_go(const struct world *world, const struct model *model)
                clock_now_ns(&world->clock);
 }
 
+/* It has the place in line of an older one that went. */
+static bool led_by_heir(const struct batch *batch)
+{
+    const struct request *leader = list_entry(list_first(&batch->members), struct request, line);
+    return list_entry(leader, struct sim_request, request)->joined;
+}
+
 static void check_order(struct world *world, const struct instance *instance)
 {
     const struct batch *batch = &instance->batch;
     const uint64_t led_ns = arrival(&batch->members);
+    if (led_by_heir(batch)) {
+        return;
+    }
     for (uint32_t i = 0; i < world->model_count; i++) {
         const struct model *model = &world->models[i].model;
         LAW((model != instance->model && model->pool != instance->model->pool) ||
@@ -495,7 +536,7 @@ static void check_delay(struct world *world, const struct instance *instance)
     double tau0;
     double alpha;
     if (clock_now_ns(&world->clock) >= until_ns || model->signature->streams ||
-        profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
+        led_by_heir(batch) || profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
         profile_rows_cap(&model->profile, batch->shape_key) > 0) {
         return;
     }
@@ -642,12 +683,40 @@ static void check_lines(struct world *world)
     }
 }
 
+/* Who is joined is joined to one that will answer. */
+static void check_joined(struct world *world)
+{
+    uint64_t joined = 0;
+    uint64_t counted = 0;
+    for (uint32_t i = 0; i < world->request_count; i++) {
+        const struct request *request = &world->requests[i].request;
+        if (request->state != REQUEST_JOINED) {
+            continue;
+        }
+        const struct request *leader = request->leader;
+        const struct sim_request *r = list_entry(leader, struct sim_request, request);
+        LAW(leader->leads && (leader->state == REQUEST_WAITING || leader->state == REQUEST_RUNNING),
+            "joined to one that is %s", request_state_text(leader->state));
+        LAW(r->twin == world->requests[i].twin ||
+                (r->poisoned && r->rows == 1 && world->requests[i].poisoned),
+            "joined to another one");
+        LAW(leader->state == REQUEST_WAITING || leader->batch->wanting > 0,
+            "a run is terminated that somebody wants");
+        joined++;
+    }
+    for (uint32_t i = 0; i < world->engine->pool_count; i++) {
+        counted += world->engine->pools[i]->joined;
+    }
+    LAW(joined == counted, "%" PRIu64 " are joined, %" PRIu64 " counted", joined, counted);
+}
+
 static void check_rest(struct world *world)
 {
     LAW(world->ended == world->accepted, "%u accepted, %u ended", world->accepted, world->ended);
     for (uint32_t i = 0; i < world->engine->pool_count; i++) {
         const struct pool *pool = world->engine->pools[i];
-        LAW(pool->waiting == 0 && pool->running == 0, "pool '%s' still holds requests", pool->name);
+        LAW(pool->waiting == 0 && pool->running == 0 && pool->joined == 0,
+            "pool '%s' still holds requests", pool->name);
     }
     for (uint32_t i = 0; i < world->home_count; i++) {
         LAW(world->homes[i].home.pending == 0, "a home still waits");
@@ -700,6 +769,7 @@ static uint32_t run_seed(struct world *world, uint64_t seed)
         turn_homes(world);
         pull_all(world);
         check_lines(world);
+        check_joined(world);
     }
     check_rest(world);
     const uint32_t ended = world->ended;
