@@ -14,6 +14,7 @@
  *   - parts come in order and before the end, all of them;
  *   - nothing starts after its deadline, no line is longer than its limit;
  *   - a request that fails does so for a fault of its own, not its neighbour's;
+ *   - runs never hold more of a resource than there is, and one that could have its resources goes;
  *   - equal requests to a model that joins them share one run, each with its own deadline;
  *   - when all is done nothing is held: no memory, no place in line, no lease.
  *
@@ -58,6 +59,7 @@ struct sim_home {
 struct sim_model {
     struct model model;
     struct model_config config;
+    struct rate_resource resource;
     struct setting settings[16];
     char texts[16][32];
     bool unleased;
@@ -296,6 +298,13 @@ static void make_config(struct world *world, struct sim_model *m, const char *na
             config->preferred[config->preferred_count++] = size;
         }
     }
+    if (chance(world, 50)) {
+        m->resource =
+            (struct rate_resource){ "r", 1 + (uint32_t)draw(world, 3), chance(world, 50) };
+        config->resources = &m->resource;
+        config->resource_count = 1;
+        config->rate_priority = (uint32_t)draw(world, 4);
+    }
     make_settings(world, m);
 }
 
@@ -350,7 +359,8 @@ static void make_world(struct world *world, uint64_t seed)
                                             .device_count = 2,
                                             .limits = &world->limits,
                                             .clock = &world->clock,
-                                            .inline_runs = chance(world, 50) };
+                                            .inline_runs = chance(world, 50),
+                                            .rate_limit = chance(world, 30) };
     struct weir_err err = { 0 };
     LAW(engine_create(&options, &world->engine, &err) == WEIR_OK, "%s", err.text);
     world->lag_ns = chance(world, 50) ? draw(world, NS_PER_MS) : 0;
@@ -483,11 +493,51 @@ static uint64_t arrival(const struct list *requests)
     return list_entry(list_first(requests), struct request, line)->times.submitted_ns;
 }
 
+/* How much of the resource of `m` is held, and how much there is. */
+static void count_resource(const struct world *world, const struct sim_model *m, uint32_t *held,
+                           uint32_t *total)
+{
+    *held = 0;
+    *total = 0;
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct sim_model *other = &world->models[i];
+        if (other->model.claim == NULL || other->resource.global != m->resource.global ||
+            (!m->resource.global && other->model.pool != m->model.pool)) {
+            continue;
+        }
+        *total = other->resource.count > *total ? other->resource.count : *total;
+        for (uint32_t f = 0; f < world->flight_count; f++) {
+            const bool its = world->flights[f].instance->model == &other->model;
+            *held += its ? other->resource.count : 0;
+        }
+    }
+}
+
+static void check_resources(struct world *world)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        uint32_t held;
+        uint32_t total;
+        count_resource(world, &world->models[i], &held, &total);
+        LAW(world->models[i].model.claim == NULL || held <= total, "%u of %u held", held, total);
+    }
+}
+
+/* A model that needs resources may have to wait for its turn while somebody holds some. */
+static bool may_wait(const struct world *world, const struct model *model)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        held += world->flights[i].instance->model->claim != NULL ? 1 : 0;
+    }
+    return model->claim != NULL && held > 0;
+}
+
 /* Could some executor take of this model's line now? */
 static bool could_go(const struct world *world, const struct model *model)
 {
     return model->waiting_count > 0 && model->instances_free != NULL &&
-           model->inline_home == NULL &&
+           model->inline_home == NULL && !may_wait(world, model) &&
            clock_add(arrival(&model->waiting), model->config->queue_delay_ns) <=
                clock_now_ns(&world->clock);
 }
@@ -503,11 +553,14 @@ static void check_order(struct world *world, const struct instance *instance)
 {
     const struct batch *batch = &instance->batch;
     const uint64_t led_ns = arrival(&batch->members);
-    if (led_by_heir(batch)) {
+    if (led_by_heir(batch) || instance->model->claim != NULL) {
         return;
     }
     for (uint32_t i = 0; i < world->model_count; i++) {
         const struct model *model = &world->models[i].model;
+        if (model->claim != NULL) {
+            continue; /* Shares count for more than age. */
+        }
         LAW((model != instance->model && model->pool != instance->model->pool) ||
                 !(model == instance->model ? model->waiting_count > 0 : could_go(world, model)) ||
                 led_ns <= arrival(&model->waiting),
@@ -582,6 +635,7 @@ static void pull_all(struct world *world)
             batch_run(instance);
             const uint64_t ends_ns = instance->batch.computed_ns;
             world->flights[world->flight_count++] = (struct flight){ instance, ends_ns, pool };
+            check_resources(world);
         }
     }
 }
