@@ -42,8 +42,7 @@ void admin_live(struct call *call)
 
 void admin_ready(struct call *call)
 {
-    if (call_catalogue(call)->ready &&
-        !atomic_load_explicit(&call->api->draining, memory_order_relaxed)) {
+    if (call_is_ready(call)) {
         call_reply(call, BYTES_LITERAL("{\"ready\":true}"));
     } else {
         exchange_header(call->x, "Retry-After", BYTES_LITERAL("1"));

@@ -19,6 +19,7 @@
 
 #include "api/admin.h"
 #include "api/call.h"
+#include "api/grpc_rpc.h"
 #include "api/infer_json.h"
 #include "net/encoding.h"
 #include "util/log.h"
@@ -158,6 +159,21 @@ static bool is_model_name(struct bytes name)
     return true;
 }
 
+static enum route_group group_of(const struct call *call)
+{
+    return call->rpc != NULL ? call->rpc->group : call->match.route->group;
+}
+
+static enum weir_status unknown_model(const struct call *call, struct bytes raw,
+                                      struct weir_err *err)
+{
+    const bool load = group_of(call) == GROUP_MODEL_REPOSITORY;
+    return err_set(err, load ? WEIR_EINVAL : WEIR_ENOENT,
+                   "Request for unknown model: '%.*s' is not found: names have 1 to 128 of the "
+                   "characters A-Z a-z 0-9 . _ - and no leading dot",
+                   raw.size > 160 ? 160 : (int)raw.size, raw.data);
+}
+
 /* A name that breaks the rule names no model; a path may spell its letters in percent. */
 static enum weir_status read_model_name(struct call *call, struct weir_err *err)
 {
@@ -176,11 +192,13 @@ static enum weir_status read_model_name(struct call *call, struct weir_err *err)
         call->model = (struct bytes){ copy, size };
         return WEIR_OK;
     }
-    const bool load = call->match.route->group == GROUP_MODEL_REPOSITORY;
-    return err_set(err, load ? WEIR_EINVAL : WEIR_ENOENT,
-                   "Request for unknown model: '%.*s' is not found: names have 1 to 128 of the "
-                   "characters A-Z a-z 0-9 . _ - and no leading dot",
-                   raw.size > 160 ? 160 : (int)raw.size, raw.data);
+    return unknown_model(call, raw, err);
+}
+
+enum weir_status call_take_model(struct call *call, struct bytes name, struct weir_err *err)
+{
+    call->model = name;
+    return is_model_name(name) ? WEIR_OK : unknown_model(call, name, err);
 }
 
 /* The "host:port" of "http://host:port". */
@@ -248,7 +266,7 @@ static enum weir_status authorise(const struct call *call, struct weir_err *err)
 {
     const struct bytes origin = call->fields[FIELD_ORIGIN];
     const struct bytes host = call->fields[FIELD_HOST];
-    if (!is_administration(call->match.route->group)) {
+    if (!is_administration(group_of(call))) {
         return WEIR_OK;
     }
     if (origin.data == NULL && is_outside_name(call)) {
@@ -308,6 +326,30 @@ static void fail_method(struct call *call, uint32_t allow)
     call_fail_err(call, &err);
 }
 
+static void handle_grpc_head(struct call *call)
+{
+    struct exchange *x = call->x;
+    struct weir_err err;
+    if (x->version != HTTP_2) {
+        exchange_fail(x, WEIR_EINVAL, "gRPC is spoken over HTTP/2", 0);
+        return;
+    }
+    if (!grpc_is_type(exchange_field(x, "content-type"))) {
+        exchange_fail(x, WEIR_EENCODING, "Content-Type: expected application/grpc", 0);
+        return;
+    }
+    call->rpc = grpc_rpc_find(x->path);
+    if (call->rpc == NULL) {
+        (void)err_set(&err, WEIR_EUNSUPPORTED, "there is no call '%.*s'",
+                      x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
+        grpc_fail(x, err.status, err.text);
+    } else if (authorise(call, &err) != WEIR_OK) {
+        grpc_fail(x, err.status, err.text);
+    } else {
+        grpc_rpc_open(call, call->rpc);
+    }
+}
+
 static void handle_head(void *context, struct exchange *x)
 {
     struct call *call = arena_try_zero(&x->arena, 1, sizeof *call);
@@ -321,6 +363,10 @@ static void handle_head(void *context, struct exchange *x)
     x->user = call;
     read_fields(call);
     name_request(call);
+    if (grpc_rpc_is(x)) {
+        handle_grpc_head(call);
+        return;
+    }
     uint32_t allow = 0;
     const enum weir_status status = route_find(x->method, x->path, &call->match, &allow);
     if (status == WEIR_EMETHOD) {
@@ -426,6 +472,10 @@ static void handle_request(void *context, struct exchange *x)
 {
     (void)context;
     struct call *call = x->user;
+    if (call->grpc != NULL) {
+        grpc_request(call->grpc);
+        return;
+    }
     call->body = x->body;
     if (call->fields[FIELD_CONTENT_ENCODING].size > 0 && x->body.size > 0 &&
         call->match.route->body != BODY_NONE) {
@@ -444,11 +494,20 @@ static void handle_request(void *context, struct exchange *x)
     call->match.route->handle(call);
 }
 
+static void handle_data(void *context, struct exchange *x, struct bytes bytes)
+{
+    (void)context;
+    const struct call *call = x->user;
+    grpc_data(call->grpc, bytes);
+}
+
 static void handle_canceled(void *context, struct exchange *x)
 {
     (void)context;
     struct call *call = x->user;
-    if (call != NULL && call->canceled != NULL) {
+    if (call != NULL && call->grpc != NULL) {
+        grpc_cancel(call->grpc);
+    } else if (call != NULL && call->canceled != NULL) {
         call->canceled(call);
     }
 }
@@ -457,7 +516,9 @@ static void handle_drained(void *context, struct exchange *x)
 {
     (void)context;
     struct call *call = x->user;
-    if (call != NULL && call->drained != NULL) {
+    if (call != NULL && call->grpc != NULL) {
+        grpc_drained(call->grpc);
+    } else if (call != NULL && call->drained != NULL) {
         call->drained(call);
     }
 }
@@ -514,6 +575,7 @@ struct api *api_create(const struct api_options *options)
     api->handler = (struct http_handler){
         .context = api,
         .head = handle_head,
+        .data = handle_data,
         .request = handle_request,
         .canceled = handle_canceled,
         .done = handle_done,

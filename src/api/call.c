@@ -7,6 +7,7 @@
  */
 #include "api/call.h"
 
+#include "api/grpc_rpc.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -33,6 +34,12 @@ void *call_alloc(struct call *call, size_t size)
         call_fail(call, WEIR_ENOMEM, "out of memory for this request");
     }
     return memory;
+}
+
+bool call_is_ready(struct call *call)
+{
+    return call_catalogue(call)->ready &&
+           !atomic_load_explicit(&call->api->draining, memory_order_relaxed);
 }
 
 const struct catalogue *call_catalogue(struct call *call)
@@ -116,6 +123,10 @@ static void fail_after(struct call *call, enum weir_status status, const char *t
                        uint32_t retry_after_s)
 {
     log_failure(call, status, text);
+    if (call->rpc != NULL) {
+        grpc_rpc_fail(call, status, text, retry_after_s);
+        return;
+    }
     exchange_fail(call->x, status, text, retry_after_s);
 }
 
@@ -141,11 +152,19 @@ void call_fail_err(struct call *call, const struct weir_err *err)
 
 void call_reply(struct call *call, struct bytes json)
 {
+    if (call->rpc != NULL) {
+        grpc_rpc_reply_json(call, json);
+        return;
+    }
     exchange_reply(call->x, 200, CALL_JSON, json);
 }
 
 void call_reply_empty(struct call *call)
 {
+    if (call->rpc != NULL) {
+        grpc_rpc_reply_json(call, (struct bytes){ NULL, 0 });
+        return;
+    }
     exchange_reply(call->x, 200, NULL, (struct bytes){ NULL, 0 });
 }
 
@@ -245,6 +264,10 @@ void call_reply_buffer(struct call *call, const char *content_type, struct buffe
         call_fail(call, WEIR_ENOMEM,
                   "out of memory for the answer, or it is above "
                   "response_bytes_max");
+        return;
+    }
+    if (call->rpc != NULL) {
+        grpc_rpc_reply_json(call, body);
         return;
     }
     exchange_reply(call->x, 200, content_type, body);

@@ -42,6 +42,8 @@ enum call_field {
 #define CALL_INLINE_DEFLATE_BYTES 16384  /* Larger answers are compressed by a worker. */
 
 struct call_work;
+struct grpc_call;
+struct grpc_rpc;
 
 struct call {
     struct exchange *x;
@@ -55,6 +57,8 @@ struct call {
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */
     void *state;                         /* The handler's. */
+    const struct grpc_rpc *rpc;          /* NULL: REST. */
+    struct grpc_call *grpc;
 };
 
 #define CALL_JSON "application/json"
@@ -80,6 +84,13 @@ WEIR_MUST_USE void *call_alloc(struct call *call, size_t size);
 /* Looks the model up and leases it: WEIR_ENOENT, WEIR_ELOADING, WEIR_EUNAVAILABLE. */
 WEIR_MUST_USE enum weir_status call_lease(struct call *call, struct model **out,
                                           struct weir_err *err);
+
+/* All required models are ready, and the server is not stopping. */
+bool call_is_ready(struct call *call);
+
+/* Takes a name that was not in a path.  WEIR_ENOENT (or WEIR_EINVAL, to change something) when no model can have it. */
+WEIR_MUST_USE enum weir_status call_take_model(struct call *call, struct bytes name,
+                                               struct weir_err *err);
 
 /* The home's snapshot; valid until the loop's next turn. */
 const struct catalogue *call_catalogue(struct call *call);
