@@ -490,7 +490,9 @@ static void check_batch(struct world *world, const struct instance *instance)
 
 static uint64_t arrival(const struct list *requests)
 {
-    return list_entry(list_first(requests), struct request, line)->times.submitted_ns;
+    const struct list_node *first = list_first(requests);
+    return first == NULL ? CLOCK_NEVER
+                         : list_entry(first, struct request, line)->times.submitted_ns;
 }
 
 /* How much of the resource of `m` is held, and how much there is. */
