@@ -417,5 +417,8 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_configurations),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    backend_start();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    backend_stop();
+    return failed;
 }
