@@ -137,13 +137,13 @@ def nghttpd(folder, path, body_bytes):
 def built_grpc_peer():
     """grpc_peer.cc, built against the project's own .proto file."""
     program, folder = BUILD / "bench/grpc_peer", BUILD / "bench/grpc_peer.d"
-    sources = [ROOT / "bench/grpc_peer.cc", ROOT / "proto/kserve.proto"]
+    sources = [ROOT / "bench/grpc_peer.cc", ROOT / "proto/kserve.proto", ROOT / "proto/model_config.proto"]
     if program.exists() and all(program.stat().st_mtime > source.stat().st_mtime for source in sources):
         return program
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["protoc", f"-I{ROOT}/proto", f"--cpp_out={folder}", f"--grpc_out={folder}",
-                    f"--plugin=protoc-gen-grpc={shutil.which('grpc_cpp_plugin')}", sources[1]], check=True)
-    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "grpc++", "protobuf"], check=True,
+                    f"--plugin=protoc-gen-grpc={shutil.which('grpc_cpp_plugin')}", *sources[1:]], check=True)
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "grpc++", "protobuf", "openssl"], check=True,
                            capture_output=True, text=True).stdout.split()
     deps = ROOT / "build/deps"
     subprocess.run(["g++", "-std=c++17", "-O2", f"-I{folder}", f"-I{deps}/include/onnxruntime", "-o", program, sources[0],

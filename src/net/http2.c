@@ -10,8 +10,7 @@
 
 #define WINDOW_STREAMS 8 /* A connection's window is that of so many streams. */
 #define WINDOW_MAX 0x7fffffff
-#define FRAME_BYTES_MAX 1048576 /* Of one frame that clients may send. */
-#define SCANS 4                 /* Looks at the streams per shortest time-out. */
+#define SCANS 4 /* Looks at the streams per shortest time-out. */
 
 void http2_retire(struct stream *s)
 {
@@ -292,7 +291,6 @@ static bool open_session(struct http2 *h)
         http2_set_request_callbacks(callbacks);
         http2_set_answer_callbacks(callbacks);
         nghttp2_option_set_no_auto_window_update(option, 1);
-        nghttp2_option_set_no_closed_streams(option, 1);
         good = nghttp2_session_server_new3(&h->session, callbacks, h, option, &mem) == 0;
     }
     nghttp2_session_callbacks_del(callbacks);
@@ -311,7 +309,6 @@ static bool greet(struct http2 *h, const struct limits *limits)
     const nghttp2_settings_entry settings[] = {
         { NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, window_of(limits->streams_max) },
         { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window },
-        { NGHTTP2_SETTINGS_MAX_FRAME_SIZE, FRAME_BYTES_MAX },
         { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, window_of(limits->header_bytes_max) },
     };
     const uint32_t whole = window_of((uint64_t)window * WINDOW_STREAMS);

@@ -42,8 +42,10 @@ struct http2 {
     size_t text_size;
     const uint8_t *frame; /* What the session gave and `text` had no room for. */
     size_t frame_left;
+    int32_t last_id;  /* Of the streams that the client has opened. */
     uint64_t scan_ns; /* When streams are next looked at for time-outs. */
     struct http2_guard guard;
+    bool large;   /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
 };
 

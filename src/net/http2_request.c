@@ -16,6 +16,9 @@
 
 #define FIELDS_FIRST 16   /* Room for so many fields at first. */
 #define FIELD_OVERHEAD 32 /* Bytes counted per field beside its text, RFC 9113, section 6.5.2. */
+#define FRAME_BYTES_FIRST \
+    16384 /* That clients may send in one frame, as long as they send little. */
+#define FRAME_BYTES_LARGE 1048576
 #define HEAD_EXCESS_MAX 1048576 /* Of a header beyond its limit that is still read, to answer it. */
 
 /* A callback's answer when the connection was closed from within. */
@@ -26,10 +29,14 @@ static int after(const struct http_conn *c)
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
 {
-    (void)session;
     struct http2 *h = user;
     if (!http2_guard_frame(&h->guard, hd->type, hd->flags, hd->length, h->conn->loop->now_ns)) {
         http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+    /* The library passes over a stream that would begin below another's number; RFC 9113, section 5.1.1, does not. */
+    if (hd->type == NGHTTP2_HEADERS && hd->stream_id <= h->last_id &&
+        nghttp2_session_find_stream(session, hd->stream_id) == NULL) {
+        http2_terminate(h, NGHTTP2_PROTOCOL_ERROR);
     }
     return 0;
 }
@@ -55,6 +62,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     }
     conn_adopt(c, s);
     s->id = frame->hd.stream_id;
+    h->last_id = s->id;
     s->x.version = HTTP_2;
     s->moved_ns = c->loop->now_ns;
     nghttp2_session_set_stream_user_data(session, s->id, s);
@@ -231,6 +239,15 @@ static void take_end(struct stream *s)
     }
 }
 
+/* Who fills frames sends tensors, and may send them in fewer. */
+static void allow_large_frames(struct http2 *h)
+{
+    const nghttp2_settings_entry setting = { NGHTTP2_SETTINGS_MAX_FRAME_SIZE, FRAME_BYTES_LARGE };
+    if (!h->large && nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, &setting, 1) == 0) {
+        h->large = true;
+    }
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct http2 *h = user;
@@ -247,6 +264,9 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
         return 0;
     }
     const bool last = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (frame->hd.type == NGHTTP2_DATA && frame->hd.length >= FRAME_BYTES_FIRST) {
+        allow_large_frames(h);
+    }
     if (is_request(frame)) {
         take_head(h, s, last);
     }
