@@ -14,6 +14,7 @@
  *   - a request is refused exactly when its sequence is not there and it does not say START;
  *   - every accepted request ends once; after one that failed nothing of its sequence succeeds;
  *   - no more sequences have a place than there are places, none waits for one that is free;
+ *   - where memory runs out (in builds that can make it) a request fails, and nothing else;
  *   - what states take is what is counted, within its limit; at the end nothing is held.
  *
  * Usage: sim_sequence [--seeds N] [--seed S]; a failing seed prints its number.
@@ -110,6 +111,7 @@ struct world {
     bool batched;
     bool grows;
     bool unleased;
+    bool faults; /* Allocations fail now and then. */
     uint64_t cost_ns;
     uint64_t lag_ns;
     struct shadow shadows[IDS];
@@ -193,6 +195,7 @@ static uint32_t id_told(struct world *world, const struct tensor *tensor, size_t
     return (uint32_t)number - 1;
 }
 
+/* Absent when memory is out. */
 static struct tensor give(struct world *world, int64_t rows, int64_t width)
 {
     const uint32_t rank = world->batched ? 2 : 1;
@@ -201,7 +204,9 @@ static struct tensor give(struct world *world, int64_t rows, int64_t width)
     made.shape.dims[rank - 1] = width;
     made.size = (size_t)(rows * width) * sizeof(int64_t);
     made.block = block_pool_take(world->engine->blocks, made.size);
-    LAW(made.block != NULL, "the test is out of memory");
+    if (made.block == NULL) {
+        return (struct tensor){ 0 };
+    }
     made.data = made.block->data;
     return made;
 }
@@ -263,11 +268,17 @@ static bool check_row(struct world *world, struct keeper_context *context,
 }
 
 /* The state's last element counts; where states grow each step adds one. */
-static void compute(struct world *world, struct backend_run *run, int64_t rows, int64_t width)
+static enum weir_status compute(struct world *world, struct backend_run *run, int64_t rows,
+                                int64_t width)
 {
     const int64_t wider = world->grows ? width + 1 : width;
     run->outputs[OUT_Y] = give(world, rows, 1);
     run->outputs[OUT_STATE] = give(world, rows, wider);
+    if (!run->outputs[OUT_Y].present || !run->outputs[OUT_STATE].present) {
+        tensor_release(&run->outputs[OUT_Y]);
+        tensor_release(&run->outputs[OUT_STATE]);
+        return WEIR_ENOMEM;
+    }
     for (int64_t r = 0; r < rows; r++) {
         const int64_t before = at(&run->inputs[IN_STATE], (uint64_t)(r * width + width - 1));
         const int64_t after = step(before, at(&run->inputs[IN_X], (uint64_t)r));
@@ -276,6 +287,7 @@ static void compute(struct world *world, struct backend_run *run, int64_t rows, 
             put(&run->outputs[OUT_STATE], (uint64_t)(r * wider + i), after);
         }
     }
+    return WEIR_OK;
 }
 
 static enum weir_status keeper_run(struct backend_context *base, struct backend_run *run,
@@ -299,8 +311,7 @@ static enum weir_status keeper_run(struct backend_context *base, struct backend_
     if (!healthy) {
         return err_set(err, WEIR_EBACKEND, "poisoned");
     }
-    compute(world, run, rows, width);
-    return WEIR_OK;
+    return compute(world, run, rows, width);
 }
 
 static struct world *loading; /* For contexts, which are made behind the engine's back. */
@@ -366,6 +377,9 @@ static void on_end(struct request *request)
         break;
     case WEIR_EFULL:
         LAW(world->grows, "no room for a state that does not grow");
+        break;
+    case WEIR_ENOMEM:
+        LAW(world->faults, "out of memory");
         break;
     case WEIR_ECONFLICT:
         LAW(!request->sequence_start, "a START that needed what was before it");
@@ -510,6 +524,9 @@ static void make_world(struct world *world, uint64_t seed)
     make_signature(world);
     make_config(world);
     make_model(world);
+#ifdef WEIR_ALLOC_FAULT
+    world->faults = chance(world, 40);
+#endif
 }
 
 static void make_request(struct world *world, uint64_t arrives_ns)
@@ -581,7 +598,8 @@ static void submit(struct world *world, struct sim_request *r)
     if (!r->accepted) {
         LAW(status != WEIR_EINVAL || (!r->request.sequence_start && !open), "refused: %s",
             err.text);
-        LAW(status == WEIR_EINVAL || status == WEIR_EFULL || status == WEIR_ETIMEOUT,
+        LAW(status == WEIR_EINVAL || status == WEIR_EFULL || status == WEIR_ETIMEOUT ||
+                (status == WEIR_ENOMEM && world->faults),
             "refused with %s", err.text);
         model_release(&world->model);
         return;
@@ -777,6 +795,7 @@ static uint64_t run_seed(struct world *world, uint64_t seed)
         if (next > clock_now_ns(&world->clock)) {
             clock_turn(&world->clock, next);
         }
+        (void)mem_fault_arm(world->faults ? 1 + draw(world, 30) : 0);
         land(world);
         while (submitted < world->request_count &&
                world->requests[submitted].arrives_ns <= clock_now_ns(&world->clock)) {
@@ -789,6 +808,7 @@ static uint64_t run_seed(struct world *world, uint64_t seed)
         pull_all(world);
         check_sequences(world);
     }
+    (void)mem_fault_arm(0);
     end_world(world);
     return world->succeeded;
 }
