@@ -1,0 +1,684 @@
+/* TLS: a client of OpenSSL's own against our end, byte for byte, without a socket. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <cmocka.h>
+
+#include "net/tls.h"
+
+#define YEAR_S (365L * 24 * 3600)
+
+/* --- Certificates --- */
+
+struct identity {
+    EVP_PKEY *key;
+    X509 *certificate;
+};
+
+/* Signed by `issuer`, or by itself. */
+static struct identity make_identity(const char *name, const struct identity *issuer,
+                                     long expires_s)
+{
+    static long serial;
+    struct identity made = { EVP_EC_gen("P-256"), X509_new() };
+    X509 *x = made.certificate;
+    ASN1_INTEGER_set(X509_get_serialNumber(x), ++serial);
+    X509_set_version(x, X509_VERSION_3);
+    X509_gmtime_adj(X509_getm_notBefore(x), -2 * YEAR_S);
+    X509_gmtime_adj(X509_getm_notAfter(x), expires_s);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_UTF8,
+                               (const unsigned char *)name, -1, -1, 0);
+    X509_set_issuer_name(x, X509_get_subject_name(issuer == NULL ? x : issuer->certificate));
+    X509_set_pubkey(x, made.key);
+    X509V3_CTX context;
+    X509V3_set_ctx(&context, x, x, NULL, NULL, 0);
+    X509_EXTENSION *extension = X509V3_EXT_conf_nid(
+        NULL, &context, NID_basic_constraints, issuer == NULL ? "critical,CA:TRUE" : "CA:FALSE");
+    X509_add_ext(x, extension, -1);
+    X509_EXTENSION_free(extension);
+    assert_true(X509_sign(x, issuer == NULL ? made.key : issuer->key, EVP_sha256()) > 0);
+    return made;
+}
+
+static void drop_identity(struct identity *identity)
+{
+    EVP_PKEY_free(identity->key);
+    X509_free(identity->certificate);
+}
+
+struct bed {
+    char folder[64];
+    char certificate[96];
+    char key[96];
+    char client_ca[96];
+    struct identity root;
+    struct identity server;
+    struct identity client;
+    struct tls_options options;
+};
+
+static void put(const char *path, const struct identity *identity, bool key)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    const int written = key ? PEM_write_PrivateKey(file, identity->key, NULL, NULL, 0, NULL, NULL)
+                            : PEM_write_X509(file, identity->certificate);
+    assert_int_equal(written, 1);
+    fclose(file);
+}
+
+static void put_text(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static int set_up(void **state)
+{
+    struct bed *bed = calloc(1, sizeof(*bed));
+    (void)snprintf(bed->folder, sizeof(bed->folder), "/tmp/weir-test-tls-XXXXXX");
+    if (mkdtemp(bed->folder) == NULL) {
+        return -1;
+    }
+    (void)snprintf(bed->certificate, sizeof(bed->certificate), "%s/cert.pem", bed->folder);
+    (void)snprintf(bed->key, sizeof(bed->key), "%s/key.pem", bed->folder);
+    (void)snprintf(bed->client_ca, sizeof(bed->client_ca), "%s/ca.pem", bed->folder);
+    bed->root = make_identity("root", NULL, YEAR_S);
+    bed->server = make_identity("localhost", &bed->root, YEAR_S);
+    bed->client = make_identity("alice", &bed->root, YEAR_S);
+    put(bed->certificate, &bed->server, false);
+    put(bed->key, &bed->server, true);
+    put(bed->client_ca, &bed->root, false);
+    bed->options =
+        (struct tls_options){ .certificate = bed->certificate, .key = bed->key, .client_ca = "" };
+    *state = bed;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bed *bed = *state;
+    drop_identity(&bed->root);
+    drop_identity(&bed->server);
+    drop_identity(&bed->client);
+    unlink(bed->certificate);
+    unlink(bed->key);
+    unlink(bed->client_ca);
+    rmdir(bed->folder);
+    free(bed);
+    return 0;
+}
+
+static struct tls *make_tls(const struct bed *bed)
+{
+    struct tls *tls = NULL;
+    struct weir_err err = { 0 };
+    if (tls_create(&bed->options, &tls, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    return tls;
+}
+
+/* --- A client --- */
+
+struct peer {
+    SSL_CTX *context;
+    SSL *ssl;
+    BIO *in;  /* What the server said. */
+    BIO *out; /* What the client says. */
+    struct tls_link *link;
+    size_t step; /* Bytes of the client at once; 0: all. */
+    enum tls_result last;
+    bool was_ready;
+    char got[1 << 20]; /* What the server understood. */
+    size_t got_size;
+};
+
+static struct peer *make_peer(struct tls *tls, const struct bed *bed, const char *alpn)
+{
+    struct peer *peer = calloc(1, sizeof(*peer));
+    peer->context = SSL_CTX_new(TLS_client_method());
+    X509_STORE_add_cert(SSL_CTX_get_cert_store(peer->context), bed->root.certificate);
+    SSL_CTX_set_verify(peer->context, SSL_VERIFY_PEER, NULL);
+    peer->ssl = SSL_new(peer->context);
+    if (alpn != NULL) {
+        SSL_set_alpn_protos(peer->ssl, (const unsigned char *)alpn, (unsigned)strlen(alpn));
+    }
+    peer->in = BIO_new(BIO_s_mem());
+    peer->out = BIO_new(BIO_s_mem());
+    SSL_set_bio(peer->ssl, peer->in, peer->out);
+    SSL_set_connect_state(peer->ssl);
+    peer->link = tls_open(tls);
+    assert_non_null(peer->link);
+    return peer;
+}
+
+static void show(struct peer *peer, const struct identity *identity)
+{
+    assert_int_equal(SSL_use_certificate(peer->ssl, identity->certificate), 1);
+    assert_int_equal(SSL_use_PrivateKey(peer->ssl, identity->key), 1);
+}
+
+static void drop_peer(struct peer *peer)
+{
+    SSL_free(peer->ssl);
+    SSL_CTX_free(peer->context);
+    tls_close(peer->link);
+    ERR_clear_error();
+    free(peer);
+}
+
+/* Follows the server's end until it wants more. */
+static void pump(struct peer *peer)
+{
+    for (;;) {
+        size_t size = 0;
+        const size_t room = sizeof(peer->got) - peer->got_size;
+        peer->last = tls_read(peer->link, peer->got + peer->got_size, room, &size);
+        if (peer->last == TLS_DATA) {
+            peer->got_size += size;
+        } else if (peer->last == TLS_READY) {
+            peer->was_ready = true;
+        } else {
+            return;
+        }
+    }
+}
+
+static void feed(struct peer *peer, const char *data, size_t size)
+{
+    const size_t step = peer->step == 0 ? size : peer->step;
+    for (size_t at = 0; at < size; at += step) {
+        const size_t part = size - at < step ? size - at : step;
+        /* A copy of its exact size, so that a sanitizer sees who reads beyond it. */
+        char *copy = malloc(part);
+        memcpy(copy, data + at, part);
+        tls_feed(peer->link, (struct bytes){ copy, part });
+        pump(peer);
+        free(copy);
+        if (peer->last != TLS_MORE) {
+            return;
+        }
+    }
+}
+
+/* Carries bytes both ways until neither has any. */
+static void exchange_bytes(struct peer *peer)
+{
+    for (;;) {
+        (void)SSL_do_handshake(peer->ssl);
+        char *data = NULL;
+        const long size = BIO_get_mem_data(peer->out, &data);
+        const struct bytes outgoing = tls_outgoing(peer->link);
+        if (size == 0 && outgoing.size == 0) {
+            return;
+        }
+        if (outgoing.size > 0) {
+            BIO_write(peer->in, outgoing.data, (int)outgoing.size);
+            tls_sent(peer->link, outgoing.size);
+        }
+        if (size > 0) {
+            char *copy = malloc((size_t)size);
+            memcpy(copy, data, (size_t)size);
+            (void)BIO_reset(peer->out);
+            if (peer->last != TLS_FAILED) {
+                feed(peer, copy, (size_t)size);
+            }
+            free(copy);
+        }
+    }
+}
+
+static struct peer *meet(struct tls *tls, const struct bed *bed)
+{
+    struct peer *peer = make_peer(tls, bed, "\x08http/1.1");
+    exchange_bytes(peer);
+    assert_true(tls_ready(peer->link));
+    assert_true(SSL_is_init_finished(peer->ssl));
+    return peer;
+}
+
+static void client_says(struct peer *peer, const char *data, size_t size)
+{
+    assert_int_equal(SSL_write(peer->ssl, data, (int)size), (int)size);
+    exchange_bytes(peer);
+}
+
+static void serial_of(struct peer *peer, char out[32])
+{
+    X509 *certificate = SSL_get0_peer_certificate(peer->ssl);
+    (void)snprintf(out, 32, "%ld", ASN1_INTEGER_get(X509_get0_serialNumber(certificate)));
+}
+
+/* --- Tests --- */
+
+static void test_both_ways(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    struct peer *peer = meet(tls, *state);
+    client_says(peer, "hello", 5);
+    assert_int_equal(peer->got_size, 5);
+    assert_memory_equal(peer->got, "hello", 5);
+
+    char scratch[TLS_RECORD_BYTES];
+    static char large[40000];
+    memset(large, 'x', sizeof(large));
+    const struct bytes pieces[] = {
+        { "one ", 4 }, { NULL, 0 }, { large, sizeof(large) }, { "!", 1 }
+    };
+    assert_true(tls_seal(peer->link, pieces, 4, scratch));
+    exchange_bytes(peer);
+    static char answer[50000];
+    size_t total = 0;
+    int size = 0;
+    while ((size = SSL_read(peer->ssl, answer + total, (int)(sizeof(answer) - total))) > 0) {
+        total += (size_t)size;
+    }
+    assert_int_equal(total, 4 + sizeof(large) + 1);
+    assert_memory_equal(answer, "one xxx", 7);
+    assert_int_equal(answer[total - 1], '!');
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+/* A record may arrive byte by byte, and a reader may have little room. */
+static void test_byte_by_byte(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    struct peer *peer = make_peer(tls, *state, NULL);
+    peer->step = 1;
+    exchange_bytes(peer);
+    assert_true(peer->was_ready);
+    assert_int_equal(tls_protocol(peer->link), TLS_NO_PROTOCOL);
+    client_says(peer, "slow but sure", 13);
+    assert_int_equal(peer->got_size, 13);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+/* What was fed and not read yet can be kept beyond the call that brought it. */
+static void test_held(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    struct peer *peer = meet(tls, *state);
+    SSL_write(peer->ssl, "first", 5);
+    SSL_write(peer->ssl, "second", 6);
+    char *data = NULL;
+    const size_t size = (size_t)BIO_get_mem_data(peer->out, &data);
+    char *copy = malloc(size);
+    memcpy(copy, data, size);
+    (void)BIO_reset(peer->out);
+    tls_feed(peer->link, (struct bytes){ copy, size });
+    char two[2];
+    size_t got = 0;
+    assert_int_equal(tls_read(peer->link, two, sizeof(two), &got), TLS_DATA);
+    assert_int_equal(got, 2);
+    assert_true(tls_hold(peer->link));
+    free(copy);
+    pump(peer);
+    assert_int_equal(peer->last, TLS_MORE);
+    assert_int_equal(peer->got_size, 9);
+    assert_memory_equal(peer->got, "rstsecond", 9);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+static void test_protocols(void **state)
+{
+    static const struct {
+        const char *offered;
+        enum tls_protocol chosen;
+    } cases[] = {
+        { "\x02h2\x08http/1.1", TLS_HTTP2 }, { "\x08http/1.1\x02h2", TLS_HTTP2 },
+        { "\x08http/1.1", TLS_HTTP1 },       { "\x02h2", TLS_HTTP2 },
+        { NULL, TLS_NO_PROTOCOL },
+    };
+    struct tls *tls = make_tls(*state);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct peer *peer = make_peer(tls, *state, cases[i].offered);
+        exchange_bytes(peer);
+        assert_true(tls_ready(peer->link));
+        assert_int_equal(tls_protocol(peer->link), cases[i].chosen);
+        drop_peer(peer);
+    }
+    struct peer *peer = make_peer(tls, *state, "\x04spdy");
+    exchange_bytes(peer);
+    assert_int_equal(peer->last, TLS_FAILED);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+static void test_versions(void **state)
+{
+    struct bed *bed = *state;
+    static const struct {
+        int version;
+        bool tls13_only;
+        bool welcome;
+    } cases[] = {
+        { TLS1_3_VERSION, false, true },  { TLS1_2_VERSION, false, true },
+        { TLS1_1_VERSION, false, false }, { TLS1_3_VERSION, true, true },
+        { TLS1_2_VERSION, true, false },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        bed->options.tls13_only = cases[i].tls13_only;
+        struct tls *tls = make_tls(bed);
+        struct peer *peer = make_peer(tls, bed, NULL);
+        SSL_set_min_proto_version(peer->ssl, 0);
+        SSL_set_max_proto_version(peer->ssl, cases[i].version);
+        SSL_set_security_level(peer->ssl, 0);
+        exchange_bytes(peer);
+        assert_int_equal(tls_ready(peer->link), cases[i].welcome);
+        drop_peer(peer);
+        tls_destroy(tls);
+    }
+    bed->options.tls13_only = false;
+}
+
+/* Without forward secrecy, or without authenticated encryption: refused. */
+static void test_weak_ciphers(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    static const char *const weak[] = { "AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-SHA",
+                                        "ECDHE-ECDSA-AES256-SHA384" };
+    for (size_t i = 0; i < sizeof(weak) / sizeof(*weak); i++) {
+        struct peer *peer = make_peer(tls, *state, NULL);
+        SSL_set_max_proto_version(peer->ssl, TLS1_2_VERSION);
+        assert_int_equal(SSL_set_cipher_list(peer->ssl, weak[i]), 1);
+        exchange_bytes(peer);
+        assert_int_equal(peer->last, TLS_FAILED);
+        drop_peer(peer);
+    }
+    tls_destroy(tls);
+}
+
+static void test_client_certificates(void **state)
+{
+    struct bed *bed = *state;
+    struct identity stranger_root = make_identity("stranger", NULL, YEAR_S);
+    struct identity stranger = make_identity("mallory", &stranger_root, YEAR_S);
+    struct identity late = make_identity("late", &bed->root, -YEAR_S);
+    const struct {
+        enum tls_client mode;
+        const struct identity *shown;
+        const char *name; /* NULL: not let in. */
+    } cases[] = {
+        { TLS_CLIENT_REQUIRED, &bed->client, "alice" }, { TLS_CLIENT_REQUIRED, NULL, NULL },
+        { TLS_CLIENT_REQUIRED, &stranger, NULL },       { TLS_CLIENT_REQUIRED, &late, NULL },
+        { TLS_CLIENT_OPTIONAL, &bed->client, "alice" }, { TLS_CLIENT_OPTIONAL, NULL, "" },
+        { TLS_CLIENT_OPTIONAL, &stranger, NULL },
+    };
+    bed->options.client_ca = bed->client_ca;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        bed->options.client = cases[i].mode;
+        struct tls *tls = make_tls(bed);
+        struct peer *peer = make_peer(tls, bed, NULL);
+        if (cases[i].shown != NULL) {
+            show(peer, cases[i].shown);
+        }
+        exchange_bytes(peer);
+        assert_int_equal(tls_ready(peer->link), cases[i].name != NULL);
+        if (cases[i].name != NULL) {
+            const struct bytes name = tls_client_name(peer->link);
+            assert_true(bytes_equal(name, bytes_of(cases[i].name)));
+        }
+        drop_peer(peer);
+        tls_destroy(tls);
+    }
+    bed->options.client_ca = "";
+    drop_identity(&late);
+    drop_identity(&stranger);
+    drop_identity(&stranger_root);
+}
+
+/* --- Reloading --- */
+
+static bool reload(struct tls *tls, enum weir_status expected, struct weir_err *err)
+{
+    bool changed = false;
+    assert_int_equal(tls_reload(tls, false, &changed, err), expected);
+    return changed;
+}
+
+static void test_reload(void **state)
+{
+    struct bed *bed = *state;
+    struct tls *tls = make_tls(bed);
+    struct peer *old = meet(tls, bed);
+    char before[32];
+    char after[32];
+    serial_of(old, before);
+    struct weir_err err = { 0 };
+    assert_false(reload(tls, WEIR_OK, &err));
+
+    struct identity fresh = make_identity("renewed", &bed->root, YEAR_S);
+    put(bed->certificate, &fresh, false);
+    put(bed->key, &fresh, true);
+    assert_true(reload(tls, WEIR_OK, &err));
+    assert_string_equal(tls_facts(tls).subject, "renewed");
+    struct peer *later = meet(tls, bed);
+    serial_of(later, after);
+    assert_string_not_equal(before, after);
+    client_says(old, "still here", 10);
+    assert_int_equal(old->got_size, 10);
+
+    drop_peer(old);
+    drop_peer(later);
+    tls_destroy(tls);
+    drop_identity(&fresh);
+    put(bed->certificate, &bed->server, false);
+    put(bed->key, &bed->server, true);
+}
+
+/* Half of a renewal, or rubbish: the old pair serves on, and each change is tried once. */
+static void test_broken_reload(void **state)
+{
+    struct bed *bed = *state;
+    struct tls *tls = make_tls(bed);
+    struct identity fresh = make_identity("half", &bed->root, YEAR_S);
+    struct weir_err err = { 0 };
+    put(bed->certificate, &fresh, false);
+    assert_false(reload(tls, WEIR_EINVAL, &err));
+    assert_non_null(strstr(err.text, "does not belong"));
+    assert_false(reload(tls, WEIR_OK, &err));
+    drop_peer(meet(tls, bed));
+    assert_string_equal(tls_facts(tls).subject, "localhost");
+
+    unlink(bed->key);
+    assert_false(reload(tls, WEIR_ENOENT, &err));
+    put_text(bed->key, "-----BEGIN PRIVATE KEY-----\nrubbish\n-----END PRIVATE KEY-----\n");
+    assert_false(reload(tls, WEIR_EINVAL, &err));
+    drop_peer(meet(tls, bed));
+
+    put(bed->key, &fresh, true);
+    assert_true(reload(tls, WEIR_OK, &err));
+    assert_string_equal(tls_facts(tls).subject, "half");
+    tls_destroy(tls);
+    drop_identity(&fresh);
+    put(bed->certificate, &bed->server, false);
+    put(bed->key, &bed->server, true);
+}
+
+static void expect_refused(const struct bed *bed, const char *part)
+{
+    struct tls *tls = NULL;
+    struct weir_err err = { 0 };
+    const enum weir_status status = tls_create(&bed->options, &tls, &err);
+    assert_int_not_equal(status, WEIR_OK);
+    assert_null(tls);
+    if (strstr(err.text, part) == NULL) {
+        fail_msg("'%s' is not in: %s", part, err.text);
+    }
+}
+
+static void test_wrong_files(void **state)
+{
+    struct bed *bed = *state;
+    bed->options.certificate = "/nowhere/cert.pem";
+    expect_refused(bed, "/nowhere/cert.pem");
+    bed->options.certificate = bed->key;
+    expect_refused(bed, "expected certificates in PEM");
+    bed->options.certificate = bed->certificate;
+    bed->options.key = bed->certificate;
+    expect_refused(bed, "expected a private key in PEM");
+    bed->options.key = bed->key;
+    put(bed->key, &bed->client, true);
+    expect_refused(bed, "does not belong to the certificate");
+    FILE *file = fopen(bed->key, "w");
+    assert_int_equal(PEM_write_PrivateKey(file, bed->server.key, EVP_aes_128_cbc(),
+                                          (const unsigned char *)"secret", 6, NULL, NULL),
+                     1);
+    fclose(file);
+    expect_refused(bed, "without a passphrase");
+    put(bed->key, &bed->server, true);
+    put_text(bed->client_ca, "");
+    bed->options.client_ca = bed->client_ca;
+    expect_refused(bed, "tls_client_ca");
+    bed->options.client_ca = "";
+    put(bed->client_ca, &bed->root, false);
+}
+
+static void test_expired(void **state)
+{
+    struct bed *bed = *state;
+    struct identity late = make_identity("late", &bed->root, -YEAR_S);
+    put(bed->certificate, &late, false);
+    put(bed->key, &late, true);
+    struct tls *tls = make_tls(bed);
+    assert_true(tls_facts(tls).expired);
+    tls_destroy(tls);
+    drop_identity(&late);
+    put(bed->certificate, &bed->server, false);
+    put(bed->key, &bed->server, true);
+    tls = make_tls(bed);
+    assert_false(tls_facts(tls).expired);
+    assert_true(tls_facts(tls).expires_s > 1700000000);
+    tls_destroy(tls);
+}
+
+/* --- Endings --- */
+
+static void test_farewell(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    struct peer *peer = meet(tls, *state);
+    tls_farewell(peer->link);
+    exchange_bytes(peer);
+    char byte;
+    assert_int_equal(SSL_read(peer->ssl, &byte, 1), 0);
+    assert_int_equal(SSL_get_shutdown(peer->ssl) & SSL_RECEIVED_SHUTDOWN, SSL_RECEIVED_SHUTDOWN);
+    SSL_shutdown(peer->ssl);
+    exchange_bytes(peer);
+    assert_int_equal(peer->last, TLS_END);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+static void test_rubbish(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    const uint64_t before = tls_failures();
+    struct peer *peer = make_peer(tls, *state, NULL);
+    feed(peer, "\x16\x03\x01\x00\x05rubbish and more of it", 28);
+    assert_int_equal(peer->last, TLS_FAILED);
+    assert_true(tls_outgoing(peer->link).size > 0); /* An alert. */
+    assert_false(tls_seal(peer->link, NULL, 0, NULL));
+    drop_peer(peer);
+    assert_int_equal(tls_failures(), before + 1);
+
+    peer = make_peer(tls, *state, NULL);
+    feed(peer, "GET / HTTP/1.1\r\n\r\n", 18);
+    assert_int_equal(peer->last, TLS_PLAIN);
+    drop_peer(peer);
+
+    peer = meet(tls, *state); /* A record that was changed on its way. */
+    SSL_write(peer->ssl, "signed", 6);
+    char *data = NULL;
+    const size_t size = (size_t)BIO_get_mem_data(peer->out, &data);
+    data[size - 1] = (char)(data[size - 1] ^ 1);
+    feed(peer, data, size);
+    assert_int_equal(peer->last, TLS_FAILED);
+    assert_int_equal(peer->got_size, 0);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+/* A client that has its keys changed without end and reads nothing is given up. */
+static void test_bounded_output(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    struct peer *peer = meet(tls, *state);
+    char *data = NULL;
+    for (int i = 0; i < 20000 && peer->last != TLS_FAILED; i++) {
+        SSL_key_update(peer->ssl, SSL_KEY_UPDATE_REQUESTED);
+        (void)SSL_do_handshake(peer->ssl);
+        const size_t size = (size_t)BIO_get_mem_data(peer->out, &data);
+        feed(peer, data, size);
+        (void)BIO_reset(peer->out);
+    }
+    assert_true(tls_outgoing(peer->link).size <= TLS_OUTGOING_BYTES_MAX);
+    drop_peer(peer);
+    tls_destroy(tls);
+}
+
+/* A session is resumed by its ticket, with what its client's certificate said. */
+static void test_resumed(void **state)
+{
+    struct bed *bed = *state;
+    bed->options.client_ca = bed->client_ca;
+    bed->options.client = TLS_CLIENT_REQUIRED;
+    struct tls *tls = make_tls(bed);
+    struct peer *first = make_peer(tls, bed, NULL);
+    show(first, &bed->client);
+    exchange_bytes(first);
+    char byte;
+    (void)SSL_read(first->ssl, &byte, 1); /* Takes the tickets in. */
+    SSL_SESSION *session = SSL_get1_session(first->ssl);
+    assert_true(SSL_SESSION_is_resumable(session));
+    struct peer *second = make_peer(tls, bed, NULL);
+    assert_int_equal(SSL_set_session(second->ssl, session), 1);
+    exchange_bytes(second);
+    assert_true(tls_ready(second->link));
+    assert_true(SSL_session_reused(second->ssl));
+    assert_true(bytes_equal(tls_client_name(second->link), BYTES_LITERAL("alice")));
+    SSL_SESSION_free(session);
+    drop_peer(first);
+    drop_peer(second);
+    tls_destroy(tls);
+    bed->options.client_ca = "";
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_both_ways),
+        cmocka_unit_test(test_byte_by_byte),
+        cmocka_unit_test(test_held),
+        cmocka_unit_test(test_protocols),
+        cmocka_unit_test(test_versions),
+        cmocka_unit_test(test_weak_ciphers),
+        cmocka_unit_test(test_client_certificates),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_broken_reload),
+        cmocka_unit_test(test_wrong_files),
+        cmocka_unit_test(test_expired),
+        cmocka_unit_test(test_farewell),
+        cmocka_unit_test(test_rubbish),
+        cmocka_unit_test(test_bounded_output),
+        cmocka_unit_test(test_resumed),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
