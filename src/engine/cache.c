@@ -25,7 +25,7 @@ struct cache {
     struct cache_stats stats;
 };
 
-static uint64_t digest_keys[4];
+static uint64_t digest_keys[2];
 static pthread_once_t drawn = PTHREAD_ONCE_INIT;
 
 static void draw_keys(void)
@@ -33,7 +33,7 @@ static void draw_keys(void)
     /* map_hash() is keyed with what only this process knows, which does where the system has no
      * random bytes left. */
     if (getrandom(digest_keys, sizeof(digest_keys), 0) != (ssize_t)sizeof(digest_keys)) {
-        for (uint64_t i = 0; i < 4; i++) {
+        for (uint64_t i = 0; i < 2; i++) {
             digest_keys[i] = map_hash(&i, sizeof(i));
         }
     }
@@ -41,10 +41,9 @@ static void draw_keys(void)
 
 static struct request_key digest(const void *data, size_t size)
 {
-    return (struct request_key){ {
-        map_hash_keyed(digest_keys[0], digest_keys[1], data, size),
-        map_hash_keyed(digest_keys[2], digest_keys[3], data, size),
-    } };
+    struct request_key key;
+    map_hash_wide(digest_keys[0], digest_keys[1], data, size, key.words);
+    return key;
 }
 
 /* Everything so far and one input, into one key. */

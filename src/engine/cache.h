@@ -7,9 +7,9 @@
  *
  * The key is a digest of 128 bits over the loaded version (its serial number, new at each load, so a
  * reload never meets old answers), which outputs are wanted, and every input's type, shape and
- * bytes.  Inputs are not kept and compared: the digest is two SipHash values under keys drawn at
- * start that nobody outside knows, so clients cannot look for collisions, and by chance one among
- * 2^32 entries has a likelihood of about 2^-65.
+ * bytes.  Inputs are not kept and compared: the digest is SipHash's under a key drawn at start that
+ * nobody outside knows, so clients cannot look for collisions, and by chance one among 2^32
+ * entries has a likelihood of about 2^-65.
  *
  * Answers are copies, at most bytes_max of them; the least recently used go first.  What a client
  * still reads keeps its memory until it is done.  Any thread; one lock, held for a look-up or a link,

@@ -43,4 +43,7 @@ uint64_t map_hash(const void *data, size_t size);
 /* The same with a given key, for what must stay equal from start to start. */
 uint64_t map_hash_keyed(uint64_t key0, uint64_t key1, const void *data, size_t size);
 
+/* SipHash's longer sibling: 128 bits, for digests that stand for what they are of. */
+void map_hash_wide(uint64_t key0, uint64_t key1, const void *data, size_t size, uint64_t out[2]);
+
 #endif

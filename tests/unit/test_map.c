@@ -157,6 +157,32 @@ static void test_hashes_like_siphash13(void **state)
     assert_true(map_hash("abc", 3) != map_hash_keyed(0, 0, "abc", 3));
 }
 
+/* SipHash-1-3 with 128 bits, the same way. */
+static void test_wide_hashes(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t size;
+        uint64_t words[2];
+    } cases[] = {
+        { 0, { UINT64_C(0xbea58827b2bc7ee7), UINT64_C(0x013030dd6adb62fd) } },
+        { 1, { UINT64_C(0xa8edd36004376ffc), UINT64_C(0x63f02f2bcc73055e) } },
+        { 8, { UINT64_C(0xb4dae3d5e1fe12aa), UINT64_C(0x99c7f935ab164f72) } },
+        { 15, { UINT64_C(0x6c52bdb205557ec1), UINT64_C(0x09017e1eeccd2129) } },
+        { 63, { UINT64_C(0x6f42fe4ee300584c), UINT64_C(0xad6052a70a6b9f07) } },
+    };
+    unsigned char data[64];
+    for (size_t i = 0; i < sizeof(data); i++) {
+        data[i] = (unsigned char)i;
+    }
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t words[2];
+        map_hash_wide(UINT64_C(0x0706050403020100), UINT64_C(0x0f0e0d0c0b0a0908), data,
+                      cases[i].size, words);
+        assert_true(words[0] == cases[i].words[0] && words[1] == cases[i].words[1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +192,7 @@ int main(void)
         cmocka_unit_test(test_coming_and_going_does_not_grow_it),
         cmocka_unit_test(test_a_removed_name_may_change),
         cmocka_unit_test(test_hashes_like_siphash13),
+        cmocka_unit_test(test_wide_hashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
