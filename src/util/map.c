@@ -66,19 +66,26 @@ static void sip_word(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-static void sip_absorb(uint64_t v[4], uint64_t key0, uint64_t key1, const void *data, size_t size)
+/* `tweak` is what the wide variant begins with. */
+static void sip_absorb(uint64_t out[4], uint64_t key0, uint64_t key1, uint64_t tweak,
+                       const void *data, size_t size)
 {
     /* The constants spell "somepseudorandomlygeneratedbytes". */
-    v[0] ^= key0 ^ UINT64_C(0x736f6d6570736575);
-    v[1] ^= key1 ^ UINT64_C(0x646f72616e646f6d);
-    v[2] ^= key0 ^ UINT64_C(0x6c7967656e657261);
-    v[3] ^= key1 ^ UINT64_C(0x7465646279746573);
+    uint64_t v[4] = {
+        key0 ^ UINT64_C(0x736f6d6570736575),
+        key1 ^ UINT64_C(0x646f72616e646f6d) ^ tweak,
+        key0 ^ UINT64_C(0x6c7967656e657261),
+        key1 ^ UINT64_C(0x7465646279746573),
+    };
     const unsigned char *at = data;
     for (size_t left = size / 8; left > 0; left--) {
         sip_word(v, load_little(at, 8));
         at += 8;
     }
     sip_word(v, load_little(at, size % 8) | (uint64_t)size << 56);
+    for (int i = 0; i < 4; i++) {
+        out[i] = v[i];
+    }
 }
 
 static uint64_t sip_squeeze(uint64_t v[4])
@@ -91,16 +98,16 @@ static uint64_t sip_squeeze(uint64_t v[4])
 
 uint64_t map_hash_keyed(uint64_t key0, uint64_t key1, const void *data, size_t size)
 {
-    uint64_t v[4] = { 0, 0, 0, 0 };
-    sip_absorb(v, key0, key1, data, size);
+    uint64_t v[4];
+    sip_absorb(v, key0, key1, 0, data, size);
     v[2] ^= 0xFF;
     return sip_squeeze(v);
 }
 
 void map_hash_wide(uint64_t key0, uint64_t key1, const void *data, size_t size, uint64_t out[2])
 {
-    uint64_t v[4] = { 0, 0xEE, 0, 0 };
-    sip_absorb(v, key0, key1, data, size);
+    uint64_t v[4];
+    sip_absorb(v, key0, key1, 0xEE, data, size);
     v[2] ^= 0xEE;
     out[0] = sip_squeeze(v);
     v[1] ^= 0xDD;
