@@ -21,7 +21,7 @@ struct stream_infer {
     struct list jobs;
     struct list said;
     uint32_t job_count;
-    uint32_t lent; /* Responses given out since the socket had sent everything. */
+    uint32_t lent;                   /* Responses given out since the socket had sent everything. */
     struct kserve_grpc_job *reading; /* The last of `jobs`, while its message arrives. */
     bool errors_end;                 /* triton_grpc_error. */
     bool half_closed;
@@ -59,11 +59,19 @@ static bool is_congested(const struct stream_infer *self)
     return self->call->x->unsent_bytes >= UNSENT_BYTES_MAX || self->lent >= LENT_MAX;
 }
 
+/* A failure that ends the call: any, where that was asked for, and the deadline of the call itself. */
+static bool ends_call(const struct stream_infer *self, const struct kserve_grpc_job *job)
+{
+    const bool late =
+        job->status == WEIR_ETIMEOUT && self->call->deadline_ns <= self->call->x->loop->now_ns;
+    return job->status != WEIR_OK && (self->errors_end || late);
+}
+
 /* Sends the job's next response, if it has one; false when it has none now. */
 static bool send_next(struct stream_infer *self, struct kserve_grpc_job *job)
 {
     struct infer_proto_pieces pieces;
-    if (self->errors_end && job->status != WEIR_OK) {
+    if (ends_call(self, job)) {
         stop(self, job->status, job->text);
         return false;
     }
@@ -157,8 +165,8 @@ static struct stream_infer *stream_of_call(struct grpc_call *call)
     self->call = call;
     list_init(&self->jobs);
     list_init(&self->said);
-    self->errors_end = bytes_equal_nocase(exchange_field(call->x, "triton_grpc_error"),
-                                          BYTES_LITERAL("true"));
+    self->errors_end =
+        bytes_equal_nocase(exchange_field(call->x, "triton_grpc_error"), BYTES_LITERAL("true"));
     self->close.dispose = close_stream;
     arena_dispose(&call->x->arena, &self->close);
     call->user = self;
