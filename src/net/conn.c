@@ -56,8 +56,8 @@ static uint64_t deadline_ns(const struct http_conn *c)
     }
     uint64_t read_at_ns = c->protocol->deadline_ns(c);
     if (c->stream_count == 0 && read_at_ns == CLOCK_NEVER) {
-        read_at_ns = c->used ? clock_add(c->idle_ns, limits->idle_timeout_ns)
-                             : clock_add(c->read_ns, limits->header_timeout_ns);
+        read_at_ns =
+            clock_add(c->idle_ns, c->used ? limits->idle_timeout_ns : limits->header_timeout_ns);
     }
     return read_at_ns < at_ns ? read_at_ns : at_ns;
 }
@@ -79,6 +79,7 @@ static void free_if_over(struct http_conn *c)
 {
     if (c->closed && list_empty(&c->streams)) {
         c->protocol->release(c);
+        tls_close(c->tls);
         list_remove(&c->node);
         c->loop->connection_count--;
         atomic_fetch_sub(&connection_count, 1);
@@ -94,6 +95,8 @@ void conn_adopt(struct http_conn *c, struct stream *s)
     s->x.method = HTTP_OTHER;
     s->x.listener = c->listener;
     s->x.peer = (struct bytes){ c->peer, c->peer_size };
+    s->x.encrypted = c->tls != NULL;
+    s->x.client = c->tls == NULL ? (struct bytes){ 0 } : tls_client_name(c->tls);
     s->x.begun_ns = c->loop->now_ns;
     s->x.body_bytes_max = c->loop->limits->body_bytes_max;
     list_append(&c->streams, &s->x.node);
@@ -168,12 +171,110 @@ static void choose(struct http_conn *c, struct bytes in)
     }
 }
 
+static void take(struct http_conn *c, struct bytes in)
+{
+    if (!c->chosen) {
+        choose(c, in);
+    } else if (c->state == CONN_OPEN) {
+        c->protocol->feed(c, in);
+    }
+}
+
+static void end(struct http_conn *c)
+{
+    c->ended = true;
+    if (c->state == CONN_LINGER) {
+        conn_close(c);
+    } else if (c->state != CONN_GONE) {
+        c->protocol->ended(c);
+    }
+}
+
+/* --- TLS --- */
+
+/* The handshake is over. */
+static void take_agreement(struct http_conn *c)
+{
+    const enum tls_protocol protocol = tls_protocol(c->tls);
+    c->chosen = protocol != TLS_NO_PROTOCOL;
+    c->used = c->chosen;
+    if (protocol == TLS_HTTP2 && !http2_open(c)) {
+        conn_close(c);
+    }
+}
+
+/* Alerts and farewells are small, and the last of what is sent: where the socket is full nobody reads. */
+static void send_last(struct http_conn *c)
+{
+    const struct bytes out = tls_outgoing(c->tls);
+    const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
+    if (out.size > 0 && !c->writing) {
+        (void)uv_try_write(&c->uv.stream, &buf, 1);
+    }
+}
+
+/* The client speaks plain HTTP where TLS is due, and is told in its own language. */
+static void answer_plainly(struct http_conn *c)
+{
+    tls_close(c->tls);
+    c->tls = NULL;
+    c->chosen = true;
+    line_refuse(c, WEIR_EINVAL, "this port speaks HTTP over TLS: expected https");
+}
+
+/* One step through what was fed; false when it is used up, or of no use any more. */
+static bool open_some(struct http_conn *c)
+{
+    char *at = c->net->plain;
+    size_t room = sizeof(c->net->plain);
+    size_t size = 0;
+    if (c->state == CONN_OPEN) {
+        (void)c->protocol->place(c, &at, &room);
+    }
+    switch (tls_read(c->tls, at, room, &size)) {
+    case TLS_MORE:
+        return false;
+    case TLS_READY:
+        take_agreement(c);
+        return true;
+    case TLS_DATA:
+        take(c, (struct bytes){ at, size });
+        return true;
+    case TLS_END:
+        end(c);
+        return false;
+    case TLS_PLAIN:
+        answer_plainly(c);
+        return false;
+    case TLS_FAILED:
+        break;
+    }
+    send_last(c);
+    conn_linger(c);
+    return false;
+}
+
+/* Goes through what was fed, until it is used up or the protocol has enough. */
+static void open_all(struct http_conn *c)
+{
+    while (c->state == CONN_OPEN && !c->paused && open_some(c)) {
+    }
+    if (c->state == CONN_GONE) {
+        return;
+    }
+    if (c->paused && !tls_hold(c->tls)) {
+        conn_close(c);
+        return;
+    }
+    conn_dirty(c); /* Handshakes have answers. */
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
     struct http_conn *c = handle->data;
     size_t room = 0;
-    if (c->state == CONN_OPEN && c->protocol->place(c, &buf->base, &room)) {
+    if (c->tls == NULL && c->state == CONN_OPEN && c->protocol->place(c, &buf->base, &room)) {
         buf->len = room < PLACE_BYTES_MAX ? room : PLACE_BYTES_MAX;
         return;
     }
@@ -189,12 +290,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
         return;
     }
     if (size == UV_EOF) {
-        c->ended = true;
-        if (c->state == CONN_LINGER) {
-            conn_close(c);
-        } else {
-            c->protocol->ended(c);
-        }
+        end(c);
         return;
     }
     if (size < 0) {
@@ -203,10 +299,11 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
     }
     c->read_ns = c->loop->now_ns;
     const struct bytes in = { buf->base, (size_t)size };
-    if (!c->chosen) {
-        choose(c, in);
+    if (c->tls == NULL) {
+        take(c, in);
     } else if (c->state == CONN_OPEN) {
-        c->protocol->feed(c, in);
+        tls_feed(c->tls, in);
+        open_all(c);
     }
     rearm(c);
 }
@@ -225,6 +322,9 @@ static void resume_reading(struct http_conn *c)
     c->held = NULL;
     c->protocol->feed(c, (struct bytes){ held, c->held_size });
     mem_free(held);
+    if (c->tls != NULL && !c->paused && c->state == CONN_OPEN) {
+        open_all(c);
+    }
     if (!c->paused && c->state != CONN_GONE) {
         c->held_size = 0;
         start_reading(c);
@@ -254,6 +354,10 @@ void conn_linger(struct http_conn *c)
     }
     conn_move(c, CONN_LINGER);
     c->idle_ns = c->loop->now_ns;
+    if (c->tls != NULL) {
+        tls_farewell(c->tls);
+        send_last(c);
+    }
     if (c->ended || uv_shutdown(&c->shutdown, &c->uv.stream, on_shutdown) != 0) {
         conn_close(c);
     } else if (c->paused) {
@@ -274,16 +378,17 @@ static void on_write(uv_write_t *request, int status)
         conn_close(c);
         return;
     }
-    if (c->protocol->advance(c, c->slice_bytes)) {
+    if (c->tls != NULL) {
+        tls_sent(c->tls, c->slice_bytes);
+        conn_dirty(c);
+    } else if (c->protocol->advance(c, c->slice_bytes)) {
         conn_dirty(c);
     }
 }
 
-/* The socket is full: lets libuv wait for it with the next slice. */
-static void write_slice(struct http_conn *c)
+/* The socket is full: lets libuv wait for it. */
+static void write_later(struct http_conn *c, const uv_buf_t *bufs, unsigned count)
 {
-    uv_buf_t bufs[SLICE_PIECES];
-    const unsigned count = c->protocol->gather(c, bufs, SLICE_PIECES, SLICE_BYTES, &c->slice_bytes);
     c->slice_left = c->slice_bytes;
     c->write_ns = c->loop->now_ns;
     c->write.data = c;
@@ -294,10 +399,79 @@ static void write_slice(struct http_conn *c)
     c->writing = true;
 }
 
+static void write_slice(struct http_conn *c)
+{
+    uv_buf_t bufs[SLICE_PIECES];
+    const unsigned count = c->protocol->gather(c, bufs, SLICE_PIECES, SLICE_BYTES, &c->slice_bytes);
+    write_later(c, bufs, count);
+}
+
+/* Sends what is sealed.  False when there is nothing to seal now: the socket is full, or gone. */
+static bool flush_sealed(struct http_conn *c)
+{
+    const struct bytes out = tls_outgoing(c->tls);
+    const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
+    int sent = out.size == 0 ? 0 : uv_try_write(&c->uv.stream, &buf, 1);
+    if (sent < 0 && sent != UV_EAGAIN) {
+        conn_close(c);
+        return false;
+    }
+    sent = sent < 0 ? 0 : sent;
+    if ((size_t)sent < out.size) {
+        tls_sent(c->tls, (size_t)sent);
+        c->slice_bytes = out.size - (size_t)sent;
+        const uv_buf_t rest = { buf.base + sent, c->slice_bytes };
+        write_later(c, &rest, 1);
+        return false;
+    }
+    if (out.size > 0) {
+        tls_sent(c->tls, out.size);
+        return true; /* There may be more of it. */
+    }
+    const size_t gone = c->sealed_bytes;
+    c->sealed_bytes = 0;
+    return gone == 0 || c->protocol->advance(c, gone);
+}
+
+/* Seals what the protocol has to say.  False when that is nothing. */
+static bool seal_some(struct http_conn *c)
+{
+    uv_buf_t bufs[PIECES_MAX];
+    struct bytes pieces[PIECES_MAX];
+    if (!tls_ready(c->tls)) {
+        return false;
+    }
+    const unsigned count =
+        c->protocol->gather(c, bufs, PIECES_MAX, TLS_SEAL_BYTES_MAX, &c->sealed_bytes);
+    for (unsigned i = 0; i < count; i++) {
+        pieces[i] = (struct bytes){ bufs[i].base, bufs[i].len };
+    }
+    if (count > 0 && !tls_seal(c->tls, pieces, count, c->net->plain)) {
+        conn_close(c);
+        return false;
+    }
+    return count > 0;
+}
+
+static void flush_tls(struct http_conn *c)
+{
+    bool more = true;
+    while (more) {
+        if (!flush_sealed(c)) {
+            return;
+        }
+        more = seal_some(c) || tls_outgoing(c->tls).size > 0;
+    }
+}
+
 /* One write in the usual case; more only for more than PIECES_MAX pieces. */
 static void flush(struct http_conn *c)
 {
-    if (c->writing || !c->protocol->settle(c)) {
+    if (c->writing || c->state == CONN_LINGER || !c->protocol->settle(c)) {
+        return;
+    }
+    if (c->tls != NULL) {
+        flush_tls(c);
         return;
     }
     for (;;) {
@@ -478,8 +652,8 @@ static struct http_conn *create(struct http_net *net, bool tcp)
     return c;
 }
 
-bool conn_accept(struct http_net *net, uv_stream_t *server, const struct http_handler *handler,
-                 uint32_t listener)
+bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
+                 const struct http_handler *handler, uint32_t listener)
 {
     const bool tcp = server->type == UV_TCP;
     struct http_conn *c = create(net, tcp);
@@ -498,8 +672,17 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, const struct http_ha
         uv_tcp_nodelay(&c->uv.tcp, 1);
     }
     read_peer(c, tcp);
+    if (tls != NULL) {
+        c->tls = tls_open(tls);
+        if (c->tls == NULL) {
+            conn_close(c);
+            return true;
+        }
+    }
     start_reading(c);
-    if (count > count_max && c->state == CONN_OPEN) {
+    if (count > count_max && c->tls != NULL) {
+        conn_close(c); /* Telling it would take a handshake. */
+    } else if (count > count_max && c->state == CONN_OPEN) {
         /* Accepted and told, rather than left in the backlog, where a client can only guess. */
         line_refuse(c, WEIR_EFULL, "too many connections");
     }

@@ -9,6 +9,10 @@
  *   LINGER  our side is shut; reading on until the client has seen the answer
  *   GONE    the socket is closed; the memory stays until the last exchange is finished
  *
+ * TLS sits between the socket and the protocol, which knows nothing of it: bytes of the socket go through
+ * tls_read() before the protocol is fed, what the protocol gathers goes through tls_seal() before it is written,
+ * and the protocol hears that bytes are gone once all that they were sealed into is with the socket.
+ *
  * Everything here belongs to the loop's thread.
  */
 #ifndef WEIR_NET_CONN_H
@@ -18,6 +22,7 @@
 #include "net/http1.h"
 #include "net/loop.h"
 #include "net/net.h"
+#include "net/tls.h"
 
 enum conn_state { CONN_OPEN, CONN_LAST, CONN_LINGER, CONN_GONE, CONN_STATE_COUNT };
 
@@ -44,6 +49,8 @@ struct http_conn {
     struct http_net *net;
     const struct http_handler *handler;
     uint32_t listener;
+    struct tls_link *tls; /* NULL without. */
+    size_t sealed_bytes;  /* What the protocol gathered for what TLS has to send. */
     enum conn_state state;
     struct list_node node;   /* In loop->connections. */
     struct list_node dirty;  /* In loop->dirty. */
@@ -67,18 +74,18 @@ struct http_conn {
     size_t slice_bytes;
     size_t slice_left; /* At the last look. */
     struct loop_timer timer;
-    uint64_t read_ns;  /* When bytes last arrived; at first, when it was opened. */
+    uint64_t read_ns;  /* When bytes last arrived. */
     uint64_t write_ns; /* When the socket last took bytes of a slice. */
-    uint64_t idle_ns;  /* Since when the line is empty; in LINGER, since when it lingers. */
+    uint64_t idle_ns;  /* Since when there are no streams; in LINGER, since when it lingers. */
     uv_write_t write;
     uv_shutdown_t shutdown;
     char peer[56];
     uint32_t peer_size;
 };
 
-/* Takes the next client of a listening handle, UV_TCP or UV_NAMED_PIPE.  False when memory is out;
- * libuv then keeps the client, and accepts no other, until this is called again. */
-WEIR_MUST_USE bool conn_accept(struct http_net *net, uv_stream_t *server,
+/* Takes the next client of a listening handle, UV_TCP or UV_NAMED_PIPE; `tls` NULL: without.  False
+ * when memory is out; libuv then keeps the client, and accepts no other, until this is called again. */
+WEIR_MUST_USE bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
                                const struct http_handler *handler, uint32_t listener);
 
 /* Something of this connection changed: it is looked at in this turn's writes. */

@@ -65,6 +65,7 @@ struct exchange {
     const struct http_field *fields;
     uint32_t field_count;
     struct bytes peer;    /* "127.0.0.1:4711", or "unix". */
+    struct bytes client;  /* The name in the client's certificate, which was checked; or empty. */
     uint32_t listener;    /* Index given to http_listen(). */
     struct bytes body;    /* Complete when request() is called; not NUL-terminated. */
     uint64_t begun_ns;    /* First byte of the header. */
@@ -102,12 +103,23 @@ struct http_handler {
 };
 
 struct http_listener;
+struct tls;
 
 /* Listens on "HOST:PORT", "[::1]:PORT" or "unix:/PATH"; port 0 picks one.  `index` is copied into
  * exchanges.  WEIR_EIO names the address and the system's reason. */
 WEIR_MUST_USE enum weir_status http_listen(struct loop *loop, const char *address, uint32_t index,
                                            const struct http_handler *handler,
                                            struct http_listener **out, struct weir_err *err);
+
+/* The same on a socket that somebody else bound and that listens already; `fd` stays the caller's.
+ * WEIR_EINVAL says what else it is. */
+WEIR_MUST_USE enum weir_status http_listen_fd(struct loop *loop, int fd, uint32_t index,
+                                              const struct http_handler *handler,
+                                              struct http_listener **out, struct weir_err *err);
+
+/* Before the loop runs: its connections speak TLS.  `tls` is borrowed for the listener's life. */
+void http_listener_secure(struct http_listener *listener, struct tls *tls);
+
 uint16_t http_listener_port(const struct http_listener *listener); /* 0 for a Unix socket. */
 
 /* Stops accepting; connections stay.  Frees the listener; loop_finish() does it for those left. */

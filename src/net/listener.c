@@ -6,10 +6,12 @@
  * other process of the same user, so a second server would start without a word and take half of
  * the connections.  Hence the first socket of a port is bound without the option, which fails if
  * anybody else has it, and gets the option afterwards, for our own loops to join.
- * Loops on one Unix socket share the listening descriptor instead.
+ * Loops on one Unix socket share the listening descriptor instead, and so they do where somebody else
+ * has bound it.
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -39,6 +41,7 @@ struct http_listener {
     struct loop_timer retry;
     struct http_net *net;
     const struct http_handler *handler;
+    struct tls *tls; /* NULL: without. */
     uint32_t index;
     int fd;
     struct sockaddr_storage address;
@@ -216,7 +219,7 @@ static enum weir_status bind_unix(struct http_listener *l, const char *address,
 static void take_client(struct http_listener *l)
 {
     struct loop *loop = l->net->loop;
-    if (!conn_accept(l->net, &l->uv.stream, l->handler, l->index)) {
+    if (!conn_accept(l->net, &l->uv.stream, l->tls, l->handler, l->index)) {
         loop_timer_set(loop, &l->retry, clock_add(loop->now_ns, RETRY_NS));
     }
 }
@@ -275,15 +278,41 @@ static enum weir_status start(struct http_listener *l, const char *address, stru
     return WEIR_OK;
 }
 
-enum weir_status http_listen(struct loop *loop, const char *address, uint32_t index,
-                             const struct http_handler *handler, struct http_listener **out,
-                             struct weir_err *err)
+static struct http_listener *create(struct loop *loop, uint32_t index,
+                                    const struct http_handler *handler)
 {
     struct http_listener *l = mem_alloc(sizeof(*l));
     l->net = net_of(loop);
     l->handler = handler;
     l->index = index;
     l->fd = -1;
+    return l;
+}
+
+/* Starts what was bound, or drops what was not. */
+static enum weir_status start_or_drop(struct http_listener *l, const char *address,
+                                      enum weir_status bound, struct http_listener **out,
+                                      struct weir_err *err)
+{
+    if (bound != WEIR_OK) {
+        if (l->fd >= 0) {
+            close(l->fd);
+        }
+        mem_free(l);
+        return bound;
+    }
+    const enum weir_status status = start(l, address, err);
+    if (status == WEIR_OK) {
+        *out = l;
+    }
+    return status;
+}
+
+enum weir_status http_listen(struct loop *loop, const char *address, uint32_t index,
+                             const struct http_handler *handler, struct http_listener **out,
+                             struct weir_err *err)
+{
+    struct http_listener *l = create(loop, index, handler);
     enum weir_status status = WEIR_OK;
     if (is_unix(address)) {
         status = bind_unix(l, address, err);
@@ -293,18 +322,51 @@ enum weir_status http_listen(struct loop *loop, const char *address, uint32_t in
             status = bind_tcp(l, address, err);
         }
     }
-    if (status != WEIR_OK) {
-        if (l->fd >= 0) {
-            close(l->fd);
-        }
-        mem_free(l);
-        return status;
+    return start_or_drop(l, address, status, out, err);
+}
+
+static int socket_fact(int fd, int option)
+{
+    int fact = -1;
+    socklen_t size = sizeof(fact);
+    return getsockopt(fd, SOL_SOCKET, option, &fact, &size) == 0 ? fact : -1;
+}
+
+/* Checks what it was given, and keeps a descriptor of its own. */
+static enum weir_status adopt(struct http_listener *l, int fd, const char *address,
+                              struct weir_err *err)
+{
+    if (socket_fact(fd, SO_TYPE) != SOCK_STREAM || socket_fact(fd, SO_ACCEPTCONN) != 1) {
+        return err_set(err, WEIR_EINVAL, "listen on %s: expected a stream socket that listens",
+                       address);
     }
-    status = start(l, address, err);
-    if (status == WEIR_OK) {
-        *out = l;
+    l->address_size = sizeof(l->address);
+    if (getsockname(fd, (struct sockaddr *)&l->address, &l->address_size) != 0) {
+        return io_error(err, address, "getsockname");
     }
-    return status;
+    const sa_family_t family = l->address.ss_family;
+    if (family != AF_INET && family != AF_INET6 && family != AF_UNIX) {
+        return err_set(err, WEIR_EINVAL,
+                       "listen on %s: found address family %d, expected IP or Unix", address,
+                       (int)family);
+    }
+    l->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return l->fd >= 0 ? WEIR_OK : io_error(err, address, "dup");
+}
+
+enum weir_status http_listen_fd(struct loop *loop, int fd, uint32_t index,
+                                const struct http_handler *handler, struct http_listener **out,
+                                struct weir_err *err)
+{
+    char address[32];
+    (void)snprintf(address, sizeof(address), "descriptor %d", fd);
+    struct http_listener *l = create(loop, index, handler);
+    return start_or_drop(l, address, adopt(l, fd, address, err), out, err);
+}
+
+void http_listener_secure(struct http_listener *listener, struct tls *tls)
+{
+    listener->tls = tls;
 }
 
 uint16_t http_listener_port(const struct http_listener *listener)

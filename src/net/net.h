@@ -5,6 +5,7 @@
 #define WEIR_NET_NET_H
 
 #include "net/loop.h"
+#include "net/tls.h"
 
 #define NET_READ_BYTES 65536
 
@@ -21,6 +22,7 @@ struct http_net {
     bool draining;
     char *spare_text; /* Of an HTTP/2 session that has nothing to send. */
     char read_buffer[NET_READ_BYTES];
+    char plain[NET_READ_BYTES]; /* What TLS makes of it, and where small pieces are put together. */
 };
 
 /* The loop's, made when first asked for. */
