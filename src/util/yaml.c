@@ -95,6 +95,7 @@ static enum weir_status add_node(struct builder *b, enum yaml_kind kind, uint32_
         return out_of_memory(b);
     }
     node->kind = kind;
+    node->file = b->name;
     node->line = line;
     link_node(b, node);
     *out = node;
@@ -288,6 +289,23 @@ enum weir_status yaml_parse(struct arena *arena, const char *name, struct bytes 
     return WEIR_OK;
 }
 
+static const char *place(const char *file, uint32_t line, uint32_t column, char out[YAML_WHERE])
+{
+    (void)snprintf(out, YAML_WHERE, "%.120s:%" PRIu32, file, line);
+    if (column > 0) {
+        const size_t used = strlen(out);
+        (void)snprintf(out + used, YAML_WHERE - used, ":%" PRIu32, column);
+    }
+    return out;
+}
+
+const char *yaml_where(const struct yaml *node, char out[YAML_WHERE])
+{
+    const bool keyed = node->key != NULL && node->key_line > 0;
+    return place(node->file, keyed ? node->key_line : node->line,
+                 keyed ? node->key_column : node->column, out);
+}
+
 struct yaml *yaml_get(const struct yaml *map, const char *key)
 {
     if (map == NULL || map->kind != YAML_MAP) {
@@ -314,13 +332,14 @@ static enum weir_status mismatch(const struct yaml *node, const char *name, cons
     static const char *const kinds[] = { "nothing", "a list", "a map" };
     const char *key = node->key == NULL ? "" : node->key;
     const char *colon = node->key == NULL ? "" : ": ";
+    char where[YAML_WHERE];
+    (void)place(name, node->line, node->column, where);
     if (node->kind != YAML_SCALAR || is_null(node)) {
-        return err_set(err, WEIR_EINVAL, "%s:%" PRIu32 ": %s%sfound %s, expected %s", name,
-                       node->line, key, colon, kinds[node->kind], expected);
+        return err_set(err, WEIR_EINVAL, "%s: %s%sfound %s, expected %s", where, key, colon,
+                       kinds[node->kind], expected);
     }
-    return err_set(err, WEIR_EINVAL, "%s:%" PRIu32 ": %s%sfound %s'%.*s', expected %s", name,
-                   node->line, key, colon, node->quoted ? "the text " : "", QUOTED_BYTES_MAX,
-                   node->text, expected);
+    return err_set(err, WEIR_EINVAL, "%s: %s%sfound %s'%.*s', expected %s", where, key, colon,
+                   node->quoted ? "the text " : "", QUOTED_BYTES_MAX, node->text, expected);
 }
 
 /* A scalar that may be something other than text. */

@@ -20,11 +20,15 @@ enum yaml_kind { YAML_SCALAR, YAML_LIST, YAML_MAP };
 
 struct yaml {
     enum yaml_kind kind;
-    uint32_t line;   /* 1-based. */
-    const char *key; /* In a map: this entry's key; else NULL. */
+    const char *file; /* The name it was parsed under. */
+    uint32_t line;    /* 1-based. */
+    uint32_t column;  /* 1-based; 0: not told. */
+    const char *key;  /* In a map: this entry's key; else NULL. */
     uint32_t key_line;
+    uint32_t key_column;
     const char *text; /* Scalar: its text, NUL-terminated (no NUL inside). */
     bool quoted;
+    bool proto;         /* Read from protobuf's text format (server/pbtxt.h). */
     struct yaml *first; /* List, map: first entry. */
     struct yaml *next;  /* Next entry of the same list or map. */
     uint32_t count;
@@ -34,6 +38,11 @@ struct yaml {
  * `arena`.  An empty document is an empty map.  WEIR_EINVAL, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status yaml_parse(struct arena *arena, const char *name, struct bytes text,
                                           struct yaml **out, struct weir_err *err);
+
+#define YAML_WHERE 160
+
+/* "FILE:LINE" or "FILE:LINE:COLUMN" of the entry's key, where it has one, else of its value. */
+const char *yaml_where(const struct yaml *node, char out[YAML_WHERE]);
 
 struct yaml *yaml_get(const struct yaml *map, const char *key); /* NULL when absent. */
 
