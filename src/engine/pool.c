@@ -144,6 +144,14 @@ static struct instance *take_instance(struct model *model, struct instance *want
     return instance;
 }
 
+/* Lock held: WAITING -> RUNNING. */
+static void ride(struct model *model, struct batch *batch, struct request *request)
+{
+    request->state = REQUEST_RUNNING;
+    request->batch = batch;
+    model->waiting_bytes -= request->input_bytes;
+}
+
 /* Lock held: the riders leave the model's line for the batch. */
 static void board(struct model *model, const struct batch_plan *riders, struct batch *batch)
 {
@@ -156,7 +164,18 @@ static void board(struct model *model, const struct batch_plan *riders, struct b
         }
         list_remove(&request->line);
         list_append(&batch->members, &request->line);
+        ride(model, batch, request);
         taken++;
+    }
+}
+
+/* Lock held: the same of a lane of sequences. */
+static void board_turn(struct model *model, const struct sequence_turn *turn, struct batch *batch)
+{
+    sequencer_take(model->sequences, turn, batch);
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        ride(model, batch, list_entry(n, struct request, line));
     }
 }
 
@@ -176,14 +195,7 @@ static struct instance *take(struct pool *pool, struct model *model,
     if (turn == NULL) {
         board(model, riders, batch);
     } else {
-        sequencer_take(model->sequences, turn, batch);
-    }
-    for (struct list_node *n = list_first(&batch->members); n != NULL;
-         n = list_next(&batch->members, n)) {
-        struct request *request = list_entry(n, struct request, line);
-        request->state = REQUEST_RUNNING;
-        request->batch = batch;
-        model->waiting_bytes -= request->input_bytes;
+        board_turn(model, turn, batch);
     }
     model->waiting_count -= riders->count;
     model->waiting_rows -= riders->rows;
@@ -235,7 +247,7 @@ static struct model *next_limited(const struct pool *pool)
 }
 
 /* Lock held: the model that has waited longest of those that could run, or NULL. */
-static struct model *next_model(const struct pool *pool)
+static inline struct model *next_model(const struct pool *pool)
 {
     const struct heap_node *top = heap_top(&pool->ready);
     struct model *first = top == NULL ? NULL : list_entry(top, struct model, ready);
@@ -411,9 +423,11 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
 /* Lock held: an executor to wake for the work there is, or NULL. */
 struct executor *pool_executor_for_work(struct pool *pool)
 {
-    const struct heap_node *later = heap_top(&pool->delayed);
-    if (next_model(pool) == NULL && (later == NULL || later->key >= pool->watch_ns)) {
-        return NULL; /* What is delayed has somebody who wakes up for it. */
+    if (next_model(pool) == NULL) {
+        const struct heap_node *later = heap_top(&pool->delayed);
+        if (later == NULL || later->key >= pool->watch_ns) {
+            return NULL; /* What is delayed has somebody who wakes up for it. */
+        }
     }
     struct list_node *node = list_pop(&pool->idle);
     if (node == NULL) {
