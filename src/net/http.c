@@ -143,7 +143,8 @@ struct bytes exchange_field(const struct exchange *x, const char *name)
 {
     const struct bytes wanted = bytes_of(name);
     for (uint32_t i = 0; i < x->field_count; i++) {
-        if (bytes_equal_nocase(x->fields[i].name, wanted)) {
+        const struct bytes found = x->fields[i].name;
+        if (found.size == wanted.size && bytes_equal_nocase(found, wanted)) {
             return x->fields[i].value;
         }
     }

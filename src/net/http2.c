@@ -257,33 +257,9 @@ const struct protocol http2_protocol = {
 
 /* --- The beginning --- */
 
-static void *session_malloc(size_t size, void *user)
-{
-    (void)user;
-    return mem_try_alloc(size);
-}
-
-static void *session_calloc(size_t count, size_t size, void *user)
-{
-    (void)user;
-    return mem_try_zero(count, size);
-}
-
-static void *session_realloc(void *old, size_t size, void *user)
-{
-    (void)user;
-    return mem_try_resize(old, size);
-}
-
-static void session_free(void *block, void *user)
-{
-    (void)user;
-    mem_free(block);
-}
-
 static bool open_session(struct http2 *h)
 {
-    nghttp2_mem mem = { NULL, session_malloc, session_free, session_calloc, session_realloc };
+    nghttp2_mem mem = http2_memory_of(&h->conn->net->http2_memory);
     nghttp2_session_callbacks *callbacks = NULL;
     nghttp2_option *option = NULL;
     bool good = nghttp2_session_callbacks_new(&callbacks) == 0 && nghttp2_option_new(&option) == 0;

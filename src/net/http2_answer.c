@@ -5,7 +5,6 @@
  * small one is complete, and goes as header and end in one frame.
  */
 #include <ctype.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "net/http2.h"
@@ -281,11 +280,12 @@ static bool has_body(const struct stream *s)
 static int submit(struct http2 *h, struct stream *s)
 {
     nghttp2_nv fields[4 + ANSWER_FIELDS_MAX];
-    char status[4];
+    const int code = s->x.status;
+    const char status[3] = { (char)('0' + code / 100), (char)('0' + code / 10 % 10),
+                             (char)('0' + code % 10) };
     char length[ANSWER_DIGITS_MAX];
     size_t count = 0;
     const struct bytes type = bytes_of(s->content_type);
-    (void)snprintf(status, sizeof(status), "%03d", s->x.status);
     fields[count++] = pair(BYTES_LITERAL(":status"), (struct bytes){ status, 3 }, 0);
     if (type.data != NULL) {
         fields[count++] = pair(BYTES_LITERAL("content-type"), type, 0);

@@ -75,6 +75,7 @@ bool net_finish(struct loop *loop)
          node = list_pop(&net->spare)) {
         mem_free(stream_at(node));
     }
+    http2_memory_finish(&net->http2_memory);
     mem_free(net->spare_text);
     mem_free(net);
     loop->net = NULL;

@@ -4,6 +4,7 @@
 #ifndef WEIR_NET_NET_H
 #define WEIR_NET_NET_H
 
+#include "net/http2_memory.h"
 #include "net/loop.h"
 #include "net/tls.h"
 
@@ -20,6 +21,7 @@ struct http_net {
     char date[64];      /* As in a Date field. */
     uint64_t date_until_ns;
     bool draining;
+    struct http2_memory http2_memory;
     char *spare_text; /* Of an HTTP/2 session that has nothing to send. */
     char read_buffer[NET_READ_BYTES];
     char plain[NET_READ_BYTES]; /* What TLS makes of it, and where small pieces are put together. */
