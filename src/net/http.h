@@ -122,6 +122,10 @@ void http_listener_secure(struct http_listener *listener, struct tls *tls);
 
 uint16_t http_listener_port(const struct http_listener *listener); /* 0 for a Unix socket. */
 
+/* "127.0.0.1:8000", "[::1]:8000" or "unix:/PATH". */
+#define HTTP_LISTENER_NAME_BYTES 120
+void http_listener_name(const struct http_listener *listener, char out[HTTP_LISTENER_NAME_BYTES]);
+
 /* Stops accepting; connections stay.  Frees the listener; loop_finish() does it for those left. */
 void http_listener_close(struct http_listener *listener);
 

@@ -382,6 +382,22 @@ uint16_t http_listener_port(const struct http_listener *listener)
     }
 }
 
+void http_listener_name(const struct http_listener *listener, char out[HTTP_LISTENER_NAME_BYTES])
+{
+    const struct sockaddr *address = (const struct sockaddr *)(const void *)&listener->address;
+    const unsigned port = http_listener_port(listener);
+    char host[INET6_ADDRSTRLEN] = "";
+    if (address->sa_family == AF_UNIX) {
+        const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address;
+        (void)snprintf(out, HTTP_LISTENER_NAME_BYTES, "unix:%.*s", (int)sizeof(un->sun_path),
+                       un->sun_path);
+        return;
+    }
+    (void)uv_ip_name(address, host, sizeof(host));
+    (void)snprintf(out, HTTP_LISTENER_NAME_BYTES,
+                   address->sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, port);
+}
+
 void http_listener_close(struct http_listener *listener)
 {
     if (listener == NULL) {

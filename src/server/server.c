@@ -12,12 +12,13 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "server/activation.h"
 #include "server/caller.h"
 #include "server/modelconfig.h"
 #include "util/json.h"
 #include "util/mem.h"
 
-#define LISTENERS_MAX 4
+#define LISTENERS_MAX 16
 #define ADDRESS_BYTES 300
 #define SIGNAL_WAKE SIGUSR1 /* Mail for the main thread's home, or a loop has ended. */
 
@@ -46,6 +47,8 @@ struct server {
     struct registry *registry;
     struct api_options api_options;
     struct api *api;
+    uint32_t
+        activated; /* Listening sockets that were handed over; they stand for those configured. */
     struct front *fronts;
     uint32_t front_count;
     pthread_t main;
@@ -186,6 +189,23 @@ static enum weir_status listen_on(struct front *front, const char *address, stru
     return status;
 }
 
+/* All loops take clients from the sockets that were handed over. */
+static enum weir_status listen_activated(struct front *front, struct weir_err *err)
+{
+    if (front->server->activated > LISTENERS_MAX) {
+        return err_set(err, WEIR_EINVAL,
+                       "LISTEN_FDS: found %u sockets that were handed over, expected at most %d",
+                       (unsigned)front->server->activated, LISTENERS_MAX);
+    }
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < front->server->activated && status == WEIR_OK; i++) {
+        status = http_listen_fd(&front->loop, ACTIVATION_FIRST + (int)i, i,
+                                api_handler(front->server->api), &front->listeners[i], err);
+        front->listener_count += status == WEIR_OK ? 1 : 0;
+    }
+    return status;
+}
+
 /* A later loop listens where the first one does, also when that chose its port. */
 static uint64_t port_of(const struct front *front, uint32_t index, uint64_t configured)
 {
@@ -201,6 +221,9 @@ static enum weir_status listen_all(struct front *front, struct weir_err *err)
     const uint32_t count = config->port > 0 ? 1 : 3;
     const bool bracket = strchr(config->host, ':') != NULL;
     enum weir_status status = WEIR_OK;
+    if (front->server->activated > 0) {
+        return listen_activated(front, err);
+    }
     for (uint32_t i = 0; i < count && status == WEIR_OK; i++) {
         char address[ADDRESS_BYTES];
         (void)snprintf(address, sizeof(address), bracket ? "[%s]:%u" : "%s:%u", config->host,
@@ -310,6 +333,7 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     server->config = config;
     server->mode = mode;
     server->main = pthread_self();
+    server->activated = mode == SERVER_SERVE ? activation_take() : 0;
     clock_init(&server->clock);
     const enum weir_status status = start_all(server, err);
     if (status != WEIR_OK) {
@@ -491,7 +515,11 @@ void server_addresses(const struct server *server, struct buffer *out)
     for (uint32_t i = 0; i < first->listener_count; i++) {
         const unsigned port = http_listener_port(first->listeners[i]);
         buffer_text(out, i == 0 ? "" : " ");
-        if (port == 0) {
+        if (server->activated > 0) {
+            char name[HTTP_LISTENER_NAME_BYTES];
+            http_listener_name(first->listeners[i], name);
+            buffer_printf(out, port == 0 ? "%s" : "http://%s", name);
+        } else if (port == 0) {
             buffer_printf(out, "unix:%s", config->unix_socket);
         } else {
             buffer_printf(out, bracket ? "http://[%s]:%u" : "http://%s:%u", config->host, port);
