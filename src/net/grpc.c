@@ -13,7 +13,7 @@
 #include "util/mem.h"
 
 #define TYPE "application/grpc"
-#define INLINE_INFLATE_BYTES 65536 /* Larger compressed messages are inflated by a worker. */
+#define INLINE_INFLATE_BYTES 1024 /* More may become more than a loop should wait for. */
 #define PUSHBACK_MS 1000
 
 /* A compressed message. */
@@ -98,7 +98,8 @@ static void add_status(struct exchange *x, add_fn *add, enum weir_status status,
         add(x, "grpc-message",
             encode_text(&x->arena, text == NULL ? weir_status_text(status) : text));
     }
-    if (weir_status_http(status) == 503 && weir_status_retry(status)) {
+    const int http = weir_status_http(status); /* Where REST says Retry-After. */
+    if ((http == 503 || http == 429) && weir_status_retry(status)) {
         (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)pushback_ms);
         add(x, "grpc-retry-pushback-ms", bytes_of(number));
     }
@@ -197,8 +198,7 @@ static void deliver(struct grpc_call *call)
 {
     struct grpc_inflation *self = call->inflation;
     if (self->err.status != WEIR_OK) {
-        refuse(call, self->err.status == WEIR_ENOMEM ? WEIR_ENOMEM : self->err.status,
-               self->err.text);
+        refuse(call, self->err.status, self->err.text);
         return;
     }
     call->reader->begin(call, self->out.size);
@@ -399,8 +399,21 @@ static void say_expecting(struct grpc_call *call)
                          (call->in_message || call->prefix_size > 0 || call->reader->unary);
 }
 
+/* A call that is never read to its end must not keep what it has read. */
+static void compact(struct grpc_call *call)
+{
+    struct buffer *held = &call->held;
+    if (call->held_at > 0 && call->held_at >= held->size / 2) {
+        held->size -= call->held_at;
+        memmove(held->data, held->data + call->held_at, held->size);
+        body_let_go(call->held_at);
+        call->held_at = 0;
+    }
+}
+
 static void hold(struct grpc_call *call, struct bytes rest)
 {
+    compact(call);
     struct weir_err err;
     const enum weir_status status = body_try_hold(rest.size, call->x->loop->limits, &err);
     if (status != WEIR_OK) {
@@ -447,6 +460,7 @@ static void read_held(struct grpc_call *call)
 void grpc_data(struct grpc_call *call, struct bytes bytes)
 {
     const size_t size = bytes.size;
+    call->received_bytes += size;
     if (call->finished) {
         return;
     }

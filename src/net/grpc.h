@@ -56,6 +56,7 @@ struct grpc_call {
     bool reading;     /* Within grpc_data(). */
     bool in_message;
     uint32_t message_count;
+    uint64_t received_bytes;
     uint8_t prefix[GRPC_PREFIX_BYTES];
     uint32_t prefix_size;
     uint64_t left;                    /* Of the message that is being read. */
