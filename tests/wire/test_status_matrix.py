@@ -253,7 +253,7 @@ OTHER = [
     ("load of a file", "POST", "/v2/repository/models/div/load", {"parameters": {"file:1/m": ""}}, 501, "file:"),
     ("load of nonsense config", "POST", "/v2/repository/models/div/load", {"parameters": {"config": "{"}}, 400, "config"),
     ("load of wrong config", "POST", "/v2/repository/models/div/load", {"parameters": {"config": '{"max_batch_size":-1}'}}, 400, "max_batch_size"),
-    ("load of unsupported config", "POST", "/v2/repository/models/div/load", {"parameters": {"config": '{"sequence_batching":{"max_sequence_idle_microseconds":5}}'}}, 400, "sequence_batching"),
+    ("load of unsupported config", "POST", "/v2/repository/models/div/load", {"parameters": {"config": '{"sequence_batching":{"iterative_sequence":true}}'}}, 400, "iterative_sequence"),
     ("unload parameter a text", "POST", "/v2/repository/models/div/unload", {"parameters": {"unload_dependents": "no"}}, 400, "unload_dependents"),
     ("logging of nonsense", "POST", "/v2/logging", b"[]", 400, "expected an object"),
     ("logging unknown setting", "POST", "/v2/logging", {"log_warnings": True}, 400, "'log_warnings'"),
