@@ -11,10 +11,10 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "util/file.h"
 #include "util/mem.h"
+#include "util/watch.h"
 
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define TLS_FILES 3
@@ -24,18 +24,10 @@
 
 static const char session_context[] = "weir";
 
-/* What a file looked like. */
-struct look {
-    bool there;
-    ino_t inode;
-    off_t size;
-    struct timespec changed;
-};
-
 struct tls {
     struct tls_options options;
-    struct look looks[TLS_FILES]; /* For the one thread that reloads. */
-    pthread_mutex_t lock;         /* Guards the rest; held for looks and swaps only. */
+    struct watch watches[TLS_FILES]; /* For the one thread that reloads. */
+    pthread_mutex_t lock;            /* Guards the rest; held for looks and swaps only. */
     SSL_CTX *context;
     struct tls_facts facts;
 };
@@ -282,25 +274,6 @@ static enum weir_status make_context(const struct tls_options *options, SSL_CTX 
 
 /* --- Looking for changes --- */
 
-static struct look look_at(const char *path)
-{
-    struct stat info;
-    struct look look = { 0 };
-    if (path[0] != '\0' && stat(path, &info) == 0) {
-        look.there = true;
-        look.inode = info.st_ino;
-        look.size = info.st_size;
-        look.changed = info.st_mtim;
-    }
-    return look;
-}
-
-static bool is_same(const struct look *a, const struct look *b)
-{
-    return a->there == b->there && a->inode == b->inode && a->size == b->size &&
-           a->changed.tv_sec == b->changed.tv_sec && a->changed.tv_nsec == b->changed.tv_nsec;
-}
-
 /* Remembers what the files look like; true when one looks different. */
 static bool look_again(struct tls *tls)
 {
@@ -308,9 +281,7 @@ static bool look_again(struct tls *tls)
                                            tls->options.client_ca };
     bool different = false;
     for (int i = 0; i < TLS_FILES; i++) {
-        const struct look now = look_at(paths[i]);
-        different = different || !is_same(&now, &tls->looks[i]);
-        tls->looks[i] = now;
+        different = watch_look(&tls->watches[i], paths[i]) || different;
     }
     return different;
 }

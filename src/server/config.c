@@ -14,7 +14,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/tls.h"
 #include "server/option.h"
+#include "util/clock.h"
 #include "util/file.h"
 #include "util/json.h"
 #include "util/mem.h"
@@ -331,20 +333,53 @@ static void resolve(struct config *config)
     }
 }
 
-static bool is_loopback(const char *host)
+bool config_is_local(const struct config *config)
 {
-    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
-           strcmp(host, "localhost") == 0;
+    return strncmp(config->host, "127.", 4) == 0 || strcmp(config->host, "::1") == 0 ||
+           strcmp(config->host, "localhost") == 0;
+}
+
+bool config_is_guarded(const struct config *config)
+{
+    return config->api_keys[0] != '\0' ||
+           (config->tls_client_ca[0] != '\0' && config->tls_client == TLS_CLIENT_REQUIRED);
+}
+
+static enum weir_status check_access(const struct config *config, struct weir_err *err)
+{
+    const bool certificate = config->tls_certificate[0] != '\0';
+    if (certificate != (config->tls_key[0] != '\0')) {
+        return err_set(err, WEIR_EINVAL,
+                       "%s: not given, expected a file beside %s: a certificate and its key go "
+                       "together",
+                       certificate ? "tls_key" : "tls_certificate",
+                       certificate ? "tls_certificate" : "tls_key");
+    }
+    if (config->tls_client_ca[0] != '\0' && !certificate) {
+        return err_set(err, WEIR_EINVAL,
+                       "tls_client_ca: found '%s' without tls_certificate, expected both: clients "
+                       "show certificates over TLS only",
+                       config->tls_client_ca);
+    }
+    if (config->reload_interval_ns < NS_PER_MS) {
+        return err_set(err, WEIR_EINVAL, "reload_interval: expected at least 1 ms");
+    }
+    if (!config->allow_wide_bind && !config_is_local(config) && !config_is_guarded(config)) {
+        return err_set(
+            err, WEIR_EINVAL,
+            "host: found '%s', expected a loopback address such as 127.0.0.1; to let other "
+            "machines in, give --api-keys or --tls-client-ca, or --allow-wide-bind too: then "
+            "anybody who reaches the port can use it",
+            config->host);
+    }
+    return WEIR_OK;
 }
 
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
-    if (!config->allow_wide_bind && !is_loopback(config->host)) {
-        return err_set(
-            err, WEIR_EINVAL,
-            "host: found '%s', expected a loopback address such as 127.0.0.1; to let other "
-            "machines in, give --allow-wide-bind too: anybody who reaches the port can use it",
-            config->host);
+    const enum weir_status status = check_access(config, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     if (config->repository.count == 0) {
         return err_set(err, WEIR_EINVAL, "repository: no folder, expected at least one");

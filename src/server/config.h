@@ -37,6 +37,17 @@ enum config_origin {
 #undef CONFIG_ORIGIN_ENUM
 };
 
+/* X(name, text): the oldest version of TLS. */
+#define TLS_MINS(X) \
+    X(1_2, "1.2")   \
+    X(1_3, "1.3")
+
+enum tls_min {
+#define TLS_MIN_ENUM(name, text) TLS_MIN_##name,
+    TLS_MINS(TLS_MIN_ENUM)
+#undef TLS_MIN_ENUM
+};
+
 enum log_format { LOG_FORMAT_AUTO, LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
 /* Strings in the configuration's arena. */
@@ -61,6 +72,18 @@ struct config {
     uint64_t port;           /* 0: three listeners. */
     const char *unix_socket; /* "": none. */
     bool allow_wide_bind;
+
+    const char *tls_certificate; /* "": plain. */
+    const char *tls_key;
+    const char *tls_client_ca; /* "": clients need no certificates. */
+    uint64_t tls_client;       /* enum tls_client */
+    uint64_t tls_min_version;  /* enum tls_min */
+    const char *api_keys;      /* "": no keys are asked for. */
+    struct config_list open_groups;
+    struct config_list http_restricted_api; /* "GROUP[,GROUP]:HEADER=VALUE", cut at commas. */
+    struct config_list grpc_restricted_protocol;
+    struct config_list cors_origins;
+    uint64_t reload_interval_ns;
 
     uint64_t loops;     /* Resolved: at least 1. */
     uint64_t executors; /* Resolved: at least 1. */
@@ -104,6 +127,12 @@ struct config_words {
 WEIR_MUST_USE enum weir_status config_read(struct config *config, char *const *environment,
                                            int word_count, char *const *words,
                                            struct config_words *meaning, struct weir_err *err);
+
+/* Only this machine's programs can reach it. */
+bool config_is_local(const struct config *config);
+
+/* Whoever reaches it has to show a key or a certificate. */
+bool config_is_guarded(const struct config *config);
 
 /* What `weir serve --help` says about the options, by group. */
 void config_help(struct buffer *out);

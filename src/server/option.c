@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "net/tls.h"
 #include "util/limits.h"
 #include "util/log.h"
 
@@ -24,6 +25,20 @@ static const char *const level_texts[] = {
 };
 
 static const char *const rate_texts[] = { "off", "execution_count", NULL };
+
+static const char *const tls_client_texts[] = {
+#define TLS_CLIENT_TEXT(name, text) text,
+    TLS_CLIENTS(TLS_CLIENT_TEXT)
+#undef TLS_CLIENT_TEXT
+        NULL,
+};
+
+static const char *const tls_min_texts[] = {
+#define TLS_MIN_TEXT(name, text) text,
+    TLS_MINS(TLS_MIN_TEXT)
+#undef TLS_MIN_TEXT
+        NULL,
+};
 
 static const char *const format_texts[] = { "auto", "text", "json", NULL };
 
@@ -54,7 +69,29 @@ const struct option options[] = {
     { "unix_socket", "listeners", KIND_TEXT, AT(unix_socket), 0, 0, "", NULL,
       "path of a Unix socket to listen on too" },
     { "allow_wide_bind", "listeners", KIND_BOOL, AT(allow_wide_bind), 0, 0, "false", NULL,
-      "allow a host other than loopback: anybody who reaches it can use it" },
+      "allow a host other than loopback without keys or client certificates" },
+    { "tls_certificate", "access", KIND_TEXT, AT(tls_certificate), 0, 0, "", NULL,
+      "PEM file of the server's certificate and those behind it: every TCP port speaks TLS" },
+    { "tls_key", "access", KIND_TEXT, AT(tls_key), 0, 0, "", NULL,
+      "PEM file of its private key, without a passphrase" },
+    { "tls_client_ca", "access", KIND_TEXT, AT(tls_client_ca), 0, 0, "", NULL,
+      "PEM file of who may sign clients' certificates; empty: clients need none" },
+    { "tls_client", "access", KIND_ENUM, AT(tls_client), 0, 0, "required", tls_client_texts,
+      "with tls_client_ca: must clients have a certificate" },
+    { "tls_min_version", "access", KIND_ENUM, AT(tls_min_version), 0, 0, "1.2", tls_min_texts,
+      "oldest version of TLS" },
+    { "api_keys", "access", KIND_TEXT, AT(api_keys), 0, 0, "", NULL,
+      "file of hashed keys, as `weir key` makes them; empty: no key is asked for" },
+    { "open_groups", "access", KIND_LIST, AT(open_groups), 0, 0, "health", NULL,
+      "with api_keys: groups of calls that need no key" },
+    { "http_restricted_api", "access", KIND_LIST, AT(http_restricted_api), 0, 0, "", NULL,
+      "as Triton has it, GROUP[,GROUP]:HEADER=VALUE: REST calls that need this header" },
+    { "grpc_restricted_protocol", "access", KIND_LIST, AT(grpc_restricted_protocol), 0, 0, "", NULL,
+      "the same for gRPC, with the metadata triton-grpc-protocol-HEADER" },
+    { "cors_origins", "access", KIND_LIST, AT(cors_origins), 0, 0, "", NULL,
+      "web pages that may call, such as https://app.example.org; * is all" },
+    { "reload_interval", "access", KIND_DURATION, AT(reload_interval_ns), 0, 0, "10s", NULL,
+      "time between looks at the files of certificates and keys; SIGHUP looks at once" },
     { "loops", "threads", KIND_COUNT, AT(loops), 0, 64, "0", NULL,
       "network threads; 0: one per 4 processors" },
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,

@@ -14,6 +14,7 @@
 #include "api/api.h"
 #include "server/activation.h"
 #include "server/caller.h"
+#include "server/guard.h"
 #include "server/modelconfig.h"
 #include "util/json.h"
 #include "util/mem.h"
@@ -40,6 +41,8 @@ struct server {
     const struct config *config;
     enum server_mode mode;
     struct clock clock;
+    struct guard guard;
+    uint64_t look_ns; /* When the guard looks at its files again. */
     struct engine *engine;
     struct device_options *devices;
     uint32_t device_count;
@@ -65,6 +68,7 @@ static sigset_t watched_signals(void)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGNAL_WAKE);
     return set;
 }
@@ -74,7 +78,6 @@ void server_block_signals(void)
     const sigset_t set = watched_signals();
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
 }
 
 static void wake_main(void *context)
@@ -185,8 +188,15 @@ static enum weir_status listen_on(struct front *front, const char *address, stru
     const enum weir_status status =
         http_listen(&front->loop, address, index, api_handler(front->server->api),
                     &front->listeners[index], err);
-    front->listener_count += status == WEIR_OK ? 1 : 0;
-    return status;
+    if (status != WEIR_OK) {
+        return status;
+    }
+    /* Who can open a Unix socket is on this machine, and was let in by its mode. */
+    if (front->server->guard.tls != NULL && http_listener_port(front->listeners[index]) != 0) {
+        http_listener_secure(front->listeners[index], front->server->guard.tls);
+    }
+    front->listener_count++;
+    return WEIR_OK;
 }
 
 /* All loops take clients from the sockets that were handed over. */
@@ -307,12 +317,16 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
         return status;
     }
     log_addresses(server);
+    guard_warn(&server->guard);
     return start_threads(server, err);
 }
 
 static enum weir_status start_all(struct server *server, struct weir_err *err)
 {
-    enum weir_status status = start_engine(server, err);
+    enum weir_status status = guard_init(&server->guard, server->config, err);
+    if (status == WEIR_OK) {
+        status = start_engine(server, err);
+    }
     if (status == WEIR_OK) {
         status = start_registry(server, err);
     }
@@ -364,11 +378,33 @@ static void on_drain(struct loop_mail *mail)
     http_drain(&front->loop);
 }
 
-/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed, SIGNAL_WAKE when
+/* Certificates and keys are looked at now and then, and when somebody says SIGHUP. */
+static void look_at_files(struct server *server, bool asked)
+{
+    const uint64_t now_ns = clock_now_ns(&server->clock);
+    if (asked || now_ns >= server->look_ns) {
+        guard_look(&server->guard, asked);
+        server->look_ns = guard_watches(&server->guard)
+                              ? clock_add(now_ns, server->config->reload_interval_ns)
+                              : CLOCK_NEVER;
+    }
+}
+
+static uint64_t until_look_ns(const struct server *server)
+{
+    const uint64_t now_ns = clock_now_ns(&server->clock);
+    return server->look_ns == CLOCK_NEVER ? CLOCK_NEVER
+           : server->look_ns > now_ns     ? server->look_ns - now_ns
+                                          : 0;
+}
+
+/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed or less, SIGNAL_WAKE when
  * the main thread is wanted, after its home has had its turn. */
 static int wait_signal(struct server *server, uint64_t timeout_ns)
 {
     const sigset_t set = watched_signals();
+    const uint64_t look_ns = until_look_ns(server);
+    timeout_ns = look_ns < timeout_ns ? look_ns : timeout_ns;
     const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / NS_PER_S),
                                       .tv_nsec = (long)(timeout_ns % NS_PER_S) };
     int got;
@@ -376,6 +412,7 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
         got = timeout_ns == CLOCK_NEVER ? sigwaitinfo(&set, NULL)
                                         : sigtimedwait(&set, NULL, &timeout);
     } while (got < 0 && errno == EINTR);
+    look_at_files(server, got == SIGHUP);
     home_turn(&server->home);
     return got < 0 ? 0 : got;
 }
@@ -503,6 +540,7 @@ void server_destroy(struct server *server)
         mem_free((void *)(uintptr_t)server->devices[i].name);
     }
     mem_free(server->devices);
+    guard_finish(&server->guard);
     mem_free(server->fronts);
     mem_free(server);
 }
@@ -522,7 +560,8 @@ void server_addresses(const struct server *server, struct buffer *out)
         } else if (port == 0) {
             buffer_printf(out, "unix:%s", config->unix_socket);
         } else {
-            buffer_printf(out, bracket ? "http://[%s]:%u" : "http://%s:%u", config->host, port);
+            buffer_printf(out, bracket ? "%s://[%s]:%u" : "%s://%s:%u",
+                          server->guard.tls == NULL ? "http" : "https", config->host, port);
         }
     }
 }
