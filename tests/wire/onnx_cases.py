@@ -12,7 +12,8 @@ import struct
 
 import numpy as np
 
-ROOT = pathlib.Path("/usr/share/libonnx-testdata/data")
+PACKAGE = "libonnx-testdata"
+ROOT = pathlib.Path("/usr/share") / PACKAGE / "data"
 FOLDERS = ("node", "pytorch-converted", "pytorch-operator", "simple")
 
 # Their outputs are drawn, so only type and shape can be compared.
