@@ -32,4 +32,4 @@ format: ## Format all C files
 	@tools/format
 
 clean: ## Remove all builds; what was fetched stays
-	@find build -mindepth 1 -maxdepth 1 ! -name 'deps*' ! -name 'venv*' -exec rm -rf {} + 2>/dev/null || true
+	@find build -mindepth 1 -maxdepth 1 ! -name 'deps*' ! -name 'venv*' ! -name node -exec rm -rf {} + 2>/dev/null || true
