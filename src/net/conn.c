@@ -409,24 +409,21 @@ static void write_slice(struct http_conn *c)
 /* Sends what is sealed.  False when there is nothing to seal now: the socket is full, or gone. */
 static bool flush_sealed(struct http_conn *c)
 {
-    const struct bytes out = tls_outgoing(c->tls);
-    const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
-    int sent = out.size == 0 ? 0 : uv_try_write(&c->uv.stream, &buf, 1);
-    if (sent < 0 && sent != UV_EAGAIN) {
-        conn_close(c);
-        return false;
-    }
-    sent = sent < 0 ? 0 : sent;
-    if ((size_t)sent < out.size) {
+    for (struct bytes out = tls_outgoing(c->tls); out.size > 0; out = tls_outgoing(c->tls)) {
+        const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
+        int sent = uv_try_write(&c->uv.stream, &buf, 1);
+        if (sent < 0 && sent != UV_EAGAIN) {
+            conn_close(c);
+            return false;
+        }
+        sent = sent < 0 ? 0 : sent;
         tls_sent(c->tls, (size_t)sent);
-        c->slice_bytes = out.size - (size_t)sent;
-        const uv_buf_t rest = { buf.base + sent, c->slice_bytes };
-        write_later(c, &rest, 1);
-        return false;
-    }
-    if (out.size > 0) {
-        tls_sent(c->tls, out.size);
-        return true; /* There may be more of it. */
+        if ((size_t)sent < out.size) {
+            c->slice_bytes = out.size - (size_t)sent;
+            const uv_buf_t rest = { buf.base + sent, c->slice_bytes };
+            write_later(c, &rest, 1);
+            return false;
+        }
     }
     const size_t gone = c->sealed_bytes;
     c->sealed_bytes = 0;
@@ -455,12 +452,7 @@ static bool seal_some(struct http_conn *c)
 
 static void flush_tls(struct http_conn *c)
 {
-    bool more = true;
-    while (more) {
-        if (!flush_sealed(c)) {
-            return;
-        }
-        more = seal_some(c) || tls_outgoing(c->tls).size > 0;
+    while (flush_sealed(c) && seal_some(c)) {
     }
 }
 
