@@ -44,14 +44,19 @@ void join_lead(struct request *request)
 }
 
 /* JOINED -> ENDED without an answer. */
-static void end_follower(struct pool *pool, struct request *request, enum weir_status status,
-                         uint64_t now_ns, struct list *ended)
+static void drop(struct request *request, enum weir_status status, uint64_t now_ns)
 {
     list_remove(&request->line);
-    pool->joined--;
     request->state = REQUEST_ENDED;
     request->times.ended_ns = now_ns;
     request->status = err_set(&request->err, status, "%s", pool_stop_text(status));
+}
+
+static void end_follower(struct pool *pool, struct request *request, enum weir_status status,
+                         uint64_t now_ns, struct list *ended)
+{
+    drop(request, status, now_ns);
+    pool->joined--;
     stats_count_failure(&request->model->stats, status, now_ns - request->times.submitted_ns);
     list_append(ended, &request->line);
 }
@@ -129,18 +134,18 @@ static void copy_answer(const struct request *leader, struct request *follower, 
     }
 }
 
-void join_answer(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended,
-                 struct list *late)
+void join_answer(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended)
 {
     retire(leader);
     for (struct list_node *n = list_first(&leader->followers); n != NULL;
          n = list_first(&leader->followers)) {
         struct request *follower = follower_of(n);
         if (follower->leave_by_ns <= leader->times.taken_ns) {
-            end_follower(pool, follower, lateness(follower, now_ns), now_ns, late);
-            continue; /* Its home has not come to it yet. */
+            /* Its home has not come to it yet. */
+            drop(follower, lateness(follower, now_ns), now_ns);
+        } else {
+            copy_answer(leader, follower, now_ns);
         }
-        copy_answer(leader, follower, now_ns);
         list_append(ended, n);
         pool->joined--;
     }

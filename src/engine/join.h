@@ -30,10 +30,9 @@ void join_lead(struct request *request);
  * that are late themselves are appended to `ended`. */
 void join_hand_over(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended);
 
-/* A leader's run has ended, its status and outputs are the run's: followers are appended to `ended`, those
- * whose time in line had run out before it to `late`. */
-void join_answer(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended,
-                 struct list *late);
+/* A leader's run has ended, its status and outputs are the run's: followers are appended to `ended`, not
+ * counted in the model's statistics yet. */
+void join_answer(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended);
 
 /* A running leader goes.  True: somebody wants its answer still. */
 WEIR_MUST_USE bool join_goes_on(struct request *leader);

@@ -263,9 +263,6 @@ static inline struct model *next_model(const struct pool *pool)
 static struct instance *take_limited(struct pool *pool, struct model *model, uint64_t now_ns)
 {
     struct rate_limiter *rates = pool->engine->rates;
-    if (model->claim == NULL) {
-        return take_best(pool, model, now_ns);
-    }
     if (!rate_take(rates, model->claim)) {
         return NULL; /* Another device was quicker. */
     }
@@ -286,8 +283,9 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
     for (struct model *model = next_model(pool); model != NULL; model = next_model(pool)) {
         const uint32_t count = model->waiting_count;
         pool_expire(pool, model, now_ns, ended);
-        struct instance *instance =
-            model->waiting_count == count ? take_limited(pool, model, now_ns) : NULL;
+        struct instance *instance = model->waiting_count != count ? NULL
+                                    : model->claim != NULL ? take_limited(pool, model, now_ns)
+                                                           : take_best(pool, model, now_ns);
         pool_place(pool, model, now_ns); /* It owed its place to requests that are gone. */
         if (instance != NULL) {
             return instance;

@@ -209,13 +209,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct model *model = instance->model;
     struct batch *batch = &instance->batch;
     struct list ended;
-    struct list joined;
-    struct list late; /* Joined, and too late for this run. */
     struct list sequences;
     bool shared = false; /* Other devices may want what the run held. */
     list_init(&ended);
-    list_init(&joined);
-    list_init(&late);
     list_init(&sequences);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
@@ -224,7 +220,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
          n = list_next(&batch->ended, n)) {
         struct request *request = list_entry(n, struct request, line);
         if (request->leads) {
-            join_answer(pool, request, now_ns, &joined, &late);
+            join_answer(pool, request, now_ns, &ended);
         }
         end_running(request, now_ns);
     }
@@ -240,7 +236,6 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     pool->running -= batch->count;
     model->running--;
     list_splice(&ended, &batch->ended);
-    list_splice(&ended, &joined);
     const struct batch counted = *batch;
     instance->next = model->instances_free;
     model->instances_free = instance;
@@ -264,7 +259,6 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         }
         stats_count_request(model, request);
     }
-    list_splice(&ended, &late);
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);
