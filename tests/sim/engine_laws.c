@@ -1,0 +1,214 @@
+/*
+ * The laws of sim_engine.c that look at queues and batches; those about requests are where these end.
+ */
+#include "engine_world.h"
+
+/* No other request that is equal runs, but one that nobody wants any more. */
+static void check_alone(struct world *world, const struct request *request)
+{
+    const struct sim_request *r = list_entry(request, struct sim_request, request);
+    for (uint32_t i = 0; i < world->request_count && request->model->joining; i++) {
+        const struct sim_request *other = &world->requests[i];
+        LAW(other == r || other->twin != r->twin || other->request.model != request->model ||
+                other->request.state != REQUEST_RUNNING || other->request.stop != WEIR_OK,
+            "equal requests %td and %u run apart", r - world->requests, i);
+    }
+}
+
+void check_batch(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const struct model_config *config = instance->model->config;
+    const struct request *first = NULL;
+    uint64_t rows = 0;
+    LAW(batch->rows <= (uint64_t)config->max_batch_size, "a batch above max_batch_size");
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        const struct request *request = list_entry(n, struct request, line);
+        first = first == NULL ? request : first;
+        rows += request->rows;
+        LAW(request->inputs[0].shape.dims[1] == first->inputs[0].shape.dims[1],
+            "a batch of different shapes");
+        LAW(request->deadline_ns > clock_now_ns(&world->clock), "a batch with a passed deadline");
+        check_alone(world, request);
+    }
+    LAW(rows == batch->rows, "a batch that miscounts its rows");
+}
+
+static uint64_t arrival(const struct list *requests)
+{
+    const struct list_node *first = list_first(requests);
+    return first == NULL ? CLOCK_NEVER
+                         : list_entry(first, struct request, line)->times.submitted_ns;
+}
+
+/* How much of the resource of `m` is held, and how much there is. */
+static void count_resource(const struct world *world, const struct sim_model *m, uint32_t *held,
+                           uint32_t *total)
+{
+    *held = 0;
+    *total = 0;
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct sim_model *other = &world->models[i];
+        if (other->model.claim == NULL || other->resource.global != m->resource.global ||
+            (!m->resource.global && other->model.pool != m->model.pool)) {
+            continue;
+        }
+        *total = other->resource.count > *total ? other->resource.count : *total;
+        for (uint32_t f = 0; f < world->flight_count; f++) {
+            const bool its = world->flights[f].instance->model == &other->model;
+            *held += its ? other->resource.count : 0;
+        }
+    }
+}
+
+void check_resources(struct world *world)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        uint32_t held;
+        uint32_t total;
+        count_resource(world, &world->models[i], &held, &total);
+        LAW(world->models[i].model.claim == NULL || held <= total, "%u of %u held", held, total);
+    }
+}
+
+/* A model that needs resources may have to wait for its turn while somebody holds some. */
+static bool may_wait(const struct world *world, const struct model *model)
+{
+    uint32_t held = 0;
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        held += world->flights[i].instance->model->claim != NULL ? 1 : 0;
+    }
+    return model->claim != NULL && held > 0;
+}
+
+/* Could some executor take of this model's line now? */
+static bool could_go(const struct world *world, const struct model *model)
+{
+    return model->waiting_count > 0 && model->instances_free != NULL &&
+           model->inline_home == NULL && !may_wait(world, model) &&
+           clock_add(arrival(&model->waiting), model->config->queue_delay_ns) <=
+               clock_now_ns(&world->clock);
+}
+
+/* It has the place in line of an older one that went. */
+static bool led_by_heir(const struct batch *batch)
+{
+    const struct request *leader = list_entry(list_first(&batch->members), struct request, line);
+    return list_entry(leader, struct sim_request, request)->joined;
+}
+
+void check_order(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const uint64_t led_ns = arrival(&batch->members);
+    if (led_by_heir(batch) || instance->model->claim != NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        if (model->claim != NULL) {
+            continue; /* Shares count for more than age. */
+        }
+        LAW((model != instance->model && model->pool != instance->model->pool) ||
+                !(model == instance->model ? model->waiting_count > 0 : could_go(world, model)) ||
+                led_ns <= arrival(&model->waiting),
+            "a batch of '%s' overtook an older request of '%s'", instance->model->name,
+            model->name);
+    }
+}
+
+static bool is_preferred(const struct model_config *config, uint64_t rows)
+{
+    for (uint32_t i = 0; i < config->preferred_count; i++) {
+        if (config->preferred[i] == rows) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A batch that left before its delay was over was full, of a preferred size, or had company that
+ * did not fit.  What the profile makes of a shape that it knows changes from run to run. */
+void check_delay(struct world *world, const struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    const struct model *model = instance->model;
+    const uint64_t until_ns = clock_add(arrival(&batch->members), model->config->queue_delay_ns);
+    double tau0;
+    double alpha;
+    if (clock_now_ns(&world->clock) >= until_ns || model->signature->streams ||
+        led_by_heir(batch) || profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
+        profile_rows_cap(&model->profile, batch->shape_key) > 0) {
+        return;
+    }
+    uint64_t next = 0;
+    for (const struct list_node *n = list_first(&model->waiting); n != NULL && next == 0;
+         n = list_next(&model->waiting, n)) {
+        const struct request *request = list_entry(n, struct request, line);
+        next = request->shape_key == batch->shape_key ? request->rows : 0;
+    }
+    LAW(batch->rows + next >= (uint64_t)model->config->max_batch_size ||
+            is_preferred(model->config, batch->rows),
+        "a batch of %" PRIu64 " rows left '%s' early", batch->rows, model->name);
+}
+
+/* Nobody is free while there is something to do. */
+void check_idle(struct world *world, const struct pool *pool)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        LAW(model->pool != pool || !could_go(world, model), "'%s' has work and an executor is free",
+            model->name);
+    }
+}
+
+/* What a model counts is what stands in its line. */
+void check_lines(struct world *world)
+{
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        const struct model *model = &world->models[i].model;
+        uint64_t rows = 0;
+        uint64_t bytes = 0;
+        uint32_t count = 0;
+        for (const struct list_node *n = list_first(&model->waiting); n != NULL;
+             n = list_next(&model->waiting, n)) {
+            const struct request *request = list_entry(n, struct request, line);
+            LAW(request->state == REQUEST_WAITING, "a request in line is %s",
+                request_state_text(request->state));
+            rows += request->rows;
+            bytes += request->input_bytes;
+            count++;
+        }
+        LAW(count == model->waiting_count && rows == model->waiting_rows &&
+                bytes == model->waiting_bytes,
+            "model '%s' miscounts its line", model->name);
+    }
+}
+
+/* Who is joined is joined to one that will answer. */
+void check_joined(struct world *world)
+{
+    uint64_t joined = 0;
+    uint64_t counted = 0;
+    for (uint32_t i = 0; i < world->request_count; i++) {
+        const struct request *request = &world->requests[i].request;
+        if (request->state != REQUEST_JOINED) {
+            continue;
+        }
+        const struct request *leader = request->leader;
+        const struct sim_request *r = list_entry(leader, struct sim_request, request);
+        LAW(leader->leads && (leader->state == REQUEST_WAITING || leader->state == REQUEST_RUNNING),
+            "joined to one that is %s", request_state_text(leader->state));
+        LAW(r->twin == world->requests[i].twin ||
+                (r->poisoned && r->rows == 1 && world->requests[i].poisoned),
+            "joined to another one");
+        LAW(leader->state == REQUEST_WAITING || leader->batch->wanting > 0,
+            "a run is terminated that somebody wants");
+        joined++;
+    }
+    for (uint32_t i = 0; i < world->engine->pool_count; i++) {
+        counted += world->engine->pools[i]->joined;
+    }
+    LAW(joined == counted, "%" PRIu64 " are joined, %" PRIu64 " counted", joined, counted);
+}

@@ -1,0 +1,113 @@
+/*
+ * engine_world.h — what sim_engine.c and its laws (engine_laws.c) share: the world of one seed.
+ */
+#ifndef WEIR_TESTS_ENGINE_WORLD_H
+#define WEIR_TESTS_ENGINE_WORLD_H
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "util/mem.h"
+
+#define MODELS_MAX 4
+#define HOMES_MAX 3
+#define REQUESTS_MAX 160
+#define WIDTH_MAX 3
+#define PARTS_MAX 4
+#define POISON (-1.0F) /* A row with this value makes the run fail (setting `poison`). */
+
+#define LAW(condition, ...)                                                 \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
+            fprintf(stderr, __VA_ARGS__);                                   \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
+            exit(1);                                                        \
+        }                                                                   \
+    } while (0)
+
+struct world;
+
+struct sim_home {
+    struct home home;
+    struct world *world;
+    bool woken;
+};
+
+struct sim_model {
+    struct model model;
+    struct model_config config;
+    struct rate_resource resource;
+    struct setting settings[16];
+    char texts[16][32];
+    bool unleased;
+    uint32_t rows_in_memory; /* A run of more is out of memory. */
+    uint32_t parts;          /* More than 1: it streams. */
+    bool fails_at_random;    /* A fault that is nobody's fault: any member may fail. */
+};
+
+struct sim_request {
+    struct request request;
+    struct world *world;
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    uint32_t rows;
+    uint32_t width;
+    bool accepted;
+    bool canceled;
+    bool unwanted; /* Canceled or late while it ran: its answer must not count. */
+    bool poisoned;
+    bool joined;   /* Was joined to an equal one when it came. */
+    uint32_t twin; /* The request whose rows it has: itself, or an earlier one. */
+    uint32_t ends;
+    uint32_t lates;
+    uint32_t parts;
+    struct request_part *unread[PARTS_MAX];
+    uint64_t arrives_ns;
+    uint64_t cancels_ns;
+};
+
+/* A batch whose virtual run has an end in the future. */
+struct flight {
+    struct instance *instance;
+    uint64_t ends_ns;
+    struct pool *pool;
+};
+
+struct world {
+    uint64_t seed;
+    uint64_t random;
+    struct clock clock;
+    struct limits limits;
+    struct engine *engine;
+    struct sim_home homes[HOMES_MAX];
+    uint32_t home_count;
+    struct sim_model models[MODELS_MAX];
+    uint32_t model_count;
+    struct sim_request requests[REQUESTS_MAX];
+    uint32_t request_count;
+    struct flight flights[64];
+    uint32_t flight_count;
+    uint64_t wakes_ns[ENGINE_POOLS_MAX];
+    uint64_t lag_ns; /* Homes come to their deadlines this much late. */
+    uint32_t accepted;
+    uint32_t ended;
+};
+
+/* The laws of batches as they are pulled, of executors that find nothing, and of what stands where. */
+void check_batch(struct world *world, const struct instance *instance);
+void check_order(struct world *world, const struct instance *instance);
+void check_delay(struct world *world, const struct instance *instance);
+void check_idle(struct world *world, const struct pool *pool);
+void check_resources(struct world *world);
+void check_lines(struct world *world);
+void check_joined(struct world *world);
+
+#endif
