@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from serving import PATIENCE_S, Server, infer_path, put_model, tensor
+from serving import PATIENCE_S, Server, infer_path, put_model, tensor, write_whole
 
 http = pytest.importorskip("tritonclient.http")
 from tritonclient.utils import InferenceServerException  # noqa: E402
@@ -322,6 +322,41 @@ def test_states_may_grow_and_ids_may_be_texts(server):
     assert remember(3, "left", sequence_end=True) == ([0, 1, 2, 3], ["left"])
     assert remember(4, "left", sequence_start=True, sequence_end=True) == ([0, 4], ["left"])
     assert remember(9, 306, sequence_end=True) == ([0, 7, 8, 9], ["306"])
+
+
+def test_a_state_may_begin_with_a_file(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    past = {
+        "input_name": "past",
+        "output_name": "past_out",
+        "data_type": "TYPE_FP32",
+        "dims": [-1],
+        "initial_state": [
+            {"name": "seed", "data_type": "TYPE_FP32", "dims": [3], "data_file": "seed.bin"}
+        ],
+    }
+    put_model(
+        root,
+        "remember",
+        max_batch_size=0,
+        sequence_batching={
+            "direct": {},
+            "control_input": [control("name", "CORRID", data_type="TYPE_STRING")],
+            "state": [past],
+        },
+    )
+    write_whole(
+        root / "remember" / "initial_state" / "seed.bin", np.array([7, 8, 9], np.float32).tobytes()
+    )
+    with Server(tmp_path, root) as server:
+        for sequence_id in (401, 402):
+            body = {
+                "inputs": [tensor("x", "FP32", [1], [1])],
+                "parameters": {"sequence_id": sequence_id, "sequence_start": True},
+            }
+            answer = server.post(infer_path("remember"), body)
+            assert output(answer, "all") == [7, 8, 9, 1]
 
 
 def test_a_sequence_that_idles_is_dropped(server):
