@@ -195,6 +195,7 @@ struct model_config {
     uint32_t rate_priority;         /* Share of runs is 1 / priority; 0 and 1 are the same. */
     const struct setting *settings; /* `parameters`. */
     uint32_t setting_count;
+    bool proto;          /* Said in Triton's words: `timeout` of a request is as there. */
     const char *json;    /* Override text given at load, or NULL. */
     const char *remark;  /* What a person should know though nothing failed, or NULL. */
     struct arena *arena; /* Where all of it lives; for what a load adds. */

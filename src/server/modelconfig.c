@@ -5,10 +5,11 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/effective.h"
 #include "server/modelconfig_tables.h"
+#include "server/overlay.h"
+#include "server/pbtxt.h"
 #include "util/arena.h"
 #include "util/file.h"
 
@@ -309,6 +310,7 @@ static enum weir_status read_tree(struct model_config *config, const char *name,
     if (status == WEIR_EINVAL && own.text[0] != '\0') {
         buffer_printf(problems, "%s\n", own.text);
     }
+    status = status == WEIR_OK && problems->size > 0 ? WEIR_EINVAL : status;
     if (status == WEIR_OK) {
         status = set_remark(config, &warnings, err);
     } else if (status == WEIR_EINVAL && problems->size > 0) {
@@ -318,6 +320,111 @@ static enum weir_status read_tree(struct model_config *config, const char *name,
     }
     buffer_finish(&warnings);
     return status;
+}
+
+/* A file's tree by its ending; *out stays NULL when it is not there. */
+static enum weir_status read_file(struct arena *arena, int folder_fd, const char *file, bool proto,
+                                  struct yaml **out, struct weir_err *err)
+{
+    struct buffer text = { 0 };
+    enum weir_status status = file_read(folder_fd, file, MODELCONFIG_BYTES_MAX, &text, err);
+    const struct bytes bytes = { text.data == NULL ? "" : text.data, text.size };
+    if (status == WEIR_OK) {
+        status = proto ? pbtxt_parse(arena, file, bytes, out, err)
+                       : yaml_parse(arena, file, bytes, out, err);
+    } else if (status == WEIR_ENOENT) {
+        status = WEIR_OK;
+    }
+    buffer_finish(&text);
+    return status;
+}
+
+/* config.pbtxt in the form of the table; a mistake in its form is among the problems. */
+static enum weir_status shape(struct arena *arena, const char *name, struct yaml *root,
+                              struct buffer *problems, struct weir_err *err)
+{
+    struct weir_err own = { 0 };
+    const struct field_reader reader = {
+        .subject = name,
+        .arena = arena,
+        .err = &own,
+        .problems = problems,
+    };
+    const enum weir_status status = overlay_shape(&reader, &model_table, root);
+    return status == WEIR_ENOMEM ? err_set(err, status, "%s", own.text) : WEIR_OK;
+}
+
+/* Both files as one tree; neither is an empty one. */
+static enum weir_status read_folder(struct modelconfig_look *look, const char *name, int folder_fd,
+                                    struct weir_err *err)
+{
+    struct arena *arena = look->config->arena;
+    struct yaml *proto = NULL;
+    struct yaml *over = NULL;
+    enum weir_status status = read_file(arena, folder_fd, "config.pbtxt", true, &proto, err);
+    if (status == WEIR_OK && proto != NULL) {
+        status = shape(arena, name, proto, &look->problems, err);
+    }
+    if (status == WEIR_OK) {
+        status = read_file(arena, folder_fd, "model.yaml", false, &over, err);
+    }
+    if (status != WEIR_OK) {
+        return status;
+    }
+    look->config->proto = proto != NULL;
+    if (proto != NULL && over != NULL && over->kind == YAML_MAP) {
+        overlay_merge(&model_table, proto, over);
+        over = proto;
+    }
+    look->root = over != NULL ? over : proto;
+    return WEIR_OK;
+}
+
+static enum weir_status read_override(struct modelconfig_look *look, const char *override,
+                                      struct weir_err *err)
+{
+    struct model_config *config = look->config;
+    const size_t size = strlen(override);
+    if (size > MODELCONFIG_BYTES_MAX) {
+        return err_set(err, WEIR_EINVAL, "config override: found %zu bytes, expected at most %d",
+                       size, MODELCONFIG_BYTES_MAX);
+    }
+    config->json = arena_try_strndup(config->arena, override, size);
+    if (config->json == NULL) {
+        return err_nomem(err, "a config override", size);
+    }
+    config->proto = true;
+    return yaml_parse(config->arena, "config override", bytes_of(override), &look->root, err);
+}
+
+void modelconfig_look_finish(struct modelconfig_look *look)
+{
+    buffer_finish(&look->problems);
+    effective_release(look->config);
+    *look = (struct modelconfig_look){ 0 };
+}
+
+enum weir_status modelconfig_look(struct modelconfig_look *look, const char *name, int folder_fd,
+                                  const char *override, struct weir_err *err)
+{
+    *look = (struct modelconfig_look){ .config = effective_create() };
+    buffer_init(&look->problems, MODELCONFIG_BYTES_MAX);
+    if (look->config == NULL) {
+        return err_nomem(err, "a model's configuration", sizeof(*look->config));
+    }
+    struct weir_err own = { 0 };
+    enum weir_status status = override != NULL ? read_override(look, override, &own)
+                                               : read_folder(look, name, folder_fd, &own);
+    if (status != WEIR_OK) {
+        if (status == WEIR_EINVAL) {
+            buffer_printf(&look->problems, "%s\n", own.text);
+        }
+        return err_set(err, status, "%s", own.text);
+    }
+    if (look->root == NULL) {
+        return WEIR_OK;
+    }
+    return read_tree(look->config, name, look->root, override != NULL, &look->problems, err);
 }
 
 enum weir_status modelconfig_parse(struct model_config *config, const char *name, const char *file,
@@ -334,45 +441,20 @@ enum weir_status modelconfig_parse(struct model_config *config, const char *name
     return status;
 }
 
-static enum weir_status read_override(struct model_config *config, const char *name,
-                                      const char *override, struct weir_err *err)
+enum weir_status modelconfig_parse_pbtxt(struct model_config *config, const char *name,
+                                         const char *file, struct bytes text, struct weir_err *err)
 {
-    const size_t size = strlen(override);
-    if (size > MODELCONFIG_BYTES_MAX) {
-        return err_set(err, WEIR_EINVAL, "config override: found %zu bytes, expected at most %d",
-                       size, MODELCONFIG_BYTES_MAX);
+    struct yaml *root = NULL;
+    enum weir_status status = pbtxt_parse(config->arena, file, text, &root, err);
+    if (status != WEIR_OK) {
+        return status;
     }
-    config->json = arena_try_strndup(config->arena, override, size);
-    if (config->json == NULL) {
-        return err_nomem(err, "a config override", size);
-    }
-    return modelconfig_parse(config, name, "config override", bytes_of(override), true, err);
-}
-
-static enum weir_status note_pbtxt(struct model_config *config, int folder_fd)
-{
-    int fd;
-    if (file_open_beneath(folder_fd, "config.pbtxt", false, &fd, NULL) != WEIR_OK) {
-        return WEIR_OK;
-    }
-    (void)close(fd);
-    config->remark = "config.pbtxt is there but not read yet: everything is inferred from the "
-                     "model; write model.yaml to set it";
-    return WEIR_OK;
-}
-
-static enum weir_status read_file(struct model_config *config, const char *name, int folder_fd,
-                                  struct weir_err *err)
-{
-    struct buffer text = { 0 };
-    enum weir_status status = file_read(folder_fd, "model.yaml", MODELCONFIG_BYTES_MAX, &text, err);
-    if (status == WEIR_ENOENT) {
-        status = note_pbtxt(config, folder_fd);
-    } else if (status == WEIR_OK) {
-        status = modelconfig_parse(config, name, "model.yaml",
-                                   (struct bytes){ text.data, text.size }, false, err);
-    }
-    buffer_finish(&text);
+    struct buffer problems;
+    buffer_init(&problems, MODELCONFIG_BYTES_MAX);
+    config->proto = true;
+    status = shape(config->arena, name, root, &problems, err);
+    status = status == WEIR_OK ? read_tree(config, name, root, false, &problems, err) : status;
+    buffer_finish(&problems);
     return status;
 }
 
@@ -381,18 +463,14 @@ enum weir_status modelconfig_read(void *context, const char *name, int folder_fd
                                   struct weir_err *err)
 {
     (void)context;
-    struct model_config *config = effective_create();
-    if (config == NULL) {
-        return err_nomem(err, "a model's configuration", sizeof(*config));
+    struct modelconfig_look look;
+    const enum weir_status status = modelconfig_look(&look, name, folder_fd, override, err);
+    if (status == WEIR_OK) {
+        *out = look.config;
+        look.config = NULL;
     }
-    const enum weir_status status = override != NULL ? read_override(config, name, override, err)
-                                                     : read_file(config, name, folder_fd, err);
-    if (status != WEIR_OK) {
-        config->release(config);
-        return status;
-    }
-    *out = config;
-    return WEIR_OK;
+    modelconfig_look_finish(&look);
+    return status;
 }
 
 void modelconfig_document(struct buffer *out)

@@ -1,7 +1,8 @@
 /*
- * modelconfig.h — a model's configuration: model.yaml, and the text given with a load.
+ * modelconfig.h — a model's configuration: config.pbtxt, model.yaml, and the text given with a load.
  *
- * Settings have the names of Triton's config.pbtxt, in YAML form, plus Weir's own:
+ * All three have the settings of Triton's ModelConfig under its names, plus Weir's own, and go through one
+ * table; model.yaml lies over config.pbtxt field by field:
  *
  *     max_batch_size: 16
  *     input:
@@ -9,8 +10,8 @@
  *     dynamic_batching: { max_queue_delay_microseconds: 500 }
  *     batching: insist          # Weir's: auto, insist or off
  *
- * A load override (ModelConfig as JSON, which is YAML too) goes through the same table and takes the place of
- * the file.  Everything may be left out; what is missing is inferred from the model (effective.h).
+ * A load override (ModelConfig as JSON, which is YAML too) takes the place of both files.  Everything may be
+ * left out; what is missing is inferred from the model (effective.h).
  */
 #ifndef WEIR_SERVER_MODELCONFIG_H
 #define WEIR_SERVER_MODELCONFIG_H
@@ -19,6 +20,7 @@
 #include "engine/registry.h"
 #include "util/bytes.h"
 #include "util/err.h"
+#include "util/yaml.h"
 
 #define MODELCONFIG_BYTES_MAX (1 << 20)
 
@@ -33,6 +35,25 @@ WEIR_MUST_USE enum weir_status modelconfig_read(void *context, const char *name,
 WEIR_MUST_USE enum weir_status modelconfig_parse(struct model_config *config, const char *name,
                                                  const char *file, struct bytes text, bool loose,
                                                  struct weir_err *err);
+
+/* The same for the text of a config.pbtxt. */
+WEIR_MUST_USE enum weir_status modelconfig_parse_pbtxt(struct model_config *config,
+                                                       const char *name, const char *file,
+                                                       struct bytes text, struct weir_err *err);
+
+/* A model's configuration and where it comes from: for people. */
+struct modelconfig_look {
+    struct model_config *config;
+    struct yaml
+        *root; /* What the files say, merged, each value with its file and line; NULL: nothing. */
+    struct buffer problems; /* All mistakes, one per line. */
+};
+
+/* As modelconfig_read(), but what was found is in `look` also when it fails; finish it either way. */
+WEIR_MUST_USE enum weir_status modelconfig_look(struct modelconfig_look *look, const char *name,
+                                                int folder_fd, const char *override,
+                                                struct weir_err *err);
+void modelconfig_look_finish(struct modelconfig_look *look);
 
 /* The effective configuration of a loaded model as Triton's ModelConfig in JSON: snake_case names, all
  * scalar fields, enums by name, 64-bit integers as numbers. */

@@ -179,16 +179,31 @@ static void test_mistakes_are_named(void **state)
         { "input: [{ name: x, dims: [0] }]", "found '0', expected a size of at least 1" },
         { "input: [{ name: x, dims: [-2] }]", "found '-2'" },
         { "batching: on", "found 'on', expected auto, insist or off" },
-        { "version_policy: { latest: {}, all: {} }", "expected one of latest, all, specific" },
+        { "version_policy: { latest: {}, all: {} }",
+          "found all beside latest, expected one of them" },
         { "version_policy: newest", "found 'newest', expected one of latest, all, specific" },
         { "version_policy: { specific: {} }", "expected versions" },
-        { "instance_group: [{ kind: KIND_GPU }]", "found 'KIND_GPU', expected KIND_AUTO" },
+        { "instance_group: [{ kind: KIND_NPU }]", "found 'KIND_NPU', expected KIND_AUTO" },
         { "instance_group: [{ count: 900 }, { count: 900 }]", "at most 1024 instances" },
-        { "sequence_batching: { max_sequence_idle_microseconds: 5 }",
-          "model.yaml:1: sequence_batching is not supported" },
-        { "input: [{ name: x, reshape: { shape: [1] } }]", "reshape is not supported" },
-        { "dynamic_batching: { default_queue_policy: { timeout_action: DELAY } }",
-          "expected REJECT" },
+        { "sequence_batching: { iterative_sequence: true }",
+          "model.yaml:1: iterative_sequence is not supported: a request is answered by one run" },
+        { "sequence_batching: {}\ndynamic_batching: {}",
+          "model.yaml:2: found dynamic_batching beside sequence_batching, expected one of them" },
+        { "sequence_batching: { control_input: [{ name: a, control: [{ kind: START }] }] }",
+          "expected one of int32_false_true, fp32_false_true, bool_false_true" },
+        { "sequence_batching: { control_input: [{ name: a, control: [{ kind: CORRID }] }] }",
+          "expected data_type of the sequence's id" },
+        { "sequence_batching: { state: [{ input_name: a }] }", "expected output_name" },
+        { "sequence_batching: { direct: {}, oldest: {} }", "found oldest beside direct" },
+        { "ensemble_scheduling: { step: [{ model_version: 1 }] }", "expected model_name" },
+        { "ensemble_scheduling: {}", "expected at least one step" },
+        { "input: [{ name: x, allow_ragged_batch: true }]",
+          "model.yaml:1: allow_ragged_batch is not supported: ragged batching joins rows" },
+        { "batch_input: [{ kind: BATCH_ELEMENT_COUNT }]", "batch_input is not supported" },
+        { "max_batch_size: x\njoin: 3", "max_batch_size: found 'x', expected a whole number from 0 "
+                                        "to 2147483647 (and 1 more: weir inspect lists them)" },
+        { "dynamic_batching: { default_queue_policy: { timeout_action: LATER } }",
+          "expected REJECT or DELAY" },
         { "model_warmup: [{ inputs: { x: { data_type: FP32, dims: [1] } } }]",
           "expected data_type, dims and one of zero_data" },
         { "model_warmup: [{ inputs: { x: { data_type: FP32, dims: [-1], zero_data: true } } }]",
@@ -217,7 +232,7 @@ static void test_an_override_may_be_protobufs_json(void **state)
         "\"dynamicBatching\":{\"maxQueueDelayMicroseconds\":7,\"preserveOrdering\":false},"
         "\"parameters\":{\"k\":{\"stringValue\":\"v\"}},\"sequence_batching\":null,"
         "\"optimization\":{\"input_pinned_memory\":{\"enable\":true},\"priority\":"
-        "\"PRIORITY_DEFAULT\"},\"ensemble_scheduling\":{\"step\":[]},\"versionPolicy\":"
+        "\"PRIORITY_DEFAULT\"},\"versionPolicy\":"
         "{\"latest\":{\"numVersions\":2}}}";
     struct weir_err err = { 0 };
     struct model_config *config = parse(json, true, &err);
@@ -325,15 +340,30 @@ static void test_the_folder_is_read(void **state)
     assert_null(config->remark);
     config->release(config);
 
-    put(folder, "config.pbtxt", "max_batch_size: 4");
+    put(folder, "config.pbtxt",
+        "max_batch_size: 4 dynamic_batching { preferred_batch_size: [ 2, 4 ] }\n"
+        "input { name: \"a\" data_type: TYPE_FP32 dims: 3 }\n"
+        "parameters { key: \"k\" value { string_value: \"v\" } }\n");
     assert_int_equal(modelconfig_read(NULL, "m", fd, NULL, &config, &err), WEIR_OK);
-    assert_non_null(strstr(config->remark, "config.pbtxt is there but not read yet"));
+    assert_null(config->remark);
+    assert_int_equal(config->max_batch_size, 4);
+    assert_true(config->proto);
     config->release(config);
 
-    put(folder, "model.yaml", "max_batch_size: 5");
+    put(folder, "model.yaml",
+        "max_batch_size: 5\n"
+        "dynamic_batching: { max_queue_delay_microseconds: 7 }\n"
+        "input: [{ name: a, dims: [4, 5] }, { name: b }]\n"
+        "parameters: { l: w }\n");
     assert_int_equal(modelconfig_read(NULL, "m", fd, NULL, &config, &err), WEIR_OK);
     assert_int_equal(config->max_batch_size, 5);
     assert_null(config->remark);
+    assert_int_equal(config->preferred_count, 2);
+    assert_int_equal(config->queue_delay_ns, 7 * NS_PER_US);
+    assert_int_equal(config->input_count, 2);
+    assert_int_equal(config->inputs[0].dtype, DTYPE_FP32);
+    assert_int_equal(config->inputs[0].dims.rank, 2);
+    assert_int_equal(config->setting_count, 2);
     config->release(config);
 
     assert_int_equal(modelconfig_read(NULL, "m", fd, "{\"backend\":\"sim\"}", &config, &err),
@@ -362,8 +392,123 @@ static void test_the_table_documents_itself(void **state)
     buffer_char(&out, '\0');
     assert_non_null(strstr(out.data, "max_batch_size"));
     assert_non_null(strstr(out.data, "  max_queue_delay_microseconds"));
-    assert_null(strstr(out.data, "sequence_batching"));
+    assert_non_null(strstr(out.data, "max_candidate_sequences"));
+    assert_null(strstr(out.data, "model_namespace"));
     buffer_finish(&out);
+}
+
+static void test_sequences(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct model_config *config = parse(
+        "sequence_batching:\n"
+        "  max_sequence_idle_microseconds: 5\n"
+        "  control_input:\n"
+        "    - { name: S, control: [{ kind: CONTROL_SEQUENCE_START, int32_false_true: [0, 1] }] }\n"
+        "    - { name: E, control: [{ kind: END, fp32_false_true: [-1.5, 2] }] }\n"
+        "    - { name: R, control: [{ kind: READY, bool_false_true: [true, false] }] }\n"
+        "    - { name: C, control: [{ kind: CORRID, data_type: TYPE_UINT64 }] }\n"
+        "  state:\n"
+        "    - { input_name: i, output_name: o, data_type: FP32, dims: [-1, 3],\n"
+        "        initial_state: [{ name: s, data_type: FP32, dims: [2, 3], data_file: f }] }\n"
+        "  oldest: { max_candidate_sequences: 4, preferred_batch_size: [2],\n"
+        "            max_queue_delay_microseconds: 9 }\n",
+        false, &err);
+    assert_string_equal(err.text, "");
+    const struct sequence_config *sequence = &config->sequence;
+    assert_int_equal(sequence->strategy, SEQUENCE_OLDEST);
+    assert_int_equal(sequence->idle_ns, 5 * NS_PER_US);
+    assert_int_equal(sequence->control_count, 4);
+    assert_int_equal(sequence->controls[0].kind, SEQUENCE_START);
+    assert_int_equal(sequence->controls[0].dtype, DTYPE_INT32);
+    assert_true(sequence->controls[0].false_true[1] == 1);
+    assert_true(sequence->controls[1].false_true[0] == -1.5);
+    assert_int_equal(sequence->controls[2].dtype, DTYPE_BOOL);
+    assert_true(sequence->controls[2].false_true[0] == 1 &&
+                sequence->controls[2].false_true[1] == 0);
+    assert_int_equal(sequence->controls[3].kind, SEQUENCE_CORRID);
+    assert_int_equal(sequence->controls[3].dtype, DTYPE_UINT64);
+    assert_int_equal(sequence->state_count, 1);
+    assert_string_equal(sequence->states[0].initial_file, "f");
+    assert_int_equal(sequence->states[0].initial_dims.dims[0], 2);
+    assert_int_equal(sequence->candidates_max, 4);
+    assert_int_equal(sequence->preferred[0], 2);
+    assert_int_equal(sequence->queue_delay_ns, 9 * NS_PER_US);
+    config->release(config);
+
+    config = parse("sequence_batching: {}\n", false, &err);
+    assert_int_equal(config->sequence.strategy, SEQUENCE_DIRECT);
+    assert_int_equal(config->sequence.idle_ns, NS_PER_S);
+    config->release(config);
+}
+
+static void test_ensembles_caches_and_limiters(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct model_config *config =
+        parse("platform: ensemble\n"
+              "ensemble_scheduling:\n"
+              "  max_inflight_requests: 2\n"
+              "  step:\n"
+              "    - { model_name: a, model_version: -1, input_map: { X: in, Y: in },\n"
+              "        output_map: { Z: mid } }\n"
+              "    - { model_name: b, model_version: 3, input_map: { X: mid } }\n"
+              "response_cache: { enable: true }\n"
+              "join: true\n"
+              "model_transaction_policy: { decoupled: true }\n"
+              "instance_group:\n"
+              "  - { count: 2, rate_limiter: { resources: [{ name: R1, count: 4 },\n"
+              "      { name: R2, global: true, count: 1 }], priority: 2 } }\n"
+              "  - { rate_limiter: { resources: [{ name: R1, count: 6 }] } }\n"
+              "output: [{ name: z, dims: [1], reshape: { shape: [] } }]\n",
+              false, &err);
+    assert_string_equal(err.text, "");
+    assert_int_equal(config->ensemble.step_count, 2);
+    assert_int_equal(config->ensemble.inflight_max, 2);
+    assert_string_equal(config->ensemble.steps[0].inputs[1].model_tensor, "Y");
+    assert_string_equal(config->ensemble.steps[0].inputs[1].ensemble_tensor, "in");
+    assert_int_equal(config->ensemble.steps[0].version, -1);
+    assert_int_equal(config->ensemble.steps[1].version, 3);
+    assert_true(config->response_cache && config->join && config->decoupled);
+    assert_int_equal(config->resource_count, 2);
+    assert_int_equal(config->resources[0].count, 6);
+    assert_true(config->resources[1].global);
+    assert_int_equal(config->rate_priority, 2);
+    assert_int_equal(config->instances, 3);
+    assert_true(config->outputs[0].has_reshape);
+    assert_int_equal(config->outputs[0].reshape.rank, 0);
+    config->release(config);
+}
+
+static void test_what_has_no_effect_is_said(void **state)
+{
+    (void)state;
+    static const char *const rows[][2] = {
+        { "instance_group: [{ kind: KIND_GPU, gpus: [1] }]",
+          "model.yaml:1: kind: this server has no GPU device: the model runs on the CPU" },
+        { "instance_group: [{ kind: KIND_GPU, gpus: [1] }]", "model.yaml:1: gpus: no effect" },
+        { "optimization: { cuda: { graphs: true } }", "model.yaml:1: cuda: no effect" },
+        { "optimization: { graph: { level: 1 } }", "level: no effect" },
+        { "dynamic_batching: { preserve_ordering: true }", "preserve_ordering: no effect" },
+        { "dynamic_batching: { default_queue_policy: { timeout_action: DELAY } }",
+          "timeout_action: DELAY has no effect" },
+        { "metric_tags: { a: b }", "metric_tags: no effect" },
+        { "cc_model_filenames: { '7.5': a.onnx }", "cc_model_filenames: no effect" },
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct weir_err err = { 0 };
+        struct model_config *config = parse(rows[i][0], false, &err);
+        assert_string_equal(err.text, "");
+        if (config->remark == NULL || strstr(config->remark, rows[i][1]) == NULL) {
+            fail_msg("'%s': found '%s', expected '%s'", rows[i][0], config->remark, rows[i][1]);
+        }
+        config->release(config);
+    }
+    struct model_config *config = parse("optimization: { cuda: { graphs: false } }", false, NULL);
+    assert_null(config->remark);
+    config->release(config);
 }
 
 static void test_every_allocation_may_fail(void **state)
@@ -398,6 +543,9 @@ int main(void)
         cmocka_unit_test(test_tritons_names_and_numbers),
         cmocka_unit_test(test_the_folder_is_read),
         cmocka_unit_test(test_the_table_documents_itself),
+        cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_ensembles_caches_and_limiters),
+        cmocka_unit_test(test_what_has_no_effect_is_said),
         cmocka_unit_test(test_every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
