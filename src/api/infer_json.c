@@ -458,7 +458,8 @@ static void end_memory(struct infer_memory *memory, const struct infer_call *cal
                        struct bytes json, uint64_t generation)
 {
     if (memory == NULL || call->id.size > 0 || call->deadline_ns != CLOCK_NEVER ||
-        call->priority != 0 || call->timing || call->output_count > INFER_MEMORY_TENSORS) {
+        call->timeout_ns != 0 || call->priority != 0 || call->timing ||
+        call->output_count > INFER_MEMORY_TENSORS) {
         return;
     }
     memcpy(memory->outputs, call->outputs, call->output_count * sizeof *call->outputs);

@@ -113,8 +113,7 @@ static enum weir_status read_timeout(struct infer_call *call, const char *key,
     const enum weir_status status =
         expect(value, INFER_UINT, key, "a whole number of microseconds", err);
     if (status == WEIR_OK && value->number != 0 && value->number <= DEADLINE_US_MAX) {
-        const uint64_t at_ns = clock_add(call->received_ns, value->number * NS_PER_US);
-        call->deadline_ns = at_ns < call->deadline_ns ? at_ns : call->deadline_ns;
+        call->timeout_ns = value->number * NS_PER_US;
     }
     return status;
 }
@@ -198,6 +197,7 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->id = (struct bytes){ NULL, 0 };
     call->received_ns = received_ns;
     call->deadline_ns = CLOCK_NEVER;
+    call->timeout_ns = 0;
     call->priority = 0;
     call->binary_default = false;
     call->timing = false;
@@ -477,13 +477,33 @@ static void request_part(struct request *request, struct request_part *part)
     call->part(call, part);
 }
 
+/* Under a configuration in Triton's words `timeout` is the longest wait in line, where the model allows
+ * one; else it is a deadline. */
+static void set_timeout(struct infer_call *call)
+{
+    struct request *request = &call->request;
+    const struct model_config *config = call->model->config;
+    request->queue_timeout_ns = CLOCK_NEVER;
+    if (call->timeout_ns == 0) {
+        return;
+    }
+    if (config->proto) {
+        /* Without a default time there is nothing to override. */
+        const bool timed = config->queue_timeout_ns != CLOCK_NEVER;
+        request->queue_timeout_ns = timed ? call->timeout_ns : CLOCK_NEVER;
+        return;
+    }
+    const uint64_t at_ns = clock_add(call->received_ns, call->timeout_ns);
+    request->deadline_ns = at_ns < request->deadline_ns ? at_ns : request->deadline_ns;
+}
+
 enum weir_status kserve_submit(struct infer_call *call, struct home *home, struct weir_err *err)
 {
     struct request *request = &call->request;
     request->home = home;
     request->priority = call->priority;
     request->deadline_ns = call->deadline_ns;
-    request->queue_timeout_ns = CLOCK_NEVER;
+    set_timeout(call);
     request->ended = request_ended;
     request->late = request_late;
     request->part = call->part == NULL ? NULL : request_part;

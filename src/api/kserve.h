@@ -47,6 +47,7 @@ struct infer_call {
     struct bytes id;           /* Empty: none. */
     uint64_t received_ns;      /* When `timeout` begins. */
     uint64_t deadline_ns;      /* The earliest of those given; CLOCK_NEVER. */
+    uint64_t timeout_ns;       /* The parameter `timeout`; 0: none. */
     uint32_t priority;
     bool binary_default;          /* For outputs that were not listed. */
     bool timing;                  /* Asked for in the parameters. */
