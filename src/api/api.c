@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/access.h"
 #include "api/admin.h"
 #include "api/call.h"
 #include "api/grpc_rpc.h"
@@ -201,89 +202,9 @@ enum weir_status call_take_model(struct call *call, struct bytes name, struct we
     return is_model_name(name) ? WEIR_OK : unknown_model(call, name, err);
 }
 
-/* The "host:port" of "http://host:port". */
-static struct bytes without_scheme(struct bytes text)
+static enum weir_status authorise(struct call *call, struct weir_err *err)
 {
-    for (size_t i = 0; i + 2 < text.size; i++) {
-        if (memcmp(text.data + i, "://", 3) == 0) {
-            return (struct bytes){ text.data + i + 3, text.size - i - 3 };
-        }
-    }
-    return text;
-}
-
-/* The host of "host:port". */
-static struct bytes host_part(struct bytes text)
-{
-    const char *end = text.size > 0 && text.data[0] == '[' ? memchr(text.data, ']', text.size)
-                                                           : memchr(text.data, ':', text.size);
-    if (end != NULL) {
-        text.size = (size_t)(end - text.data) + (*end == ']');
-    }
-    return text;
-}
-
-/* A name can be pointed anywhere by whoever owns it; these cannot. */
-static bool is_fixed_host(struct bytes host)
-{
-    if (host.size == 0 || bytes_equal_nocase(host, BYTES_LITERAL("localhost"))) {
-        return host.size > 0;
-    }
-    if (host.data[0] == '[') {
-        return true;
-    }
-    for (size_t i = 0; i < host.size; i++) {
-        if (host.data[i] != '.' && (host.data[i] < '0' || host.data[i] > '9')) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Clients on this machine have no use for a name of the outside world; a page that had one pointed
- * here (DNS rebinding) has nothing else to call. */
-static bool is_outside_name(const struct call *call)
-{
-    const struct bytes peer = call->x->peer;
-    const struct bytes host = host_part(call->fields[FIELD_HOST]);
-    const bool local = (peer.size > 4 && memcmp(peer.data, "127.", 4) == 0) ||
-                       (peer.size > 5 && memcmp(peer.data, "[::1]", 5) == 0);
-    return local && !is_fixed_host(host) && host.size > 0 &&
-           memchr(host.data, '.', host.size) != NULL;
-}
-
-/* What changes the server, and what tells how it is set. */
-static bool is_administration(enum route_group group)
-{
-    return group == GROUP_MODEL_REPOSITORY || group == GROUP_LOGGING || group == GROUP_TRACE ||
-           group == GROUP_SHARED_MEMORY;
-}
-
-/* The one place that says who may call what, by the handler's group.  Administration is not for web
- * pages of other sites: a browser says with Origin where a page comes from, except where a page
- * only reads from its own site; and a page that had its own name point here shows in Host. */
-static enum weir_status authorise(const struct call *call, struct weir_err *err)
-{
-    const struct bytes origin = call->fields[FIELD_ORIGIN];
-    const struct bytes host = call->fields[FIELD_HOST];
-    if (!is_administration(group_of(call))) {
-        return WEIR_OK;
-    }
-    if (origin.data == NULL && is_outside_name(call)) {
-        return err_set(err, WEIR_EFORBIDDEN,
-                       "administration of a server named '%.*s' is not allowed from its own "
-                       "machine: call it localhost, or by its address",
-                       host.size > 100 ? 100 : (int)host.size, host.data);
-    }
-    if (origin.data == NULL ||
-        (bytes_equal_nocase(without_scheme(origin), host) && is_fixed_host(host_part(host)))) {
-        return WEIR_OK;
-    }
-    return err_set(
-        err, WEIR_EFORBIDDEN,
-        "administration from a web page of '%.*s' is not allowed: its origin must be this "
-        "server's own address",
-        origin.size > 100 ? 100 : (int)origin.size, origin.data);
+    return access_enter(call->api->options.access, call, group_of(call), err);
 }
 
 /* Where in the body the first tensor begins, when the client says so. */
@@ -363,6 +284,7 @@ static void handle_head(void *context, struct exchange *x)
     x->user = call;
     read_fields(call);
     name_request(call);
+    access_share(call->api->options.access, call);
     if (grpc_rpc_is(x)) {
         handle_grpc_head(call);
         return;
@@ -370,7 +292,9 @@ static void handle_head(void *context, struct exchange *x)
     uint32_t allow = 0;
     const enum weir_status status = route_find(x->method, x->path, &call->match, &allow);
     if (status == WEIR_EMETHOD) {
-        fail_method(call, allow);
+        if (!access_preflight(call->api->options.access, call, allow)) {
+            fail_method(call, allow);
+        }
         return;
     }
     struct weir_err err;

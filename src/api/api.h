@@ -31,6 +31,7 @@
 
 /* Appends a model's effective configuration as the JSON object of /config
  * (server/modelconfig.c). */
+struct access;
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
 struct api_options {
@@ -40,6 +41,7 @@ struct api_options {
     struct registry *registry;
     const struct limits *limits;
     api_config_json_fn *config_json;
+    struct access *access; /* Who may call what; NULL: everybody. */
     bool access_log; /* One line per answer, at LOG_INFO. */
     bool timing;     /* Server-Timing on every inference, asked for or not. */
 };

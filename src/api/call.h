@@ -26,6 +26,8 @@
     X(TIMING, "weir-timing")                          \
     X(REQUEST_ID, "x-request-id")                     \
     X(TRACEPARENT, "traceparent")                     \
+    X(AUTHORIZATION, "authorization")                 \
+    X(API_KEY, "x-api-key")                           \
     X(ORIGIN, "origin")                               \
     X(HOST, "host")
 
@@ -42,6 +44,7 @@ enum call_field {
 #define CALL_INLINE_DEFLATE_BYTES 16384  /* Larger answers are compressed by a worker. */
 
 struct call_work;
+struct key_use;
 struct grpc_call;
 struct grpc_rpc;
 
@@ -53,6 +56,9 @@ struct call {
     struct bytes fields[FIELD_COUNT]; /* data NULL: not sent. */
     struct bytes model;               /* Decoded and checked; data NULL where the route has none. */
     struct bytes body;                /* Decoded. */
+    struct key_use *key;                /* By which it was let in; NULL: by none. */
+    struct arena_disposable leave;      /* Gives it back. */
+    uint32_t priority_best;           /* The most urgent it may ask for; 0: any. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */

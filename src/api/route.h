@@ -36,6 +36,7 @@ enum route_group {
 #define ROUTE_GROUP_ENUM(name, text) GROUP_##name,
     ROUTE_GROUPS(ROUTE_GROUP_ENUM)
 #undef ROUTE_GROUP_ENUM
+    GROUP_COUNT
 };
 
 enum route_body {
