@@ -10,12 +10,17 @@
 
 #define WINDOW_STREAMS 8 /* A connection's window is that of so many streams. */
 #define WINDOW_MAX 0x7fffffff
-#define SCANS 4 /* Looks at the streams per shortest time-out. */
+#define SCANS 4         /* Looks at the streams per shortest time-out. */
+#define QUEUE_FREE 4096 /* Frames that may wait to be sent, beside two per stream. */
 
 void http2_retire(struct stream *s)
 {
     if (s->closed && s->queued == 0 && (s->x.finished || !http2_is_known(s))) {
         list_remove(&s->ready);
+        s->x.conn->http2->heads_bytes -= s->head_bytes;
+        if (s->held_bytes > 0) {
+            body_let_go(s->held_bytes);
+        }
         conn_retire(s->x.conn, s);
     }
 }
@@ -43,6 +48,10 @@ static void http2_feed(struct http_conn *c, struct bytes in)
     if (used < 0) {
         conn_close(c);
         return;
+    }
+    const uint64_t queue_max = QUEUE_FREE + 2 * c->loop->limits->streams_max;
+    if (nghttp2_session_get_outbound_queue_size(h->session) > queue_max) {
+        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM); /* It makes us talk, and does not listen. */
     }
     conn_dirty(c); /* Acknowledgements and windows. */
 }
@@ -89,6 +98,9 @@ static bool http2_advance(struct http_conn *c, size_t size)
 static void http2_flushed(struct http_conn *c)
 {
     struct http2 *h = c->http2;
+    if (h->noticed && c->stream_count == 0) {
+        http2_terminate(h, NGHTTP2_NO_ERROR);
+    }
     if (c->state == CONN_OPEN && !c->writing && h->first == h->count &&
         nghttp2_session_want_read(h->session) == 0 && nghttp2_session_want_write(h->session) == 0) {
         conn_linger(c);
@@ -104,10 +116,19 @@ static uint64_t shortest_ns(const struct limits *limits)
     return limits->write_timeout_ns < ns ? limits->write_timeout_ns : ns;
 }
 
+/* Without streams the connection is idle, or its client does not even say how it is set. */
+static uint64_t idle_until_ns(const struct http_conn *c)
+{
+    const struct limits *limits = c->loop->limits;
+    const struct http2 *h = c->http2;
+    const uint64_t since_ns = h->scan_ns > c->idle_ns ? h->scan_ns : c->idle_ns;
+    return clock_add(since_ns, h->settled ? limits->idle_timeout_ns : limits->header_timeout_ns);
+}
+
 static uint64_t http2_deadline_ns(const struct http_conn *c)
 {
     return c->stream_count == 0
-               ? CLOCK_NEVER
+               ? idle_until_ns(c)
                : clock_add(c->http2->scan_ns, shortest_ns(c->loop->limits) / SCANS);
 }
 
@@ -124,7 +145,7 @@ static void check_stream(struct stream *s, const struct limits *limits, uint64_t
     if (s->closed || s->reset) {
         return;
     }
-    if (x->unsent_bytes > 0 && s->submitted) {
+    if (s->submitted && (x->unsent_bytes > 0 || x->finished)) {
         if (now_ns >= clock_add(s->moved_ns, limits->write_timeout_ns)) {
             reset(s, NGHTTP2_CANCEL);
         }
@@ -146,6 +167,10 @@ static void http2_overdue(struct http_conn *c)
     const struct limits *limits = c->loop->limits;
     const uint64_t now_ns = c->loop->now_ns;
     c->http2->scan_ns = now_ns;
+    if (c->stream_count == 0) { /* Told, so that a request which crosses it is made elsewhere. */
+        http2_terminate(c->http2, NGHTTP2_NO_ERROR);
+        return;
+    }
     struct list_node *node = list_first(&c->streams);
     while (node != NULL) {
         struct stream *s = stream_at(node);

@@ -45,7 +45,9 @@ struct http2 {
     int32_t last_id;  /* Of the streams that the client has opened. */
     uint64_t scan_ns; /* When streams are next looked at for time-outs. */
     struct http2_guard guard;
-    bool large;   /* The client may send large frames. */
+    uint64_t heads_bytes; /* Of the headers of all streams. */
+    bool settled;         /* The client has said how it is set. */
+    bool large;           /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
 };
 

@@ -220,6 +220,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
         return h->count == h->first ? NGHTTP2_ERR_CALLBACK_FAILURE : NGHTTP2_ERR_WOULDBLOCK;
     }
     (void)push_text(h, head, FRAME_HEAD_BYTES);
+    http2_guard_sent(&h->guard, size);
     if (!copied) {
         lend(h, s, size);
         return 0;

@@ -19,6 +19,9 @@
 #define FRAME_BYTES_FIRST \
     16384 /* That clients may send in one frame, as long as they send little. */
 #define FRAME_BYTES_LARGE 1048576
+#define STREAMS_FREE 64          /* More on one connection count as bodies do, and so do */
+#define HEAD_BYTES_FREE 4096     /* longer headers; */
+#define HEADS_BYTES_MAX 16777216 /* all of a connection's have a limit of their own. */
 #define HEAD_EXCESS_MAX 1048576 /* Of a header beyond its limit that is still read, to answer it. */
 
 /* A callback's answer when the connection was closed from within. */
@@ -46,6 +49,25 @@ static bool is_request(const nghttp2_frame *frame)
     return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
 }
 
+/* Streams whose client has gone count until their handlers let go; and when there are many, so does their
+ * memory. */
+static bool may_begin(const struct http2 *h, uint64_t *held_bytes)
+{
+    const struct http_conn *c = h->conn;
+    const struct limits *limits = c->loop->limits;
+    if (c->stream_count >= 2 * limits->streams_max || h->heads_bytes > HEADS_BYTES_MAX) {
+        return false;
+    }
+    if (c->stream_count < STREAMS_FREE) {
+        return true;
+    }
+    if (body_try_hold(sizeof(struct stream), limits, NULL) != WEIR_OK) {
+        return false;
+    }
+    *held_bytes = sizeof(struct stream);
+    return true;
+}
+
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct http2 *h = user;
@@ -53,16 +75,22 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     if (!is_request(frame)) {
         return 0;
     }
-    struct stream *s = stream_create(c->net);
+    uint64_t held_bytes = 0;
+    h->last_id = frame->hd.stream_id;
+    struct stream *s = may_begin(h, &held_bytes) ? stream_create(c->net) : NULL;
     if (s == NULL) {
+        if (held_bytes > 0) {
+            body_let_go(held_bytes);
+        }
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, h->last_id, NGHTTP2_REFUSED_STREAM);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     if (c->stream_count == 0) {
         h->scan_ns = c->loop->now_ns; /* Looked at soon. */
     }
     conn_adopt(c, s);
-    s->id = frame->hd.stream_id;
-    h->last_id = s->id;
+    s->id = h->last_id;
+    s->held_bytes = held_bytes;
     s->x.version = HTTP_2;
     s->moved_ns = c->loop->now_ns;
     nghttp2_session_set_stream_user_data(session, s->id, s);
@@ -123,13 +151,20 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     (void)flags;
     struct http2 *h = user;
     struct stream *s = http2_stream(session, frame->hd.stream_id);
-    if (s == NULL || !is_request(frame)) {
+    if (s == NULL) {
         return 0;
     }
     const struct limits *limits = h->conn->loop->limits;
     const struct bytes name = { (const char *)name_data, name_size };
     const struct bytes value = { (const char *)value_data, value_size };
-    s->head_bytes += name_size + value_size + FIELD_OVERHEAD;
+    const uint64_t size = name_size + value_size + FIELD_OVERHEAD;
+    if (!is_request(frame)) { /* Trailers: read over. */
+        s->trailer_bytes += size;
+        return s->trailer_bytes <= limits->header_bytes_max ? 0
+                                                            : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    s->head_bytes += size;
+    h->heads_bytes += size;
     if (s->head_bytes > limits->header_bytes_max || s->x.field_count >= limits->header_fields_max) {
         s->oversized = true;
         if (s->head_bytes > limits->header_bytes_max + HEAD_EXCESS_MAX) {
@@ -174,10 +209,18 @@ static enum weir_status judge_head(struct stream *s, uint64_t *body_size, bool *
 {
     struct exchange *x = &s->x;
     const struct limits *limits = x->loop->limits;
+    const uint64_t held = s->head_bytes > HEAD_BYTES_FREE ? s->head_bytes : 0;
     if (s->oversized) {
         return err_set(err, WEIR_EHEADERS, "request header: more than %llu bytes or %llu fields",
                        (unsigned long long)limits->header_bytes_max,
                        (unsigned long long)limits->header_fields_max);
+    }
+    if (held > 0) {
+        const enum weir_status status = body_try_hold(held, limits, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+        s->held_bytes += held;
     }
     const struct bytes host = exchange_field(x, "host");
     if (!target_is_host(host)) {
@@ -248,9 +291,27 @@ static void allow_large_frames(struct http2 *h)
     }
 }
 
+/* What is wrong, or about nothing, costs as much as what is idle. */
+static void take_fault(struct http2 *h)
+{
+    if (!http2_guard_fault(&h->guard, h->conn->loop->now_ns)) {
+        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
+    }
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct http2 *h = user;
+    if (frame->hd.type == NGHTTP2_SETTINGS) {
+        h->settled = true;
+        return 0;
+    }
+    if (frame->hd.type == NGHTTP2_RST_STREAM) {
+        if (http2_stream(session, frame->hd.stream_id) == NULL) {
+            take_fault(h);
+        }
+        return 0;
+    }
     if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 && h->noticed) {
         const int32_t last = nghttp2_session_get_last_proc_stream_id(session);
         nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
@@ -306,17 +367,13 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     return 0;
 }
 
-/* What is wrong costs as much as what is idle. */
 static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code,
                             void *user)
 {
     (void)session;
     (void)frame;
     (void)code;
-    struct http2 *h = user;
-    if (!http2_guard_frame(&h->guard, NGHTTP2_SETTINGS, 0, 0, h->conn->loop->now_ns)) {
-        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
-    }
+    take_fault(user);
     return 0;
 }
 
@@ -328,8 +385,9 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
         return 0;
     }
     const uint64_t now_ns = h->conn->loop->now_ns;
-    if (code != NGHTTP2_NO_ERROR && !s->reset &&
-        !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {
+    const bool whole =
+        code == NGHTTP2_NO_ERROR && s->x.finished && s->framed == s->x.unsent_bytes;
+    if (!whole && !s->reset && !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {
         http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
     }
     s->closed = true;

@@ -55,14 +55,16 @@ struct stream {
     uint64_t framed;          /* Bytes of its pieces that are in that queue. */
     const char *content_type; /* Of the begun answer. */
     uint64_t body_size;
-    uint64_t moved_ns;   /* When bytes last came in or went out. */
-    bool submitted;      /* The session knows the answer. */
-    bool deferred;       /* The session asked for bytes when there were none. */
-    bool closed;         /* The session has ended it. */
-    bool reset;          /* By us. */
-    bool oversized;      /* Its header is beyond the limits. */
-    bool authority;      /* The first field is `:authority`. */
-    uint32_t field_room; /* In x.fields. */
+    uint64_t moved_ns;      /* When bytes last came in or went out. */
+    uint64_t trailer_bytes; /* Of its client. */
+    uint64_t held_bytes;    /* Of its own and its header's memory: counted by body_try_hold(). */
+    bool submitted;         /* The session knows the answer. */
+    bool deferred;          /* The session asked for bytes when there were none. */
+    bool closed;            /* The session has ended it. */
+    bool reset;             /* By us. */
+    bool oversized;         /* Its header is beyond the limits. */
+    bool authority;         /* The first field is `:authority`. */
+    uint32_t field_room;    /* In x.fields. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];
 };
 
