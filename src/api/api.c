@@ -22,6 +22,7 @@
 #include "api/call.h"
 #include "api/grpc_rpc.h"
 #include "api/infer_json.h"
+#include "api/kserve_grpc_job.h"
 #include "net/encoding.h"
 #include "util/log.h"
 #include "util/map.h"
@@ -584,6 +585,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     self->hook.turn = turn;
     self->timer.fire = fire_timer;
     self->timer_ns = CLOCK_NEVER;
+    list_init(&self->spare_jobs);
     self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
     home_init(&self->home, api->options.engine, wake_loop, self);
@@ -598,6 +600,7 @@ void api_loop_detach(struct api_loop *self)
     while (self->jobs > 0) {
         loop_turn_once(self->loop); /* Their calls are gone; they come home all the same. */
     }
+    kserve_grpc_job_finish_loop(self);
     home_finish(&self->home);
     buffer_finish(&self->scratch);
     mem_free(self->memories);

@@ -63,6 +63,8 @@ struct api_loop {
     struct buffer scratch;         /* For answers being written. */
     uint64_t request_number;       /* For generated request ids. */
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
+    struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
+    uint32_t spare_job_count;
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];

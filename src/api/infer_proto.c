@@ -113,7 +113,9 @@ static enum weir_status end_text(struct infer_proto *proto, struct weir_err *err
 {
     const struct bytes text = { proto->text_at, proto->text_size };
     for (size_t at = 0; at < text.size;) {
-        const size_t size = bytes_utf8_size((struct bytes){ text.data + at, text.size - at });
+        const bool ascii = (unsigned char)text.data[at] < 0x80;
+        const size_t size =
+            ascii ? 1 : bytes_utf8_size((struct bytes){ text.data + at, text.size - at });
         if (size == 0) {
             return err_set(err, WEIR_EINVAL,
                            "malformed protobuf message: a string that is not UTF-8: '%.*s'",

@@ -7,12 +7,12 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 
 #include "util/protowire.h"
 
 #define LENT_BYTES_MIN 1024
 #define MESSAGE_BYTES_MAX INT32_MAX
+#define VERSION_DIGITS 20
 
 /* Field numbers. */
 enum { STREAM_ERROR = 1, STREAM_RESPONSE = 2 };
@@ -113,13 +113,22 @@ static void put_ms(struct protowire_out *out, const char *key, double value)
     protowire_put_double(out, VALUE_DOUBLE, value);
 }
 
+/* Decimal; `text` has room for VERSION_DIGITS. */
+static struct bytes version_text(uint64_t version, char *text)
+{
+    char *at = text + VERSION_DIGITS;
+    do {
+        *--at = (char)('0' + version % 10);
+        version /= 10;
+    } while (version > 0);
+    return (struct bytes){ at, (size_t)(text + VERSION_DIGITS - at) };
+}
+
 static void put_model(struct protowire_out *out, const struct infer_call *call)
 {
-    char version[24];
-    const int size = snprintf(version, sizeof version, "%" PRIu64, call->model->version);
-    assert(size > 0);
+    char digits[VERSION_DIGITS];
     protowire_put_bytes(out, RESPONSE_MODEL, bytes_of(call->model->name));
-    protowire_put_bytes(out, RESPONSE_VERSION, (struct bytes){ version, (size_t)size });
+    protowire_put_bytes(out, RESPONSE_VERSION, version_text(call->model->version, digits));
 }
 
 static void put_text(struct protowire_out *out, uint32_t field, struct bytes text)

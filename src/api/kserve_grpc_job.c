@@ -12,22 +12,54 @@
 #include "api/classify.h"
 #include "util/mem.h"
 
+#define SPARE_MAX 1024 /* Jobs kept for reuse per loop: at most 8 MiB, after a peak. */
+
 static struct kserve_grpc_job *job_of(struct infer_call *infer)
 {
     return list_entry(infer, struct kserve_grpc_job, infer);
 }
 
+/* The latest is the warmest. */
+static struct kserve_grpc_job *take_spare(struct api_loop *loop)
+{
+    struct list_node *node = list_pop(&loop->spare_jobs);
+    if (node == NULL) {
+        return mem_try_alloc(sizeof(struct kserve_grpc_job));
+    }
+    loop->spare_job_count--;
+    return list_entry(node, struct kserve_grpc_job, node);
+}
+
+static void keep_spare(struct api_loop *loop, struct kserve_grpc_job *job)
+{
+    if (loop->spare_job_count == SPARE_MAX) {
+        mem_free(job);
+        return;
+    }
+    loop->spare_job_count++;
+    list_prepend(&loop->spare_jobs, &job->node);
+}
+
+void kserve_grpc_job_finish_loop(struct api_loop *loop)
+{
+    for (struct list_node *node = list_pop(&loop->spare_jobs); node != NULL;
+         node = list_pop(&loop->spare_jobs)) {
+        mem_free(list_entry(node, struct kserve_grpc_job, node));
+    }
+    loop->spare_job_count = 0;
+}
+
 struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop, uint64_t message_size)
 {
-    struct kserve_grpc_job *job = mem_try_alloc(sizeof *job);
+    struct kserve_grpc_job *job = take_spare(loop);
     if (job == NULL) {
         return NULL;
     }
-    memset(job, 0, offsetof(struct kserve_grpc_job, block));
+    memset(job, 0, offsetof(struct kserve_grpc_job, proto));
     job->loop = loop;
     loop->jobs++;
     arena_init(&job->arena, job->block, sizeof job->block, 0);
-    arena_init(&job->heads, NULL, 0, 0);
+    arena_init(&job->heads, job->heads_block, sizeof job->heads_block, 0);
     infer_proto_begin(&job->proto, &job->arena, loop->api->options.engine->blocks,
                       loop->api->options.limits, message_size);
     return job;
@@ -68,7 +100,7 @@ static void destroy(struct kserve_grpc_job *job)
     arena_finish(&job->heads);
     arena_finish(&job->arena);
     job->loop->jobs--;
-    mem_free(job);
+    keep_spare(job->loop, job);
 }
 
 /* The end of everything but the answer.  `job` may be gone when it returns. */
@@ -332,11 +364,13 @@ static bool has_outputs(const struct kserve_grpc_job *job)
 static bool respond(struct kserve_grpc_job *job, const struct tensor *tensors, bool streamed,
                     bool final, struct infer_proto_pieces *out)
 {
-    const struct infer_proto_timing timing = timing_of(job);
+    const bool timed = job->infer.timing && final;
+    const struct infer_proto_timing timing =
+        timed ? timing_of(job) : (struct infer_proto_timing){ 0 };
     const struct infer_proto_answer answer = {
         .call = &job->infer,
         .tensors = tensors,
-        .timing = job->infer.timing && final ? &timing : NULL,
+        .timing = timed ? &timing : NULL,
         .streamed = streamed,
         .final = final,
     };

@@ -23,19 +23,17 @@
 #include "api/infer_proto_write.h"
 #include "util/list.h"
 
-#define KSERVE_GRPC_JOB_BLOCK_BYTES 3072 /* A small request and its answer fit in it. */
+#define KSERVE_GRPC_JOB_BLOCK_BYTES 3072 /* A small request fits in it, */
+#define KSERVE_GRPC_JOB_HEADS_BYTES 1024 /* and its answer in this. */
 
 enum kserve_grpc_job_state { JOB_READING, JOB_WORKING, JOB_RUNNING, JOB_ENDED };
 
 struct kserve_grpc_job {
-    struct infer_call infer; /* model NULL before it is leased. */
-    struct infer_proto proto;
     struct arena arena; /* Of the request. */
     struct arena heads; /* Of what is sent; reset when that has left. */
     struct api_loop *loop;
     enum kserve_grpc_job_state state;
     enum weir_status status; /* Why it failed; WEIR_OK otherwise. */
-    char text[512];          /* The same in a sentence. */
     bool accepted;           /* The engine had it. */
     bool late;    /* The deadline has passed while it runs; also where it has ended since. */
     bool streams; /* Its model gives several responses. */
@@ -53,11 +51,18 @@ struct kserve_grpc_job {
     struct loop_work work;
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
     void (*after)(struct kserve_grpc_job *job);
-    struct weir_err work_err;
     struct mail *parts; /* Of struct request_part.home_mail.mail, to be sent: oldest first. */
     struct mail *parts_last;
     struct mail *sent; /* The same, lent out. */
+
+    struct infer_call infer; /* model NULL before it is leased. */
+
+    /* Not zeroed at the beginning. */
+    struct infer_proto proto;
+    struct weir_err work_err;
+    char text[512]; /* Of `status`, in a sentence. */
     alignas(max_align_t) char block[KSERVE_GRPC_JOB_BLOCK_BYTES];
+    alignas(max_align_t) char heads_block[KSERVE_GRPC_JOB_HEADS_BYTES];
 };
 
 /* Begins a message of that size; NULL when memory is out. */
@@ -82,5 +87,8 @@ void kserve_grpc_job_sent(struct kserve_grpc_job *job);
 
 /* Nobody wants more of it: cancels what runs, frees everything now or when it is home. */
 void kserve_grpc_job_close(struct kserve_grpc_job *job);
+
+/* Frees what is kept for reuse. */
+void kserve_grpc_job_finish_loop(struct api_loop *loop);
 
 #endif
