@@ -28,6 +28,12 @@ bool join_attach(struct pool *pool, struct request *request)
     if (leader == NULL) {
         return false;
     }
+    if (leader->state == REQUEST_WAITING && request->priority < leader->priority) {
+        leader->priority = request->priority; /* The most urgent counts. */
+        list_remove(&leader->line);
+        pool_line_up(leader->model, leader);
+        pool_place(pool, leader->model, request->times.submitted_ns);
+    }
     request->state = REQUEST_JOINED;
     request->leader = leader;
     list_append(&leader->followers, &request->line);
@@ -91,6 +97,7 @@ void join_hand_over(struct pool *pool, struct request *leader, uint64_t now_ns, 
         return;
     }
     list_insert_before(&leader->line, &heir->line);
+    heir->priority = leader->priority;
     heir->state = REQUEST_WAITING;
     pool->joined--;
     pool->waiting++;

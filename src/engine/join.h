@@ -10,6 +10,8 @@
  *     them has gone, too;
  *   - a follower that goes ends at once.
  *
+ * A leader that waits is as urgent as the most urgent of those joined to it.
+ *
  * A run that fails fails for all: they asked for the same.  All calls with the pool's lock held.
  */
 #ifndef WEIR_ENGINE_JOIN_H

@@ -375,12 +375,34 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
     return WEIR_OK;
 }
 
+/* The level that the request is served at: its own where the model has it, else the model's default;
+ * 0 for all where there are none. */
+static uint32_t level_of(const struct model_config *config, uint32_t priority)
+{
+    if (config->priority_levels <= 1) {
+        return 0;
+    }
+    return priority >= 1 && priority <= config->priority_levels ? priority
+                                                                : config->priority_default;
+}
+
+void pool_line_up(struct model *model, struct request *request)
+{
+    struct list_node *before = &model->waiting.head;
+    while (before->prev != &model->waiting.head &&
+           list_entry(before->prev, struct request, line)->priority > request->priority) {
+        before = before->prev;
+    }
+    list_insert_before(before, &request->line);
+}
+
 enum weir_status pool_push(struct pool *pool, struct request *request, bool inline_run,
                            struct weir_err *err)
 {
     struct model *model = request->model;
     pthread_mutex_lock(&pool->lock);
     const bool joins = model->joining && request->keyed;
+    request->priority = level_of(model->config, request->priority);
     enum weir_status status = admit(pool, model, request, err);
     if (status == WEIR_OK && joins && join_attach(pool, request)) {
         pthread_mutex_unlock(&pool->lock);
@@ -400,7 +422,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     }
     request->state = REQUEST_WAITING;
     if (model->sequences == NULL) {
-        list_append(&model->waiting, &request->line);
+        pool_line_up(model, request);
     }
     if (joins) {
         join_lead(request);
@@ -411,7 +433,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     model->leave_next_ns =
         request->leave_by_ns < model->leave_next_ns ? request->leave_by_ns : model->leave_next_ns;
     pool->waiting++;
-    if (!model->ready.in || model->delayed) {
+    if (!model->ready.in || model->delayed || request->priority > 0) {
         pool_place(pool, model, request->times.submitted_ns);
     }
     pthread_mutex_unlock(&pool->lock);

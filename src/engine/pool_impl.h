@@ -9,6 +9,10 @@
 /* Restores the pool's first invariant for one model, after anything about its line has changed. */
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns);
 
+/* Puts a request in its model's line: behind those that are as urgent (priority: the level that it is
+ * served at, 1 first; 0 for all where the model has none). */
+void pool_line_up(struct model *model, struct request *request);
+
 /* Takes an executor off the idle list for the work there is, or NULL; signal its `wake` without the lock. */
 struct executor *pool_executor_for_work(struct pool *pool);
 

@@ -109,24 +109,13 @@ static enum weir_status read_level_policies(const struct field_reader *reader,
     return WEIR_OK;
 }
 
-static enum weir_status read_levels(const struct field_reader *reader, const struct field *field,
-                                    const struct yaml *node, void *target)
-{
-    const enum weir_status status = field_u32(reader, field, node, target);
-    if (status == WEIR_OK && ((struct model_config *)target)->priority_levels > 1) {
-        field_warn(reader, node,
-                   "no effect: requests of all levels are served in the order of their arrival");
-    }
-    return status;
-}
-
 static const struct field dynamic_fields[] = {
     FIELD_FORM(FORM_LIST, "preferred_batch_size", read_preferred, "list of batch sizes",
                "a batch stops at the largest of them it can fill", NULL),
     FIELD_RANGE("max_queue_delay_microseconds", field_microseconds, "microseconds",
                 "longest wait of a request for company", AT(model_config, queue_delay_ns), 0,
                 MICROSECONDS_MAX),
-    FIELD_RANGE("priority_levels", read_levels, "count", "levels of priority; 1 is the most urgent",
+    FIELD_RANGE("priority_levels", field_u32, "count", "levels of priority; 1 is the most urgent",
                 AT(model_config, priority_levels), 0, LEVELS_MAX),
     FIELD_RANGE("default_priority_level", field_u32, "level", "of requests that name none",
                 AT(model_config, priority_default), 0, LEVELS_MAX),

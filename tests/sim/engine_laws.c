@@ -98,6 +98,20 @@ static bool led_by_heir(const struct batch *batch)
     return list_entry(leader, struct sim_request, request)->joined;
 }
 
+/* Of one model: who is more urgent goes first, then who is older.  A request that was joined may stand
+ * higher than its age says. */
+static bool in_turn(const struct model *model, const struct batch *batch)
+{
+    if (model->waiting_count == 0) {
+        return true;
+    }
+    const struct request *led = list_entry(list_first(&batch->members), struct request, line);
+    const struct request *next = list_entry(list_first(&model->waiting), struct request, line);
+    return led->priority != next->priority
+               ? led->priority < next->priority
+               : model->joining || led->times.submitted_ns <= next->times.submitted_ns;
+}
+
 void check_order(struct world *world, const struct instance *instance)
 {
     const struct batch *batch = &instance->batch;
@@ -107,12 +121,13 @@ void check_order(struct world *world, const struct instance *instance)
     }
     for (uint32_t i = 0; i < world->model_count; i++) {
         const struct model *model = &world->models[i].model;
-        if (model->claim != NULL) {
+        LAW(model != instance->model || in_turn(model, batch), "'%s' serves out of turn",
+            model->name);
+        if (model->claim != NULL || model == instance->model ||
+            model->pool != instance->model->pool) {
             continue; /* Shares count for more than age. */
         }
-        LAW((model != instance->model && model->pool != instance->model->pool) ||
-                !(model == instance->model ? model->waiting_count > 0 : could_go(world, model)) ||
-                led_ns <= arrival(&model->waiting),
+        LAW(!could_go(world, model) || led_ns <= arrival(&model->waiting),
             "a batch of '%s' overtook an older request of '%s'", instance->model->name,
             model->name);
     }

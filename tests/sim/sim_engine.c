@@ -9,8 +9,9 @@
  *   - an answer carries the request's own rows;
  *   - no batch has more rows than its model allows, nor mixes shapes, nor leaves before its time
  *     but for a reason;
- *   - nobody overtakes: a batch is led by its model's oldest request, and no model that could have
- *     gone has an older one; nothing that could go waits while an executor is free;
+ *   - nobody overtakes: a batch is led by its model's most urgent and then oldest request, and no
+ *     model that could have gone has an older one at its head; nothing that could go waits while an
+ *     executor is free;
  *   - parts come in order and before the end, all of them;
  *   - nothing starts after its deadline, no line is longer than its limit;
  *   - a request that fails does so for a fault of its own, not its neighbour's;
@@ -203,6 +204,10 @@ static void make_config(struct world *world, struct sim_model *m, const char *na
             config->preferred[config->preferred_count++] = size;
         }
     }
+    if (chance(world, 40)) {
+        config->priority_levels = 2 + (uint32_t)draw(world, 3);
+        config->priority_default = 1 + (uint32_t)draw(world, config->priority_levels);
+    }
     if (chance(world, 50)) {
         m->resource =
             (struct rate_resource){ "r", 1 + (uint32_t)draw(world, 3), chance(world, 50) };
@@ -316,6 +321,7 @@ static void make_request(struct world *world, uint64_t arrives_ns)
     request_init(&r->request);
     r->request.home = &world->homes[draw(world, world->home_count)].home;
     r->request.model = model;
+    r->request.priority = (uint32_t)draw(world, 6);
     r->request.inputs = &r->input;
     r->request.outputs = &r->output;
     r->request.wanted = &r->wanted;

@@ -434,10 +434,37 @@ static void test_the_configuration_may_allow_less_than_the_model(void **state)
     rig_stop(&rig);
 }
 
+/* Level 1 first, then in order of arrival; what names no level of the model has its default. */
+static void test_levels(void **state)
+{
+    (void)state;
+    static const uint32_t asked[] = { 3, 0, 1, 2, 99, 1 };
+    static const uint32_t order[] = { 2, 5, 1, 3, 4, 0 };
+    struct rig rig;
+    struct call calls[6];
+    rig_start(&rig, plain, 1);
+    rig.config.max_batch_size = 1;
+    rig.config.priority_levels = 3;
+    rig.config.priority_default = 2;
+    rig_adopt(&rig);
+    for (size_t i = 0; i < 6; i++) {
+        call_make(&calls[i], &rig, 1, 16);
+        calls[i].request.priority = asked[i];
+        assert_int_equal(call_submit(&calls[i]), WEIR_OK);
+    }
+    for (size_t i = 0; i < 6; i++) {
+        struct instance *instance = pull(&rig);
+        assert_ptr_equal(list_first(&instance->batch.members), &calls[order[i]].request.line);
+        finish(&rig, instance);
+    }
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_delay_waits_for_company),
+        cmocka_unit_test(test_levels),
         cmocka_unit_test(test_executors_share_what_waits),
         cmocka_unit_test(test_bytes_in_line_are_limited_behind_a_large_request),
         cmocka_unit_test(test_a_home_runs_short_work_of_known_size_only),
