@@ -10,7 +10,8 @@
 
 #define WINDOW_STREAMS 8 /* A connection's window is that of so many streams. */
 #define WINDOW_MAX 0x7fffffff
-#define SCANS 4         /* Looks at the streams per shortest time-out. */
+#define SCANS 4 /* Looks at the streams per shortest time-out. */
+#define RESETS_UNLIMITED (UINT64_C(1) << 40)
 #define QUEUE_FREE 4096 /* Frames that may wait to be sent, beside two per stream. */
 
 void http2_retire(struct stream *s)
@@ -292,6 +293,8 @@ static bool open_session(struct http2 *h)
         http2_set_request_callbacks(callbacks);
         http2_set_answer_callbacks(callbacks);
         nghttp2_option_set_no_auto_window_update(option, 1);
+        /* The library's limit ends channels whose deadlines expire; http2_guard_reset() takes its place. */
+        nghttp2_option_set_stream_reset_rate_limit(option, RESETS_UNLIMITED, RESETS_UNLIMITED);
         good = nghttp2_session_server_new3(&h->session, callbacks, h, option, &mem) == 0;
     }
     nghttp2_session_callbacks_del(callbacks);

@@ -111,7 +111,6 @@ REFUSED = {
     "trailer": POST + HOST + CHUNKED + b"0\r\nGET / HTTP/1.1\r\n",
     "percent": b"GET /v2/%zz HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 }
 
 
