@@ -92,12 +92,13 @@ static void add_status(struct exchange *x, add_fn *add, enum weir_status status,
                        uint64_t pushback_ms)
 {
     char number[24];
+    if (status == WEIR_OK) {
+        add(x, "grpc-status", BYTES_LITERAL("0"));
+        return;
+    }
     (void)snprintf(number, sizeof(number), "%d", weir_status_grpc(status));
     add(x, "grpc-status", bytes_of(number));
-    if (status != WEIR_OK) {
-        add(x, "grpc-message",
-            encode_text(&x->arena, text == NULL ? weir_status_text(status) : text));
-    }
+    add(x, "grpc-message", encode_text(&x->arena, text == NULL ? weir_status_text(status) : text));
     const int http = weir_status_http(status); /* Where REST says Retry-After. */
     if ((http == 503 || http == 429) && weir_status_retry(status)) {
         (void)snprintf(number, sizeof(number), "%llu", (unsigned long long)pushback_ms);
@@ -161,6 +162,20 @@ static void refuse(struct grpc_call *call, enum weir_status status, const char *
 
 /* --- Sending --- */
 
+/* The five bytes: in the arena where there is one message, freed with it in a stream. */
+static void send_prefix(struct grpc_call *call, uint64_t size)
+{
+    const char prefix[GRPC_PREFIX_BYTES] = { 0, (char)(size >> 24), (char)(size >> 16),
+                                             (char)(size >> 8), (char)size };
+    char *kept = call->reader->unary ? arena_try_aligned(&call->x->arena, sizeof(prefix), 1) : NULL;
+    if (kept == NULL) {
+        exchange_copy(call->x, (struct bytes){ prefix, sizeof(prefix) });
+        return;
+    }
+    memcpy(kept, prefix, sizeof(prefix));
+    exchange_piece(call->x, (struct bytes){ kept, sizeof(prefix) });
+}
+
 void grpc_send(struct grpc_call *call, const struct bytes *pieces, size_t count)
 {
     struct exchange *x = call->x;
@@ -175,9 +190,7 @@ void grpc_send(struct grpc_call *call, const struct bytes *pieces, size_t count)
     if (x->status == 0) {
         exchange_begin(x, 200, TYPE, call->reader->unary ? HTTP_BRIEF : HTTP_STREAM);
     }
-    char prefix[GRPC_PREFIX_BYTES] = { 0, (char)(size >> 24), (char)(size >> 16), (char)(size >> 8),
-                                       (char)size };
-    exchange_copy(x, (struct bytes){ prefix, sizeof(prefix) });
+    send_prefix(call, size);
     for (size_t i = 0; i < count; i++) {
         exchange_piece(x, pieces[i]);
     }
