@@ -48,9 +48,29 @@ STEADY = (
     "poisoned",
     "narrow",
 )
-STEADY += ("full", "streams", "digits", "dynamic")
+STEADY += ("full", "streams", "digits", "dynamic", "direct", "oldest")
 RELOADED = ("changing", "coming")
 GONE = (ConnectionError, http.client.HTTPException, socket.timeout)
+
+
+def sums(strategy):
+    """The configuration of a model that adds up what its sequence sends."""
+    controls = [
+        {"name": name, "control": [{"kind": f"CONTROL_SEQUENCE_{kind}", **more}]}
+        for name, kind, more in (
+            ("start", "START", {"int32_false_true": [0, 1]}),
+            ("ready", "READY", {"int32_false_true": [0, 1]}),
+            ("end", "END", {"int32_false_true": [0, 1]}),
+            ("corrid", "CORRID", {"data_type": "TYPE_UINT64"}),
+        )
+    ]
+    state = {"input_name": "state", "output_name": "state_out"}
+    return {
+        "max_sequence_idle_microseconds": 300_000,
+        "control_input": controls,
+        "state": [{**state, "data_type": "TYPE_INT32", "dims": [1]}],
+        strategy: {},
+    }
 
 
 def make_repository(root):
@@ -71,6 +91,10 @@ def make_repository(root):
         dynamic_batching={"default_queue_policy": {"max_queue_size": 3}},
         instance_group=[{"count": 1}],
     )
+    for strategy in ("direct", "oldest"):
+        put_model(root, strategy, "accumulate", max_batch_size=4, sequence_batching=sums(strategy))
+    put_sim(root, "joined", parameters={"tau0": "3ms"}, max_batch_size=1, join=True)
+    put_sim(root, "known", parameters={"tau0": "1ms"}, response_cache={"enable": True})
     put_sim(root, "streams", parameters={"tau0": "4ms", "parts": 4, "exclusive": "false"})
 
 
@@ -101,6 +125,8 @@ class Client:
             (self.infer_large, 1),
             (self.infer_late, 2),
             (self.infer_reloaded, 4),
+            (self.infer_sequence, 3),
+            (self.infer_equal, 4),
             (self.infer_wrong, 5),
             (self.generate, 2),
             (self.stream, 2),
@@ -194,6 +220,42 @@ class Client:
         body = {"inputs": [tensor("index", "INT64", [1], [index])]}
         answer = self.infer("gather", body, None, (200,) if 0 <= index < 10 else (400,))
         assert answer.status != 200 or answer.json()["outputs"][0]["data"] == [index]
+
+    def infer_sequence(self):
+        """Adds up; one in four is left without an end, and one in four has a request too late."""
+        model = self.random.choice(("direct", "oldest"))
+        sequence, total = self.random.getrandbits(63) + 1, 0
+        steps = self.random.randint(1, 8)
+        ends, late = self.random.random() < 0.75, self.random.randrange(4 * steps)
+        for step in range(steps):
+            value = self.random.randint(-99, 99)
+            total += value
+            start, end = step == 0, ends and step == steps - 1
+            body = {
+                "inputs": [tensor("x", "INT32", [1, 1], [value])],
+                "parameters": {
+                    "sequence_id": sequence,
+                    "sequence_start": start,
+                    "sequence_end": end,
+                },
+            }
+            headers = {"Weir-Deadline-Ms": "1"} if step == late else {}
+            # What idled while this client was kept waiting is gone.
+            answer = self.infer(model, body, headers, (200, 400, 504))
+            if answer.status != 200:
+                assert answer.status != 400 or "START" in answer.error, answer.error
+                return
+            answers = {o["name"]: o["data"] for o in answer.json()["outputs"]}
+            assert answers["sum"] == [total], (answers, total)
+            assert answers["flags"] == [start, 1, end], answers
+            assert answers["id"] == [sequence], answers
+
+    def infer_equal(self):
+        row = [self.random.randint(0, 3)] * 16
+        model = self.random.choice(("joined", "known"))
+        headers = {"Weir-Deadline-Ms": "3"} if self.random.random() < 0.2 else {}
+        answer = self.infer(model, sim_request(row), headers, (200, 504))
+        assert answer.status != 200 or answer.json()["outputs"][0]["data"] == row
 
     def infer_texts(self):
         texts = [
