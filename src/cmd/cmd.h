@@ -16,6 +16,7 @@
     X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP")             \
     X(infer, "MODEL [--input NAME=VALUE]... [OPTION]...", "ask a model, on a server or here") \
     X(inspect, "FILE.onnx|FOLDER [--json]", "say what is in a model")                        \
+    X(key, "NAME [--allow GROUP,...] [OPTION]...", "make a key for clients of a server")     \
     X(config, "[OPTION]...", "explain every setting of the server")                          \
     X(version, "", "say which versions these are")                                           \
     X(help, "[COMMAND]", "explain a command")

@@ -46,15 +46,47 @@ static enum weir_status open_tls(struct guard *guard, struct weir_err *err)
     return status;
 }
 
+static void tell_keys(const struct guard *guard, const char *message)
+{
+    const uint32_t count = keys_count(access_keys(guard->access));
+    log_event(count == 0 ? LOG_WARNING : LOG_INFO,
+              count == 0 ? "no API keys: nobody is let in" : message,
+              LOG_STR("file", guard->config->api_keys), LOG_U64("keys", count));
+}
+
+static struct access_words words_of(const struct config_list *list)
+{
+    return (struct access_words){ list->items, list->count };
+}
+
+static enum weir_status open_access(struct guard *guard, struct weir_err *err)
+{
+    const struct config *config = guard->config;
+    const struct access_options options = {
+        .keys = config->api_keys,
+        .open_groups = words_of(&config->open_groups),
+        .http_restricted = words_of(&config->http_restricted_api),
+        .grpc_restricted = words_of(&config->grpc_restricted_protocol),
+        .origins = words_of(&config->cors_origins),
+    };
+    const enum weir_status status = access_create(&options, &guard->access, err);
+    if (status == WEIR_OK && access_keys(guard->access) != NULL) {
+        tell_keys(guard, "API keys are asked for");
+    }
+    return status;
+}
+
 enum weir_status guard_init(struct guard *guard, const struct config *config, struct weir_err *err)
 {
     *guard = (struct guard){ .config = config };
-    return open_tls(guard, err);
+    const enum weir_status status = open_tls(guard, err);
+    return status == WEIR_OK ? open_access(guard, err) : status;
 }
 
 void guard_finish(struct guard *guard)
 {
     tls_destroy(guard->tls);
+    access_destroy(guard->access);
     *guard = (struct guard){ 0 };
 }
 
@@ -80,7 +112,19 @@ void guard_warn(const struct guard *guard)
 
 bool guard_watches(const struct guard *guard)
 {
-    return guard->tls != NULL;
+    return guard->tls != NULL || access_keys(guard->access) != NULL;
+}
+
+static void look_at_keys(struct guard *guard, bool force)
+{
+    struct weir_err err;
+    bool changed = false;
+    if (keys_reload(access_keys(guard->access), force, &changed, &err) != WEIR_OK) {
+        log_event(LOG_ERROR, "API keys not read again; those in use stay",
+                  LOG_STR("reason", err.text));
+    } else if (changed) {
+        tell_keys(guard, "API keys read again");
+    }
 }
 
 static void look_at_tls(struct guard *guard, bool force)
@@ -99,5 +143,8 @@ void guard_look(struct guard *guard, bool force)
 {
     if (guard->tls != NULL) {
         look_at_tls(guard, force);
+    }
+    if (access_keys(guard->access) != NULL) {
+        look_at_keys(guard, force);
     }
 }

@@ -6,6 +6,7 @@
 #ifndef WEIR_SERVER_GUARD_H
 #define WEIR_SERVER_GUARD_H
 
+#include "api/access.h"
 #include "net/tls.h"
 #include "server/config.h"
 #include "util/err.h"
@@ -14,6 +15,7 @@ struct guard {
     const struct config *config;
     struct tls_options tls_options;
     struct tls *tls; /* NULL: plain. */
+    struct access *access;
 };
 
 /* Reads what `config`, which is borrowed, names.  Zeroed structs can be finished, too. */

@@ -305,6 +305,7 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .registry = server->registry,
                                                 .limits = &server->config->limits,
                                                 .config_json = modelconfig_to_json,
+                                                .access = server->guard.access,
                                                 .access_log = server->config->access_log,
                                                 .timing = server->config->timing };
     server->api = api_create(&server->api_options);
