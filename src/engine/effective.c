@@ -8,9 +8,11 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/reshape.h"
 #include "util/arena.h"
 #include "util/clock.h"
 #include "util/mem.h"
@@ -27,7 +29,7 @@ struct side {
     uint32_t count;
     struct io_config *declared;
     uint32_t declared_count;
-    bool complete; /* All that is not optional must be declared once anything is. */
+    bool output;
 };
 
 struct model_config *effective_create(void)
@@ -98,6 +100,15 @@ enum weir_status effective_backend(struct model_config *config, const struct bac
     return WEIR_OK;
 }
 
+static void make_sides(const struct model_config *config, const struct signature *signature,
+                       struct side sides[2])
+{
+    sides[0] = (struct side){ "input",        signature->inputs,   signature->input_count,
+                              config->inputs, config->input_count, false };
+    sides[1] = (struct side){ "output",        signature->outputs,   signature->output_count,
+                              config->outputs, config->output_count, true };
+}
+
 static const struct tensor_spec *find_spec(const struct side *side, const char *name)
 {
     for (uint32_t i = 0; i < side->count; i++) {
@@ -158,7 +169,7 @@ static enum weir_status check_declared(const struct side *side, struct weir_err 
                            dtype_text(spec->dtype));
         }
     }
-    for (uint32_t i = 0; side->complete && side->declared_count > 0 && i < side->count; i++) {
+    for (uint32_t i = 0; !side->output && side->declared_count > 0 && i < side->count; i++) {
         const struct tensor_spec *spec = &side->specs[i];
         if (!spec->optional && find_declared(side, spec->name) == NULL) {
             return err_set(err, WEIR_EINVAL,
@@ -193,7 +204,7 @@ static enum weir_status read_hint(const struct side *side, struct hint *hint, st
     for (uint32_t i = 0; i < side->declared_count; i++) {
         const struct io_config *declared = &side->declared[i];
         const struct tensor_spec *spec = find_spec(side, declared->name);
-        if (!declared->has_dims) {
+        if (!declared->has_dims || spec->any_rank) {
             continue;
         }
         if (declared->dims.rank == spec->shape.rank) {
@@ -294,6 +305,9 @@ static enum weir_status settle(const struct side *side, const struct tensor_spec
 {
     struct shape dims = { .rank = spec->shape.rank - skip };
     memcpy(dims.dims, spec->shape.dims + skip, dims.rank * sizeof(dims.dims[0]));
+    if (spec->any_rank && io->has_dims) {
+        dims = io->dims; /* The file says nothing that could contradict. */
+    }
     if (io->has_dims && io->dims.rank != dims.rank) {
         return refuse_rank(side, spec, io, err);
     }
@@ -369,15 +383,96 @@ static enum weir_status check_scheduling(struct model_config *config, struct wei
     return WEIR_OK;
 }
 
+/* ---- Reshape --------------------------------------------------------------------------------- */
+
+static enum weir_status refuse_reshape(const struct side *side, const struct io_config *io,
+                                       const char *why, struct weir_err *err)
+{
+    char dims[SHAPE_TEXT];
+    char reshape[SHAPE_TEXT];
+    return err_set(err, WEIR_EINVAL, "%s '%s': reshape of dims %s to %s: %s", side->what, io->name,
+                   shape_format(&io->dims, dims), shape_format(&io->reshape, reshape), why);
+}
+
+/* The model's shape is that of the reshape, with a batch dimension before it or without. */
+static enum weir_status make_rule(const struct model_config *config, const struct side *side,
+                                  const struct io_config *io, struct reshape_rule *rule,
+                                  struct weir_err *err)
+{
+    const struct tensor_spec *spec = find_spec(side, io->name);
+    if (!io->has_dims) {
+        return err_set(err, WEIR_EINVAL, "%s '%s': found reshape without dims, expected both",
+                       side->what, io->name);
+    }
+    if (!reshape_fits(&io->dims, &io->reshape)) {
+        return refuse_reshape(side, io, "they have not the same number of elements", err);
+    }
+    const bool batched = spec->shape.rank == io->reshape.rank + 1;
+    if (batched && io->dims.rank == TENSOR_RANK_MAX) {
+        return refuse_reshape(side, io, "with the batch dimension there are more than 12", err);
+    }
+    const bool unbatched = spec->shape.rank == io->reshape.rank;
+    if (config->max_batch_size > 0    ? !batched
+        : config->max_batch_size == 0 ? !unbatched
+                                      : !batched && !unbatched) {
+        char model[SHAPE_TEXT];
+        char why[128];
+        (void)snprintf(why, sizeof(why), "the model has shape %.60s%s",
+                       shape_format(&spec->shape, model),
+                       config->max_batch_size > 0 ? ", of which the first is the batch" : "");
+        return refuse_reshape(side, io, why, err);
+    }
+    for (uint32_t i = 0; i < io->reshape.rank; i++) {
+        const int64_t dim = spec->shape.dims[i + (batched ? 1u : 0u)];
+        if (dim != -1 && dim != io->reshape.dims[i]) {
+            char model[SHAPE_TEXT];
+            char why[128];
+            (void)snprintf(why, sizeof(why), "the model has shape %.60s",
+                           shape_format(&spec->shape, model));
+            return refuse_reshape(side, io, why, err);
+        }
+    }
+    *rule = (struct reshape_rule){
+        .output = side->output,
+        .index = (uint32_t)(spec - side->specs),
+        .batched = batched,
+        .shown = io->dims,
+        .model = io->reshape,
+    };
+    return WEIR_OK;
+}
+
+enum weir_status effective_reshape(struct model_config *config, struct backend_model **model,
+                                   struct weir_err *err)
+{
+    struct side sides[2];
+    make_sides(config, backend_signature(*model), sides);
+    struct reshape_rule *rules = arena_try_zero(
+        config->arena, (size_t)config->input_count + config->output_count, sizeof(*rules));
+    if (rules == NULL) {
+        return err_nomem(err, "the configuration", sizeof(*rules));
+    }
+    uint32_t count = 0;
+    for (uint32_t s = 0; s < 2; s++) {
+        for (uint32_t i = 0; i < sides[s].declared_count; i++) {
+            const struct io_config *io = &sides[s].declared[i];
+            if (!io->has_reshape || find_spec(&sides[s], io->name) == NULL) {
+                continue; /* An unknown name is told by effective_complete(). */
+            }
+            const enum weir_status status = make_rule(config, &sides[s], io, &rules[count++], err);
+            if (status != WEIR_OK) {
+                return status;
+            }
+        }
+    }
+    return count == 0 ? WEIR_OK : reshape_wrap(*model, rules, count, model, err);
+}
+
 enum weir_status effective_complete(struct model_config *config, const struct signature *signature,
                                     const char **why_not, struct weir_err *err)
 {
-    const struct side sides[2] = {
-        { "input", signature->inputs, signature->input_count, config->inputs, config->input_count,
-          true },
-        { "output", signature->outputs, signature->output_count, config->outputs,
-          config->output_count, false },
-    };
+    struct side sides[2];
+    make_sides(config, signature, sides);
     *why_not = NULL;
     enum weir_status status = check_declared(&sides[0], err);
     status = status == WEIR_OK ? check_declared(&sides[1], err) : status;

@@ -25,6 +25,12 @@ WEIR_MUST_USE enum weir_status effective_backend(struct model_config *config,
                                                  const struct backend_ops **out,
                                                  struct weir_err *err);
 
+/* Where the configuration gives tensors other shapes than the model has, *model becomes one around it
+ * that has them (backend/reshape.h).  After the load, before all else that looks at its
+ * signature.  WEIR_EINVAL: the shapes do not fit; WEIR_ENOMEM; *model is then as it was. */
+WEIR_MUST_USE enum weir_status
+effective_reshape(struct model_config *config, struct backend_model **model, struct weir_err *err);
+
 /*
  * Checks what the configuration says against the model's signature and infers the rest: afterwards
  * inputs and outputs are those of the signature, in its order, dims without the batch dimension when
