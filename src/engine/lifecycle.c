@@ -142,6 +142,7 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         .blocks = how->engine->blocks,
     };
     status = backend_load(model->ops, &backend, &model->backend, err);
+    status = status == WEIR_OK ? effective_reshape(config, &model->backend, err) : status;
     if (status != WEIR_OK) {
         return status;
     }
