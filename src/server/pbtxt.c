@@ -368,6 +368,9 @@ static bool is_float(struct bytes text, size_t *size)
 {
     size_t at = 0;
     size_t digits = 0;
+    if (text.size > 1 && text.data[0] == '0' && is_digit(text.data[1])) {
+        return false; /* Meant as octal. */
+    }
     for (; at < text.size && is_digit(text.data[at]); at++, digits++) {
     }
     if (at < text.size && text.data[at] == '.') {

@@ -252,7 +252,7 @@ static void test_a_whole_configuration(void **state)
     assert_int_equal(config->warmups[0].input_count, 2);
     assert_int_equal(config->warmups[0].inputs[1].kind, WARMUP_RANDOM);
     assert_true(config->response_cache);
-    assert_non_null(strstr(config->remark, "config.pbtxt:20:16: cuda: no effect"));
+    assert_non_null(strstr(config->remark, "config.pbtxt:18:16: cuda: no effect"));
     assert_non_null(strstr(config->remark, "execution_accelerators: no effect"));
     assert_non_null(strstr(config->remark, "priority_queue_policy: no effect"));
     config->release(config);
