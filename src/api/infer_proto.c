@@ -666,6 +666,11 @@ static enum weir_status bind_input(struct infer_proto *proto, struct infer_call 
             return status;
         }
         infer_proto_values_fit(&input->values, tensor->dtype);
+        if (input->values.beyond) {
+            return err_set(err, WEIR_EINVAL,
+                           "input '%.*s': a number in its contents is beyond its type %s",
+                           SHOWN(input->name), dtype_text(tensor->dtype));
+        }
         return lend(call, tensor, input->name, &input->values.room, err);
     }
     if (*raw == NULL) {
@@ -720,6 +725,10 @@ enum weir_status infer_proto_bind(struct infer_proto *proto, struct infer_call *
     for (struct infer_proto_input *it = proto->inputs; it != NULL && status == WEIR_OK;
          it = it->next) {
         status = bind_input(proto, call, it, &raw, err);
+    }
+    if (status == WEIR_OK && raw != NULL) {
+        return err_set(err, WEIR_EINVAL,
+                       "raw_input_contents: found more of them than inputs, expected one for each");
     }
     for (const struct infer_proto_output *it = proto->outputs; it != NULL && status == WEIR_OK;
          it = it->next) {

@@ -160,6 +160,19 @@ static void store(uint8_t *to, uint32_t width, uint64_t number)
     }
 }
 
+/* True when a number of int_contents or uint_contents is one of `width` bytes. */
+static bool fits(uint32_t field, uint32_t width, uint64_t number)
+{
+    if (width >= sizeof(uint32_t) || fields[field].kind != KIND_VARINT ||
+        fields[field].dtype == DTYPE_BOOL) {
+        return true;
+    }
+    const uint32_t bits = 8 * width;
+    const int32_t value = (int32_t)(uint32_t)number;
+    return field == field_of[DTYPE_INT8] ? value >= -(1 << (bits - 1)) && value < 1 << (bits - 1)
+                                         : (uint32_t)number >> bits == 0;
+}
+
 enum weir_status infer_proto_values_number(struct infer_proto_values *values,
                                            const struct infer_proto_memory *memory, uint64_t number,
                                            struct weir_err *err)
@@ -170,6 +183,7 @@ enum weir_status infer_proto_values_number(struct infer_proto_values *values,
     const enum weir_status status = grow(&values->room, memory, values->width, err);
     if (status == WEIR_OK) {
         const bool boolean = fields[values->field].dtype == DTYPE_BOOL;
+        values->beyond = values->beyond || !fits(values->field, values->width, number);
         store(values->room.data + values->room.size, values->width, boolean ? number != 0 : number);
         values->room.size += values->width;
     }
@@ -264,6 +278,9 @@ void infer_proto_values_fit(struct infer_proto_values *values, enum dtype dtype)
     uint8_t *data = values->room.data;
     const size_t count = values->room.size / from;
     for (size_t i = 0; i < count; i++) {
+        uint32_t number = 0;
+        memcpy(&number, data + i * from, from < sizeof(number) ? from : sizeof(number));
+        values->beyond = values->beyond || !fits(values->field, to, number);
         memmove(data + i * to, data + i * from, to); /* Little-endian: the low bytes are first. */
     }
     values->width = to;

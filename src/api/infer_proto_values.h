@@ -36,6 +36,7 @@ struct infer_proto_values {
     struct infer_proto_room room;
     uint32_t field;                 /* The first that had values; 0: none. */
     bool mixed;                     /* Another one had some, too; those are gone. */
+    bool beyond;                    /* A number does not fit the tensor's type. */
     bool ignored;                   /* What comes now is one of them. */
     uint32_t width;                 /* Bytes per number; 0 for strings. */
     struct protowire_varint number; /* A packed one that is cut. */

@@ -100,10 +100,27 @@ static enum weir_status read_index(struct call *call, bool *ready_only, struct w
     return status;
 }
 
+static bool refuse_named(struct call *call)
+{
+    if (call->match.name.data == NULL) {
+        return false;
+    }
+    struct weir_err err;
+    (void)err_set(
+        &err, WEIR_EUNSUPPORTED,
+        "repository '%.*s': named repositories are not supported; use /v2/repository/models",
+        call->match.name.size > 128 ? 128 : (int)call->match.name.size, call->match.name.data);
+    call_fail_err(call, &err);
+    return true;
+}
+
 void repository_index(struct call *call)
 {
     struct weir_err err;
     bool ready_only = false;
+    if (refuse_named(call)) {
+        return;
+    }
     if (read_index(call, &ready_only, &err) != WEIR_OK) {
         call_fail_err(call, &err);
         return;
@@ -196,20 +213,6 @@ static void order_done(struct registry_order *done)
     } else {
         call_reply_empty(order->call);
     }
-}
-
-static bool refuse_named(struct call *call)
-{
-    if (call->match.name.data == NULL) {
-        return false;
-    }
-    struct weir_err err;
-    (void)err_set(
-        &err, WEIR_EUNSUPPORTED,
-        "repository '%.*s': named repositories are not supported; use /v2/repository/models",
-        call->match.name.size > 128 ? 128 : (int)call->match.name.size, call->match.name.data);
-    call_fail_err(call, &err);
-    return true;
 }
 
 static void give_order(struct call *call, bool load, const char *override)
