@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "pipeline/run.h"
 #include "util/list.h"
 #include "util/mem.h"
 
@@ -507,12 +508,12 @@ enum weir_status kserve_submit(struct infer_call *call, struct home *home, struc
     request->ended = request_ended;
     request->late = request_late;
     request->part = call->part == NULL ? NULL : request_part;
-    return engine_submit(home->engine, request, err);
+    return pipeline_submit(home->engine, request, err);
 }
 
 void kserve_cancel(struct infer_call *call)
 {
-    engine_cancel(call->request.home->engine, &call->request);
+    pipeline_cancel(call->request.home->engine, &call->request);
 }
 
 void kserve_close(struct infer_call *call)

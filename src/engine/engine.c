@@ -186,7 +186,7 @@ static bool wants_any(const struct signature *signature, const bool *wanted)
     return false;
 }
 
-static enum weir_status check(struct request *request, struct weir_err *err)
+enum weir_status engine_check(struct request *request, struct weir_err *err)
 {
     const struct model *model = request->model;
     const struct signature *signature = model->signature;
@@ -281,10 +281,10 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     struct home *home = request->home;
     struct model *model = request->model;
     assert(request->state == REQUEST_IDLE && request->ended != NULL);
-    if (atomic_load_explicit(&engine->draining, memory_order_relaxed)) {
+    if (atomic_load_explicit(&engine->draining, memory_order_relaxed) && !request->admitted) {
         return err_set(err, WEIR_EDRAINING, "the server is shutting down");
     }
-    enum weir_status status = check(request, err);
+    enum weir_status status = engine_check(request, err);
     if (status != WEIR_OK) {
         return status;
     }
@@ -407,10 +407,14 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     model->bytes_max = engine->limits->queue_bytes_max;
     model->rows_fixed = rows_are_fixed(model->signature);
     model->serial = 1 + atomic_fetch_add(&engine->serials, 1);
-    const bool lonely = model->signature->streams || model->sequence_plan != NULL;
+    const bool lonely =
+        model->signature->streams || model->sequence_plan != NULL || model->graph != NULL;
     model->joining = model->config->join && !lonely;
     model->cached = model->config->response_cache && engine->cache != NULL && !lonely;
     map_init(&model->joins);
+    if (model->graph != NULL) {
+        return WEIR_OK; /* Its steps' models run, not itself. */
+    }
     if (engine->rates != NULL) {
         const enum weir_status status = rate_join(engine->rates, model, &model->claim, err);
         if (status != WEIR_OK) {

@@ -83,6 +83,10 @@ struct pool *engine_pool(const struct engine *engine, const char *device);
 WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct request *request,
                                              struct weir_err *err);
 
+/* What engine_submit() checks first, for those who submit to an ensemble (pipeline/run.h): WEIR_EINVAL
+ * names the input.  Fills in rows and input_bytes. */
+WEIR_MUST_USE enum weir_status engine_check(struct request *request, struct weir_err *err);
+
 /* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless it
  * was done already.  Does nothing when it has ended, but needs the model: the lease is still held. */
 void engine_cancel(struct engine *engine, struct request *request);

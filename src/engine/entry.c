@@ -15,13 +15,30 @@
 #include <string.h>
 
 #include "engine/effective.h"
+#include "engine/entry_parts.h"
 #include "engine/pool.h"
 #include "util/err.h"
 #include "util/mem.h"
 
 #define LOOK_BYTES_MAX (UINT64_C(4) << 20)
 
-struct entry *entry_create(struct entry_host *host, const char *name)
+void entry_host_init(struct entry_host *host)
+{
+    map_init(&host->by_name);
+    list_init(&host->entries);
+    list_init(&host->answers);
+    list_init(&host->gone);
+}
+
+void entry_host_finish(struct entry_host *host)
+{
+    for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_first(host)) {
+        entry_remove(entry);
+    }
+    map_finish(&host->by_name);
+}
+
+static struct entry *create(struct entry_host *host, const char *name)
 {
     struct entry *entry = mem_try_zero(1, sizeof(*entry));
     if (entry == NULL) {
@@ -83,7 +100,7 @@ void entry_prune(struct entry *entry)
     }
 }
 
-void entry_destroy(struct entry *entry)
+static void destroy(struct entry *entry)
 {
     assert(!entry->busy && entry->residents == 0 && list_empty(&entry->orders));
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
@@ -93,8 +110,41 @@ void entry_destroy(struct entry *entry)
         mem_free(slot);
     }
     arena_finish(&entry->arena);
+    mem_free(entry->wants);
     mem_free(entry->name);
     mem_free(entry);
+}
+
+struct entry *entry_find(const struct entry_host *host, const char *name)
+{
+    return map_get(&host->by_name, bytes_of(name));
+}
+
+struct entry *entry_need(struct entry_host *host, const char *name)
+{
+    struct entry *entry = entry_find(host, name);
+    if (entry != NULL) {
+        return entry;
+    }
+    entry = create(host, name);
+    if (entry == NULL) {
+        return NULL;
+    }
+    if (map_add(&host->by_name, bytes_of(entry->name), entry) != WEIR_OK) {
+        destroy(entry);
+        return NULL;
+    }
+    list_append(&host->entries, &entry->node);
+    host->entry_count++;
+    return entry;
+}
+
+void entry_remove(struct entry *entry)
+{
+    (void)map_remove(&entry->host->by_name, bytes_of(entry->name));
+    list_remove(&entry->node);
+    entry->host->entry_count--;
+    destroy(entry);
 }
 
 /* Sends a job back to the manager. */
@@ -120,7 +170,9 @@ static void unloaded(struct worker_job *job)
         slot->leaving--;
         if (slot->leaving == 0 && slot->state == MODEL_UNLOADING) {
             slot->state = MODEL_UNAVAILABLE;
-            (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+            if (!slot->failed) {
+                (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+            }
         }
     }
     list_append(&host->gone, &resident->node);
@@ -151,9 +203,11 @@ static void unleased(struct model *model)
 }
 
 /* Gives the registry's lease back; the version is offered no more. */
-static void let_go(struct slot *slot)
+void entry_let_go(struct slot *slot)
 {
     struct model *model = slot->model;
+    const struct resident *resident = model->owner;
+    resident->entry->host->changes++;
     slot->model = NULL;
     slot->leaving++;
     slot->state = MODEL_UNLOADING;
@@ -166,12 +220,16 @@ static void drop_all(struct entry *entry)
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
-            let_go(slot);
+            entry_let_go(slot);
         } else if (slot->state == MODEL_UNAVAILABLE) {
             slot->failed = false;
             (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
+        } else if (slot->failed) {
+            slot->failed = false; /* What a part's unloading had begun. */
+            slot->why = (struct weir_err){ 0 };
         }
     }
+    entry->lacking = false;
     entry->required = false;
     entry->serving = false;
     entry->overridden = false;
@@ -203,6 +261,9 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     entry->loads = NULL;
     entry->load_count = 0;
     entry->target = NULL;
+    entry->retrying = false;
+    entry->waiting = false;
+    entry_parts_release(entry);
     arena_reset(&entry->arena);
     entry->busy = false;
     entry->host->dirty = true;
@@ -214,9 +275,10 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
 }
 
 /* Nothing could be tried. */
-static void fail_whole(struct entry *entry, enum weir_status status, const struct weir_err *err)
+void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err)
 {
-    if (entry->present || entry->required) {
+    const bool news = !entry->retrying || strcmp(entry->why.text, err->text) != 0;
+    if (news && (entry->present || entry->required)) {
         entry->why = *err;
         entry->announce = true;
     }
@@ -231,7 +293,7 @@ static enum weir_status outcome(enum weir_status status)
     return kept ? status : WEIR_EINVAL;
 }
 
-static bool any_model(const struct entry *entry)
+bool entry_serves(const struct entry *entry)
 {
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
@@ -270,7 +332,7 @@ static void take_over(struct load_job *load)
 {
     struct slot *slot = load->slot;
     if (slot->model != NULL) {
-        let_go(slot);
+        entry_let_go(slot);
     }
     slot->model = load->model;
     slot->state = MODEL_READY;
@@ -279,6 +341,8 @@ static void take_over(struct load_job *load)
     slot->gone = false;
     slot->announce = true;
     set_remark(slot);
+    load->entry->lacking = false;
+    load->entry->host->changes++;
 }
 
 static void note_failure(struct load_job *load)
@@ -336,7 +400,7 @@ static void drop_others(struct entry *entry)
         }
         slot->gone = !exists;
         if (slot->model != NULL) {
-            let_go(slot);
+            entry_let_go(slot);
         } else if (slot->failed) {
             slot->failed = false;
             (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
@@ -380,7 +444,7 @@ static void end_load(struct entry *entry)
         finish(entry, WEIR_EDRAINING, NULL);
         return;
     }
-    if (failure != NULL && any_model(entry)) {
+    if (failure != NULL && entry_serves(entry)) {
         discard_all(entry, failure->slot->version);
     } else {
         take_over_all(entry);
@@ -431,7 +495,8 @@ static bool must_load(const struct entry *entry, uint32_t index)
     const struct slot *slot = entry_find_slot(entry, look->versions[index].version);
     return slot == NULL || slot->model == NULL || entry->look.override != NULL ||
            entry->overridden || entry->config_fingerprint != look->config_fingerprint ||
-           slot->fingerprint != look->versions[index].fingerprint;
+           slot->fingerprint != look->versions[index].fingerprint ||
+           entry_parts_differ(entry, slot->model);
 }
 
 static bool policy_wants(const struct look_job *look, uint32_t index)
@@ -502,6 +567,8 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
             .root = entry->look.look.root,
             .version = version->version,
             .override = entry->look.override,
+            .parts = entry->parts,
+            .part_count = entry->part_count,
             .unleased = unleased,
             .owner = resident,
         },
@@ -533,14 +600,14 @@ static enum weir_status prepare_loads(struct entry *entry, uint32_t count, struc
     return WEIR_OK;
 }
 
-static void start_loads(struct entry *entry)
+void entry_start_loads(struct entry *entry)
 {
     uint32_t count = 0;
     struct weir_err err = { 0 };
     enum weir_status status = choose(entry, &count, &err);
     status = status == WEIR_OK ? prepare_loads(entry, count, &err) : status;
     if (status != WEIR_OK) {
-        fail_whole(entry, outcome(status), &err);
+        entry_fail(entry, outcome(status), &err);
         return;
     }
     if (entry->load_count == 0) {
@@ -567,13 +634,20 @@ static void looked(struct worker_job *job)
     struct entry *entry = look->entry;
     entry->host->jobs--;
     if (entry->host->stopping) {
+        mem_free(look->parts);
         finish(entry, WEIR_EDRAINING, NULL);
     } else if (look->status == WEIR_OK) {
         entry->present = true;
-        start_loads(entry);
+        if (look->parts != NULL) {
+            entry_parts_await(entry);
+        } else {
+            mem_free(entry->wants);
+            entry->wants = NULL;
+            entry_start_loads(entry);
+        }
     } else {
         entry->present = entry->present && look->status != WEIR_ENOENT;
-        fail_whole(entry, look->status == WEIR_ENOENT ? WEIR_ENOENT : outcome(look->status),
+        entry_fail(entry, look->status == WEIR_ENOENT ? WEIR_ENOENT : outcome(look->status),
                    &look->err);
     }
 }
@@ -606,8 +680,9 @@ static enum weir_status look_closely(struct look_job *look)
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
     look->loader = engine_pool(host->engine, config->device)->index;
+    status = entry_parts_read(look, config);
     config->release(config);
-    return WEIR_OK;
+    return status;
 }
 
 static void run_look(struct worker_job *job)
@@ -636,6 +711,9 @@ static void take_order(struct entry *entry, struct registry_order *order)
     if (entry->host->stopping) {
         entry_answer(entry->host, order, WEIR_EDRAINING, NULL);
     } else if (order->kind == REGISTRY_UNLOAD) {
+        if (order->dependents) {
+            entry_parts_unwant(entry);
+        }
         drop_all(entry);
         entry_answer(entry->host, order, WEIR_OK, NULL);
     } else if (entry->barred) {

@@ -6,6 +6,7 @@
  * entry; the rest stands in line.
  *
  *   idle ──► looking (scanner) ──► loading (loaders, one job per version) ──► idle
+ *     │            └─► waiting (an ensemble, for its parts) ─┘
  *     └────────── unload: at once; the memory follows when the leases are gone
  */
 #ifndef WEIR_ENGINE_ENTRY_H
@@ -19,6 +20,7 @@
 #include "engine/worker.h"
 #include "util/arena.h"
 #include "util/list.h"
+#include "util/map.h"
 
 /* What all entries of a registry share.  Manager thread. */
 struct entry_host {
@@ -30,10 +32,15 @@ struct entry_host {
     struct worker *loaders; /* One per pool, by its index. */
     _Atomic bool stopping;  /* Read by the workers too: what has not begun is left undone. */
     bool dirty;             /* There is something to publish. */
-    uint64_t jobs;          /* Out with other workers. */
-    uint64_t residents;     /* Models in memory. */
-    struct list answers;    /* Of registry_order.node: to be sent home after the next publishing. */
-    struct list gone;       /* Of resident.node: unloaded, to be announced then. */
+    struct map by_name;     /* Of struct entry. */
+    struct list entries;    /* Of entry.node. */
+    uint32_t entry_count;
+    uint64_t changes;    /* Of what serves: ensembles look at their parts again. */
+    uint64_t walk;       /* Number of the last walk over entries. */
+    uint64_t jobs;       /* Out with other workers. */
+    uint64_t residents;  /* Models in memory. */
+    struct list answers; /* Of registry_order.node: to be sent home after the next publishing. */
+    struct list gone;    /* Of resident.node: unloaded, to be announced then. */
 };
 
 /* A loaded model, from the order to load it until its memory is gone: model.owner. */
@@ -59,6 +66,17 @@ struct slot {
     struct weir_err why;  /* The reason in the index; empty text: none. */
 };
 
+/* What a step of an ensemble names. */
+struct entry_part {
+    const char *name;
+    uint64_t version; /* 0: the latest that is ready. */
+};
+
+struct entry_parts {
+    uint32_t count;
+    struct entry_part items[]; /* Their names lie behind them. */
+};
+
 /* What a scanner finds out before a load. */
 struct look_job {
     struct worker_job job;
@@ -68,7 +86,8 @@ struct look_job {
     enum version_policy policy;
     uint32_t policy_count;
     int64_t policy_versions[64];
-    uint32_t loader; /* Index of the device's. */
+    uint32_t loader;           /* Index of the device's. */
+    struct entry_parts *parts; /* Of an ensemble, one per step; the entry takes them. */
     enum weir_status status;
     struct weir_err err;
 };
@@ -105,6 +124,15 @@ struct entry {
     struct weir_err why; /* Why nothing could be tried; empty text: none. */
 
     bool busy;
+    bool waiting;              /* An ensemble, between the look and the load: for its parts. */
+    bool lacking;              /* An ensemble that does not serve for want of a part. */
+    bool retrying;             /* The load under way is nobody's order: it loads no parts. */
+    uint64_t judged;           /* host.changes when its parts were last looked at. */
+    uint64_t tried;            /* Digest of the parts of the last attempt. */
+    struct entry_parts *wants; /* An ensemble's, as of the last look; owned. */
+    uint64_t walked;           /* The last walk that came by. */
+    struct model **parts;      /* What its steps get, leased while it loads; in arena. */
+    uint32_t part_count;
     bool want_load;
     bool want_unload;
     struct list orders;            /* Of registry_order.node. */
@@ -117,9 +145,26 @@ struct entry {
     bool *target; /* Per version of the look: to be served. */
 };
 
-/* NULL when memory is out. */
-WEIR_MUST_USE struct entry *entry_create(struct entry_host *host, const char *name);
-void entry_destroy(struct entry *entry); /* Idle, without models. */
+void entry_host_init(struct entry_host *host);
+void entry_host_finish(struct entry_host *host); /* Destroys all entries. */
+
+struct entry *entry_find(const struct entry_host *host, const char *name); /* NULL: none. */
+
+/* Finds or makes; NULL when memory is out. */
+WEIR_MUST_USE struct entry *entry_need(struct entry_host *host, const char *name);
+void entry_remove(struct entry *entry); /* Idle, without models. */
+
+static inline struct entry *entry_first(const struct entry_host *host)
+{
+    struct list_node *node = list_first(&host->entries);
+    return node == NULL ? NULL : list_entry(node, struct entry, node);
+}
+
+static inline struct entry *entry_next(const struct entry *entry)
+{
+    struct list_node *node = list_next(&entry->host->entries, &entry->node);
+    return node == NULL ? NULL : list_entry(node, struct entry, node);
+}
 
 /* Takes up the next piece of work, if it is idle. */
 void entry_advance(struct entry *entry);
@@ -153,6 +198,15 @@ static inline struct slot *entry_next_slot(const struct entry *entry, const stru
 }
 
 struct slot *entry_find_slot(const struct entry *entry, uint64_t version); /* NULL: none. */
+
+/* Is any version of it READY? */
+bool entry_serves(const struct entry *entry);
+
+/* For entry_parts.c: the load goes on once the parts are there; it came to nothing; a version is offered no
+ * more. */
+void entry_start_loads(struct entry *entry);
+void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err);
+void entry_let_go(struct slot *slot);
 
 /* Forgets versions of which there is nothing left to tell. */
 void entry_prune(struct entry *entry);

@@ -160,6 +160,66 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
                              : status;
 }
 
+static enum weir_status take_parts(struct load *load, struct weir_err *err)
+{
+    const struct lifecycle_load *how = load->how;
+    struct model *model = load->model;
+    if (how->part_count != model->config->ensemble.step_count) {
+        return err_set(err, WEIR_EINVAL, "the configuration changed while it was being loaded");
+    }
+    model->parts = mem_try_zero(how->part_count, sizeof(struct model *));
+    if (model->parts == NULL) {
+        return err_nomem(err, "an ensemble", how->part_count * sizeof(struct model *));
+    }
+    for (uint32_t i = 0; i < how->part_count; i++) {
+        model_acquire(how->parts[i]);
+        model->parts[model->part_count++] = how->parts[i];
+    }
+    return WEIR_OK;
+}
+
+/* What Triton refuses, too: an ensemble has nothing to run by itself. */
+static enum weir_status check_ensemble(const struct model_config *config, struct weir_err *err)
+{
+    const bool backend = config->backend != NULL && config->backend[0] != '\0';
+    const bool platform = config->platform != NULL && config->platform[0] != '\0';
+    if (backend) {
+        return err_set(err, WEIR_EINVAL,
+                       "backend '%s' in an ensemble: expected none, its steps' models have theirs",
+                       config->backend);
+    }
+    if (platform && strcmp(config->platform, "ensemble") != 0) {
+        return err_set(err, WEIR_EINVAL,
+                       "platform '%s' and ensemble_scheduling do not belong together, expected "
+                       "'ensemble' or none",
+                       config->platform);
+    }
+    const char *misplaced = config->instances > 0                        ? "instance_group"
+                            : config->warmup_count > 0                   ? "model_warmup"
+                            : config->sequence.strategy != SEQUENCE_NONE ? "sequence_batching"
+                            : config->dynamic_batching                   ? "dynamic_batching"
+                                                                         : NULL;
+    return misplaced == NULL
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL,
+                         "%s in an ensemble: expected in the configurations of its steps' models",
+                         misplaced);
+}
+
+static enum weir_status load_ensemble(struct load *load, struct weir_err *err)
+{
+    struct model *model = load->model;
+    if (load->how->options->compose == NULL) {
+        return err_set(err, WEIR_EUNSUPPORTED, "ensembles are not supported here");
+    }
+    enum weir_status status = check_ensemble(model->config, err);
+    model->config->platform = "ensemble";
+    status = status == WEIR_OK ? take_parts(load, err) : status;
+    status = status == WEIR_OK ? load->how->options->compose(model, err) : status;
+    model->batching_reason = "an ensemble's steps share runs, not the ensemble";
+    return status;
+}
+
 /* Splits the text of a label file, in place, into lines. */
 static enum weir_status split_labels(struct arena *arena, char *text, size_t size,
                                      struct io_config *io, struct weir_err *err)
@@ -298,6 +358,13 @@ static void free_model(struct model *model)
         return;
     }
     backend_unload(model->backend);
+    if (model->graph != NULL) {
+        model->graph_free(model->graph);
+    }
+    for (uint32_t i = 0; i < model->part_count; i++) {
+        model_release(model->parts[i]);
+    }
+    mem_free(model->parts);
     if (model->config != NULL) {
         model->config->release(model->config);
     }
@@ -322,9 +389,12 @@ enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model *
     const uint64_t before = resident_bytes();
     enum weir_status status = create_model(&load, err);
     status = status == WEIR_OK ? open_and_configure(&load, err) : status;
-    status = status == WEIR_OK ? load_backend(&load, err) : status;
+    const bool ensemble = status == WEIR_OK && load.model->config->ensemble.step_count > 0;
+    if (status == WEIR_OK) {
+        status = ensemble ? load_ensemble(&load, err) : load_backend(&load, err);
+    }
     status = status == WEIR_OK ? read_all_labels(&load, err) : status;
-    status = status == WEIR_OK ? try_out(&load, err) : status;
+    status = status == WEIR_OK && !ensemble ? try_out(&load, err) : status;
     status = status == WEIR_OK ? engine_adopt(how->engine, load.model, err) : status;
     close_folders(&load);
     if (status != WEIR_OK) {

@@ -20,7 +20,9 @@ struct lifecycle_load {
     const char *name;
     uint32_t root;
     uint64_t version;
-    const char *override; /* Configuration text, or NULL. */
+    const char *override;       /* Configuration text, or NULL. */
+    struct model *const *parts; /* Of an ensemble: one leased model per step.  Borrowed. */
+    uint32_t part_count;
     void (*unleased)(struct model *model);
     void *owner; /* Becomes model.owner. */
 };

@@ -20,6 +20,7 @@
 #include "util/map.h"
 #include "util/metric.h"
 
+struct graph; /* pipeline/graph.h */
 struct home;
 struct instance; /* batch.h */
 struct pool;
@@ -89,6 +90,13 @@ struct model {
     _Atomic uint64_t leases;
     void (*unleased)(struct model *self); /* The last lease is gone; any thread. */
     void *owner;                          /* The registry's. */
+
+    /* Of an ensemble, which has no backend; NULL and 0: it has one. */
+    struct graph *graph; /* Owned. */
+    void (*graph_free)(struct graph *graph);
+    struct model **parts; /* One per step, leased, in the order of config->ensemble.steps. */
+    uint32_t part_count;
+    _Atomic uint64_t runs; /* Requests under way. */
 
     struct model_stats stats;
 

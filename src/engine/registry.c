@@ -13,6 +13,7 @@
 
 #include "engine/engine.h"
 #include "engine/entry.h"
+#include "engine/entry_parts.h"
 #include "util/clock.h"
 #include "util/err.h"
 #include "util/mem.h"
@@ -45,9 +46,6 @@ struct registry {
 
     /* The manager's. */
     struct entry_host host;
-    struct map by_name;  /* Of struct entry. */
-    struct list entries; /* Of entry.node. */
-    uint32_t entry_count;
     struct scan_job scan;
     uint64_t scan_number; /* Scans that went well. */
     bool announced;       /* That the first did. */
@@ -58,54 +56,6 @@ struct registry {
     struct list settling;   /* Wait until what it found is loaded. */
     struct worker_job stop;
 };
-
-static struct entry *entry_at(struct list_node *node)
-{
-    return node == NULL ? NULL : list_entry(node, struct entry, node);
-}
-
-static struct entry *first_entry(const struct registry *registry)
-{
-    return entry_at(list_first(&registry->entries));
-}
-
-static struct entry *next_entry(const struct registry *registry, const struct entry *entry)
-{
-    return entry_at(list_next(&registry->entries, &entry->node));
-}
-
-static struct entry *find_entry(const struct registry *registry, const char *name)
-{
-    return map_get(&registry->by_name, bytes_of(name));
-}
-
-/* Finds or makes; NULL when memory is out. */
-static struct entry *need_entry(struct registry *registry, const char *name)
-{
-    struct entry *entry = find_entry(registry, name);
-    if (entry != NULL) {
-        return entry;
-    }
-    entry = entry_create(&registry->host, name);
-    if (entry == NULL) {
-        return NULL;
-    }
-    if (map_add(&registry->by_name, bytes_of(entry->name), entry) != WEIR_OK) {
-        entry_destroy(entry);
-        return NULL;
-    }
-    list_append(&registry->entries, &entry->node);
-    registry->entry_count++;
-    return entry;
-}
-
-static void remove_entry(struct registry *registry, struct entry *entry)
-{
-    (void)map_remove(&registry->by_name, bytes_of(entry->name));
-    list_remove(&entry->node);
-    registry->entry_count--;
-    entry_destroy(entry);
-}
 
 /* ---- Snapshots --------------------------------------------------------------------------------- */
 
@@ -165,8 +115,8 @@ static void replace_current(struct registry *registry, struct catalogue *catalog
 
 static bool any_busy(const struct registry *registry)
 {
-    for (const struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (const struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         if (entry_is_busy(entry)) {
             return true;
         }
@@ -176,8 +126,8 @@ static bool any_busy(const struct registry *registry)
 
 static bool all_required_serve(const struct registry *registry)
 {
-    for (const struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (const struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         if (entry->required && !entry->serving) {
             return false;
         }
@@ -189,13 +139,13 @@ static bool all_required_serve(const struct registry *registry)
 static struct catalogue *take_snapshot(const struct registry *registry)
 {
     const uint64_t generation = atomic_load(&registry->generation) + 1;
-    struct catalogue *catalogue = catalogue_create(generation, registry->entry_count);
+    struct catalogue *catalogue = catalogue_create(generation, registry->host.entry_count);
     if (catalogue == NULL) {
         return NULL;
     }
     enum weir_status status = WEIR_OK;
-    for (const struct entry *entry = first_entry(registry); entry != NULL && status == WEIR_OK;
-         entry = next_entry(registry, entry)) {
+    for (const struct entry *entry = entry_first(&registry->host);
+         entry != NULL && status == WEIR_OK; entry = entry_next(entry)) {
         status = entry_show(entry, catalogue);
     }
     status = status == WEIR_OK ? catalogue_seal(catalogue) : status;
@@ -210,11 +160,11 @@ static struct catalogue *take_snapshot(const struct registry *registry)
 
 static void sweep(struct registry *registry)
 {
-    struct entry *entry = first_entry(registry);
+    struct entry *entry = entry_first(&registry->host);
     while (entry != NULL) {
-        struct entry *next = next_entry(registry, entry);
+        struct entry *next = entry_next(entry);
         if (entry_is_empty(entry)) {
-            remove_entry(registry, entry);
+            entry_remove(entry);
         }
         entry = next;
     }
@@ -259,8 +209,8 @@ static bool publish(struct registry *registry)
     registry->host.dirty = false;
     replace_current(registry, catalogue);
     nudge_homes(registry);
-    for (struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         entry_announce(entry);
     }
     entry_announce_gone(&registry->host);
@@ -312,7 +262,7 @@ static bool wanted_at_start(const struct registry *registry, const char *name)
 /* Takes note of one folder; false when memory is out. */
 static bool see(struct registry *registry, const struct repository_model *found)
 {
-    struct entry *entry = need_entry(registry, found->name);
+    struct entry *entry = entry_need(&registry->host, found->name);
     if (entry == NULL) {
         return false;
     }
@@ -338,8 +288,8 @@ static bool see(struct registry *registry, const struct repository_model *found)
 /* What was there and is not any more. */
 static void miss(struct registry *registry)
 {
-    for (struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         if (entry->scan == registry->scan_number + 1 || !entry->present) {
             continue;
         }
@@ -360,7 +310,7 @@ static bool add_preloads(struct registry *registry)
         if (strcmp(options->preload[i], "*") == 0) {
             continue;
         }
-        struct entry *entry = need_entry(registry, options->preload[i]);
+        struct entry *entry = entry_need(&registry->host, options->preload[i]);
         if (entry == NULL) {
             return false;
         }
@@ -419,8 +369,8 @@ static void scanned(struct worker_job *job)
         }
         list_splice(&registry->settling, &registry->refreshing);
     }
-    for (struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         entry_advance(entry);
     }
 }
@@ -440,6 +390,7 @@ static bool turn(void *context, uint64_t *next_ns)
         (registry->options->control == CONTROL_EXPLICIT || !any_busy(registry))) {
         answer_list(registry, &registry->settling, WEIR_OK, NULL);
     }
+    entry_parts_turn(host);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);
@@ -474,12 +425,12 @@ static void take_model_order(struct registry *registry, struct registry_order *o
                      "no leading dot");
         return;
     }
-    struct entry *entry = find_entry(registry, order->name);
+    struct entry *entry = entry_find(&registry->host, order->name);
     if (entry == NULL && order->kind == REGISTRY_UNLOAD) {
         entry_answer(&registry->host, order, WEIR_OK, NULL);
         return;
     }
-    entry = entry == NULL ? need_entry(registry, order->name) : entry;
+    entry = entry == NULL ? entry_need(&registry->host, order->name) : entry;
     if (entry == NULL) {
         refuse_order(registry, order, WEIR_ENOMEM, "out of memory for a model");
         return;
@@ -516,8 +467,8 @@ static void stop(struct worker_job *job)
     registry->next_scan_ns = CLOCK_NEVER;
     answer_list(registry, &registry->refreshes, WEIR_EDRAINING, NULL);
     answer_list(registry, &registry->settling, WEIR_EDRAINING, NULL);
-    for (struct entry *entry = first_entry(registry); entry != NULL;
-         entry = next_entry(registry, entry)) {
+    for (struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
         entry_stop(entry);
     }
 }
@@ -543,8 +494,6 @@ static void init_state(struct registry *registry, struct engine *engine,
     clock_init(&registry->clock);
     pthread_mutex_init(&registry->lock, NULL);
     atomic_init(&registry->generation, 1);
-    map_init(&registry->by_name);
-    list_init(&registry->entries);
     list_init(&registry->refreshes);
     list_init(&registry->refreshing);
     list_init(&registry->settling);
@@ -558,8 +507,7 @@ static void init_state(struct registry *registry, struct engine *engine,
         .manager = &registry->manager,
         .scanner = &registry->scanner,
     };
-    list_init(&registry->host.answers);
-    list_init(&registry->host.gone);
+    entry_host_init(&registry->host);
 }
 
 static enum weir_status start_loaders(struct registry *registry, struct weir_err *err)
@@ -593,12 +541,8 @@ static void free_registry(struct registry *registry)
     for (uint32_t i = 0; i < registry->loader_count; i++) {
         worker_finish(&registry->loaders[i]);
     }
-    for (struct entry *entry = first_entry(registry); entry != NULL;
-         entry = first_entry(registry)) {
-        remove_entry(registry, entry);
-    }
+    entry_host_finish(&registry->host);
     catalogue_release(registry->current);
-    map_finish(&registry->by_name);
     arena_finish(&registry->scan.arena);
     pthread_mutex_destroy(&registry->lock);
     mem_free(registry->loaders);

@@ -50,6 +50,11 @@ typedef enum weir_status registry_configure_fn(void *context, const char *name, 
                                                const char *override, struct model_config **out,
                                                struct weir_err *err);
 
+/* Makes an ensemble out of its configuration and its parts (pipeline/graph.c): sets the model's graph, graph_free
+ * and signature and completes its configuration.  WEIR_EINVAL: they do not fit together; WEIR_ENOMEM.  Called on
+ * a loader thread. */
+typedef enum weir_status registry_compose_fn(struct model *model, struct weir_err *err);
+
 struct registry_options {
     const char *const *roots; /* Repository folders. */
     uint32_t root_count;
@@ -61,6 +66,7 @@ struct registry_options {
     uint64_t model_bytes_max;
     registry_configure_fn *configure;
     void *configure_context;
+    registry_compose_fn *compose; /* NULL: ensembles cannot be loaded. */
     void *changed_context;
     /* May be NULL.  Called on the manager's thread, after the snapshot that shows it, for logs: a version
      * became READY (`reason` is a remark or NULL, `model` the model), could not be loaded or was unloaded
@@ -101,6 +107,7 @@ struct registry_order {
     enum registry_order_kind kind;
     const char *name;
     const char *override; /* LOAD: configuration text (JSON or YAML), or NULL. */
+    bool dependents;      /* UNLOAD of an ensemble: its parts, too, where nobody else uses them. */
     enum weir_status status;
     struct weir_err err;
     void (*done)(struct registry_order *self);

@@ -27,6 +27,7 @@ void request_init(struct request *request)
     request->sequence_id = (struct sequence_id){ 0 };
     request->sequence_start = false;
     request->sequence_end = false;
+    request->admitted = false;
     request->ended = NULL;
     request->part = NULL;
     request->late = NULL;
@@ -38,6 +39,7 @@ void request_init(struct request *request)
     request->line = (struct list_node){ 0 };
     request->batch = NULL;
     request->sequence = NULL;
+    request->run = NULL;
     request->leads = false;
     request->keyed = false;
     request->batchable = false;

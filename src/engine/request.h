@@ -33,6 +33,7 @@
 struct home;
 struct model;
 struct batch;
+struct run; /* pipeline/run.c */
 struct sequence;
 
 #define SEQUENCE_ID_BYTES_MAX 128
@@ -95,6 +96,7 @@ struct request {
     struct sequence_id sequence_id; /* Only sequence models look at these three. */
     bool sequence_start;
     bool sequence_end;
+    bool admitted; /* A step of a request that was accepted: also while the engine drains. */
     void (*ended)(struct request *self);                           /* At home, once. */
     void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
                                                                        stream are refused. */
@@ -116,6 +118,7 @@ struct request {
     struct list_node line;     /* In the model's queue, or in a batch. */
     struct batch *batch;       /* While RUNNING. */
     struct sequence *sequence; /* Of sequence models, from submit to end. */
+    struct run *run;           /* Of ensembles, from submit to end. */
     uint64_t rows;             /* Leading dimension, or 1. */
     uint64_t shape_key;        /* Only equal keys share a batch. */
     uint64_t input_bytes;

@@ -45,6 +45,11 @@ void caller_destroy(struct caller *caller)
 
 void caller_wait(struct caller *caller)
 {
+    if (!list_empty(&caller->home.inline_models) || caller->home.kick != 0) {
+        home_turn(
+            &caller->home); /* What came home brought further requests: an ensemble's steps. */
+        return;
+    }
     const uint64_t at_ns = home_next_ns(&caller->home);
     const struct timespec at = { .tv_sec = (time_t)(at_ns / NS_PER_S),
                                  .tv_nsec = (long)(at_ns % NS_PER_S) };

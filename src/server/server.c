@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "pipeline/graph.h"
 #include "server/activation.h"
 #include "server/caller.h"
 #include "server/guard.h"
@@ -171,6 +172,7 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .models_max = config->limits.models_max,
         .model_bytes_max = config->limits.model_bytes_max,
         .configure = modelconfig_read,
+        .compose = graph_compose,
         .changed = server->mode == SERVER_SERVE ? on_change : NULL,
     };
     const enum weir_status status =

@@ -16,6 +16,8 @@
 
 #include "engine/engine.h"
 #include "engine/registry.h"
+#include "pipeline/graph.h"
+#include "pipeline/run.h"
 #include "server/caller.h"
 #include "server/modelconfig.h"
 #include "util/mem.h"
@@ -169,6 +171,7 @@ static enum weir_status start(struct weir *weir, const struct weir_options *opti
         .models_max = weir->limits.models_max,
         .model_bytes_max = weir->limits.model_bytes_max,
         .configure = modelconfig_read,
+        .compose = graph_compose,
     };
     return registry_create(weir->engine, &weir->options, &weir->registry, err);
 }
@@ -272,7 +275,7 @@ enum weir_status weir_model_describe(struct weir *weir, const char *name, struct
     made->model = (struct weir_model){
         .name = model->name,
         .version = model->version,
-        .platform = backend_ops_platform(model->ops),
+        .platform = model->config->platform,
         .input_count = signature->input_count,
         .inputs = made->tensors,
         .output_count = signature->output_count,
@@ -418,7 +421,7 @@ enum weir_status weir_start(struct weir *weir, const char *model, const struct w
                                    : clock_add(clock_now_ns(&weir->clock), options->timeout_ns);
         request->ended = call_ended;
         request->user = call;
-        status = engine_submit(weir->engine, request, err);
+        status = pipeline_submit(weir->engine, request, err);
     }
     if (status != WEIR_OK) {
         call_free(call);
@@ -486,7 +489,7 @@ enum weir_status weir_wait(struct weir_call *call, struct weir_result **out, str
 void weir_cancel(struct weir_call *call)
 {
     if (!call->ended) {
-        engine_cancel(call->weir->engine, &call->request);
+        pipeline_cancel(call->weir->engine, &call->request);
     }
 }
 

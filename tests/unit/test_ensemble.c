@@ -1,0 +1,730 @@
+/*
+ * ensemble: graphs of models are checked at load, come and go with their parts, and run as one request.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/pool.h"
+#include "model_bed.h"
+#include "pipeline/graph.h"
+#include "pipeline/run.h"
+
+static struct model_bed bed;
+
+static int set_up(void **state)
+{
+    (void)state;
+    model_bed_init(&bed);
+    bed.options.compose = graph_compose;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    model_bed_finish(&bed);
+    return 0;
+}
+
+/* An ensemble whose whole configuration is `text`. */
+static void put_ensemble(const char *name, const char *text)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/1/", name);
+    model_bed_put(&bed, 0, path, "");
+    (void)snprintf(path, sizeof(path), "%s/model.yaml", name);
+    model_bed_put(&bed, 0, path, text);
+}
+
+/* in -> a -> b -> out */
+static const char chain[] = "platform: ensemble\n"
+                            "ensemble_scheduling:\n"
+                            "  step:\n"
+                            "  - { model_name: a, model_version: -1, input_map: { x: in }, "
+                            "output_map: { y: mid } }\n"
+                            "  - { model_name: b, model_version: -1, input_map: { x: mid }, "
+                            "output_map: { y: out } }\n";
+
+static const char fast[] = "";
+
+static void put_chain(void)
+{
+    model_bed_sim(&bed, "a", 1, fast);
+    model_bed_sim(&bed, "b", 1, fast);
+    put_ensemble("e", chain);
+}
+
+static void start_all(void)
+{
+    bed.options.control = CONTROL_ALL;
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+}
+
+static void start_explicit(void)
+{
+    bed.options.control = CONTROL_EXPLICIT;
+    model_bed_start(&bed);
+}
+
+static enum weir_status load(const char *name, struct weir_err *err)
+{
+    return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, err);
+}
+
+static enum weir_status unload(const char *name)
+{
+    return model_bed_order(&bed, REGISTRY_UNLOAD, name, NULL, NULL);
+}
+
+struct unload_order {
+    struct registry_order order;
+    bool done;
+};
+
+static void order_done(struct registry_order *order)
+{
+    ((struct unload_order *)order)->done = true;
+}
+
+static enum weir_status unload_with_parts(const char *name)
+{
+    struct unload_order order = { .order = { .home = &bed.home,
+                                             .kind = REGISTRY_UNLOAD,
+                                             .name = name,
+                                             .dependents = true,
+                                             .done = order_done } };
+    registry_order(bed.registry, &order.order);
+    model_bed_turn_until(&bed, &order.done);
+    return order.order.status;
+}
+
+/* ---- Requests ---------------------------------------------------------------------------------- */
+
+struct ask {
+    struct request request;
+    struct tensor inputs[4];
+    struct tensor outputs[4];
+    bool wanted[4];
+    float values[4][16];
+    bool ended;
+    uint32_t ends;
+    uint32_t lates;
+};
+
+static void ask_ended(struct request *request)
+{
+    struct ask *ask = request->user;
+    ask->ended = true;
+    ask->ends++;
+}
+
+static void ask_late(struct request *request)
+{
+    ((struct ask *)request->user)->lates++;
+}
+
+/* One row of 16 values, `value` and up, for each input. */
+static void ask_init(struct ask *ask, struct model *model, float value)
+{
+    memset(ask, 0, sizeof(*ask));
+    request_init(&ask->request);
+    for (uint32_t i = 0; i < model->signature->input_count; i++) {
+        for (uint32_t k = 0; k < 16; k++) {
+            ask->values[i][k] = value + (float)(100 * i + k);
+        }
+        ask->inputs[i] = (struct tensor){ .dtype = DTYPE_FP32,
+                                          .present = true,
+                                          .shape = { 2, { 1, 16 } },
+                                          .data = (uint8_t *)ask->values[i],
+                                          .size = sizeof(ask->values[i]) };
+    }
+    for (uint32_t i = 0; i < model->signature->output_count; i++) {
+        ask->wanted[i] = true;
+    }
+    ask->request.home = &bed.home;
+    ask->request.model = model;
+    ask->request.inputs = ask->inputs;
+    ask->request.outputs = ask->outputs;
+    ask->request.wanted = ask->wanted;
+    ask->request.ended = ask_ended;
+    ask->request.late = ask_late;
+    ask->request.user = ask;
+}
+
+static void ask_finish(struct ask *ask)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        tensor_release(&ask->outputs[i]);
+    }
+}
+
+/* Turns the home when it has mail and when a deadline is reached. */
+static void turn_until_ended(const struct ask *ask)
+{
+    home_turn(&bed.home);
+    while (!ask->ended) {
+        const uint64_t now_ns = clock_now_ns(&bed.clock);
+        const uint64_t next_ns = home_next_ns(&bed.home);
+        const uint64_t wait_ns = next_ns <= now_ns ? 0 : next_ns - now_ns;
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        const uint64_t at_ns = (uint64_t)until.tv_nsec + (wait_ns < NS_PER_S ? wait_ns : NS_PER_S);
+        until.tv_sec += (time_t)(at_ns / NS_PER_S);
+        until.tv_nsec = (long)(at_ns % NS_PER_S);
+        pthread_mutex_lock(&bed.lock);
+        if (!bed.woken) {
+            (void)pthread_cond_timedwait(&bed.changed, &bed.lock, &until);
+        }
+        bed.woken = false;
+        pthread_mutex_unlock(&bed.lock);
+        home_turn(&bed.home);
+    }
+}
+
+static enum weir_status run(struct ask *ask, struct weir_err *err)
+{
+    const enum weir_status status = pipeline_submit(bed.engine, &ask->request, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    turn_until_ended(ask);
+    assert_int_equal(ask->ends, 1);
+    return ask->request.status;
+}
+
+static void expect_answer(const struct ask *ask, uint32_t output, uint32_t input)
+{
+    assert_true(ask->outputs[output].present);
+    assert_int_equal(ask->outputs[output].size, sizeof(ask->values[input]));
+    assert_memory_equal(ask->outputs[output].data, ask->values[input], sizeof(ask->values[input]));
+}
+
+/* The ensemble answers with its first input. */
+static void expect_echo(const char *name)
+{
+    struct model *model = model_bed_lease(&bed, name, 0);
+    struct ask ask;
+    ask_init(&ask, model, 3);
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    expect_answer(&ask, 0, 0);
+    ask_finish(&ask);
+    model_bed_release(&bed, model);
+}
+
+/* ---- Running ----------------------------------------------------------------------------------- */
+
+static void test_a_chain_answers(void **state)
+{
+    (void)state;
+    put_chain();
+    start_all();
+    model_bed_expect(&bed, "e/1 READY", "");
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    assert_string_equal(model->config->platform, "ensemble");
+    assert_int_equal(model->signature->input_count, 1);
+    assert_string_equal(model->signature->inputs[0].name, "in");
+    assert_string_equal(model->signature->outputs[0].name, "out");
+    struct ask ask;
+    ask_init(&ask, model, 7);
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    expect_answer(&ask, 0, 0);
+    ask_finish(&ask);
+    const struct request_times *t = &ask.request.times;
+    assert_true(t->submitted_ns <= t->taken_ns && t->taken_ns <= t->gathered_ns &&
+                t->gathered_ns <= t->computed_ns && t->computed_ns <= t->ended_ns);
+    assert_int_equal(model->stats.success.count, 1);
+    assert_int_equal(model->stats.queue.count, 1);
+    assert_int_equal(model->stats.compute_infer.count, 1);
+    assert_int_equal(model->stats.execution_count, 1);
+    assert_int_equal(model->parts[0]->stats.success.count, 1);
+    assert_int_equal(model->runs, 0);
+    assert_int_equal(bed.home.pending, 0);
+    model_bed_release(&bed, model);
+}
+
+/* in -> a -> l, r -> join(l, r) -> out; side is an output that nothing else takes. */
+static const char diamond[] =
+    "ensemble_scheduling:\n"
+    "  step:\n"
+    "  - { model_name: join, input_map: { p: left, q: right }, output_map: { s: out } }\n"
+    "  - { model_name: b, input_map: { x: mid }, output_map: { y: left } }\n"
+    "  - { model_name: c, input_map: { x: mid }, output_map: { y: right } }\n"
+    "  - { model_name: a, input_map: { x: in }, output_map: { y: mid } }\n"
+    "  - { model_name: d, input_map: { x: in }, output_map: { y: side } }\n";
+
+static void put_diamond(const char *of_c)
+{
+    model_bed_sim(&bed, "a", 1, fast);
+    model_bed_sim(&bed, "b", 1, fast);
+    model_bed_sim(&bed, "c", 1, of_c);
+    model_bed_sim(&bed, "d", 1, fast);
+    model_bed_sim(&bed, "join", 1,
+                  "  inputs: \"p:FP32[-1,16] q:FP32[-1,16]\"\n"
+                  "  outputs: \"s:FP32[-1,16]\"\n");
+    put_ensemble("e", diamond);
+}
+
+static void test_a_diamond_runs_what_is_asked_for(void **state)
+{
+    (void)state;
+    put_diamond(fast);
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    assert_int_equal(model->signature->output_count, 2);
+    struct ask ask;
+    ask_init(&ask, model, 1);
+    const bool out_first = strcmp(model->signature->outputs[0].name, "out") == 0;
+    const uint32_t out = out_first ? 0 : 1;
+    ask.wanted[1 - out] = false; /* Not "side": its step is left out. */
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    expect_answer(&ask, out, 0);
+    assert_false(ask.outputs[1 - out].present);
+    ask_finish(&ask);
+    assert_int_equal(model->parts[4]->stats.success.count, 0);
+    assert_int_equal(model->parts[0]->stats.success.count, 1);
+    ask_init(&ask, model, 2);
+    ask.wanted[out] = false;
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    expect_answer(&ask, 1 - out, 0);
+    ask_finish(&ask);
+    assert_int_equal(model->parts[4]->stats.success.count, 1);
+    assert_int_equal(model->parts[0]->stats.success.count, 1);
+    model_bed_release(&bed, model);
+}
+
+static void test_a_step_that_fails_is_named(void **state)
+{
+    (void)state;
+    put_diamond("  poison: 66\n");
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct ask ask;
+    ask_init(&ask, model, 66);
+    assert_int_equal(run(&ask, NULL), WEIR_EINVAL);
+    assert_non_null(strstr(ask.request.err.text, "step 3 ('c')"));
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_false(ask.outputs[i].present);
+    }
+    assert_int_equal(model->stats.fail.count, 1);
+    assert_int_equal(model->stats.success.count, 0);
+    ask_init(&ask, model, 1);
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    ask_finish(&ask);
+    model_bed_release(&bed, model);
+}
+
+static void test_requests_are_checked_before_they_are_accepted(void **state)
+{
+    (void)state;
+    put_chain();
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct weir_err err = { 0 };
+    struct ask ask;
+    ask_init(&ask, model, 0);
+    ask.inputs[0].shape.dims[1] = 15;
+    assert_int_equal(run(&ask, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "input 'in'"));
+    ask_init(&ask, model, 0);
+    ask.wanted[0] = false;
+    assert_int_equal(run(&ask, &err), WEIR_EINVAL);
+    ask_init(&ask, model, 0);
+    ask.request.deadline_ns = 1;
+    assert_int_equal(run(&ask, &err), WEIR_ETIMEOUT);
+    bed.limits.ensemble_runs_max = 0;
+    ask_init(&ask, model, 0);
+    assert_int_equal(run(&ask, &err), WEIR_EFULL);
+    bed.limits.ensemble_runs_max = 10;
+    assert_int_equal(ask.ends, 0);
+    assert_int_equal(model->parts[0]->stats.success.count, 0);
+    model_bed_release(&bed, model);
+}
+
+static void test_a_deadline_holds_for_all_steps(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "a", 1, fast);
+    model_bed_sim(&bed, "b", 1, fast);
+    put_ensemble("e", chain);
+    bed.options.control = CONTROL_ALL;
+    model_bed_put(&bed, 0, "b/model.yaml",
+                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct ask ask;
+    ask_init(&ask, model, 0);
+    ask.request.deadline_ns = clock_add(clock_now_ns(&bed.clock), 200 * NS_PER_MS);
+    assert_int_equal(run(&ask, NULL), WEIR_ETIMEOUT);
+    assert_non_null(strstr(ask.request.err.text, "step 2 ('b')"));
+    assert_int_equal(ask.lates, 1);
+    model_bed_release(&bed, model);
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    put_chain();
+    model_bed_put(&bed, 0, "b/model.yaml",
+                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct ask ask;
+    ask_init(&ask, model, 0);
+    pipeline_cancel(bed.engine, &ask.request); /* Before there is anything. */
+    assert_int_equal(pipeline_submit(bed.engine, &ask.request, NULL), WEIR_OK);
+    pipeline_cancel(bed.engine, &ask.request);
+    pipeline_cancel(bed.engine, &ask.request);
+    model_bed_turn_until(&bed, &ask.ended);
+    assert_int_equal(ask.ends, 1);
+    assert_int_equal(ask.request.status, WEIR_ECANCELED);
+    assert_int_equal(model->stats.canceled, 1);
+    pipeline_cancel(bed.engine, &ask.request); /* It has ended. */
+    model_bed_release(&bed, model);
+}
+
+static void test_draining_finishes_what_was_accepted(void **state)
+{
+    (void)state;
+    put_chain();
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct ask first;
+    struct ask second;
+    struct weir_err err = { 0 };
+    ask_init(&first, model, 0);
+    ask_init(&second, model, 0);
+    assert_int_equal(pipeline_submit(bed.engine, &first.request, NULL), WEIR_OK);
+    engine_drain(bed.engine);
+    assert_int_equal(pipeline_submit(bed.engine, &second.request, &err), WEIR_EDRAINING);
+    model_bed_turn_until(&bed, &first.ended);
+    assert_int_equal(first.request.status, WEIR_OK);
+    ask_finish(&first);
+    model_bed_release(&bed, model);
+}
+
+static void test_nested(void **state)
+{
+    (void)state;
+    put_chain();
+    put_ensemble("outer", "ensemble_scheduling:\n"
+                          "  step:\n"
+                          "  - { model_name: e, input_map: { in: x }, output_map: { out: y } }\n"
+                          "  - { model_name: a, input_map: { x: y }, output_map: { y: z } }\n");
+    start_all();
+    expect_echo("outer");
+    struct model *model = model_bed_lease(&bed, "outer", 0);
+    assert_int_equal(model->graph->depth, 2);
+    model_bed_release(&bed, model);
+}
+
+/* ---- Loading ----------------------------------------------------------------------------------- */
+
+#define STEP(model, in, out) \
+    "  - { model_name: " model ", input_map: { " in " }, output_map: { " out " } }\n"
+#define STEPS "ensemble_scheduling:\n  step:\n"
+static const struct {
+    const char *name;
+    const char *text;
+    const char *sentence;
+} misfits[] = {
+    { "unknown_model", STEPS STEP("nobody", "x: in", "y: out"),
+      "step 1 needs model 'nobody': there is no such model" },
+    { "unknown_version",
+      STEPS "  - { model_name: a, model_version: 9, input_map: { x: i }, output_map: { y: o "
+            "} }\n",
+      "step 1 needs model 'a' version 9" },
+    { "unknown_input", STEPS STEP("a", "z: in", "y: out"),
+      "step 1 ('a'): the model has no input 'z', it has 'x'" },
+    { "unknown_output", STEPS STEP("a", "x: in", "z: out"),
+      "step 1 ('a'): the model has no output 'z', it has 'y'" },
+    { "missing_input", STEPS STEP("a", "", "y: out"),
+      "step 1 ('a'): input 'x' of the model is missing" },
+    { "no_output", STEPS STEP("a", "x: in", ""), "gives nothing" },
+    { "two_givers", STEPS STEP("a", "x: in", "y: out") STEP("b", "x: in", "y: out"),
+      "tensor 'out' is given twice" },
+    { "cycle", STEPS STEP("a", "x: p", "y: q") STEP("b", "x: q", "y: p"), "form a cycle" },
+    { "types", STEPS STEP("a", "x: in", "y: mid") STEP("ints", "n: mid", "m: out"),
+      "tensor 'mid' is FP32 by step 1 ('a') but step 2 ('ints') takes INT32" },
+    { "shapes", STEPS STEP("a", "x: in", "y: mid") STEP("wide", "w: mid", "v: out"),
+      "tensor 'mid' has shape [-1,16] by step 1 ('a') but step 2 ('wide') takes shape "
+      "[-1,32]" },
+    { "input_types", STEPS STEP("a", "x: in", "y: one") STEP("ints", "n: in", "m: two"),
+      "tensor 'in' is FP32 by step 1 ('a') but step 2 ('ints') takes INT32" },
+    { "streams", STEPS STEP("parts", "x: in", "y: out"), "step 1 ('parts') answers in several" },
+    { "unused_input",
+      "input:\n- { name: in, data_type: FP32, dims: [16] }\n"
+      "- { name: more, data_type: FP32, dims: [16] }\n" STEPS STEP("a", "x: in", "y: out"),
+      "input 'more' is taken by no step" },
+    { "no_source",
+      "input:\n- { name: in, data_type: FP32, dims: [16] }\n" STEPS STEP("a", "x: other", "y: out"),
+      "step 1 ('a') takes tensor 'other', which no step gives" },
+    { "no_giver",
+      "output:\n- { name: what, data_type: FP32, dims: [16] }\n" STEPS STEP("a", "x: in", "y: out"),
+      "output 'what' is given by no step" },
+    { "unused_tensor",
+      "output:\n- { name: out, data_type: FP32, dims: [16] }\n" STEPS STEP("a", "x: in", "y: out")
+          STEP("b", "x: in", "y: lost"),
+      "tensor 'lost' of step 2 ('b') is taken by no step" },
+    { "declared_type",
+      "input:\n- { name: in, data_type: INT8, dims: [16] }\n" STEPS STEP("a", "x: in", "y: out"),
+      "input 'in' is INT8 in the configuration but FP32" },
+    { "declared_shape",
+      "max_batch_size: 4\noutput:\n- { name: out, data_type: FP32, dims: [17] }\n" STEPS STEP(
+          "a", "x: in", "y: out"),
+      "output 'out' has shape [-1,17] in the configuration" },
+    { "batch", "max_batch_size: 8\n" STEPS STEP("small", "x: in", "y: out"),
+      "the ensemble allows a max_batch_size of 8 but step 1 ('small') only 4" },
+    { "itself", STEPS STEP("itself", "x: in", "y: out"), "ensemble 'itself' is a step of itself" },
+    { "backend", "backend: sim\n" STEPS STEP("a", "x: in", "y: out"),
+      "backend 'sim' in an ensemble" },
+    { "groups", "instance_group: [{ count: 2 }]\n" STEPS STEP("a", "x: in", "y: out"),
+      "instance_group in an ensemble" },
+    { "broken_part", STEPS STEP("bad", "x: in", "y: out"), "the weights are torn" },
+};
+
+static void test_what_does_not_fit_is_refused_by_name(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "a", 1, fast);
+    model_bed_sim(&bed, "b", 1, fast);
+    model_bed_sim(&bed, "bad", 1, "  load_fails: the weights are torn\n");
+    model_bed_sim(&bed, "parts", 1, "  parts: 3\n");
+    model_bed_sim(&bed, "ints", 1, "  inputs: \"n:INT32[-1,16]\"\n  outputs: \"m:INT32[-1,16]\"\n");
+    model_bed_sim(&bed, "wide", 1, "  inputs: \"w:FP32[-1,32]\"\n  outputs: \"v:FP32[-1,32]\"\n");
+    model_bed_put(&bed, 0, "small/1/", "");
+    model_bed_put(&bed, 0, "small/model.yaml", "backend: sim\nmax_batch_size: 4\n");
+    for (size_t i = 0; i < sizeof(misfits) / sizeof(misfits[0]); i++) {
+        put_ensemble(misfits[i].name, misfits[i].text);
+    }
+    start_all();
+    for (size_t i = 0; i < sizeof(misfits) / sizeof(misfits[0]); i++) {
+        model_bed_expect(&bed, misfits[i].name, misfits[i].sentence);
+    }
+    assert_false(registry_catalogue(bed.registry, &bed.home)->ready);
+}
+
+static void test_a_circle_of_ensembles_is_refused(void **state)
+{
+    (void)state;
+    put_ensemble("p", STEPS STEP("q", "x: in", "y: out"));
+    put_ensemble("q", STEPS STEP("r", "x: in", "y: out"));
+    put_ensemble("r", STEPS STEP("p", "x: in", "y: out"));
+    start_all();
+    char *index = model_bed_index(&bed);
+    assert_non_null(strstr(index, "is a step of itself"));
+    assert_null(strstr(index, "READY"));
+    free(index);
+}
+
+static void test_too_deep(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "e0", 1, fast);
+    for (int i = 1; i <= GRAPH_DEPTH_MAX + 1; i++) {
+        char name[8];
+        char text[160];
+        (void)snprintf(name, sizeof(name), "e%d", i);
+        (void)snprintf(text, sizeof(text),
+                       STEPS "  - { model_name: e%d, input_map: { x: x }, output_map: { y: y } }\n",
+                       i - 1);
+        put_ensemble(name, text);
+    }
+    start_all();
+    model_bed_expect(&bed, "e8/1 READY", "");
+    model_bed_expect(&bed, "e9", "nested more than 8 deep");
+    expect_echo("e8");
+}
+
+static void test_an_order_loads_the_parts(void **state)
+{
+    (void)state;
+    put_chain();
+    start_explicit();
+    struct weir_err err = { 0 };
+    assert_int_equal(load("e", &err), WEIR_OK);
+    model_bed_expect(&bed, "a/1 READY", "");
+    model_bed_expect(&bed, "b/1 READY", "");
+    expect_echo("e");
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    assert_int_equal(load("e", &err), WEIR_OK); /* Nothing has changed. */
+    struct model *again = model_bed_lease(&bed, "e", 0);
+    assert_ptr_equal(model, again);
+    model_bed_release(&bed, model);
+    model_bed_release(&bed, again);
+}
+
+static void test_an_order_fails_with_its_part(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "a", 1, fast);
+    put_ensemble("e", chain);
+    start_explicit();
+    struct weir_err err = { 0 };
+    assert_int_equal(load("e", &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "step 2 needs model 'b'"));
+    model_bed_sim(&bed, "b", 1, fast);
+    assert_int_equal(load("e", &err), WEIR_OK);
+    expect_echo("e");
+}
+
+static void test_an_ensemble_goes_with_its_part_and_comes_back(void **state)
+{
+    (void)state;
+    put_chain();
+    put_ensemble("outer", STEPS STEP("e", "in: x", "out: y"));
+    start_explicit();
+    struct weir_err err = { 0 };
+    assert_int_equal(load("outer", &err), WEIR_OK);
+    assert_int_equal(unload("b"), WEIR_OK);
+    struct model_event event = model_bed_await(&bed, "e", 1, MODEL_UNAVAILABLE);
+    assert_non_null(strstr(event.reason, "step 2 needs model 'b', which is no longer loaded"));
+    (void)model_bed_await(&bed, "outer", 1, MODEL_UNAVAILABLE);
+    struct model *model = NULL;
+    assert_int_equal(catalogue_lease(registry_catalogue(bed.registry, &bed.home), bytes_of("e"), 0,
+                                     &model, &err),
+                     WEIR_EUNAVAILABLE);
+    model_bed_expect(&bed, "a/1 READY", "");
+    assert_int_equal(load("b", &err), WEIR_OK);
+    (void)model_bed_await(&bed, "outer", 1, MODEL_READY);
+    expect_echo("e");
+    expect_echo("outer");
+}
+
+static void test_what_was_unloaded_does_not_come_back_by_itself(void **state)
+{
+    (void)state;
+    put_chain();
+    model_bed_sim(&bed, "other", 1, fast);
+    start_explicit();
+    assert_int_equal(load("e", NULL), WEIR_OK);
+    assert_int_equal(unload("a"), WEIR_OK);
+    assert_int_equal(load("other", NULL), WEIR_OK);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "a/1 UN", "");
+    model_bed_expect(&bed, "e/1 UN", "");
+    assert_int_equal(unload("e"), WEIR_OK);
+    assert_int_equal(load("a", NULL), WEIR_OK);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "e/1 UN", "");
+}
+
+static void test_a_reloaded_part_is_taken_up(void **state)
+{
+    (void)state;
+    put_chain();
+    start_explicit();
+    assert_int_equal(load("e", NULL), WEIR_OK);
+    struct model *old = model_bed_lease(&bed, "e", 0);
+    model_bed_sim(&bed, "b", 1, "  seed: 2\n");
+    assert_int_equal(load("b", NULL), WEIR_OK);
+    (void)model_bed_await(&bed, "e", 1, MODEL_READY);
+    (void)model_bed_await(&bed, "e", 1, MODEL_READY);
+    model_bed_settle(&bed);
+    struct model *new = model_bed_lease(&bed, "e", 0);
+    struct model *b = model_bed_lease(&bed, "b", 0);
+    assert_ptr_not_equal(old, new);
+    assert_ptr_equal(new->parts[1], b);
+    assert_ptr_not_equal(old->parts[1], b);
+    assert_ptr_equal(old->parts[0], new->parts[0]);
+    struct ask ask; /* What was leased goes on with what it had. */
+    ask_init(&ask, old, 5);
+    assert_int_equal(run(&ask, NULL), WEIR_OK);
+    expect_answer(&ask, 0, 0);
+    ask_finish(&ask);
+    model_bed_release(&bed, b);
+    model_bed_release(&bed, new);
+    model_bed_release(&bed, old);
+}
+
+static void test_a_part_that_no_longer_fits_leaves_the_ensemble_as_it_was(void **state)
+{
+    (void)state;
+    put_chain();
+    start_explicit();
+    assert_int_equal(load("e", NULL), WEIR_OK);
+    model_bed_sim(&bed, "b", 1, "  inputs: \"x:FP32[-1,32]\"\n  outputs: \"y:FP32[-1,32]\"\n");
+    assert_int_equal(load("b", NULL), WEIR_OK);
+    (void)model_bed_await(&bed, "e", 1, MODEL_UNAVAILABLE);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "e/1 READY", "the last reload failed");
+    expect_echo("e");
+    model_bed_sim(&bed, "b", 1, fast);
+    assert_int_equal(load("b", NULL), WEIR_OK);
+    (void)model_bed_await(&bed, "e", 1, MODEL_READY);
+    expect_echo("e");
+}
+
+static void test_unloading_with_the_parts(void **state)
+{
+    (void)state;
+    put_chain();
+    put_ensemble("f", STEPS STEP("a", "x: in", "y: out"));
+    start_explicit();
+    assert_int_equal(load("e", NULL), WEIR_OK);
+    assert_int_equal(load("f", NULL), WEIR_OK);
+    assert_int_equal(unload_with_parts("e"), WEIR_OK);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "e/1 UN", "");
+    model_bed_expect(&bed, "b/1 UN", "");
+    model_bed_expect(&bed, "a/1 READY", ""); /* f takes it. */
+    expect_echo("f");
+}
+
+static void test_polling_follows_the_parts(void **state)
+{
+    (void)state;
+    put_chain();
+    bed.options.control = CONTROL_POLL;
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    expect_echo("e");
+    model_bed_remove(&bed, 0, "b");
+    assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "e/1 UN", "step 2 needs model 'b'");
+    assert_false(registry_catalogue(bed.registry, &bed.home)->ready);
+    model_bed_sim(&bed, "b", 2, fast);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
+    model_bed_settle(&bed);
+    model_bed_expect(&bed, "e/1 READY", "");
+    assert_true(registry_catalogue(bed.registry, &bed.home)->ready);
+    expect_echo("e");
+}
+
+int main(void)
+{
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_a_chain_answers),
+        TEST(test_a_diamond_runs_what_is_asked_for),
+        TEST(test_a_step_that_fails_is_named),
+        TEST(test_requests_are_checked_before_they_are_accepted),
+        TEST(test_a_deadline_holds_for_all_steps),
+        TEST(test_cancel),
+        TEST(test_draining_finishes_what_was_accepted),
+        TEST(test_nested),
+        TEST(test_what_does_not_fit_is_refused_by_name),
+        TEST(test_a_circle_of_ensembles_is_refused),
+        TEST(test_too_deep),
+        TEST(test_an_order_loads_the_parts),
+        TEST(test_an_order_fails_with_its_part),
+        TEST(test_an_ensemble_goes_with_its_part_and_comes_back),
+        TEST(test_what_was_unloaded_does_not_come_back_by_itself),
+        TEST(test_a_reloaded_part_is_taken_up),
+        TEST(test_a_part_that_no_longer_fits_leaves_the_ensemble_as_it_was),
+        TEST(test_unloading_with_the_parts),
+        TEST(test_polling_follows_the_parts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
