@@ -190,17 +190,18 @@ static enum weir_status read_load(struct call *call, const char **override, stru
     return status;
 }
 
-/* Nothing depends on another model here, so the only parameter means the same either way. */
-static enum weir_status read_unload(struct call *call, struct weir_err *err)
+/* *dependents: an ensemble's parts shall go with it. */
+static enum weir_status read_unload(struct call *call, bool *dependents, struct weir_err *err)
 {
     yyjson_doc *doc = NULL;
     yyjson_val *parameters;
-    yyjson_val *dependents = NULL;
+    yyjson_val *found = NULL;
     enum weir_status status = read_parameters(call, &doc, &parameters, err);
     if (status == WEIR_OK && parameters != NULL) {
         status = json_member(parameters, "parameters", "unload_dependents", JSON_BOOL, false,
-                             &dependents, err);
+                             &found, err);
     }
+    *dependents = status == WEIR_OK && yyjson_is_true(found);
     yyjson_doc_free(doc);
     return status;
 }
@@ -215,7 +216,7 @@ static void order_done(struct registry_order *done)
     }
 }
 
-static void give_order(struct call *call, bool load, const char *override)
+static void give_order(struct call *call, bool load, const char *override, bool dependents)
 {
     struct order *order = call_alloc(call, sizeof *order);
     if (order == NULL) {
@@ -231,6 +232,7 @@ static void give_order(struct call *call, bool load, const char *override)
     order->order.kind = load ? REGISTRY_LOAD : REGISTRY_UNLOAD;
     order->order.name = name;
     order->order.override = override;
+    order->order.dependents = dependents;
     order->order.done = order_done;
     registry_order(call->api->options.registry, &order->order);
 }
@@ -247,7 +249,7 @@ static void load_read(struct call *call)
     if (load->status != WEIR_OK) {
         call_fail_err(call, &load->err);
     } else {
-        give_order(call, true, load->override);
+        give_order(call, true, load->override, false);
     }
 }
 
@@ -272,12 +274,13 @@ void repository_load(struct call *call)
 void repository_unload(struct call *call)
 {
     struct weir_err err;
+    bool dependents = false;
     if (refuse_named(call)) {
         return;
     }
-    if (read_unload(call, &err) != WEIR_OK) {
+    if (read_unload(call, &dependents, &err) != WEIR_OK) {
         call_fail_err(call, &err);
         return;
     }
-    give_order(call, false, NULL);
+    give_order(call, false, NULL, dependents);
 }
