@@ -260,12 +260,15 @@ static void handle_grpc_head(struct call *call)
         exchange_fail(x, WEIR_EENCODING, "Content-Type: expected application/grpc", 0);
         return;
     }
+    call->is_grpc = true;
     call->rpc = grpc_rpc_find(x->path);
     if (call->rpc == NULL) {
-        (void)err_set(&err, WEIR_EUNSUPPORTED, "there is no call '%.*s'",
-                      x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
-        grpc_fail(x, err.status, err.text);
-    } else if (authorise(call, &err) != WEIR_OK) {
+        call->grpc_status = err_set(&err, WEIR_EUNSUPPORTED, "there is no call '%.*s'",
+                                    x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
+    } else {
+        call->grpc_status = authorise(call, &err);
+    }
+    if (call->grpc_status != WEIR_OK) {
         grpc_fail(x, err.status, err.text);
     } else {
         grpc_rpc_open(call, call->rpc);
@@ -455,10 +458,30 @@ static void add(_Atomic uint64_t *counter, uint64_t amount)
     atomic_store_explicit(counter, before + amount, memory_order_relaxed);
 }
 
+static uint64_t received_by(const struct exchange *x)
+{
+    const struct call *call = x->user;
+    return call != NULL && call->grpc != NULL ? call->grpc->received_bytes : x->body.size;
+}
+
+static enum weir_status grpc_status_of(const struct call *call)
+{
+    return call->grpc == NULL ? call->grpc_status : call->grpc->status;
+}
+
 static const char *log_text(struct exchange *x, struct bytes text)
 {
     const char *copy = text.data == NULL ? "" : arena_try_strndup(&x->arena, text.data, text.size);
     return copy == NULL ? "" : copy;
+}
+
+/* The last field of a line: what a call of gRPC came to.  Its HTTP status says nothing. */
+static struct log_field log_grpc(const struct call *call)
+{
+    if (!call->is_grpc) {
+        return LOG_END;
+    }
+    return LOG_U64("grpc_status", weir_status_grpc(grpc_status_of(call)));
 }
 
 static void write_access_log(struct exchange *x, const struct call *call)
@@ -472,13 +495,13 @@ static void write_access_log(struct exchange *x, const struct call *call)
     const uint64_t now_ns = clock_now_ns(call->api->options.engine->clock);
     log_event(LOG_INFO, "request", LOG_STR("peer", log_text(x, x->peer)),
               LOG_STR("method", methods[x->method]), LOG_STR("target", log_text(x, x->target)),
-              LOG_U64("status", (uint64_t)x->status), LOG_BYTES("received", x->body.size),
+              LOG_U64("status", (uint64_t)x->status), LOG_BYTES("received", received_by(x)),
               LOG_BYTES("sent", x->sent_bytes), LOG_MS("took_ms", now_ns - x->begun_ns),
               LOG_STR("request_id", log_text(x, call->fields[FIELD_REQUEST_ID])),
               LOG_STR("traceparent", log_text(x, call->fields[FIELD_TRACEPARENT].data == NULL
                                                      ? none
                                                      : call->fields[FIELD_TRACEPARENT])),
-              LOG_STR("canceled", x->canceled ? "yes" : "no"));
+              LOG_STR("canceled", x->canceled ? "yes" : "no"), log_grpc(call));
 }
 
 static void handle_done(void *context, struct exchange *x)
@@ -486,10 +509,18 @@ static void handle_done(void *context, struct exchange *x)
     const struct api *api = context;
     struct api_loop *loop = x->loop->user;
     add(&loop->answers[x->status > 0 && x->status < API_CODES ? x->status : 0], 1);
-    add(&loop->received_bytes, x->body.size);
+    add(&loop->received_bytes, received_by(x));
     add(&loop->sent_bytes, x->sent_bytes);
-    if (api->options.access_log && x->user != NULL) {
-        write_access_log(x, x->user);
+    struct call *call = x->user;
+    if (call == NULL) {
+        return;
+    }
+    if (call->is_grpc) {
+        add(&loop->grpc_answers[weir_status_grpc(grpc_status_of(call))], 1);
+        list_remove(&call->stream);
+    }
+    if (api->options.access_log) {
+        write_access_log(x, call);
     }
 }
 
@@ -588,11 +619,23 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     list_init(&self->spare_jobs);
     self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
+    list_init(&self->streams);
     home_init(&self->home, api->options.engine, wake_loop, self);
     loop->user = self;
     loop_hook_add(loop, &self->hook);
     api->loops[index] = self;
     atomic_store_explicit(&api->loop_count, index + 1, memory_order_release);
+}
+
+void api_loop_drain(struct api_loop *self)
+{
+    /* Those that end are taken out by their done(), later or at once. */
+    struct list_node *node = list_first(&self->streams);
+    while (node != NULL) {
+        struct call *call = list_entry(node, struct call, stream);
+        node = list_next(&self->streams, node);
+        call->grpc->reader->drain(call->grpc);
+    }
 }
 
 void api_loop_detach(struct api_loop *self)

@@ -5,7 +5,7 @@
  *     per loop:  api_loop_attach(&api_loops[i], api, loop);
  *                http_listen(loop, address, index, api_handler(api), ...);
  *     to stop:   api_drain(api)        ready turns false on every connection
- *                http_drain(loop), engine_drain(engine) after the grace time
+ *                http_drain(loop), api_loop_drain(), engine_drain(engine) after the grace time
  *                api_loop_detach()     after loop_close(), before loop_finish()
  *                api_destroy(api)
  *
@@ -28,6 +28,7 @@
 #define API_LOOPS_MAX 64
 #define API_MEMORIES 16
 #define API_CODES 600 /* HTTP status codes counted. */
+#define API_GRPC_CODES 17
 
 /* Appends a model's effective configuration as the JSON object of /config
  * (server/modelconfig.c). */
@@ -65,9 +66,11 @@ struct api_loop {
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
+    struct list streams;           /* Calls of gRPC that end when their clients want. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];
+    _Atomic uint64_t grpc_answers[API_GRPC_CODES];
     _Atomic uint64_t received_bytes;
     _Atomic uint64_t sent_bytes;
     _Atomic uint64_t connections;
@@ -79,6 +82,9 @@ void api_destroy(struct api *api); /* NULL is fine. */
 
 /* Before the loop runs: sets loop->user.  At most API_LOOPS_MAX loops. */
 void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop);
+
+/* With http_drain(): ends what would go on for as long as its client wants. */
+void api_loop_drain(struct api_loop *self);
 
 /* After loop_close(), before loop_finish(): no thread wakes the loop any more. */
 void api_loop_detach(struct api_loop *self);

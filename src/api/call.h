@@ -65,6 +65,9 @@ struct call {
     void *state;                         /* The handler's. */
     const struct grpc_rpc *rpc;          /* NULL: REST. */
     struct grpc_call *grpc;
+    bool is_grpc;
+    enum weir_status grpc_status; /* Of a call that ended before it was one. */
+    struct list_node stream;      /* In the loop's streams, where it may go on for long. */
 };
 
 #define CALL_JSON "application/json"

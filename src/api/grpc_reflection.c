@@ -161,13 +161,27 @@ static void list_services(struct buffer *json)
 typedef Grpc__Reflection__V1__ServerReflectionRequest reflection_request;
 typedef Grpc__Reflection__V1__ServerReflectionResponse reflection_response;
 
+/* One request of the stream at a time: what it takes is freed when its answer has left. */
+struct reading {
+    struct arena_disposable close;
+    struct arena arena;
+    char request[REQUEST_BYTES_MAX];
+    size_t size;
+};
+
+static struct arena *arena_of(struct grpc_call *grpc)
+{
+    return &((struct reading *)grpc->user)->arena;
+}
+
 static bool say(struct grpc_call *grpc, const reflection_response *answer)
 {
-    const struct bytes packed = grpc_message_write(&answer->base, &grpc->x->arena);
+    const struct bytes packed = grpc_message_write(&answer->base, arena_of(grpc));
     if (packed.data == NULL) {
         return false;
     }
     grpc_send(grpc, &packed, 1);
+    grpc_pause(grpc);
     return true;
 }
 
@@ -203,7 +217,7 @@ static bool say_services(struct grpc_call *grpc, reflection_response *answer)
     struct buffer json;
     yyjson_doc *doc = NULL;
     ProtobufCMessage *list = grpc_message_create(
-        &grpc__reflection__v1__list_service_response__descriptor, &grpc->x->arena);
+        &grpc__reflection__v1__list_service_response__descriptor, arena_of(grpc));
     buffer_init(&json, 65536);
     buffer_text(&json, "{\"service\":[");
     list_services(&json);
@@ -211,7 +225,7 @@ static bool say_services(struct grpc_call *grpc, reflection_response *answer)
     const bool good =
         list != NULL && !json.failed &&
         json_read((struct bytes){ json.data, json.size }, &doc, NULL) == WEIR_OK &&
-        grpc_json_read(yyjson_doc_get_root(doc), NULL, list, &grpc->x->arena, NULL) == WEIR_OK;
+        grpc_json_read(yyjson_doc_get_root(doc), NULL, list, arena_of(grpc), NULL) == WEIR_OK;
     yyjson_doc_free(doc);
     buffer_finish(&json);
     if (!good) {
@@ -220,6 +234,21 @@ static bool say_services(struct grpc_call *grpc, reflection_response *answer)
     answer->message_response_case =
         GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_LIST_SERVICES_RESPONSE;
     answer->list_services_response = (Grpc__Reflection__V1__ListServiceResponse *)(void *)list;
+    return say(grpc, answer);
+}
+
+/* Of a message that is known: none has any. */
+static bool say_no_extensions(struct grpc_call *grpc, reflection_response *answer, char *type)
+{
+    Grpc__Reflection__V1__ExtensionNumberResponse response =
+        GRPC__REFLECTION__V1__EXTENSION_NUMBER_RESPONSE__INIT;
+    if (find_file(file_holds, bytes_of(type)).data == NULL) {
+        return say_error(grpc, answer, WEIR_ENOENT, "there is no such message");
+    }
+    response.base_type_name = type;
+    answer->message_response_case =
+        GRPC__REFLECTION__V1__SERVER_REFLECTION_RESPONSE__MESSAGE_RESPONSE_ALL_EXTENSION_NUMBERS_RESPONSE;
+    answer->all_extension_numbers_response = &response;
     return say(grpc, answer);
 }
 
@@ -237,8 +266,9 @@ static bool answer_request(struct grpc_call *grpc, reflection_request *request)
         return say_file(grpc, &answer,
                         find_file(file_holds, bytes_of(request->file_containing_symbol)));
     case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_FILE_CONTAINING_EXTENSION:
-    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
         return say_error(grpc, &answer, WEIR_ENOENT, "there are no extensions");
+    case GRPC__REFLECTION__V1__SERVER_REFLECTION_REQUEST__MESSAGE_REQUEST_ALL_EXTENSION_NUMBERS_OF_TYPE:
+        return say_no_extensions(grpc, &answer, request->all_extension_numbers_of_type);
     default:
         return say_error(grpc, &answer, WEIR_EINVAL, "the request asks for nothing");
     }
@@ -246,10 +276,21 @@ static bool answer_request(struct grpc_call *grpc, reflection_request *request)
 
 /* --- The stream --- */
 
-struct reading {
-    char request[REQUEST_BYTES_MAX];
-    size_t size;
-};
+static void close_reading(struct arena_disposable *disposable)
+{
+    arena_finish(&((struct reading *)(void *)disposable)->arena);
+}
+
+static struct reading *create_reading(struct grpc_call *grpc)
+{
+    struct reading *self = arena_try_zero(&grpc->x->arena, 1, sizeof *self);
+    if (self != NULL) {
+        arena_init(&self->arena, NULL, 0, 0);
+        self->close.dispose = close_reading;
+        arena_dispose(&grpc->x->arena, &self->close);
+    }
+    return self;
+}
 
 static void begin(struct grpc_call *grpc, uint64_t size)
 {
@@ -258,7 +299,7 @@ static void begin(struct grpc_call *grpc, uint64_t size)
         return;
     }
     if (grpc->user == NULL) {
-        grpc->user = arena_try_zero(&grpc->x->arena, 1, sizeof(struct reading));
+        grpc->user = create_reading(grpc);
     }
     struct reading *self = grpc->user;
     if (self == NULL) {
@@ -280,7 +321,7 @@ static void end(struct grpc_call *grpc)
     struct reading *self = grpc->user;
     ProtobufCMessage *request =
         grpc_message_read(&grpc__reflection__v1__server_reflection_request__descriptor,
-                          (struct bytes){ self->request, self->size }, &grpc->x->arena);
+                          (struct bytes){ self->request, self->size }, &self->arena);
     if (request == NULL) {
         grpc_finish(grpc, WEIR_EINVAL, "the request is no message of this call");
     } else if (!answer_request(grpc, (reflection_request *)(void *)request)) {
@@ -298,10 +339,24 @@ static void canceled(struct grpc_call *grpc)
     grpc_finish(grpc, WEIR_ECANCELED, NULL);
 }
 
+/* The answer has left: the next request. */
+static void drained(struct grpc_call *grpc)
+{
+    arena_reset(arena_of(grpc));
+    grpc_resume(grpc);
+}
+
+static void drain(struct grpc_call *grpc)
+{
+    grpc_finish(grpc, WEIR_EDRAINING, NULL);
+}
+
 const struct grpc_reader grpc_reflection = {
     .begin = begin,
     .bytes = bytes,
     .end = end,
     .half_closed = half_closed,
     .canceled = canceled,
+    .drained = drained,
+    .drain = drain,
 };

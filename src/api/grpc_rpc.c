@@ -322,6 +322,8 @@ static void end(struct grpc_call *grpc)
         &grpc->x->arena);
     if (request == NULL) {
         grpc_finish(grpc, WEIR_EINVAL, "the request is no message of this call");
+    } else if (grpc->x->loop->now_ns >= grpc->deadline_ns) {
+        grpc_finish(grpc, WEIR_ETIMEOUT, "the deadline passed before the request had arrived");
     } else if (call->rpc->handle != NULL) {
         call->rpc->handle(call, request);
     } else {
@@ -438,4 +440,9 @@ void grpc_rpc_open(struct call *call, const struct grpc_rpc *rpc)
     const uint64_t bytes_max = rpc->reader == NULL ? GRPC_UNARY_BYTES_MAX : limits->body_bytes_max;
     call->rpc = rpc;
     call->grpc = grpc_open(call->x, reader, bytes_max);
+    if (call->grpc == NULL) {
+        call->grpc_status = WEIR_EINVAL;
+    } else if (reader->drain != NULL) {
+        list_append(&call->loop->streams, &call->stream);
+    }
 }

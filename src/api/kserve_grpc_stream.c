@@ -25,6 +25,7 @@ struct stream_infer {
     struct kserve_grpc_job *reading; /* The last of `jobs`, while its message arrives. */
     bool errors_end;                 /* triton_grpc_error. */
     bool half_closed;
+    bool draining; /* The server stops: what is under way ends, and then the stream. */
     bool paused;
     bool pumping;
     bool stopped;            /* The call ends with `status` and `text`, */
@@ -135,8 +136,8 @@ static void pump(struct stream_infer *self)
     while (send_round(self)) {
     }
     self->pumping = false;
-    if (!self->stopped && self->half_closed && list_empty(&self->jobs)) {
-        stop(self, WEIR_OK, NULL);
+    if (!self->stopped && (self->half_closed || self->draining) && list_empty(&self->jobs)) {
+        stop(self, self->half_closed ? WEIR_OK : WEIR_EDRAINING, NULL);
     }
     if (self->stopped) {
         grpc_finish(self->call, self->status, self->text);
@@ -251,6 +252,15 @@ static void drained(struct grpc_call *call)
     pump(self);
 }
 
+static void drain(struct grpc_call *call)
+{
+    struct stream_infer *self = stream_of_call(call);
+    if (self != NULL) {
+        self->draining = true;
+        pump(self);
+    }
+}
+
 const struct grpc_reader kserve_grpc_stream = {
     .begin = begin,
     .bytes = bytes,
@@ -258,4 +268,5 @@ const struct grpc_reader kserve_grpc_stream = {
     .half_closed = half_closed,
     .canceled = canceled,
     .drained = drained,
+    .drain = drain,
 };

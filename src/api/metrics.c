@@ -384,6 +384,21 @@ static void write_responses(const struct scrape *scrape, const char *name)
     }
 }
 
+static void write_grpc_responses(const struct scrape *scrape, const char *name)
+{
+    for (int code = 0; code < API_GRPC_CODES; code++) {
+        uint64_t count = 0;
+        for (uint32_t i = 0; i < loop_count(scrape); i++) {
+            count += load(&scrape->api->loops[i]->grpc_answers[code]);
+        }
+        if (count > 0) {
+            char labels[32];
+            (void)snprintf(labels, sizeof labels, "code=\"%d\"", code);
+            metric_u64(scrape->out, name, labels, count);
+        }
+    }
+}
+
 static void write_refused(const struct scrape *scrape, const char *name)
 {
     for (int status = 0; status < WEIR_STATUS_COUNT; status++) {
@@ -485,6 +500,8 @@ static const struct server_family {
     { "weir_ready", "gauge", "1 while the server is ready", write_ready },
     { "weir_models", "gauge", "Model versions by state", write_model_states },
     { "weir_http_responses_total", "counter", "Answers by HTTP status", write_responses },
+    { "weir_grpc_responses_total", "counter", "Calls of gRPC by their status",
+      write_grpc_responses },
     { "weir_http_refused_total", "counter", "Requests refused before they reached a handler",
       write_refused },
     { "weir_http_connections", "gauge", "Open client connections", write_connections },

@@ -32,6 +32,7 @@ struct grpc_reader {
     void (*half_closed)(struct grpc_call *call); /* May be NULL where it is unary. */
     void (*canceled)(struct grpc_call *call);
     void (*drained)(struct grpc_call *call); /* Everything sent is with the socket; may be NULL. */
+    void (*drain)(struct grpc_call *call);   /* The server stops: end soon; may be NULL. */
 };
 
 struct grpc_inflation;

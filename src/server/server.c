@@ -379,6 +379,7 @@ static void on_drain(struct loop_mail *mail)
     front->ending.turn = on_loop_turn;
     loop_hook_add(&front->loop, &front->ending);
     http_drain(&front->loop);
+    api_loop_drain(&front->api);
 }
 
 /* Certificates and keys are looked at now and then, and when somebody says SIGHUP. */
