@@ -64,6 +64,9 @@ static enum weir_status read_pair(const struct field_reader *reader, const struc
                                   const struct yaml *node, void *target)
 {
     struct control *control = target;
+    if (node->kind == YAML_LIST && node->count == 0) {
+        return WEIR_OK;
+    }
     control->pair_dtype = (enum dtype)field->min;
     if (node->kind != YAML_LIST || node->count != 2) {
         return field_refuse(reader, node, "two values: that for false, that for true");
@@ -92,6 +95,15 @@ static enum weir_status read_pair(const struct field_reader *reader, const struc
     return WEIR_OK;
 }
 
+/* Triton prints TYPE_INVALID where nobody set it. */
+static enum weir_status read_id_type(const struct field_reader *reader, const struct field *field,
+                                     const struct yaml *node, void *target)
+{
+    const bool unset = node->kind == YAML_SCALAR &&
+                       (strcmp(node->text, "TYPE_INVALID") == 0 || strcmp(node->text, "0") == 0);
+    return unset ? WEIR_OK : modelconfig_dtype(reader, field, node, target);
+}
+
 #define PAIR_FIELD(key_, dtype_)                                                             \
     {                                                                                        \
         .key = key_, .read = read_pair, .expects = "two values",                             \
@@ -104,7 +116,7 @@ static const struct field control_fields[] = {
     PAIR_FIELD("int32_false_true", DTYPE_INT32),
     PAIR_FIELD("fp32_false_true", DTYPE_FP32),
     PAIR_FIELD("bool_false_true", DTYPE_BOOL),
-    FIELD("data_type", modelconfig_dtype, "data type", "of the sequence's id (CORRID)",
+    FIELD("data_type", read_id_type, "data type", "of the sequence's id (CORRID)",
           AT(control, dtype)),
 };
 static const struct field_table control_table = FIELD_TABLE(control_fields);

@@ -397,6 +397,58 @@ static void test_the_table_documents_itself(void **state)
     buffer_finish(&out);
 }
 
+/* What /config shows of a model without any tensor of its own kind of scheduling. */
+static void check_read_back(const char *text)
+{
+    struct weir_err err = { 0 };
+    struct buffer json[2];
+    struct model_config *config = parse(text, false, &err);
+    assert_string_equal(err.text, "");
+    for (int i = 0; i < 2; i++) {
+        struct model *model = mem_alloc(sizeof(*model));
+        buffer_init(&json[i], 65536);
+        model->name = "m";
+        model->config = config;
+        model->signature = &signature;
+        model->instance_count = 1;
+        modelconfig_to_json(model, &json[i]);
+        buffer_char(&json[i], '\0');
+        mem_free(model);
+        config->release(config);
+        config = i == 0 ? parse(json[0].data, true, &err) : NULL;
+        assert_string_equal(err.text, "");
+    }
+    assert_string_equal(json[0].data, json[1].data);
+    buffer_finish(&json[0]);
+    buffer_finish(&json[1]);
+}
+
+static void test_all_that_is_printed_can_be_read_back(void **state)
+{
+    (void)state;
+    check_read_back(
+        "max_batch_size: 4\n"
+        "sequence_batching:\n"
+        "  control_input:\n"
+        "    - { name: S, control: [{ kind: START, int32_false_true: [0, 1] }] }\n"
+        "    - { name: R, control: [{ kind: READY, bool_false_true: [false, true] }] }\n"
+        "    - { name: E, control: [{ kind: END, fp32_false_true: [0.5, 1] }] }\n"
+        "    - { name: C, control: [{ kind: CORRID, data_type: TYPE_STRING }] }\n"
+        "  state: [{ input_name: i, output_name: o, data_type: FP32, dims: [-1],\n"
+        "            initial_state: [{ dims: [2], data_file: f }] }]\n"
+        "  direct: { minimum_slot_utilization: 0.5 }\n");
+    check_read_back("max_batch_size: 4\nsequence_batching:\n"
+                    "  oldest: { max_candidate_sequences: 4, preferred_batch_size: [2, 4] }\n");
+    check_read_back("max_batch_size: 0\nplatform: ensemble\nensemble_scheduling:\n"
+                    "  step: [{ model_name: a, input_map: { x: y }, output_map: { y: z } }]\n");
+    check_read_back(
+        "max_batch_size: 2\nresponse_cache: { enable: true }\n"
+        "model_transaction_policy: { decoupled: true }\n"
+        "input: [{ name: x, data_type: FP32, dims: [16], reshape: { shape: [4, 4] } }]\n"
+        "instance_group: [{ count: 2, rate_limiter: { priority: 3, resources:\n"
+        "  [{ name: R, global: true, count: 2 }] } }]\n");
+}
+
 static void test_sequences(void **state)
 {
     (void)state;
@@ -543,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_tritons_names_and_numbers),
         cmocka_unit_test(test_the_folder_is_read),
         cmocka_unit_test(test_the_table_documents_itself),
+        cmocka_unit_test(test_all_that_is_printed_can_be_read_back),
         cmocka_unit_test(test_sequences),
         cmocka_unit_test(test_ensembles_caches_and_limiters),
         cmocka_unit_test(test_what_has_no_effect_is_said),
