@@ -1,7 +1,8 @@
 /*
- * Everything is put twice: first only counted, then written into one piece of the
- * arena.  A large tensor cuts that piece: what lies before it is one piece of the
- * answer, the tensor the next.  Small tensors are cheaper to copy than to lend.
+ * A response is written once, from front to back, into a piece of the arena that is large enough for
+ * any; only the sizes of inner messages are counted before.  A large tensor cuts that piece: what
+ * lies before it is one piece of the answer, the tensor the next.  Small tensors are cheaper to copy
+ * than to lend.  What a stream puts around a response goes in front of it at the end.
  */
 #include "api/infer_proto_write.h"
 
@@ -28,11 +29,14 @@ enum { OUTPUT_NAME = 1, OUTPUT_DATATYPE = 2, OUTPUT_SHAPE = 3 };
 enum { ENTRY_KEY = 1, ENTRY_VALUE = 2 };
 enum { VALUE_BOOL = 1, VALUE_DOUBLE = 4 };
 
-/* Puts and, when it writes, cuts. */
+#define FIELD_HEAD_BYTES 11 /* A tag, which has one byte here, and a size or a number. */
+#define ANSWER_BYTES 512    /* Parameters, and all that an answer has once. */
+
+/* Writes and cuts. */
 struct writer {
     struct protowire_out out;
-    struct infer_proto_pieces *pieces; /* NULL while counting. */
-    const uint8_t *begun;              /* Of the piece being written. */
+    struct infer_proto_pieces *pieces;
+    const uint8_t *begun; /* Of the piece being written. */
     uint64_t lent_bytes;
 };
 
@@ -162,19 +166,22 @@ static void end_piece(struct writer *writer)
     }
 }
 
+static bool is_lent(const struct tensor *tensor)
+{
+    return tensor->size >= LENT_BYTES_MIN;
+}
+
 static void put_tensor(struct writer *writer, const struct tensor *tensor)
 {
     protowire_put_begin(&writer->out, RESPONSE_RAW, tensor->size);
-    if (tensor->size < LENT_BYTES_MIN) {
+    if (!is_lent(tensor)) {
         protowire_put_raw(&writer->out, tensor->data, tensor->size);
         return;
     }
+    end_piece(writer);
     writer->lent_bytes += tensor->size;
-    if (writer->pieces != NULL) {
-        end_piece(writer);
-        writer->pieces->pieces[writer->pieces->count++] =
-            (struct bytes){ (const char *)tensor->data, tensor->size };
-    }
+    writer->pieces->pieces[writer->pieces->count++] =
+        (struct bytes){ (const char *)tensor->data, tensor->size };
 }
 
 static void put_response(struct writer *writer, const struct infer_proto_answer *answer)
@@ -198,39 +205,61 @@ static void put_response(struct writer *writer, const struct infer_proto_answer 
     }
 }
 
+/* Enough for everything but the tensors that are lent. */
+static size_t head_bytes_max(const struct infer_proto_answer *answer)
+{
+    const struct infer_call *call = answer->call;
+    size_t size = ANSWER_BYTES + strlen(call->model->name) + call->id.size;
+    for (uint32_t i = 0; i < call->output_count; i++) {
+        const struct tensor *tensor = tensor_of(answer, i);
+        if (tensor != NULL) {
+            const char *name = call->model->signature->outputs[call->outputs[i].index].name;
+            size += strlen(name) + (6 + (size_t)tensor->shape.rank) * FIELD_HEAD_BYTES +
+                    (is_lent(tensor) ? 0 : tensor->size);
+        }
+    }
+    return size;
+}
+
+/* Puts the tag and the size of the response in front of it. */
+static void wrap(struct infer_proto_pieces *pieces, uint64_t response_size)
+{
+    struct protowire_out size = { 0 };
+    protowire_put_begin(&size, STREAM_RESPONSE, response_size);
+    struct bytes *first = &pieces->pieces[0];
+    first->data -= size.size;
+    first->size += size.size;
+    pieces->size += size.size;
+    struct protowire_out write = { .at = (uint8_t *)(uintptr_t)first->data };
+    protowire_put_begin(&write, STREAM_RESPONSE, response_size);
+}
+
 enum weir_status infer_proto_write(const struct infer_proto_answer *answer, struct arena *arena,
                                    struct infer_proto_pieces *out, struct weir_err *err)
 {
-    struct writer count = { .pieces = NULL };
-    put_response(&count, answer);
-    const uint64_t response = count.out.size + count.lent_bytes;
-    uint64_t head = count.out.size;
-    if (answer->streamed) {
-        struct protowire_out wrap = { 0 };
-        protowire_put_begin(&wrap, STREAM_RESPONSE, response);
-        head += wrap.size;
+    const size_t head_max = head_bytes_max(answer);
+    const size_t piece_max = 2 * (size_t)answer->call->output_count + 1;
+    uint8_t *bytes = arena_try_aligned(arena, FIELD_HEAD_BYTES + head_max, 1);
+    struct bytes *pieces = arena_try_alloc(arena, piece_max * sizeof *pieces);
+    if (bytes == NULL || pieces == NULL) {
+        return err_nomem(err, "a response", head_max + piece_max * sizeof *pieces);
     }
-    const uint64_t size = head + count.lent_bytes;
-    if (size > MESSAGE_BYTES_MAX) {
+    bytes += FIELD_HEAD_BYTES;
+    *out = (struct infer_proto_pieces){ .pieces = pieces };
+    struct writer writer = { .out = { .at = bytes }, .pieces = out, .begun = bytes };
+    put_response(&writer, answer);
+    end_piece(&writer);
+    assert(writer.out.size <= head_max && out->count <= piece_max);
+    out->size = writer.out.size + writer.lent_bytes;
+    if (out->size > MESSAGE_BYTES_MAX) {
         return err_set(err, WEIR_EINVAL,
                        "the response has %" PRIu64 " bytes, expected at most %d in one gRPC "
                        "message",
-                       size, MESSAGE_BYTES_MAX);
+                       out->size, MESSAGE_BYTES_MAX);
     }
-    const size_t piece_max = 2 * (size_t)answer->call->output_count + 1;
-    uint8_t *bytes = arena_try_aligned(arena, (size_t)head, 1);
-    struct bytes *pieces = arena_try_alloc(arena, piece_max * sizeof *pieces);
-    if (bytes == NULL || pieces == NULL) {
-        return err_nomem(err, "a response", head + piece_max * sizeof *pieces);
-    }
-    *out = (struct infer_proto_pieces){ .pieces = pieces, .size = size };
-    struct writer write = { .out = { .at = bytes }, .pieces = out, .begun = bytes };
     if (answer->streamed) {
-        protowire_put_begin(&write.out, STREAM_RESPONSE, response);
+        wrap(out, out->size);
     }
-    put_response(&write, answer);
-    end_piece(&write);
-    assert(write.out.at == bytes + head && out->count <= piece_max);
     return WEIR_OK;
 }
 

@@ -300,7 +300,7 @@ void protowire_put_raw(struct protowire_out *out, const void *data, size_t size)
     out->size += size;
 }
 
-void protowire_put_varint(struct protowire_out *out, uint64_t value)
+void protowire_put_long(struct protowire_out *out, uint64_t value)
 {
     uint8_t bytes[10];
     size_t size = 0;

@@ -101,7 +101,21 @@ struct protowire_out {
     uint64_t size;
 };
 
-void protowire_put_varint(struct protowire_out *out, uint64_t value);
+void protowire_put_long(struct protowire_out *out,
+                        uint64_t value); /* For protowire_put_varint(). */
+
+static inline void protowire_put_varint(struct protowire_out *out, uint64_t value)
+{
+    if (value >= 0x80) {
+        protowire_put_long(out, value);
+        return;
+    }
+    out->size++;
+    if (out->at != NULL) {
+        *out->at++ = (uint8_t)value;
+    }
+}
+
 void protowire_put_tag(struct protowire_out *out, uint32_t field, enum protowire_type type);
 void protowire_put_number(struct protowire_out *out, uint32_t field, uint64_t value);
 void protowire_put_double(struct protowire_out *out, uint32_t field, double value);
