@@ -269,7 +269,7 @@ static const struct backend_ops reshape_ops = {
     .terminate = reshape_terminate,
 };
 
-static void show_spec(const struct reshape_rule *rule, struct tensor_spec *spec)
+void reshape_show(const struct reshape_rule *rule, struct tensor_spec *spec)
 {
     const struct shape before = spec->shape;
     const uint32_t skip = rule->batched ? 1 : 0;
@@ -304,7 +304,8 @@ enum weir_status reshape_wrap(struct backend_model *inner, const struct reshape_
     memcpy(outputs, signature->outputs, signature->output_count * sizeof(*outputs));
     memcpy(self->rules, rules, count * sizeof(*rules));
     for (uint32_t i = 0; i < count; i++) {
-        show_spec(&rules[i], rules[i].output ? &outputs[rules[i].index] : &inputs[rules[i].index]);
+        struct tensor_spec *specs = rules[i].output ? outputs : inputs;
+        reshape_show(&rules[i], &specs[rules[i].index]);
     }
     self->rule_count = count;
     self->inner = inner;

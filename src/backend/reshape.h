@@ -22,6 +22,9 @@ struct reshape_rule {
 /* "the same number of elements": equal products between equally many -1s. */
 bool reshape_fits(const struct shape *shown, const struct shape *model);
 
+/* What clients see of the tensor that the model's file says is `spec`. */
+void reshape_show(const struct reshape_rule *rule, struct tensor_spec *spec);
+
 /* Takes `inner` on WEIR_OK.  `rules` fit the signature and are copied.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status reshape_wrap(struct backend_model *inner,
                                             const struct reshape_rule *rules, uint32_t count,

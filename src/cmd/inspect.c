@@ -1,22 +1,30 @@
 #include "server/inspect.h"
-#include "cmd/cmd.h"
 
-enum { OPTION_JSON = 1 };
+#include <stdio.h>
+
+#include "cmd/cmd.h"
+#include "cmd/term.h"
+
+enum { OPTION_JSON = 1, OPTION_CONFIG };
 
 static const struct flag flag_table[] = {
+    { "--config", NULL, "the configuration, and where each value comes from", OPTION_CONFIG },
     { "--json", NULL, "as JSON", OPTION_JSON },
     FLAGS_END,
 };
 
-static int inspect(const char *path, bool json)
+static int inspect(const char *path, bool config, bool json)
 {
     struct weir_err err = { 0 };
     struct buffer out;
+    bool servable = true;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
-    const enum weir_status status = inspect_report(path, json, &out, &err);
+    const enum weir_status status =
+        config ? inspect_config(path, json, term_color(stdout), &out, &servable, &err)
+               : inspect_report(path, json, &out, &err);
     const int code = status == WEIR_OK ? cmd_print(&out) : cmd_fail(status, &err);
     buffer_finish(&out);
-    return code;
+    return code == 0 && !servable ? 1 : code;
 }
 
 int cmd_inspect(int count, char **words)
@@ -25,6 +33,7 @@ int cmd_inspect(int count, char **words)
     struct weir_err err = { 0 };
     const char *path = NULL;
     bool json = false;
+    bool config = false;
     flags_init(&flags, flag_table, count, words);
     for (int key = flags_next(&flags, &err); key != FLAGS_DONE; key = flags_next(&flags, &err)) {
         if (key == FLAGS_WRONG) {
@@ -32,6 +41,8 @@ int cmd_inspect(int count, char **words)
         }
         if (key == OPTION_JSON) {
             json = true;
+        } else if (key == OPTION_CONFIG) {
+            config = true;
         } else if (path == NULL) {
             path = flags.value;
         } else {
@@ -42,7 +53,7 @@ int cmd_inspect(int count, char **words)
         return cmd_usage("inspect", "no file named");
     }
     cmd_let_signals_end();
-    return inspect(path, json);
+    return inspect(path, config, json);
 }
 
 void cmd_inspect_help(struct buffer *out)
@@ -54,5 +65,6 @@ void cmd_inspect_help(struct buffer *out)
     flags_help(flag_table, out);
     buffer_text(out, "\nExamples:\n"
                      "  weir inspect examples/models/segment\n"
-                     "  weir inspect --json model.onnx\n");
+                     "  weir inspect --json model.onnx\n"
+                     "  weir inspect --config models/digits\n");
 }

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/reshape.h"
 #include "util/arena.h"
 #include "util/clock.h"
 #include "util/mem.h"
@@ -442,11 +441,12 @@ static enum weir_status make_rule(const struct model_config *config, const struc
     return WEIR_OK;
 }
 
-enum weir_status effective_reshape(struct model_config *config, struct backend_model **model,
-                                   struct weir_err *err)
+enum weir_status effective_rules(struct model_config *config, const struct signature *signature,
+                                 struct reshape_rule **out, uint32_t *out_count,
+                                 struct weir_err *err)
 {
     struct side sides[2];
-    make_sides(config, backend_signature(*model), sides);
+    make_sides(config, signature, sides);
     struct reshape_rule *rules = arena_try_zero(
         config->arena, (size_t)config->input_count + config->output_count, sizeof(*rules));
     if (rules == NULL) {
@@ -465,7 +465,20 @@ enum weir_status effective_reshape(struct model_config *config, struct backend_m
             }
         }
     }
-    return count == 0 ? WEIR_OK : reshape_wrap(*model, rules, count, model, err);
+    *out = rules;
+    *out_count = count;
+    return WEIR_OK;
+}
+
+enum weir_status effective_reshape(struct model_config *config, struct backend_model **model,
+                                   struct weir_err *err)
+{
+    struct reshape_rule *rules = NULL;
+    uint32_t count = 0;
+    const enum weir_status status =
+        effective_rules(config, backend_signature(*model), &rules, &count, err);
+    return status != WEIR_OK || count == 0 ? status
+                                           : reshape_wrap(*model, rules, count, model, err);
 }
 
 enum weir_status effective_complete(struct model_config *config, const struct signature *signature,

@@ -7,6 +7,7 @@
 #define WEIR_ENGINE_EFFECTIVE_H
 
 #include "backend/backend.h"
+#include "backend/reshape.h"
 #include "engine/model.h"
 #include "util/err.h"
 
@@ -30,6 +31,12 @@ WEIR_MUST_USE enum weir_status effective_backend(struct model_config *config,
  * signature.  WEIR_EINVAL: the shapes do not fit; WEIR_ENOMEM; *model is then as it was. */
 WEIR_MUST_USE enum weir_status
 effective_reshape(struct model_config *config, struct backend_model **model, struct weir_err *err);
+
+/* The rules by which it does so, in the configuration's arena. */
+WEIR_MUST_USE enum weir_status effective_rules(struct model_config *config,
+                                               const struct signature *signature,
+                                               struct reshape_rule **out, uint32_t *out_count,
+                                               struct weir_err *err);
 
 /*
  * Checks what the configuration says against the model's signature and infers the rest: afterwards

@@ -12,35 +12,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/onnx_file.h"
 #include "engine/effective.h"
 #include "engine/repository.h"
-#include "server/modelconfig.h"
+#include "engine/sequence_plan.h"
+#include "server/inspect_impl.h"
 #include "util/file.h"
 #include "util/json.h"
 #include "util/mem.h"
 
 #define MODEL_FILE "model.onnx"
 #define OPERATORS_SHOWN 12
-#define PATH_BYTES 4096
 
 static const char *const batching_texts[] = {
 #define MODE_TEXT(name, text) text,
     BATCHING_MODES(MODE_TEXT)
 #undef MODE_TEXT
-};
-
-/* What is being looked at. */
-struct inspection {
-    char name[REPOSITORY_NAME_MAX + 1]; /* The model's. */
-    char file[PATH_BYTES];              /* The ONNX file's path. */
-    uint64_t version;                   /* 0: a file on its own. */
-    uint64_t file_bytes;
-    struct onnx_file onnx;
-    struct model_config *config; /* NULL: there is none, see problem. */
-    struct signature signature;
-    const char *why_not;     /* Why requests do not share runs; NULL: they may. */
-    struct weir_err problem; /* Why it cannot be served; empty: it can. */
 };
 
 /* ---- Finding the file ------------------------------------------------------------------------ */
@@ -91,15 +77,13 @@ static uint64_t latest_version(const char *folder)
     return latest;
 }
 
-/* Reads model.yaml, or says in the problem what is wrong with it. */
+/* Reads the configuration's files, or says in the problem what is wrong with them. */
 static void read_config(struct inspection *self, const char *folder)
 {
     const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
-        struct weir_err err = { 0 };
-        if (modelconfig_read(NULL, self->name, fd, NULL, &self->config, &err) != WEIR_OK) {
-            self->problem = err;
-        }
+        (void)!modelconfig_look(&self->look, self->name, fd, NULL, &self->problem);
+        self->config = self->look.config;
         (void)close(fd);
     }
 }
@@ -112,6 +96,7 @@ static enum weir_status locate(struct inspection *self, const char *path, struct
     } else if (latest_version(path) > 0) {
         self->version = latest_version(path);
         name_of(path, "", self->name, sizeof(self->name));
+        (void)snprintf(self->folder, sizeof(self->folder), "%s", path);
         read_config(self, path);
         const char *file = self->config != NULL ? self->config->file_name : NULL;
         size = snprintf(self->file, sizeof(self->file), "%s/%llu/%s", path,
@@ -193,16 +178,43 @@ static enum weir_status check_external(const struct inspection *self, struct wei
     return status;
 }
 
+/* As a load does it: shapes as clients see them, without the tensors that the engine fills in. */
+static enum weir_status show_signature(struct inspection *self, struct weir_err *err)
+{
+    struct model_config *config = self->config;
+    struct reshape_rule *rules = NULL;
+    uint32_t count = 0;
+    enum weir_status status = effective_rules(config, &self->signature, &rules, &count, err);
+    for (uint32_t i = 0; status == WEIR_OK && i < count; i++) {
+        struct tensor_spec *specs =
+            rules[i].output ? self->signature.outputs : self->signature.inputs;
+        reshape_show(&rules[i], &specs[rules[i].index]);
+    }
+    if (status == WEIR_OK && config->sequence.strategy != SEQUENCE_NONE) {
+        struct signature *full = arena_try_zero(config->arena, 1, sizeof(*full));
+        struct sequence_plan *plan = NULL;
+        if (full == NULL) {
+            return err_nomem(err, "a signature", sizeof(*full));
+        }
+        *full = self->signature;
+        status = sequence_plan_create(config, full, &plan, err);
+        self->signature = status == WEIR_OK ? plan->shown : self->signature;
+    }
+    return status;
+}
+
 static enum weir_status complete_config(struct inspection *self, struct weir_err *err)
 {
     if (self->config == NULL) {
-        self->config = effective_create();
+        self->look.config = effective_create();
+        self->config = self->look.config;
     }
     if (self->config == NULL) {
         return err_nomem(err, "a configuration", sizeof(*self->config));
     }
     const struct backend_ops *ops = NULL;
-    const enum weir_status status = effective_backend(self->config, &ops, err);
+    enum weir_status status = effective_backend(self->config, &ops, err);
+    status = status == WEIR_OK ? show_signature(self, err) : status;
     return status == WEIR_OK
                ? effective_complete(self->config, &self->signature, &self->why_not, err)
                : status;
@@ -211,7 +223,7 @@ static enum weir_status complete_config(struct inspection *self, struct weir_err
 static void judge(struct inspection *self)
 {
     if (self->problem.text[0] != '\0') {
-        return; /* model.yaml is broken: nothing follows from it. */
+        return; /* The configuration is broken: nothing follows from it. */
     }
     enum weir_status status = make_signature(self, &self->problem);
     if (status == WEIR_OK) {
@@ -222,7 +234,7 @@ static void judge(struct inspection *self)
     }
 }
 
-static enum weir_status look(struct inspection *self, const char *path, struct weir_err *err)
+enum weir_status inspect_look(struct inspection *self, const char *path, struct weir_err *err)
 {
     enum weir_status status = locate(self, path, err);
     if (status != WEIR_OK) {
@@ -323,9 +335,10 @@ static void write_tensor_config(struct buffer *out, const char *key, const struc
 static void write_config(struct buffer *out, const struct inspection *self)
 {
     const struct model_config *config = self->config;
-    buffer_text(out, self->version > 0
-                         ? "\nconfiguration (model.yaml, and what it leaves out as inferred):\n"
-                         : "\nconfiguration that would be inferred:\n");
+    buffer_text(out,
+                self->version > 0
+                    ? "\nconfiguration (what the files say, and what they leave out as inferred):\n"
+                    : "\nconfiguration that would be inferred:\n");
     buffer_printf(out, "  backend: %s\n", config->backend);
     buffer_printf(out, "  max_batch_size: %lld\n", (long long)config->max_batch_size);
     write_tensor_config(out, "input", config->inputs, config->input_count);
@@ -362,7 +375,10 @@ static void report_text(struct buffer *out, const struct inspection *self)
     if (!onnx->bounded) {
         buffer_text(out, "  a run's time or output size can depend on the input's values\n");
     }
-    if (self->problem.text[0] != '\0') {
+    if (self->look.problems.size > 0) {
+        buffer_printf(out, "\ncannot be served:\n%.*s", (int)self->look.problems.size,
+                      self->look.problems.data);
+    } else if (self->problem.text[0] != '\0') {
         buffer_printf(out, "\ncannot be served: %s\n", self->problem.text);
     } else {
         write_config(out, self);
@@ -481,17 +497,22 @@ static void report_json(struct buffer *out, const struct inspection *self)
     buffer_text(out, "}\n");
 }
 
+void inspect_finish(struct inspection *self)
+{
+    modelconfig_look_finish(&self->look);
+    onnx_file_finish(&self->onnx);
+}
+
 enum weir_status inspect_report(const char *path, bool json, struct buffer *out,
                                 struct weir_err *err)
 {
     struct inspection self = { 0 };
-    const enum weir_status status = look(&self, path, err);
+    const enum weir_status status = inspect_look(&self, path, err);
     if (status == WEIR_OK && json) {
         report_json(out, &self);
     } else if (status == WEIR_OK) {
         report_text(out, &self);
     }
-    effective_release(self.config);
-    onnx_file_finish(&self.onnx);
+    inspect_finish(&self);
     return status;
 }

@@ -21,4 +21,13 @@
 WEIR_MUST_USE enum weir_status inspect_report(const char *path, bool json, struct buffer *out,
                                               struct weir_err *err);
 
+/*
+ * Appends the effective configuration, each value with where it comes from: a file and its line, the model's
+ * file, or a default; warnings and all mistakes behind it.  `path` as above.  *servable: there are no
+ * mistakes.  Statuses as above, where there is nothing to show at all.
+ */
+WEIR_MUST_USE enum weir_status inspect_config(const char *path, bool json, bool color,
+                                              struct buffer *out, bool *servable,
+                                              struct weir_err *err);
+
 #endif

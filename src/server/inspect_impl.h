@@ -1,0 +1,33 @@
+/*
+ * inspect_impl.h — what is being looked at: for inspect*.c alone.
+ */
+#ifndef WEIR_SERVER_INSPECT_IMPL_H
+#define WEIR_SERVER_INSPECT_IMPL_H
+
+#include "backend/onnx_file.h"
+#include "engine/repository.h"
+#include "server/modelconfig.h"
+
+#define PATH_BYTES 4096
+
+struct inspection {
+    char name[REPOSITORY_NAME_MAX + 1]; /* The model's. */
+    char folder[PATH_BYTES];            /* The model's; empty: a file on its own. */
+    char file[PATH_BYTES];              /* The ONNX file's path. */
+    uint64_t version;                   /* 0: a file on its own. */
+    uint64_t file_bytes;
+    struct onnx_file onnx;
+    struct modelconfig_look look;
+    struct model_config *config; /* Of the look; NULL: there is none, see problem. */
+    struct signature signature;  /* As clients see it. */
+    const char *why_not;         /* Why requests do not share runs; NULL: they may. */
+    struct weir_err problem;     /* Why it cannot be served; empty: it can. */
+};
+
+/* Zeroed before, inspect_finish() after it, also when it failed: then what was found until there is
+ * filled in. */
+WEIR_MUST_USE enum weir_status inspect_look(struct inspection *self, const char *path,
+                                            struct weir_err *err);
+void inspect_finish(struct inspection *self);
+
+#endif
