@@ -268,6 +268,9 @@ def test_controls_and_states_are_nobody_elses_business(server):
     told = server.get("/v2/models/direct").json()
     assert [made["name"] for made in told["inputs"]] == ["x"]
     assert sorted(made["name"] for made in told["outputs"]) == ["flags", "id", "sum"]
+    config = server.get("/v2/models/direct/config").json()
+    assert [made["name"] for made in config["input"]] == ["x"]
+    assert config["sequence_batching"]["state"][0]["input_name"] == "state"
     given = {
         "inputs": [
             tensor("x", "INT32", [1, 1], [1]),
