@@ -6,21 +6,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *arena_take(void *arena, size_t size)
+#define GROWTH_MAX 8            /* Bytes of memory per byte of a message, */
+#define GROWTH_FREE_BYTES 65536 /* and so many in any case. */
+
+/* Two bytes on the wire can be an element of a hundred bytes in memory. */
+struct growth {
+    struct arena *arena;
+    size_t left;
+};
+
+static void *take(void *context, size_t size)
 {
-    return arena_try_alloc(arena, size);
+    struct growth *growth = context;
+    if (size > growth->left) {
+        return NULL;
+    }
+    growth->left -= size;
+    return arena_try_alloc(growth->arena, size);
 }
 
-static void arena_keep(void *arena, void *block)
+static void keep(void *context, void *block)
 {
-    (void)arena;
+    (void)context;
     (void)block;
 }
 
 ProtobufCMessage *grpc_message_read(const ProtobufCMessageDescriptor *descriptor, struct bytes data,
                                     struct arena *arena)
 {
-    ProtobufCAllocator allocator = { arena_take, arena_keep, arena };
+    struct growth growth = { arena, data.size * GROWTH_MAX + GROWTH_FREE_BYTES };
+    ProtobufCAllocator allocator = { take, keep, &growth };
     return protobuf_c_message_unpack(descriptor, &allocator, data.size, (const uint8_t *)data.data);
 }
 
@@ -92,7 +107,8 @@ size_t grpc_message_count(const ProtobufCMessage *message, const char *name)
 static int64_t integer_of(yyjson_val *value)
 {
     if (yyjson_is_str(value)) {
-        return strtoll(yyjson_get_str(value), NULL, 10);
+        const char *text = yyjson_get_str(value);
+        return text[0] == '-' ? strtoll(text, NULL, 10) : (int64_t)strtoull(text, NULL, 10);
     }
     return yyjson_is_uint(value) ? (int64_t)yyjson_get_uint(value) : yyjson_get_sint(value);
 }

@@ -21,7 +21,7 @@
 #include "util/err.h"
 #include "util/json.h"
 
-/* NULL where it is no such message or memory is out. */
+/* NULL where it is no such message, would be many times larger in memory, or memory is out. */
 ProtobufCMessage *grpc_message_read(const ProtobufCMessageDescriptor *descriptor, struct bytes data,
                                     struct arena *arena);
 

@@ -12,12 +12,15 @@
 #include "api/kserve_grpc.h"
 #include "health.pb-c.h"
 #include "kserve.pb-c.h"
+#include "net/body.h"
 
 #define SERVICE "/inference.GRPCInferenceService/"
 #define MODEL "/v2/models/{model}[/versions/{version}]"
 #define REPOSITORY "/v2/repository[/{repository}]"
 #define SYSTEM "/v2/systemsharedmemory"
 #define CUDA "/v2/cudasharedmemory"
+#define JSON_GROWTH_MAX 4     /* Of a request, */
+#define JSON_FREE_BYTES 65536 /* and so many bytes in any case. */
 
 static void server_live(struct call *call, const ProtobufCMessage *request);
 static void server_ready(struct call *call, const ProtobufCMessage *request);
@@ -196,6 +199,9 @@ const struct grpc_rpc *grpc_rpc_find(struct bytes path)
 struct whole {
     struct call *call;
     struct buffer message;
+    struct buffer json;  /* The body of the REST request that says the same. */
+    uint64_t held_bytes; /* Counted with the bodies. */
+    const ProtobufCMessage *request;
     struct arena_disposable close;
     bool answering;
 };
@@ -204,7 +210,9 @@ static void close_whole(struct arena_disposable *disposable)
 {
     struct whole *self =
         (struct whole *)(void *)((char *)disposable - offsetof(struct whole, close));
+    body_let_go(self->held_bytes);
     buffer_finish(&self->message);
+    buffer_finish(&self->json);
 }
 
 static void begin(struct grpc_call *grpc, uint64_t size)
@@ -217,6 +225,7 @@ static void begin(struct grpc_call *grpc, uint64_t size)
     self->call = grpc->x->user;
     self->close.dispose = close_whole;
     buffer_init(&self->message, size);
+    buffer_init(&self->json, JSON_FREE_BYTES + JSON_GROWTH_MAX * size);
     arena_dispose(&grpc->x->arena, &self->close);
     grpc->user = self;
 }
@@ -224,6 +233,12 @@ static void begin(struct grpc_call *grpc, uint64_t size)
 static void bytes(struct grpc_call *grpc, struct bytes part)
 {
     struct whole *self = grpc->user;
+    struct weir_err err;
+    if (body_try_hold(part.size, grpc->x->loop->limits, &err) != WEIR_OK) {
+        grpc_finish(grpc, err.status, err.text);
+        return;
+    }
+    self->held_bytes += part.size;
     buffer_append(&self->message, part.data, part.size);
     if (self->message.failed) {
         grpc_finish(grpc, WEIR_ENOMEM, "out of memory for this request");
@@ -257,6 +272,12 @@ static enum weir_status read_version(struct call *call, struct bytes version, st
     return WEIR_OK;
 }
 
+/* Settings are asked for by setting none. */
+static bool asks_only(const struct grpc_route *route, const ProtobufCMessage *request)
+{
+    return route->settings && grpc_message_count(request, "settings") == 0;
+}
+
 /* Fills in what a path would have said. */
 static enum weir_status read_names(struct call *call, const ProtobufCMessage *request,
                                    struct weir_err *err)
@@ -272,9 +293,8 @@ static enum weir_status read_names(struct call *call, const ProtobufCMessage *re
         call->match.name = repository;
     }
     const bool bare = name.size == 0 && route->bare != NULL;
-    const bool get = route->settings && grpc_message_count(request, "settings") == 0;
-    call->match.route =
-        find_route(get ? HTTP_GET : route->method, bare ? route->bare : route->pattern);
+    call->match.route = find_route(asks_only(route, request) ? HTTP_GET : route->method,
+                                   bare ? route->bare : route->pattern);
     if (name.size == 0) {
         if (bare) {
             return WEIR_OK;
@@ -291,43 +311,57 @@ static enum weir_status read_names(struct call *call, const ProtobufCMessage *re
                              : read_version(call, grpc_message_string(request, "version"), err);
 }
 
-static void transcode(struct call *call, const ProtobufCMessage *request)
+static void transcode(struct call *call, struct whole *self)
 {
     struct weir_err err;
-    struct buffer body;
-    if (read_names(call, request, &err) != WEIR_OK) {
+    if (read_names(call, self->request, &err) != WEIR_OK) {
         call_fail_err(call, &err);
         return;
     }
-    if (call->match.route->method == HTTP_POST) {
-        buffer_init(&body, GRPC_UNARY_BYTES_MAX);
-        grpc_json_write(request, call->rpc->route.settings ? "settings" : NULL, &body);
-        call->body = call_keep(call, &body);
-        buffer_finish(&body);
-        if (call->body.data == NULL) {
-            call_fail(call, WEIR_ENOMEM, "out of memory for this request");
-            return;
-        }
+    if (self->json.failed) {
+        call_fail(call, WEIR_ENOMEM, "the request takes too much memory");
+        return;
     }
+    call->body = (struct bytes){ self->json.data, self->json.size };
     call->match.route->handle(call);
+}
+
+/* Perhaps on a worker's thread. */
+static void read_request(struct call *call)
+{
+    struct whole *self = call->grpc->user;
+    const struct grpc_rpc *rpc = call->rpc;
+    const struct bytes message = { self->message.data, self->message.size };
+    self->request = grpc_message_read(rpc->request, message, &call->x->arena);
+    if (self->request != NULL && rpc->handle == NULL && rpc->route.method == HTTP_POST &&
+        !asks_only(&rpc->route, self->request)) {
+        grpc_json_write(self->request, rpc->route.settings ? "settings" : NULL, &self->json);
+    }
+}
+
+static void handle_request(struct call *call)
+{
+    struct whole *self = call->grpc->user;
+    if (self->request == NULL) {
+        call_fail(call, WEIR_EINVAL, "the request is no message of this call");
+    } else if (call->x->loop->now_ns >= call->grpc->deadline_ns) {
+        call_fail(call, WEIR_ETIMEOUT, "the deadline passed before the request had arrived");
+    } else if (call->rpc->handle != NULL) {
+        call->rpc->handle(call, self->request);
+    } else {
+        transcode(call, self);
+    }
 }
 
 static void end(struct grpc_call *grpc)
 {
     struct whole *self = grpc->user;
-    struct call *call = self->call;
     self->answering = true;
-    const ProtobufCMessage *request = grpc_message_read(
-        call->rpc->request, (struct bytes){ self->message.data, self->message.size },
-        &grpc->x->arena);
-    if (request == NULL) {
-        grpc_finish(grpc, WEIR_EINVAL, "the request is no message of this call");
-    } else if (grpc->x->loop->now_ns >= grpc->deadline_ns) {
-        grpc_finish(grpc, WEIR_ETIMEOUT, "the deadline passed before the request had arrived");
-    } else if (call->rpc->handle != NULL) {
-        call->rpc->handle(call, request);
+    if (self->message.size > CALL_INLINE_JSON_BYTES) {
+        (void)call_run(self->call, read_request, handle_request);
     } else {
-        transcode(call, request);
+        read_request(self->call);
+        handle_request(self->call);
     }
 }
 

@@ -4,7 +4,9 @@ wire, and what the log and the metrics say of it."""
 import contextlib
 import gzip
 import json
+import pathlib
 import queue
+import re
 import signal
 import struct
 import threading
@@ -313,6 +315,48 @@ def test_a_request_that_is_too_large_is_refused_before_it_comes(server):
     with grpc.insecure_channel(server.address, options=options) as channel:
         ask = channel.unary_unary(SERVICE + "ServerLive")
         refused(lambda: ask(bytes(65 << 20)), "RESOURCE_EXHAUSTED", "larger than max")
+
+
+def test_a_small_message_of_many_elements_takes_little_memory(server, channel):
+    """Two bytes each on the wire, a hundred in memory."""
+
+    def peak():
+        text = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) << 10
+
+    before = peak()
+    ask = channel.unary_unary(SERVICE + "RepositoryModelLoad")
+    request = b"\x12\x05plain" + b"\x1a\x00" * (1500 << 10)
+    refused(lambda: ask(request, timeout=PATIENCE_S), "INVALID_ARGUMENT")
+    assert peak() - before < 20 * len(request)
+
+
+def test_a_large_configuration(server, stub):
+    """Read by a worker; the loop has better things to do."""
+    config = json.dumps({"backend": "sim", "max_batch_size": 3}) + " " * (900 << 10)
+    parameters = {"config": service_pb2.ModelRepositoryParameter(string_param=config)}
+    request = service_pb2.RepositoryModelLoadRequest(model_name="other", parameters=parameters)
+    stub.RepositoryModelLoad(request)
+    assert server.get("/v2/models/other/config").json()["max_batch_size"] == 3
+    assert server.unload("other").status == 200
+    del request.parameters["config"]
+    request.parameters["file:1/model.onnx"].bytes_param = bytes(30 << 20)
+    with grpc.insecure_channel(
+        server.address, options=[("grpc.max_send_message_length", -1)]
+    ) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        refused(lambda: stub.RepositoryModelLoad(request), "UNIMPLEMENTED", "file:1/model.onnx")
+
+
+def test_messages_count_with_the_bodies(tmp_path):
+    root = make_repository(tmp_path)
+    with Server(tmp_path, "--limits.bodies-bytes-max", "1MiB", *WORDS, root) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            ask = channel.unary_unary(SERVICE + "ServerLive")
+            ask(b"\x0a\x00", timeout=PATIENCE_S)
+            refused(lambda: ask(bytes(2 << 20)), "UNAVAILABLE", "at most 1048576")
+            ask(b"\x0a\x00", timeout=PATIENCE_S)
+        assert server.metrics().get("weir_http_bodies_bytes") == 0
 
 
 def test_errors_fit_into_the_clients_headers(server, stub):
