@@ -334,7 +334,7 @@ static void test_parameters(void **state)
         WEIR_OK);
     assert_true(bytes_equal(call.infer.id, BYTES_LITERAL("x\"")));
     assert_int_equal(call.infer.priority, 3);
-    assert_int_equal(call.infer.deadline_ns, 1500 * NS_PER_US);
+    assert_int_equal(call.infer.timeout_ns, 1500 * NS_PER_US);
     assert_true(call.infer.outputs[0].binary && call.infer.outputs[1].binary);
     assert_true(call.infer.timing);
     assert_int_equal(call.infer.request.sequence_id.number, 7);
