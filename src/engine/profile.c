@@ -9,6 +9,12 @@
  * When all recent runs had the same size the slope cannot be told; then the
  * whole time counts as tau0, and batches may double until there is a second
  * size to compare with.
+ *
+ * The line does not know that rows can get dearer in company, as those of a
+ * convolution do whose intermediate tensors no longer fit the processor's cache.
+ * So the least time per row is kept for each size, too: other work on the machine
+ * can only lengthen a run.  It is forgotten slowly, and where rows are what costs,
+ * sizes that nobody asked for are tried a few times.
  */
 #include "engine/profile.h"
 
@@ -17,6 +23,8 @@
 #define PROFILE_DECAY 0.98
 #define PROFILE_VARIANCE_MIN 0.02 /* Of rows, relative to their mean squared. */
 #define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
+#define PROFILE_ROW_FORGET 1.01   /* What the least time per row grows by with each run. */
+#define PROFILE_ROW_DEARER 1.04   /* Larger batches whose rows cost this much more are avoided. */
 
 static const struct profile_shape *find(const struct profile *profile, uint64_t key)
 {
@@ -63,6 +71,19 @@ static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
     return true;
 }
 
+static uint32_t size_of(uint64_t rows)
+{
+    const uint32_t size = 63 - (uint32_t)__builtin_clzll(rows | 1);
+    return size < PROFILE_SIZES ? size : PROFILE_SIZES - 1;
+}
+
+static void observe_row(struct profile_shape *shape, uint32_t size, double row_ns)
+{
+    const double least = shape->row_ns[size] * PROFILE_ROW_FORGET;
+    shape->row_ns[size] = shape->row_runs[size] > 0 && least < row_ns ? least : row_ns;
+    shape->row_runs[size]++;
+}
+
 void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
 {
     struct profile_shape *shape = find_or_replace(profile, shape_key);
@@ -77,6 +98,7 @@ void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows,
     shape->rows_time = shape->rows_time * decay + b * t;
     shape->runs++;
     shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
+    observe_row(shape, size_of(rows), t / b);
 }
 
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
@@ -99,6 +121,51 @@ bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint6
     return true;
 }
 
+static bool measured(const struct profile_shape *shape, uint32_t size)
+{
+    return shape->row_runs[size] >= PROFILE_OBSERVED_MIN;
+}
+
+/* The size whose rows are cheapest if those of a larger one are dearer, else PROFILE_SIZES. */
+static uint32_t size_before_dearer(const struct profile_shape *shape)
+{
+    uint32_t best = PROFILE_SIZES;
+    uint32_t found = PROFILE_SIZES;
+    for (uint32_t size = 0; size < PROFILE_SIZES; size++) {
+        if (!measured(shape, size)) {
+            continue;
+        }
+        if (best == PROFILE_SIZES || shape->row_ns[size] <= shape->row_ns[best]) {
+            best = size;
+            found = PROFILE_SIZES;
+        } else if (shape->row_ns[size] > PROFILE_ROW_DEARER * shape->row_ns[best]) {
+            found = best;
+        }
+    }
+    return found;
+}
+
+/* A size that is hardly known, smaller than those that are, and whose rows cost more than the run
+ * itself, so that trying it is cheap; else PROFILE_SIZES. */
+static uint32_t size_to_try(const struct profile_shape *shape, double tau0, double alpha)
+{
+    const double dominated = tau0 / alpha;
+    uint32_t size = dominated < 1 ? 0 : size_of((uint64_t)dominated) + 1;
+    for (; size < size_of(shape->rows_seen); size++) {
+        if (!measured(shape, size)) {
+            return size;
+        }
+    }
+    return PROFILE_SIZES;
+}
+
+/* The most rows of a size. */
+static uint32_t rows_of(uint32_t size, uint32_t allowed)
+{
+    const uint32_t rows = (2U << size) - 1;
+    return size < PROFILE_SIZES - 1 && rows < allowed ? rows : allowed;
+}
+
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
 {
     double tau0;
@@ -109,11 +176,19 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
     if (shape == NULL || shape->rows_seen == 0) {
         return allowed;
     }
+    const uint32_t best = size_before_dearer(shape);
+    if (best < PROFILE_SIZES) {
+        return rows_of(best, allowed);
+    }
     if (!fit(shape, &tau0, &alpha) || alpha <= 0) {
         const uint64_t next = 2 * shape->rows_seen;
         return next < allowed ? (uint32_t)next : allowed;
     }
-    return tau0 < PROFILE_TAU0_USEFUL * alpha ? 1 : allowed;
+    if (tau0 < PROFILE_TAU0_USEFUL * alpha) {
+        return 1;
+    }
+    const uint32_t untried = size_to_try(shape, tau0, alpha);
+    return untried < PROFILE_SIZES ? rows_of(untried, allowed) : allowed;
 }
 
 bool profile_rows_dominate(const struct profile *profile, uint64_t shape_key, uint64_t rows)

@@ -14,6 +14,7 @@
 
 #define PROFILE_SHAPES 8
 #define PROFILE_OBSERVED_MIN 4 /* Runs before predictions are given. */
+#define PROFILE_SIZES 8        /* Batch sizes told apart, by powers of two; the last one is open. */
 
 struct profile_shape {
     uint64_t key;
@@ -22,6 +23,8 @@ struct profile_shape {
     double weight, rows, rows2, time, rows_time; /* Decayed sums. */
     uint32_t rows_cap;                           /* Safe cap after an out-of-memory run; 0: none. */
     uint64_t rows_seen;                          /* Largest batch observed. */
+    double row_ns[PROFILE_SIZES];                /* Least time per row of late, by size. */
+    uint32_t row_runs[PROFILE_SIZES];
 };
 
 struct profile {
@@ -38,7 +41,8 @@ bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0
                  double *alpha_ns);
 
 /* The largest batch worth forming: twice the largest seen until the slope is known (anything while
- * nothing was seen); 1 where tau0 is so small against alpha that company gains less than a few percent. */
+ * nothing was seen); 1 where tau0 is so small against alpha that company gains less than a few percent; the best
+ * size where rows were seen to get dearer in larger company. */
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max);
 
 /* A run of so many rows is known to cost more for its rows than for itself. */

@@ -99,6 +99,53 @@ static void test_stops_batching_what_gains_nothing(void **state)
     assert_int_equal(profile_rows_useful(&profile, 2, 64), 64);
 }
 
+/* Time per row of a convolution whose batches leave the cache, by the size's logarithm. */
+static const uint64_t dearer_row_ns[] = { 24000000, 25600000, 26500000, 27000000 };
+
+static uint64_t dearer_ns(uint32_t size)
+{
+    return dearer_row_ns[size] << size;
+}
+
+static void test_stops_where_rows_get_dearer(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (uint64_t i = 0; i < 200; i++) {
+        const uint32_t size = (uint32_t)(i % 4);
+        const uint64_t noise = i % 3 == 0 ? 0 : dearer_ns(size) * (1 + i % 5) / 4;
+        profile_observe(&profile, 1, 1U << size, dearer_ns(size) + noise);
+    }
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
+    for (int i = 0; i < 500; i++) { /* It stays so while there are no other sizes. */
+        profile_observe(&profile, 1, 1, dearer_ns(0) + (i % 5 == 0 ? 0 : 30000000));
+        assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
+    }
+    for (int i = 0; i < 20; i++) { /* The machine has changed: single rows are no longer cheap. */
+        profile_observe(&profile, 1, 1, 2 * dearer_ns(0));
+    }
+    assert_true(profile_rows_useful(&profile, 1, 64) > 1);
+}
+
+static void test_tries_smaller_sizes_where_rows_are_what_costs(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (uint64_t i = 0; i < 50; i++) {
+        const uint64_t size = 2 + i % 2;
+        observe(&profile, 1, 1U << size, 10000000, 25000000);
+        observe(&profile, 2, 1U << size, TAU0, ALPHA);
+    }
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
+    assert_int_equal(profile_rows_useful(&profile, 2, 64),
+                     64); /* Single rows are known to be dear. */
+    for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
+        observe(&profile, 1, 1, 10000000, 25000000);
+        observe(&profile, 1, 2, 10000000, 25000000);
+    }
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
+}
+
 static void test_remembers_the_safe_cap(void **state)
 {
     (void)state;
@@ -141,6 +188,8 @@ int main(void)
         cmocka_unit_test(test_batches_grow_while_the_slope_is_unknown),
         cmocka_unit_test(test_rows_dominate_where_each_costs_more_than_the_run),
         cmocka_unit_test(test_stops_batching_what_gains_nothing),
+        cmocka_unit_test(test_stops_where_rows_get_dearer),
+        cmocka_unit_test(test_tries_smaller_sizes_where_rows_are_what_costs),
         cmocka_unit_test(test_remembers_the_safe_cap),
         cmocka_unit_test(test_the_least_used_shape_makes_room),
     };
