@@ -242,6 +242,7 @@ enum weir_status encoding_inflate(enum encoding encoding, struct bytes in, uint6
 {
     assert(encoding != ENCODING_IDENTITY);
     z_stream stream = { 0 };
+    in.data = in.size > 0 ? in.data : ""; /* An offset of 0 needs an object, too. */
     const int bits = encoding == ENCODING_GZIP ? WINDOW_BITS + WINDOW_GZIP : window_bits(in);
     enum weir_status status = WEIR_OK;
     if (inflateInit2(&stream, bits) != Z_OK) {

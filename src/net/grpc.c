@@ -447,9 +447,10 @@ static void read_held(struct grpc_call *call)
         return;
     }
     call->reading = true;
-    struct bytes in = { call->held.data + call->held_at, call->held.size - call->held_at };
+    struct bytes in = { NULL, call->held.size - call->held_at };
     const size_t before = in.size;
     if (in.size > 0) {
+        in.data = call->held.data + call->held_at;
         read_bytes(call, &in);
         call->held_at = call->held.size - in.size;
     }

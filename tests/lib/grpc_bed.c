@@ -125,7 +125,14 @@ void grpc_bed_init(struct grpc_bed *bed, bool unary, uint64_t message_bytes_max,
         bed->fields[bed->x->field_count++] =
             (struct http_field){ bytes_of(fields[0]), bytes_of(fields[1]) };
     }
-    bed->reader = (struct grpc_reader){ unary, begin, bytes, end, half_closed, canceled, NULL };
+    bed->reader = (struct grpc_reader){
+        .unary = unary,
+        .begin = begin,
+        .bytes = bytes,
+        .end = end,
+        .half_closed = half_closed,
+        .canceled = canceled,
+    };
     bed->call = grpc_open(bed->x, &bed->reader, message_bytes_max);
     if (bed->call != NULL) {
         bed->call->user = bed;
