@@ -62,19 +62,55 @@ void effective_release(struct model_config *config)
     mem_free(holder);
 }
 
+/* What else Triton serves; platforms are the same in its older words. */
+static bool is_tritons(const char *name)
+{
+    static const char *const names[] = {
+        "tensorrt",
+        "tensorrt_plan",
+        "pytorch",
+        "pytorch_libtorch",
+        "python",
+        "openvino",
+        "tensorflow",
+        "dali",
+        "fil",
+        "vllm",
+        "custom",
+        "tensorrtllm",
+        "mlflow",
+        "repeat",
+        "square",
+        "identity",
+        "caffe2_netdef",
+        "tensorflow_graphdef",
+        "tensorflow_savedmodel",
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(names[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum weir_status unknown_backend(const char *name, struct weir_err *err)
 {
     char names[256] = "";
     size_t used = 0;
     for (uint32_t i = 0; backend_name(i) != NULL; i++) {
-        const size_t size = strlen(backend_name(i));
-        if (used + size + 3 > sizeof(names)) {
+        const int size = snprintf(names + used, sizeof(names) - used, "%s%s", i == 0 ? "" : ", ",
+                                  backend_name(i));
+        if (size < 0 || (size_t)size >= sizeof(names) - used) {
             break;
         }
-        memcpy(names + used, used == 0 ? "" : ", ", used == 0 ? 0 : 2);
-        used += used == 0 ? 0 : 2;
-        memcpy(names + used, backend_name(i), size + 1);
-        used += size;
+        used += (size_t)size;
+    }
+    if (is_tritons(name)) {
+        return err_set(err, WEIR_EINVAL,
+                       "backend '%s' is one of Triton's that Weir has not: it serves ONNX models; "
+                       "there are: %s",
+                       name, names);
     }
     return err_set(err, WEIR_EINVAL, "there is no backend '%s'; there are: %s", name, names);
 }

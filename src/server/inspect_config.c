@@ -225,6 +225,7 @@ static void lines(struct buffer *out, const char *title, struct bytes text, char
         stop = stop == NULL ? end : stop;
         buffer_printf(out, "  %.*s\n", (int)(stop - at), at);
         at = stop + (stop < end ? 1 : 0);
+        at += at < end && *at == ' ' ? 1 : 0;
     }
 }
 
@@ -268,6 +269,7 @@ static void lines_json(struct buffer *out, const char *key, struct bytes text, c
         json_comma(out);
         json_text(out, (struct bytes){ at, (size_t)(stop - at) });
         at = stop + (stop < end ? 1 : 0);
+        at += at < end && *at == ' ' ? 1 : 0;
     }
     buffer_char(out, ']');
 }

@@ -108,6 +108,44 @@ static const struct field parameter_fields[] = {
 };
 static const struct field_table parameter_table = FIELD_TABLE(parameter_fields);
 
+/* Triton's parameters of the ONNX Runtime and what they are here. */
+static const struct {
+    const char *key;
+    const char *unset;   /* The value that changes nothing. */
+    const char *warning; /* NULL: honoured. */
+} knobs[] = {
+    { "intra_op_thread_count", "0", NULL },
+    { "inter_op_thread_count", "0", "no effect: a run's operators run one after the other" },
+    { "execution_mode", "0", "no effect: a run's operators run one after the other" },
+    { "enable_mem_arena", "1", "no effect: the server manages the runtime's memory" },
+    { "enable_mem_pattern", "1", "no effect: the server manages the runtime's memory" },
+    { "cudnn_conv_algo_search", "", "no effect: this server has no GPU device" },
+    { "gpu_mem_limit", "", "no effect: this server has no GPU device" },
+    { "arena_extend_strategy", "", "no effect: this server has no GPU device" },
+    { "do_copy_in_default_stream", "", "no effect: this server has no GPU device" },
+};
+
+#define THREADS_MAX 1024
+
+static enum weir_status read_knob(const struct field_reader *reader, const struct yaml *item,
+                                  const struct yaml *value, struct model_config *config)
+{
+    for (size_t i = 0; i < sizeof(knobs) / sizeof(knobs[0]); i++) {
+        if (strcmp(item->key, knobs[i].key) != 0 || strcmp(value->text, knobs[i].unset) == 0) {
+            continue;
+        }
+        uint64_t threads = 0;
+        if (knobs[i].warning != NULL) {
+            field_warn(reader, item, knobs[i].warning);
+        } else if (!bytes_to_u64(bytes_of(value->text), THREADS_MAX, &threads)) {
+            return field_refuse(reader, value, "a number of threads from 0 to 1024");
+        } else {
+            config->intra_threads = (uint32_t)threads;
+        }
+    }
+    return WEIR_OK;
+}
+
 /* `key: value`, or as protobuf's JSON has it `key: { string_value: value }`. */
 static enum weir_status read_parameters(const struct field_reader *reader,
                                         const struct field *field, const struct yaml *node,
@@ -133,6 +171,10 @@ static enum weir_status read_parameters(const struct field_reader *reader,
             return field_refuse(reader, item, "a text, or { string_value: TEXT }");
         }
         settings[count++] = (struct setting){ item->key, value->text };
+        const enum weir_status status = read_knob(reader, item, value, config);
+        if (status != WEIR_OK) {
+            return status;
+        }
     }
     config->settings = settings;
     config->setting_count = count;
@@ -263,19 +305,24 @@ static enum weir_status set_remark(struct model_config *config, const struct buf
     if (warnings->size == 0) {
         return WEIR_OK;
     }
-    char *remark = arena_try_strndup(config->arena, warnings->data, warnings->size - 1);
-    if (remark == NULL) {
-        return err_nomem(err, "a model's configuration", warnings->size);
+    struct buffer joined;
+    buffer_init(&joined, 2 * WARNING_BYTES_MAX);
+    for (size_t i = 0; i + 1 < warnings->size; i++) {
+        if (warnings->data[i] == '\n') {
+            buffer_text(&joined, "; ");
+        } else {
+            buffer_char(&joined, warnings->data[i]);
+        }
     }
-    for (char *line = strchr(remark, '\n'); line != NULL; line = strchr(line, '\n')) {
-        *line = ';';
-    }
-    config->remark = remark;
-    return WEIR_OK;
+    config->remark = arena_try_strndup(config->arena, joined.data, joined.size);
+    const bool failed = joined.failed || config->remark == NULL;
+    buffer_finish(&joined);
+    return failed ? err_nomem(err, "a model's configuration", warnings->size) : WEIR_OK;
 }
 
 /* The first mistake, and how many there are beside it. */
-static enum weir_status tell_problems(const struct buffer *problems, struct weir_err *err)
+static enum weir_status tell_problems(const struct buffer *problems, bool file,
+                                      struct weir_err *err)
 {
     uint32_t count = 0;
     for (size_t i = 0; i < problems->size; i++) {
@@ -286,15 +333,30 @@ static enum weir_status tell_problems(const struct buffer *problems, struct weir
     if (count == 1) {
         return err_set(err, WEIR_EINVAL, "%.*s", size, problems->data);
     }
-    return err_set(err, WEIR_EINVAL, "%.*s (and %" PRIu32 " more: weir inspect lists them)", size,
-                   problems->data, count - 1);
+    return err_set(err, WEIR_EINVAL, "%.*s (and %" PRIu32 " more%s)", size, problems->data,
+                   count - 1, file ? ": weir inspect lists them" : "");
+}
+
+/* Protobuf's JSON has 64-bit integers in quotes; texts do not mind.  Depth: the tree's. */
+static void unquote_numbers(struct yaml *node)
+{
+    for (struct yaml *entry = node->first; entry != NULL; entry = entry->next) {
+        unquote_numbers(entry);
+    }
+    if (node->kind == YAML_SCALAR && node->quoted) {
+        const char *digits = node->text + (node->text[0] == '-' ? 1 : 0);
+        uint64_t ignored;
+        node->quoted = !bytes_to_u64(bytes_of(digits), UINT64_MAX, &ignored);
+    }
 }
 
 /* Reads the tree by the table; `problems` gets all mistakes, one per line. */
-static enum weir_status read_tree(struct model_config *config, const char *name,
-                                  const struct yaml *root, bool loose, struct buffer *problems,
-                                  struct weir_err *err)
+static enum weir_status read_tree(struct model_config *config, const char *name, struct yaml *root,
+                                  bool loose, struct buffer *problems, struct weir_err *err)
 {
+    if (loose) {
+        unquote_numbers(root);
+    }
     struct weir_err own = { 0 };
     struct buffer warnings;
     buffer_init(&warnings, WARNING_BYTES_MAX);
@@ -314,7 +376,7 @@ static enum weir_status read_tree(struct model_config *config, const char *name,
     if (status == WEIR_OK) {
         status = set_remark(config, &warnings, err);
     } else if (status == WEIR_EINVAL && problems->size > 0) {
-        status = tell_problems(problems, err);
+        status = tell_problems(problems, !loose, err);
     } else {
         status = err_set(err, status, "%s", own.text);
     }

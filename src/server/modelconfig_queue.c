@@ -124,7 +124,7 @@ static const struct field dynamic_fields[] = {
     FIELD_FORM(FORM_MAP, "priority_queue_policy", read_level_policies, "map by level",
                "(no effect) policies of single levels", &queue_table),
     FIELD_WARNED("preserve_ordering",
-                 "no effect: answers leave as soon as they are there; each names its request"),
+                 "no effect: answers leave as soon as they are there, each to its own request"),
 };
 const struct field_table modelconfig_dynamic_table = FIELD_TABLE(dynamic_fields);
 
