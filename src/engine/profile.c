@@ -13,8 +13,8 @@
  * The line does not know that rows can get dearer in company, as those of a
  * convolution do whose intermediate tensors no longer fit the processor's cache.
  * So the least time per row is kept for each size, too: other work on the machine
- * can only lengthen a run.  It is forgotten slowly, and where rows are what costs,
- * sizes that nobody asked for are tried a few times.
+ * can only lengthen a run.  It is forgotten slowly, and smaller sizes that nobody asked
+ * for are tried a few times.
  */
 #include "engine/profile.h"
 
@@ -145,15 +145,20 @@ static uint32_t size_before_dearer(const struct profile_shape *shape)
     return found;
 }
 
-/* A size that is hardly known, smaller than those that are, and whose rows cost more than the run
- * itself, so that trying it is cheap; else PROFILE_SIZES. */
-static uint32_t size_to_try(const struct profile_shape *shape, double tau0, double alpha)
+/* The next smaller size than one that is known, while growing has not made rows cheaper; a few runs
+ * are all that it costs to learn that it does.  Else PROFILE_SIZES. */
+static uint32_t size_to_try(const struct profile_shape *shape)
 {
-    const double dominated = tau0 / alpha;
-    uint32_t size = dominated < 1 ? 0 : size_of((uint64_t)dominated) + 1;
-    for (; size < size_of(shape->rows_seen); size++) {
-        if (!measured(shape, size)) {
-            return size;
+    uint32_t size = PROFILE_SIZES - 1;
+    while (size > 0 && !measured(shape, size)) {
+        size--;
+    }
+    for (; size > 0; size--) {
+        if (!measured(shape, size - 1)) {
+            return size - 1;
+        }
+        if (shape->row_ns[size - 1] > PROFILE_ROW_DEARER * shape->row_ns[size]) {
+            break;
         }
     }
     return PROFILE_SIZES;
@@ -176,7 +181,8 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
     if (shape == NULL || shape->rows_seen == 0) {
         return allowed;
     }
-    const uint32_t best = size_before_dearer(shape);
+    const uint32_t untried = size_to_try(shape);
+    const uint32_t best = untried < PROFILE_SIZES ? untried : size_before_dearer(shape);
     if (best < PROFILE_SIZES) {
         return rows_of(best, allowed);
     }
@@ -184,11 +190,7 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
         const uint64_t next = 2 * shape->rows_seen;
         return next < allowed ? (uint32_t)next : allowed;
     }
-    if (tau0 < PROFILE_TAU0_USEFUL * alpha) {
-        return 1;
-    }
-    const uint32_t untried = size_to_try(shape, tau0, alpha);
-    return untried < PROFILE_SIZES ? rows_of(untried, allowed) : allowed;
+    return tau0 < PROFILE_TAU0_USEFUL * alpha ? 1 : allowed;
 }
 
 bool profile_rows_dominate(const struct profile *profile, uint64_t shape_key, uint64_t rows)

@@ -127,23 +127,23 @@ static void test_stops_where_rows_get_dearer(void **state)
     assert_true(profile_rows_useful(&profile, 1, 64) > 1);
 }
 
-static void test_tries_smaller_sizes_where_rows_are_what_costs(void **state)
+static void test_tries_smaller_sizes_while_rows_get_cheaper(void **state)
 {
     (void)state;
     struct profile profile = { 0 };
     for (uint64_t i = 0; i < 50; i++) {
-        const uint64_t size = 2 + i % 2;
-        observe(&profile, 1, 1U << size, 10000000, 25000000);
+        const uint32_t size = 2 + (uint32_t)(i % 2);
+        profile_observe(&profile, 1, 1U << size, dearer_ns(size));
         observe(&profile, 2, 1U << size, TAU0, ALPHA);
     }
-    assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
-    assert_int_equal(profile_rows_useful(&profile, 2, 64),
-                     64); /* Single rows are known to be dear. */
-    for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
-        observe(&profile, 1, 1, 10000000, 25000000);
-        observe(&profile, 1, 2, 10000000, 25000000);
+    assert_int_equal(profile_rows_useful(&profile, 2, 64), 64); /* Fours are dearer than eights. */
+    for (uint32_t size = 1; size + 1 > 0; size--) {
+        assert_int_equal(profile_rows_useful(&profile, 1, 64), (2U << size) - 1);
+        for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
+            profile_observe(&profile, 1, 1U << size, dearer_ns(size));
+        }
     }
-    assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
 }
 
 static void test_remembers_the_safe_cap(void **state)
@@ -189,7 +189,7 @@ int main(void)
         cmocka_unit_test(test_rows_dominate_where_each_costs_more_than_the_run),
         cmocka_unit_test(test_stops_batching_what_gains_nothing),
         cmocka_unit_test(test_stops_where_rows_get_dearer),
-        cmocka_unit_test(test_tries_smaller_sizes_where_rows_are_what_costs),
+        cmocka_unit_test(test_tries_smaller_sizes_while_rows_get_cheaper),
         cmocka_unit_test(test_remembers_the_safe_cap),
         cmocka_unit_test(test_the_least_used_shape_makes_room),
     };
