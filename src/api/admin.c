@@ -107,6 +107,9 @@ void admin_server_metadata(struct call *call)
         json_comma(out);
         json_string(out, extensions[i]);
     }
+    if (call->api->options.shm != NULL) {
+        buffer_text(out, ",\"system_shared_memory\"");
+    }
     buffer_text(out, "]}");
     call_reply_buffer(call, CALL_JSON, out);
 }
@@ -433,16 +436,4 @@ void admin_trace_set(struct call *call)
         return;
     }
     reply_trace(call);
-}
-
-/* --- What Weir lacks ----------------------------------------------------------------------- */
-
-void admin_shared_memory(struct call *call)
-{
-    call_fail(call, WEIR_EUNSUPPORTED, "system shared memory is not supported");
-}
-
-void admin_cuda_shared_memory(struct call *call)
-{
-    call_fail(call, WEIR_EUNSUPPORTED, "CUDA shared memory is not supported");
 }

@@ -1,5 +1,5 @@
 /*
- * admin.h — health, metadata, configuration, logging, trace, and what Weir lacks.  Loop thread.
+ * admin.h — health, metadata, configuration, logging, trace.  Loop thread.
  */
 #ifndef WEIR_API_ADMIN_H
 #define WEIR_API_ADMIN_H
@@ -19,8 +19,6 @@ void admin_logging_get(struct call *call);
 void admin_logging_set(struct call *call);
 void admin_trace_get(struct call *call);
 void admin_trace_set(struct call *call);
-void admin_shared_memory(struct call *call);
-void admin_cuda_shared_memory(struct call *call);
 
 /* Start: the log settings as the log's level has them. */
 void admin_logging_init(struct api *api);

@@ -35,6 +35,8 @@
 struct access;
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
+struct shm; /* shm.h */
+
 struct api_options {
     const char *name; /* What /v2 says; "weir". */
     const char *version;
@@ -44,6 +46,7 @@ struct api_options {
     api_config_json_fn *config_json;
     struct access *access; /* Who may call what; NULL: everybody. */
     bool access_log; /* One line per answer, at LOG_INFO. */
+    struct shm *shm; /* Clients' shared memory; NULL: there is none. */
     bool timing;     /* Server-Timing on every inference, asked for or not. */
 };
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/kserve_shared.h"
 #include "api/values.h"
 #include "util/json.h"
 #include "util/mem.h"
@@ -123,13 +124,46 @@ static enum weir_status read_shape(struct position where, yyjson_val *value, str
     return WEIR_OK;
 }
 
-static enum weir_status refuse_shared_memory(struct position where, struct weir_err *err)
+/* A number of bytes that may be left out. */
+static enum weir_status read_bytes_number(struct position where, const char *key, yyjson_val *value,
+                                          uint64_t *out, struct weir_err *err)
 {
-    char text[WHERE_BYTES];
-    return err_set(err, WEIR_EUNSUPPORTED,
-                   "%s: 'shared_memory_region': shared memory is not supported; send the tensor as "
-                   "binary data",
-                   position_text(where, text));
+    *out = 0;
+    if (value == NULL) {
+        return WEIR_OK;
+    }
+    if (!yyjson_is_uint(value)) {
+        return expected(where, key, value, "a whole number of bytes", err);
+    }
+    *out = yyjson_get_uint(value);
+    return WEIR_OK;
+}
+
+#define SHARED_SLOTS \
+    SLOT("shared_memory_region"), SLOT("shared_memory_offset"), SLOT("shared_memory_byte_size")
+
+/* From SHARED_SLOTS; *given: the tensor lies in shared memory. */
+static enum weir_status read_shared(const struct infer_call *call, struct position where,
+                                    const struct slot *slots, bool *given, struct kserve_where *out,
+                                    struct weir_err *err)
+{
+    enum weir_status status;
+    *given = slots[0].value != NULL;
+    if (!*given) {
+        return WEIR_OK;
+    }
+    if (kserve_shared_allowed(call, err) != WEIR_OK) {
+        char text[WHERE_BYTES];
+        (void)err_prefix(err, "%s", position_text(where, text));
+        return WEIR_EUNSUPPORTED;
+    }
+    if ((status = read_string(where, "shared_memory_region", slots[0].value, &out->region, err)) !=
+            WEIR_OK ||
+        (status = read_bytes_number(where, "shared_memory_offset", slots[1].value, &out->offset,
+                                    err)) != WEIR_OK) {
+        return status;
+    }
+    return read_bytes_number(where, "shared_memory_byte_size", slots[2].value, &out->size, err);
 }
 
 /* Where the binary tensors are taken from, one after the other. */
@@ -139,31 +173,32 @@ struct binary {
     struct infer_memory *memory; /* Being filled in; NULL: this request is not to be remembered. */
 };
 
-/* What the `parameters` of an input say about where its data is. */
-static enum weir_status read_binary_size(struct position where, yyjson_val *parameters, bool *given,
-                                         uint64_t *size, struct weir_err *err)
+/* Where an input's data is, by its `parameters`. */
+struct source {
+    bool binary; /* Behind the JSON, `size` bytes. */
+    uint64_t size;
+    bool shared;
+    struct kserve_where where;
+};
+
+static enum weir_status read_source(const struct infer_call *call, struct position where,
+                                    yyjson_val *parameters, struct source *out,
+                                    struct weir_err *err)
 {
-    *given = false;
+    *out = (struct source){ 0 };
     if (parameters == NULL) {
         return WEIR_OK;
     }
-    struct slot slots[] = { SLOT("binary_data_size"), SLOT("shared_memory_region") };
-    const enum weir_status status = fill_slots(parameters, where, slots, 2, err);
-    if (status != WEIR_OK) {
+    struct slot slots[] = { SLOT("binary_data_size"), SHARED_SLOTS };
+    enum weir_status status = fill_slots(parameters, where, slots, 4, err);
+    if (status == WEIR_OK) {
+        status = read_shared(call, where, slots + 1, &out->shared, &out->where, err);
+    }
+    if (status != WEIR_OK || slots[0].value == NULL) {
         return status;
     }
-    if (slots[1].value != NULL) {
-        return refuse_shared_memory(where, err);
-    }
-    if (slots[0].value == NULL) {
-        return WEIR_OK;
-    }
-    if (!yyjson_is_uint(slots[0].value)) {
-        return expected(where, "binary_data_size", slots[0].value, "a whole number of bytes", err);
-    }
-    *given = true;
-    *size = yyjson_get_uint(slots[0].value);
-    return WEIR_OK;
+    out->binary = true;
+    return read_bytes_number(where, "binary_data_size", slots[0].value, &out->size, err);
 }
 
 static void remember_input(const struct infer_call *call, const struct tensor *tensor, size_t size,
@@ -220,29 +255,33 @@ static enum weir_status read_input(struct infer_call *call, yyjson_val *object,
     struct bytes datatype;
     struct shape shape;
     struct tensor *tensor;
-    bool is_binary;
-    uint64_t size = 0;
+    struct source source;
     enum weir_status status;
     if ((status = fill_slots(object, where, slots, 5, err)) != WEIR_OK ||
         (status = read_string(where, "name", slots[0].value, &name, err)) != WEIR_OK ||
         (status = read_shape(where, slots[1].value, &shape, err)) != WEIR_OK ||
         (status = read_string(where, "datatype", slots[2].value, &datatype, err)) != WEIR_OK ||
-        (status = read_binary_size(where, slots[3].value, &is_binary, &size, err)) != WEIR_OK ||
+        (status = read_source(call, where, slots[3].value, &source, err)) != WEIR_OK ||
         (status = kserve_input(call, name, datatype, &shape, &tensor, err)) != WEIR_OK) {
         return status;
     }
     yyjson_val *data = slots[4].value;
-    if (is_binary == (data != NULL)) {
+    const int sources = (data != NULL) + source.binary + source.shared;
+    if (sources != 1) {
         return err_set(err, WEIR_EINVAL,
                        "Input must set only one of the following fields: 'data', "
-                       "'binary_data_size' in 'parameters'. Input '%.*s' has %s",
-                       SHOWN(name), is_binary ? "both" : "neither");
+                       "'binary_data_size' in 'parameters', 'shared_memory_region' in "
+                       "'parameters'. Input '%.*s' has %s",
+                       SHOWN(name), sources == 0 ? "neither" : "both");
     }
-    if (is_binary) {
-        remember_input(call, tensor, (size_t)size, binary);
-        return take_binary(call, tensor, name, size, binary, err);
+    if (source.binary) {
+        remember_input(call, tensor, (size_t)source.size, binary);
+        return take_binary(call, tensor, name, source.size, binary, err);
     }
     binary->memory = NULL;
+    if (source.shared) {
+        return kserve_share_input(call, tensor, name, &source.where, err);
+    }
     if (!yyjson_is_arr(data)) {
         return expected(where, "data", data, "an array", err);
     }
@@ -268,12 +307,15 @@ static enum weir_status read_inputs(struct infer_call *call, yyjson_val *inputs,
     return check_left(call, binary, err);
 }
 
-static enum weir_status read_output_parameters(struct infer_output *output, struct position where,
-                                               yyjson_val *parameters, struct weir_err *err)
+static enum weir_status read_output_parameters(struct infer_call *call, struct infer_output *output,
+                                               struct position where, yyjson_val *parameters,
+                                               struct weir_err *err)
 {
-    struct slot slots[] = { SLOT("binary_data"), SLOT("classification"),
-                            SLOT("shared_memory_region") };
-    const enum weir_status status = fill_slots(parameters, where, slots, 3, err);
+    struct slot slots[] = { SLOT("binary_data"), SLOT("classification"), SHARED_SLOTS };
+    struct kserve_where place;
+    bool shared = false;
+    enum weir_status status = fill_slots(parameters, where, slots, 5, err);
+    status = status == WEIR_OK ? read_shared(call, where, slots + 2, &shared, &place, err) : status;
     if (status != WEIR_OK) {
         return status;
     }
@@ -290,7 +332,14 @@ static enum weir_status read_output_parameters(struct infer_output *output, stru
         }
         output->classes = (uint32_t)yyjson_get_uint(slots[1].value);
     }
-    return slots[2].value == NULL ? WEIR_OK : refuse_shared_memory(where, err);
+    if (shared && output->binary) {
+        char text[WHERE_BYTES];
+        return err_set(err, WEIR_EINVAL,
+                       "%s: 'binary_data' and 'shared_memory_region' were asked for, expected one "
+                       "of them",
+                       position_text(where, text));
+    }
+    return shared ? kserve_share_output(call, output, &place, err) : WEIR_OK;
 }
 
 static enum weir_status read_outputs(struct infer_call *call, yyjson_val *outputs,
@@ -317,7 +366,7 @@ static enum weir_status read_outputs(struct infer_call *call, yyjson_val *output
             return status;
         }
         if (slots[1].value != NULL) {
-            status = read_output_parameters(output, where, slots[1].value, err);
+            status = read_output_parameters(call, output, where, slots[1].value, err);
             if (status != WEIR_OK) {
                 return status;
             }
@@ -458,7 +507,7 @@ static void end_memory(struct infer_memory *memory, const struct infer_call *cal
                        struct bytes json, uint64_t generation)
 {
     if (memory == NULL || call->id.size > 0 || call->deadline_ns != CLOCK_NEVER ||
-        call->timeout_ns != 0 || call->priority != 0 || call->timing ||
+        call->timeout_ns != 0 || call->priority != 0 || call->timing || call->places != NULL ||
         call->output_count > INFER_MEMORY_TENSORS) {
         return;
     }

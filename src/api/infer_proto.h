@@ -32,20 +32,27 @@ struct infer_proto_parameter {
     struct infer_value value;
 };
 
+/* What parameters say of shared memory; keys empty: nothing. */
+struct infer_proto_shared {
+    struct infer_proto_parameter region;
+    struct infer_proto_parameter offset;
+    struct infer_proto_parameter size;
+};
+
 struct infer_proto_input {
     struct infer_proto_input *next;
     struct bytes name;
     struct bytes datatype;
     struct shape shape;
-    bool typed;  /* It has `contents`. */
-    bool shared; /* It lies in shared memory. */
+    bool typed; /* It has `contents`. */
+    struct infer_proto_shared shared;
     struct infer_proto_values values;
 };
 
 struct infer_proto_output {
     struct infer_proto_output *next;
     struct bytes name;
-    bool shared;
+    struct infer_proto_shared shared;
     bool classified;
     struct infer_proto_parameter classes;
 };

@@ -199,7 +199,9 @@ static void put_response(struct writer *writer, const struct infer_proto_answer 
     }
     for (uint32_t i = 0; i < call->output_count; i++) {
         const struct tensor *tensor = tensor_of(answer, i);
-        if (tensor != NULL) {
+        if (tensor != NULL && call->outputs[i].shared != NULL) {
+            protowire_put_bytes(&writer->out, RESPONSE_RAW, (struct bytes){ "", 0 });
+        } else if (tensor != NULL) {
             put_tensor(writer, tensor);
         }
     }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/kserve_shared.h"
 #include "pipeline/run.h"
 #include "util/list.h"
 #include "util/mem.h"
@@ -202,6 +203,8 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->priority = 0;
     call->binary_default = false;
     call->timing = false;
+    call->shm = NULL;
+    call->places = NULL;
     call->outputs = asked;
     call->output_count = 0;
     return WEIR_OK;
@@ -417,7 +420,7 @@ static enum weir_status check_output(const struct infer_call *call,
                        "%s",
                        spec->name, type);
     }
-    if (!asked->binary && asked->classes == 0 && is_half(spec->dtype)) {
+    if (!asked->binary && asked->shared == NULL && asked->classes == 0 && is_half(spec->dtype)) {
         return err_set(err, WEIR_EINVAL,
                        "sending %s data via JSON is not supported. Please use the binary data "
                        "format for output '%s'",
@@ -528,6 +531,7 @@ void kserve_close(struct infer_call *call)
     for (uint32_t i = 0; i < signature->output_count; i++) {
         tensor_release(&call->request.outputs[i]);
     }
+    kserve_release_shared(call);
     model_release(call->model);
     call->model = NULL;
 }

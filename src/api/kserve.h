@@ -32,11 +32,15 @@ struct infer_value {
     struct bytes text; /* INFER_STRING. */
 };
 
+struct kserve_place; /* kserve_shared.h */
+struct shm;
+
 /* One tensor of the answer. */
 struct infer_output {
     uint32_t index; /* In the signature. */
     bool binary;
-    uint32_t classes; /* Classification: the best so many; 0: the tensor itself. */
+    uint32_t classes;                  /* Classification: the best so many; 0: the tensor itself. */
+    const struct kserve_place *shared; /* Where it goes instead; NULL: into the answer. */
 };
 
 struct infer_call {
@@ -51,6 +55,8 @@ struct infer_call {
     uint32_t priority;
     bool binary_default;          /* For outputs that were not listed. */
     bool timing;                  /* Asked for in the parameters. */
+    struct shm *shm;              /* Set it after kserve_open(); NULL: no shared memory. */
+    struct kserve_place *places;  /* Regions in use. */
     struct infer_output *outputs; /* In the order of the answer; room for the signature's. */
     uint32_t output_count;
     /* At home.  ended(): request.status and outputs are there.  late(): the deadline passed while

@@ -10,6 +10,7 @@
 
 #include "api/call.h"
 #include "api/classify.h"
+#include "api/kserve_shared.h"
 #include "util/mem.h"
 
 #define SPARE_MAX 1024 /* Jobs kept for reuse per loop: at most 8 MiB, after a peak. */
@@ -163,6 +164,7 @@ void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk)
     }
 }
 
+/* What is left to do with the outputs before they are sent. */
 static enum weir_status classify(struct kserve_grpc_job *job, struct weir_err *err)
 {
     for (uint32_t i = 0; i < job->infer.output_count; i++) {
@@ -174,7 +176,7 @@ static enum weir_status classify(struct kserve_grpc_job *job, struct weir_err *e
             }
         }
     }
-    return WEIR_OK;
+    return kserve_write_shared(&job->infer, err);
 }
 
 static void classify_by_worker(struct kserve_grpc_job *job)
@@ -201,7 +203,7 @@ static bool is_much_to_classify(const struct kserve_grpc_job *job)
         const size_t each = dtype_size(tensor->dtype);
         elements += output->classes > 0 && each > 0 ? tensor->size / each : 0;
     }
-    return elements > CALL_INLINE_ELEMENTS;
+    return elements > CALL_INLINE_ELEMENTS || kserve_shares_outputs(&job->infer);
 }
 
 static void ended(struct infer_call *infer)
@@ -311,6 +313,8 @@ static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err 
                          job->loop->loop->now_ns, err);
     if (status != WEIR_OK) {
         model_release(model);
+    } else {
+        job->infer.shm = options->shm;
     }
     return status;
 }

@@ -17,6 +17,7 @@
 #include "api/call.h"
 #include "api/classify.h"
 #include "api/infer_json.h"
+#include "api/kserve_shared.h"
 #include "api/values.h"
 #include "net/encoding.h"
 #include "util/json.h"
@@ -158,7 +159,9 @@ static void write_output(struct buffer *out, const struct infer_call *infer,
     buffer_text(out, dtype_text(tensor->dtype));
     buffer_text(out, "\",\"shape\":");
     write_shape(out, &tensor->shape);
-    if (output->binary) {
+    if (output->shared != NULL) {
+        buffer_char(out, '}'); /* Its reader knows where it is. */
+    } else if (output->binary) {
         /* Nothing else may stand in these parameters: Triton's C++ client gives up when it does. */
         buffer_text(out, ",\"parameters\":{\"binary_data_size\":");
         buffer_u64(out, tensor->size);
@@ -168,6 +171,12 @@ static void write_output(struct buffer *out, const struct infer_call *infer,
         values_write(out, tensor);
         buffer_char(out, '}');
     }
+}
+
+/* Does it follow the JSON? */
+static bool is_binary(const struct infer_output *output)
+{
+    return output->binary && output->shared == NULL;
 }
 
 static void write_response(struct rest *rest, struct buffer *out)
@@ -193,8 +202,9 @@ static void write_response(struct rest *rest, struct buffer *out)
             buffer_char(out, ',');
         }
         write_output(out, infer, &infer->outputs[i]);
-        rest->binary_bytes +=
-            infer->outputs[i].binary ? infer->request.outputs[infer->outputs[i].index].size : 0;
+        rest->binary_bytes += is_binary(&infer->outputs[i])
+                                  ? infer->request.outputs[infer->outputs[i].index].size
+                                  : 0;
     }
     buffer_text(out, "]}");
 }
@@ -212,7 +222,7 @@ static enum weir_status pack(struct rest *rest, struct weir_err *err)
     pieces[count++] = (struct bytes){ rest->out->data, rest->out->size };
     for (uint32_t i = 0; i < infer->output_count; i++) {
         const struct tensor *tensor = &infer->request.outputs[infer->outputs[i].index];
-        if (infer->outputs[i].binary && tensor->size > 0) {
+        if (is_binary(&infer->outputs[i]) && tensor->size > 0) {
             pieces[count++] = (struct bytes){ (const char *)tensor->data, tensor->size };
         }
     }
@@ -236,6 +246,10 @@ static enum weir_status render(struct rest *rest, struct weir_err *err)
                 return status;
             }
         }
+    }
+    const enum weir_status status = kserve_write_shared(&rest->infer, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     const uint64_t bytes_max = rest->call->api->options.limits->response_bytes_max;
     write_response(rest, rest->out);
@@ -262,7 +276,7 @@ static void send_pieces(struct rest *rest, struct bytes json)
     exchange_piece(x, json);
     for (uint32_t i = 0; i < infer->output_count; i++) {
         const struct tensor *tensor = &infer->request.outputs[infer->outputs[i].index];
-        if (infer->outputs[i].binary && tensor->size > 0) {
+        if (is_binary(&infer->outputs[i]) && tensor->size > 0) {
             exchange_piece(x, (struct bytes){ (const char *)tensor->data, tensor->size });
         }
     }
@@ -334,7 +348,7 @@ static bool is_much_to_render(const struct rest *rest)
         }
         lent_bytes += tensor->size;
     }
-    return written > CALL_INLINE_ELEMENTS ||
+    return written > CALL_INLINE_ELEMENTS || kserve_shares_outputs(infer) ||
            (rest->encoding != ENCODING_IDENTITY && lent_bytes > CALL_INLINE_DEFLATE_BYTES);
 }
 
@@ -521,9 +535,18 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
         model_release(model);
         return status;
     }
+    rest->infer.shm = call->api->options.shm;
     rest->close.dispose = close_rest;
     arena_dispose(&call->x->arena, &rest->close);
     return kserve_rest_fields(call, &rest->infer, err);
+}
+
+/* How much is to be copied is known when it is looked up; a worker does that. */
+static bool names_shared_memory(const struct rest *rest)
+{
+    static const char word[] = "shared_memory_region";
+    return rest->infer.shm != NULL &&
+           memmem(rest->call->body.data, rest->json_size, word, sizeof word - 1) != NULL;
 }
 
 /* More than a loop should do at a time: large JSON, strings to be checked, tensors to be moved. */
@@ -531,7 +554,7 @@ static bool is_much_to_read(const struct rest *rest)
 {
     const struct call *call = rest->call;
     const struct signature *signature = rest->infer.model->signature;
-    if (rest->json_size > CALL_INLINE_JSON_BYTES) {
+    if (rest->json_size > CALL_INLINE_JSON_BYTES || names_shared_memory(rest)) {
         return true;
     }
     if (call->body.size - rest->json_size <= CALL_INLINE_BINARY_BYTES) {

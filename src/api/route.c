@@ -14,10 +14,13 @@
 #include "api/kserve_rest.h"
 #include "api/metrics.h"
 #include "api/repository.h"
+#include "api/shared_memory.h"
 #include "api/statistics.h"
 
 #define MODEL "/v2/models/{model}[/versions/{version}]"
 #define REPOSITORY "/v2/repository[/{repository}]"
+#define SYSTEM "/v2/systemsharedmemory[/region/{region}]"
+#define CUDA "/v2/cudasharedmemory[/region/{region}]"
 
 static const struct route routes[] = {
     { HTTP_POST, MODEL "/infer", GROUP_INFERENCE, BODY_TENSORS, kserve_rest_infer,
@@ -60,18 +63,18 @@ static const struct route routes[] = {
       "the same of one model" },
     { HTTP_POST, "/v2/models/{model}/trace/setting", GROUP_TRACE, BODY_SETTINGS, admin_trace_set,
       "the same of one model" },
-    { HTTP_GET, "/v2/systemsharedmemory[/region/{region}]/status", GROUP_SHARED_MEMORY, BODY_NONE,
-      admin_shared_memory, "not supported" },
+    { HTTP_GET, SYSTEM "/status", GROUP_SHARED_MEMORY, BODY_NONE, shared_memory_status,
+      "regions of shared memory" },
     { HTTP_POST, "/v2/systemsharedmemory/region/{region}/register", GROUP_SHARED_MEMORY,
-      BODY_SETTINGS, admin_shared_memory, "not supported" },
-    { HTTP_POST, "/v2/systemsharedmemory[/region/{region}]/unregister", GROUP_SHARED_MEMORY,
-      BODY_SETTINGS, admin_shared_memory, "not supported" },
-    { HTTP_GET, "/v2/cudasharedmemory[/region/{region}]/status", GROUP_SHARED_MEMORY, BODY_NONE,
-      admin_cuda_shared_memory, "not supported" },
+      BODY_SETTINGS, shared_memory_register, "make a region known" },
+    { HTTP_POST, SYSTEM "/unregister", GROUP_SHARED_MEMORY, BODY_SETTINGS, shared_memory_unregister,
+      "forget a region, or all" },
+    { HTTP_GET, CUDA "/status", GROUP_SHARED_MEMORY, BODY_NONE, shared_memory_cuda_status,
+      "always none" },
     { HTTP_POST, "/v2/cudasharedmemory/region/{region}/register", GROUP_SHARED_MEMORY,
-      BODY_SETTINGS, admin_cuda_shared_memory, "not supported" },
-    { HTTP_POST, "/v2/cudasharedmemory[/region/{region}]/unregister", GROUP_SHARED_MEMORY,
-      BODY_SETTINGS, admin_cuda_shared_memory, "not supported" },
+      BODY_SETTINGS, shared_memory_cuda_register, "not supported" },
+    { HTTP_POST, CUDA "/unregister", GROUP_SHARED_MEMORY, BODY_SETTINGS,
+      shared_memory_cuda_unregister, "nothing to forget" },
 };
 
 #define ROUTE_COUNT (sizeof routes / sizeof routes[0])

@@ -94,6 +94,7 @@ struct config {
     struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t cache_bytes;
 
+    const char *shared_memory; /* "": none; a prefix of names in /dev/shm, "*": all. */
     const char *name;
     bool timing;
     uint64_t log_level;  /* enum log_level */

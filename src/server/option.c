@@ -107,6 +107,8 @@ const struct option options[] = {
       "run needs" },
     { "inline_runs", "threads", KIND_BOOL, AT(inline_runs), 0, 0, "true", NULL,
       "run models of a few microseconds on the network thread" },
+    { "shared_memory", "access", KIND_TEXT, AT(shared_memory), 0, 0, "", NULL,
+      "names in /dev/shm that clients may register begin with this; * is all; empty: none" },
     { "name", "answers", KIND_TEXT, AT(name), 0, 0, "weir", NULL,
       "the server's name in its metadata" },
     { "timing", "answers", KIND_BOOL, AT(timing), 0, 0, "false", NULL,

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "api/shm.h"
 #include "pipeline/graph.h"
 #include "server/activation.h"
 #include "server/caller.h"
@@ -50,6 +51,7 @@ struct server {
     struct registry_options registry_options;
     struct registry *registry;
     struct api_options api_options;
+    struct shm *shm; /* NULL: no client shared memory. */
     struct api *api;
     uint32_t
         activated; /* Listening sockets that were handed over; they stand for those configured. */
@@ -310,6 +312,14 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .access = server->guard.access,
                                                 .access_log = server->config->access_log,
                                                 .timing = server->config->timing };
+    if (server->config->shared_memory[0] != '\0') {
+        const enum weir_status made = shm_create(SHM_FOLDER, server->config->shared_memory,
+                                                 &server->config->limits, &server->shm, err);
+        if (made != WEIR_OK) {
+            return made;
+        }
+        server->api_options.shm = server->shm;
+    }
     server->api = api_create(&server->api_options);
     server->fronts = mem_alloc(server->config->loops * sizeof(*server->fronts));
     enum weir_status status = WEIR_OK;
@@ -535,6 +545,7 @@ void server_destroy(struct server *server)
         home_rest(&server->home);
     }
     api_destroy(server->api);
+    shm_destroy(server->shm);
     registry_destroy(server->registry);
     if (server->home_open) {
         home_finish(&server->home); /* A signal may have come before the first look was answered. */

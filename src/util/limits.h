@@ -29,6 +29,8 @@
     X(write_timeout_ns, 30000000000, DURATION, "time without progress while sending")              \
     X(requests_max, 1024, COUNT, "requests waiting per model")                                     \
     X(queue_bytes_max, 268435456, SIZE, "bytes of inputs waiting per model")                       \
+    X(shared_regions_max, 1024, COUNT, "regions of clients' shared memory")                        \
+    X(shared_bytes_max, 68719476736, SIZE, "bytes of all regions of clients' shared memory")       \
     X(ensemble_runs_max, 1024, COUNT, "requests under way per ensemble")                           \
     X(sequences_max, 16384, COUNT, "sequences open or waiting per model")                          \
     X(sequence_bytes_max, 1073741824, SIZE, "bytes of the states of one model's sequences")        \
