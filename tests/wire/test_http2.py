@@ -3,10 +3,7 @@
 import contextlib
 import json
 import os
-import pathlib
-import re
 import resource
-import shutil
 import socket
 import struct
 import subprocess
@@ -501,16 +498,3 @@ def test_sockets_that_are_handed_over(tmp_path, root):
             process.terminate()
         assert process.wait(serving.PATIENCE_S) == 0
         assert os.path.exists(path)  # It is not ours to remove.
-
-
-# --- Conformance ----------------------------------------------------------------------------------
-
-
-def test_h2spec(server):
-    program = shutil.which("h2spec", path=f"{os.environ['PATH']}:{pathlib.Path.home()}/go/bin")
-    if program is None:
-        pytest.skip("h2spec is not installed: go install github.com/summerwind/h2spec/cmd/h2spec@latest")
-    words = [program, "--strict", "-h", "127.0.0.1", "-p", str(server.port), "-P", INFER]
-    text = subprocess.run(words, capture_output=True, text=True, timeout=serving.PATIENCE_S).stdout
-    found = re.search(r"(\d+) tests, (\d+) passed, \d+ skipped, (\d+) failed", text)
-    assert int(found[2]) >= 145 and int(found[3]) <= 2, text[text.find("Failures:"):]
