@@ -58,8 +58,8 @@ void batch_run(struct instance *instance);
 /* Bytes of `rows` of an output's `all_rows` rows, from byte `at` on. */
 size_t batch_row_bytes(const struct tensor *output, uint64_t all_rows, uint64_t rows, size_t at);
 
-/* `part` views its block's memory without holding it.  A counted view, or a copy when too much memory is
- * out.  WEIR_ENOMEM. */
+/* `part` views its block's memory without holding it.  A counted view, or a copy when too much
+ * memory is out.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status batch_slice(const struct engine *engine, const struct tensor *part,
                                            struct tensor *out);
 

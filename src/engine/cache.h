@@ -1,19 +1,20 @@
 /*
- * cache.h — answers of earlier requests, for models that say that equal requests have equal answers.
+ * cache.h — answers of earlier requests, for models that say that equal requests have equal
+ * answers.
  *
  *     cache_key(request)       of a checked request
  *     cache_find()             its outputs are there, or it is run
  *     cache_keep()             after the run
  *
- * The key is a digest of 128 bits over the loaded version (its serial number, new at each load, so a
- * reload never meets old answers), which outputs are wanted, and every input's type, shape and
- * bytes.  Inputs are not kept and compared: the digest is SipHash's under a key drawn at start that
- * nobody outside knows, so clients cannot look for collisions, and by chance one among 2^32
+ * The key is a digest of 128 bits over the loaded version (its serial number, new at each load, so
+ * a reload never meets old answers), which outputs are wanted, and every input's type, shape and
+ * bytes.  Inputs are not kept and compared: the digest is SipHash's under a key drawn at start
+ * that nobody outside knows, so clients cannot look for collisions, and by chance one among 2^32
  * entries has a likelihood of about 2^-65.
  *
  * Answers are copies, at most bytes_max of them; the least recently used go first.  What a client
- * still reads keeps its memory until it is done.  Any thread; one lock, held for a look-up or a link,
- * never for copying.
+ * still reads keeps its memory until it is done.  Any thread; one lock, held for a look-up or a
+ * link, never for copying.
  */
 #ifndef WEIR_ENGINE_CACHE_H
 #define WEIR_ENGINE_CACHE_H
@@ -49,8 +50,8 @@ WEIR_MUST_USE bool cache_key(const struct request *request, uint64_t serial,
 WEIR_MUST_USE bool cache_find(struct cache *cache, const struct request_key *key,
                               const struct request *request);
 
-/* Keeps a copy of the request's outputs, which stay its own.  Quietly does nothing when they are too
- * large, memory is out or somebody was quicker. */
+/* Keeps a copy of the request's outputs, which stay its own.  Quietly does nothing when they are
+ * too large, memory is out or somebody was quicker. */
 void cache_keep(struct cache *cache, const struct request_key *key, uint64_t serial,
                 const struct request *request);
 

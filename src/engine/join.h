@@ -6,8 +6,8 @@
  * its own deadline and may be canceled by itself:
  *
  *   - a leader that goes while it waits hands its place in line to its first follower;
- *   - one that goes while it runs leaves the run to its followers, which is terminated when the last of
- *     them has gone, too;
+ *   - one that goes while it runs leaves the run to its followers, which is terminated when the
+ *     last of them has gone, too;
  *   - a follower that goes ends at once.
  *
  * A leader that waits is as urgent as the most urgent of those joined to it.
@@ -22,18 +22,19 @@
 
 #include "engine/pool.h"
 
-/* True: somebody leads already, and the request is JOINED.  False: put it in line, then join_lead(). */
+/* True: somebody leads already, and the request is JOINED.  False: put it in line, then
+ * join_lead(). */
 WEIR_MUST_USE bool join_attach(struct pool *pool, struct request *request);
 
 /* A request that was put in line may be joined from now on. */
 void join_lead(struct request *request);
 
-/* A leader goes that waits and still stands in line.  Its first follower stands there afterwards; those
- * that are late themselves are appended to `ended`. */
+/* A leader goes that waits and still stands in line.  Its first follower stands there
+ * afterwards; those that are late themselves are appended to `ended`. */
 void join_hand_over(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended);
 
-/* A leader's run has ended, its status and outputs are the run's: followers are appended to `ended`, not
- * counted in the model's statistics yet. */
+/* A leader's run has ended, its status and outputs are the run's: followers are appended to
+ * `ended`, not counted in the model's statistics yet. */
 void join_answer(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended);
 
 /* A running leader goes.  True: somebody wants its answer still. */

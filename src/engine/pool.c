@@ -42,10 +42,10 @@ static uint64_t share_of(const struct model *model, uint32_t takers)
     return takers <= 1 ? model->waiting_rows : (model->waiting_rows + takers - 1) / takers;
 }
 
-/* The most rows worth taking at once.  While other executors sleep that could run this model, each gets
- * its share of what waits: a run that leaves them idle would only end later.  Where even a share costs
- * more for its rows than for the run itself, those that are busy get theirs too.  Who configures a
- * delay or preferred sizes has decided otherwise. */
+/* The most rows worth taking at once.  While other executors sleep that could run this model,
+ * each gets its share of what waits: a run that leaves them idle would only end later.  Where
+ * even a share costs more for its rows than for the run itself, those that are busy get theirs
+ * too.  Who configures a delay or preferred sizes has decided otherwise. */
 static uint64_t rows_worth(const struct pool *pool, const struct model *model, uint32_t takers)
 {
     const struct model_config *config = model->config;
@@ -100,7 +100,8 @@ static void stand(struct pool *pool, struct model *model)
     list_append(&pool->limited, &claim->node);
 }
 
-/* Lock held: invariant 1 for a model with sequences; it is looked at again also to drop idle ones. */
+/* Lock held: invariant 1 for a model with sequences; it is looked at again also to drop idle
+ * ones. */
 static void place_sequences(struct pool *pool, struct model *model, uint64_t now_ns)
 {
     const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
@@ -375,8 +376,8 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
     return WEIR_OK;
 }
 
-/* The level that the request is served at: its own where the model has it, else the model's default;
- * 0 for all where there are none. */
+/* The level that the request is served at: its own where the model has it, else the model's
+ * default; 0 for all where there are none. */
 static uint32_t level_of(const struct model_config *config, uint32_t priority)
 {
     if (config->priority_levels <= 1) {

@@ -6,9 +6,9 @@
  * queue, no polling.  One lock guards the lines of all models on the pool and
  * the states of its executors; it is held for a queue operation, never for work.
  *
- * Models with work to do stand in one of two heaps: `ready` (may leave now, the longest waiting first)
- * or `delayed` (waits for company until a configured time).  Those whose runs hold resources of the rate
- * limiter stand in `limited` instead of `ready`.
+ * Models with work to do stand in one of two heaps: `ready` (may leave now, the longest waiting
+ * first) or `delayed` (waits for company until a configured time).  Those whose runs hold
+ * resources of the rate limiter stand in `limited` instead of `ready`.
  */
 #ifndef WEIR_ENGINE_POOL_H
 #define WEIR_ENGINE_POOL_H
@@ -57,14 +57,14 @@ WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
 WEIR_MUST_USE enum weir_status pool_start(struct pool *pool, struct weir_err *err);
 void pool_destroy(struct pool *pool); /* Stops and joins them. */
 
-/* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for all that a
- * turn brought.  WEIR_EFULL names the limit. */
+/* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for
+ * all that a turn brought.  WEIR_EFULL names the limit. */
 WEIR_MUST_USE enum weir_status pool_push(struct pool *pool, struct request *request,
                                          bool inline_run, struct weir_err *err);
 void pool_kick(struct pool *pool);
 
-/* Takes the best batch that may leave at `now_ns`, or returns NULL with *wake_ns the time to look again
- * (CLOCK_NEVER: only when something changes).  Requests found expired end on the way. */
+/* Takes the best batch that may leave at `now_ns`, or returns NULL with *wake_ns the time to
+ * look again (CLOCK_NEVER: only when something changes).  Requests found expired end on the way. */
 struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns);
 
 /* Executor's thread: the next batch, however long it takes; NULL: the pool is stopping. */
@@ -76,14 +76,14 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
 /* After batch_run(): counts, learns, gives the instance back and sends the members home. */
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
 
-/* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL (the
- * queue's time-out).  Waiting: it ends now.  Running: the run is terminated once none of its
- * members is wanted; a queue's time-out means nothing any more.  True when it was running and wanted
- * until now. */
+/* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL
+ * (the queue's time-out).  Waiting: it ends now.  Running: the run is terminated once none of
+ * its members is wanted; a queue's time-out means nothing any more.  True when it was running
+ * and wanted until now. */
 bool pool_stop_request(struct pool *pool, struct request *request, enum weir_status why);
 
-/* The home runs no more of the model's line inline: what is left is the executors'.  Gives back the lease
- * that the promise held. */
+/* The home runs no more of the model's line inline: what is left is the executors'.  Gives back
+ * the lease that the promise held. */
 void pool_release_inline(struct pool *pool, struct model *model);
 
 /* A model without requests leaves the heaps: idle sequences may have kept it there. */
@@ -93,8 +93,8 @@ void pool_forget(struct pool *pool, struct model *model);
 void pool_device_enter(struct pool *pool);
 void pool_device_leave(struct pool *pool);
 
-/* Executor: sends a part home; takes the outputs' blocks.  Waits while too many are unread.  WEIR_ECANCELED,
- * WEIR_ETIMEOUT: nobody wants it any more; WEIR_ENOMEM. */
+/* Executor: sends a part home; takes the outputs' blocks.  Waits while too many are unread.
+ * WEIR_ECANCELED, WEIR_ETIMEOUT: nobody wants it any more; WEIR_ENOMEM. */
 enum weir_status pool_part(struct pool *pool, struct request *request, struct tensor *outputs,
                            uint32_t output_count);
 

@@ -9,11 +9,12 @@
 /* Restores the pool's first invariant for one model, after anything about its line has changed. */
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns);
 
-/* Puts a request in its model's line: behind those that are as urgent (priority: the level that it is
- * served at, 1 first; 0 for all where the model has none). */
+/* Puts a request in its model's line: behind those that are as urgent (priority: the level that
+ * it is served at, 1 first; 0 for all where the model has none). */
 void pool_line_up(struct model *model, struct request *request);
 
-/* Takes an executor off the idle list for the work there is, or NULL; signal its `wake` without the lock. */
+/* Takes an executor off the idle list for the work there is, or NULL; signal its `wake` without
+ * the lock. */
 struct executor *pool_executor_for_work(struct pool *pool);
 
 /* A request in line goes, and with it what cannot run without it: they are appended to `ended`. */
@@ -26,7 +27,8 @@ void pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct
 /* Why a request that has not run is stopped, for a person. */
 const char *pool_stop_text(enum weir_status why);
 
-/* Nobody waits for this running request any more; its run is terminated when that is true of all. */
+/* Nobody waits for this running request any more; its run is terminated when that is true of
+ * all. */
 void pool_unwant(struct request *request);
 
 /* Without the lock: moves finished requests to their homes. */

@@ -1,8 +1,8 @@
 /*
  * probe.h — runs that a loader makes up: inputs by rule, one run, its outputs.
  *
- * For the proof that rows are independent and for warm-up.  Loader thread; calls the backend, nothing
- * else.
+ * For the proof that rows are independent and for warm-up.  Loader thread; calls the backend,
+ * nothing else.
  */
 #ifndef WEIR_ENGINE_PROBE_H
 #define WEIR_ENGINE_PROBE_H
@@ -23,8 +23,8 @@ struct probe {
     struct block_pool *blocks;
 };
 
-/* Whole numbers are small: FILL_LOW 0 and 1, FILL_HIGH 1 and 2; floats are in 0..1; strings are such
- * numbers as text. */
+/* Whole numbers are small: FILL_LOW 0 and 1, FILL_HIGH 1 and 2; floats are in 0..1; strings are
+ * such numbers as text. */
 enum probe_fill { PROBE_ZERO, PROBE_LOW, PROBE_HIGH };
 
 /* Sizes worth trying for dimensions that may have any, most likely first. */
@@ -55,8 +55,8 @@ struct shape probe_shape(const struct probe *probe, uint32_t index, int64_t rows
 /* True when some input has a variable dimension besides that of the batch. */
 bool probe_has_sizes(const struct probe *probe);
 
-/* A tensor of made-up content; equal seeds make equal content.  WEIR_EINVAL: larger than PROBE_BYTES_MAX;
- * WEIR_ENOMEM. */
+/* A tensor of made-up content; equal seeds make equal content.  WEIR_EINVAL: larger than
+ * PROBE_BYTES_MAX; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status probe_tensor(const struct probe *probe, enum dtype dtype,
                                             const struct shape *shape, enum probe_fill fill,
                                             uint64_t seed, struct tensor *out,

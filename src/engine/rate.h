@@ -8,8 +8,8 @@
  * something, so there is no deadlock.
  *
  * Models that want to run compete by share: each run of priority p adds p, the smallest sum goes
- * next, and nobody else while it cannot: so the needy are not passed over for ever.  That choice is the
- * pool's (pool.c); here is only what is counted, under one small lock that may be taken
+ * next, and nobody else while it cannot: so the needy are not passed over for ever.  That choice
+ * is the pool's (pool.c); here is only what is counted, under one small lock that may be taken
  * with a pool's.
  */
 #ifndef WEIR_ENGINE_RATE_H
@@ -47,8 +47,8 @@ WEIR_MUST_USE enum weir_status rate_limiter_create(const char *const *limits, ui
                                                    struct rate_limiter **out, struct weir_err *err);
 void rate_limiter_destroy(struct rate_limiter *limiter); /* NULL is fine. */
 
-/* Before the model's first run; *out is NULL for a model that holds nothing.  Loader thread.  WEIR_EINVAL:
- * there is less of a resource than one run needs; WEIR_ENOMEM. */
+/* Before the model's first run; *out is NULL for a model that holds nothing.  Loader thread.
+ * WEIR_EINVAL: there is less of a resource than one run needs; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status rate_join(struct rate_limiter *limiter, struct model *model,
                                          struct rate_claim **out, struct weir_err *err);
 void rate_leave(struct rate_claim *claim); /* Nothing of it may be taken.  NULL is fine. */

@@ -65,7 +65,8 @@ static const char *id_text(const struct sequence_id *id, char *out)
     return out;
 }
 
-/* --- States ------------------------------------------------------------------------------------ */
+/* --- States
+ * ------------------------------------------------------------------------------------ */
 
 static void drop_states(struct sequencer *s, struct sequence *sequence)
 {
@@ -98,7 +99,8 @@ static void mix_states(const struct sequencer *s, struct request *request)
     }
 }
 
-/* --- Places ------------------------------------------------------------------------------------ */
+/* --- Places
+ * ------------------------------------------------------------------------------------ */
 
 /* A lane with a free place, or NULL: the one whose next free row is the lowest. */
 static struct sequence_lane *lane_with_room(const struct sequencer *s)
@@ -232,7 +234,8 @@ static void drop_idle(struct sequencer *s, uint64_t now_ns)
     open_backlog(s);
 }
 
-/* --- What runs next ---------------------------------------------------------------------------- */
+/* --- What runs next
+ * ---------------------------------------------------------------------------- */
 
 static uint32_t rows_per_run(const struct model *model)
 {
@@ -337,7 +340,8 @@ void sequencer_release(struct sequencer *s, const struct instance *instance)
     }
 }
 
-/* --- Requests come and go ---------------------------------------------------------------------- */
+/* --- Requests come and go
+ * ---------------------------------------------------------------------- */
 
 enum weir_status sequencer_check(struct request *request, struct weir_err *err)
 {
@@ -509,7 +513,8 @@ struct request *sequencer_late(const struct sequencer *s, uint64_t now_ns, uint6
     return NULL;
 }
 
-/* --- Life --------------------------------------------------------------------------------------- */
+/* --- Life
+ * --------------------------------------------------------------------------------------- */
 
 static enum weir_status make_lanes(struct sequencer *s, struct weir_err *err)
 {

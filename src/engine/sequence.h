@@ -1,12 +1,13 @@
 /*
  * sequence.h — a model's sequences: requests that belong together, in order.
  *
- *     push ──► fifo ──► head, ready in a lane ──► running ──► sent home, settled ──► the next head
- *                │ no place free: backlog                                 │ nothing more: idle, or over
+ *     push ──► fifo ──► head, ready in a lane ──► running ──► sent home ──► the next head
+ *                │ no place free: backlog                        │ nothing more: idle, or over
  *
- * A sequence begins with a request that says START, ends after one that says END, and has at most one
- * request ready or running; those behind it wait in order of arrival, whichever connection they came
- * by, until its end is on its way home: so ends come home in order, too.  It holds a *place* from its first head to its end:
+ * A sequence begins with a request that says START, ends after one that says END, and has at most
+ * one request ready or running; those behind it wait in order of arrival, whichever connection
+ * they came by, until its end is on its way home: so ends come home in order, too.  It holds a
+ * *place* from its first head to its end:
  *
  *   DIRECT   a row of one instance, kept for its whole life (a *lane* per instance);
  *   OLDEST   one of so many candidates (one lane); heads share runs like any requests.
@@ -17,9 +18,9 @@
  * whose head is running: those are its executor's (sequence_gather, sequence_scatter).  So a state
  * has one owner at any time, and no lock of its own.
  *
- * What ends a sequence early: a request of it that was accepted and did not succeed (failed, canceled, its
- * deadline passed), since what comes after would build on a step that is missing.  Those already
- * waiting behind it, up to the next START, end with WEIR_ECONFLICT.  A request that
+ * What ends a sequence early: a request of it that was accepted and did not succeed (failed,
+ * canceled, its deadline passed), since what comes after would build on a step that is missing.
+ * Those already waiting behind it, up to the next START, end with WEIR_ECONFLICT.  A request that
  * is refused was never part of it: it may be sent again.  A sequence without requests for the
  * configured time is dropped.  An unloaded version runs what was accepted and forgets the rest.
  */
@@ -105,8 +106,8 @@ WEIR_MUST_USE enum weir_status sequencer_check(struct request *request, struct w
 
 /* The rest is called with the pool's lock held. */
 
-/* Puts a checked request in its sequence.  WEIR_EINVAL: it must begin with START; WEIR_EFULL: too many
- * sequences; WEIR_ENOMEM. */
+/* Puts a checked request in its sequence.  WEIR_EINVAL: it must begin with START; WEIR_EFULL:
+ * too many sequences; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status sequencer_push(struct sequencer *s, struct request *request,
                                               uint64_t now_ns, struct weir_err *err);
 
@@ -134,7 +135,8 @@ void sequencer_release(struct sequencer *s, const struct instance *instance);
 /* A waiting request that has to leave by `now_ns`, or NULL with *next_ns the time when one will. */
 struct request *sequencer_late(const struct sequencer *s, uint64_t now_ns, uint64_t *next_ns);
 
-/* Executor, without the lock: inputs of one run, and its outputs to the members and their sequences. */
+/* Executor, without the lock: inputs of one run, and its outputs to the members and their
+ * sequences. */
 WEIR_MUST_USE enum weir_status sequence_gather(struct instance *instance,
                                                const struct list *members, struct weir_err *err);
 WEIR_MUST_USE enum weir_status sequence_scatter(struct instance *instance,

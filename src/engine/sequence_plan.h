@@ -56,8 +56,8 @@ struct plan_row {
     const struct tensor *states; /* state_count of one row each; NULL: the initial ones. */
 };
 
-/* Finds the controls and states in `full`.  The plan goes to *out, in the configuration's arena.  Loader
- * thread, before effective_complete().  WEIR_EINVAL names what does not fit; WEIR_ENOMEM. */
+/* Finds the controls and states in `full`.  The plan goes to *out, in the configuration's arena.
+ * Loader thread, before effective_complete().  WEIR_EINVAL names what does not fit; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status sequence_plan_create(const struct model_config *config,
                                                     const struct signature *full,
                                                     struct sequence_plan **out,
@@ -69,7 +69,8 @@ WEIR_MUST_USE enum weir_status sequence_plan_complete(struct sequence_plan *plan
                                                       const struct model_config *config,
                                                       int model_fd, struct weir_err *err);
 
-/* WEIR_EINVAL: the id cannot be told to the model (a text where it takes a number, or too large). */
+/* WEIR_EINVAL: the id cannot be told to the model (a text where it takes a number, or too
+ * large). */
 WEIR_MUST_USE enum weir_status sequence_plan_check_id(const struct sequence_plan *plan,
                                                       const struct sequence_id *id,
                                                       struct weir_err *err);
@@ -78,9 +79,9 @@ WEIR_MUST_USE enum weir_status sequence_plan_check_id(const struct sequence_plan
 const struct tensor *sequence_plan_state(const struct sequence_plan *plan,
                                          const struct plan_row *row, uint32_t state);
 
-/* Fills in the controls and states among `inputs` (as many as `full` has) for `count` rows, at least one
- * ready; states of ready rows have equal shapes.  What it makes holds a block, what it borrows does
- * not.  WEIR_ENOMEM: what was filled in holds its block still. */
+/* Fills in the controls and states among `inputs` (as many as `full` has) for `count` rows, at
+ * least one ready; states of ready rows have equal shapes.  What it makes holds a block, what it
+ * borrows does not.  WEIR_ENOMEM: what was filled in holds its block still. */
 WEIR_MUST_USE enum weir_status sequence_plan_fill(const struct sequence_plan *plan,
                                                   const struct plan_row *rows, uint32_t count,
                                                   struct block_pool *blocks, struct tensor *inputs,

@@ -1,5 +1,6 @@
 /*
- * The laws of sim_engine.c that look at queues and batches; those about requests are where these end.
+ * The laws of sim_engine.c that look at queues and batches; those about requests are where these
+ * end.
  */
 #include "engine_world.h"
 
@@ -98,8 +99,8 @@ static bool led_by_heir(const struct batch *batch)
     return list_entry(leader, struct sim_request, request)->joined;
 }
 
-/* Of one model: who is more urgent goes first, then who is older.  A request that was joined may stand
- * higher than its age says. */
+/* Of one model: who is more urgent goes first, then who is older.  A request that was joined may
+ * stand higher than its age says. */
 static bool in_turn(const struct model *model, const struct batch *batch)
 {
     if (model->waiting_count == 0) {

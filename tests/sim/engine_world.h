@@ -101,7 +101,8 @@ struct world {
     uint32_t ended;
 };
 
-/* The laws of batches as they are pulled, of executors that find nothing, and of what stands where. */
+/* The laws of batches as they are pulled, of executors that find nothing, and of what stands
+ * where. */
 void check_batch(struct world *world, const struct instance *instance);
 void check_order(struct world *world, const struct instance *instance);
 void check_delay(struct world *world, const struct instance *instance);

@@ -1,5 +1,6 @@
 /*
- * sequence_world.h — what sim_sequence.c and its backend (sequence_keeper.c) share: the world of one seed.
+ * sequence_world.h — what sim_sequence.c and its backend (sequence_keeper.c) share: the world of
+ * one seed.
  */
 #ifndef WEIR_TESTS_SEQUENCE_WORLD_H
 #define WEIR_TESTS_SEQUENCE_WORLD_H

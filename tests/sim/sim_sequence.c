@@ -3,14 +3,14 @@
  *
  * The backend of this test keeps no state: it computes `state * 31 + x` of each row from the state
  * tensor that the engine hands in, and gives it back as the answer and as the next state (in some
- * worlds the state grows by an element per request).  Each seed draws a model, its
- * sequences by number and by text, and a storm of requests with restarts, failures, cancellations and
- * deadlines from several homes.  The laws:
+ * worlds the state grows by an element per request).  Each seed draws a model, its sequences by
+ * number and by text, and a storm of requests with restarts, failures, cancellations and deadlines
+ * from several homes.  The laws:
  *
  *   - an answer is what the sequence's accepted requests, in order, since their START make it: no
  *     step is lost, doubled, swapped, or another sequence's;
- *   - direct: a sequence stays in one row of one instance from START to END, alone; rows of nobody are
- *     zeros with READY off;
+ *   - direct: a sequence stays in one row of one instance from START to END, alone; rows of nobody
+ *     are zeros with READY off;
  *   - a request is refused exactly when its sequence is not there and it does not say START;
  *   - every accepted request ends once; after one that failed nothing of its sequence succeeds;
  *   - no more sequences have a place than there are places, none waits for one that is free;
@@ -45,7 +45,8 @@ static uint64_t number_of(uint32_t id)
     return 1 + id;
 }
 
-/* --- The world --------------------------------------------------------------------------------- */
+/* --- The world
+ * --------------------------------------------------------------------------------- */
 
 static void on_end(struct request *request)
 {

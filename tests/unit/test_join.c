@@ -117,7 +117,8 @@ static void submit(struct engine *engine, struct home *home, struct model *model
     assert_int_equal(engine_submit(engine, &ask->request, NULL), WEIR_OK);
 }
 
-/* --- Many at once ------------------------------------------------------------------------------ */
+/* --- Many at once
+ * ------------------------------------------------------------------------------ */
 
 struct client {
     struct model_bed *bed;
@@ -181,7 +182,8 @@ static void test_many(void **state)
     stop(&bed, model);
 }
 
-/* --- One run ----------------------------------------------------------------------------------- */
+/* --- One run
+ * ----------------------------------------------------------------------------------- */
 
 static enum request_state state_of(struct model *model, const struct ask *ask)
 {

@@ -1,6 +1,6 @@
 /*
- * What a pool decides, under a clock turned by hand: who rides, who waits, who is refused, and what a
- * home may run itself.
+ * What a pool decides, under a clock turned by hand: who rides, who waits, who is refused, and
+ * what a home may run itself.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /*
- * Sequences of a real model on real threads; what tensors are hidden and what a configuration may not
- * say.  The laws of scheduling are proved in sim/sim_sequence.c.
+ * Sequences of a real model on real threads; what tensors are hidden and what a configuration may
+ * not say.  The laws of scheduling are proved in sim/sim_sequence.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,7 +84,8 @@ static void stop(struct model_bed *bed)
     model_bed_finish(bed);
 }
 
-/* --- Clients ----------------------------------------------------------------------------------- */
+/* --- Clients
+ * ----------------------------------------------------------------------------------- */
 
 struct client {
     struct model_bed *bed;
@@ -278,7 +279,8 @@ static void test_oldest(void **state)
     test_threads(SEQUENCE_OLDEST, 5);
 }
 
-/* --- Requests that are refused ----------------------------------------------------------------- */
+/* --- Requests that are refused
+ * ----------------------------------------------------------------- */
 
 static void on_end(struct request *request)
 {
@@ -367,7 +369,8 @@ static void test_refusals(void **state)
     stop(&bed); /* With a sequence that never ended. */
 }
 
-/* --- Configurations that are refused ----------------------------------------------------------- */
+/* --- Configurations that are refused
+ * ----------------------------------------------------------- */
 
 static void refused(struct model_bed *bed, const char *why)
 {
