@@ -576,6 +576,46 @@ static void test_limits(void **state)
     close_decoded(&d);
 }
 
+/* Raw tensors of the pool and of the arena, texts and parameters: whichever allocation fails, the
+ * message is refused for that, and nothing is left.  (Only where built with alloc_fault.) */
+static void test_every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct fake_model fake;
+    static struct message m;
+    static struct decoded d;
+    static char values[20000];
+    fake_model_init(&fake);
+    fake_model_input(&fake, "A", DTYPE_UINT8, open1);
+    fake_model_input(&fake, "B", DTYPE_UINT8, open1);
+    fake_model_output(&fake, "Y", DTYPE_FP32, open1);
+    begin(&m);
+    put_text(&m, 1, "model");
+    put_entry(&m, 4, "custom", WIRE("\x1a\x02hi"));
+    put_input(&m, "A", "UINT8", WIRE("\xa0\x9c\x01"), NOTHING);
+    put_input(&m, "B", "UINT8", WIRE("\x02"), NOTHING);
+    put(&m, 7, (struct bytes){ values, sizeof values });
+    put(&m, 7, WIRE("ab"));
+    enum weir_status status = WEIR_ENOMEM;
+    for (uint64_t n = 1; status != WEIR_OK; n++) {
+        memset(&d, 0, sizeof d);
+        limits_init(&d.limits);
+        fake_call_open(&d.call, &fake);
+        infer_proto_begin(&d.proto, &d.call.arena, d.call.blocks, &d.limits, m.out.size);
+        mem_fault_arm(n);
+        status = infer_proto_read(&d.proto, whole(&m), &d.err);
+        if (status == WEIR_OK) {
+            status = infer_proto_bind(&d.proto, &d.call.infer, &d.err);
+        }
+        mem_fault_arm(0);
+        if (status != WEIR_OK) {
+            assert_int_equal(status, WEIR_ENOMEM);
+            assert_non_null(strstr(d.err.text, "out of memory for"));
+        }
+        close_decoded(&d);
+    }
+}
+
 /* A raw tensor of a declared size that never comes costs what came. */
 static void test_what_is_only_promised_does_not_count(void **state)
 {
@@ -724,6 +764,7 @@ int main(void)
         cmocka_unit_test(test_what_parameters_get_refused_for),
         cmocka_unit_test(test_refuses_what_is_no_request),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_what_is_only_promised_does_not_count),
         cmocka_unit_test(test_writes_responses),
         cmocka_unit_test(test_large_tensors_are_lent),
