@@ -274,7 +274,8 @@ static const struct {
     { { .words = { "--config" } }, "--config: nothing follows, expected a file" },
     { { .words = { "--host", "0.0.0.0" } },
       "host: found '0.0.0.0', expected a loopback address such as 127.0.0.1; to let other machines "
-      "in, give --allow-wide-bind too: anybody who reaches the port can use it" },
+      "in, give --api-keys or --tls-client-ca, or --allow-wide-bind too: then anybody who reaches "
+      "the port can use it" },
 };
 
 static void test_mistakes_are_named(void **state)

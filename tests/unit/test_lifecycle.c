@@ -123,7 +123,8 @@ static void test_configuration_is_checked_against_the_model(void **state)
           "max_batch_size: 4\nparameters: { inputs: \"x:FP32[1,16]\", outputs: "
           "\"y:FP32[1,16]\" }\n",
           "the first dimension must be -1; but shape expected by the model is [1,16]" },
-        { "backend", "platform: tensorrt_plan\n", "there is no backend 'tensorrt_plan'" },
+        { "backend", "platform: nobodys_plan\n", "there is no backend 'nobodys_plan'" },
+        { "platform", "platform: tensorrt_plan\n", "tensorrt_plan" },
         { "device", "device: gpu\n", "device 'gpu' is not configured" },
         { "labels", "output: [{ name: y, label_filename: none.txt }]\n",
           "label_filename of output 'y': none.txt" },
