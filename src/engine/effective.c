@@ -429,6 +429,21 @@ static enum weir_status refuse_reshape(const struct side *side, const struct io_
                    shape_format(&io->dims, dims), shape_format(&io->reshape, reshape), why);
 }
 
+/* Triton's configurations have [1] for a scalar: as if they had a reshape to nothing. */
+static bool is_scalar_as_one(const struct io_config *io, const struct tensor_spec *spec)
+{
+    if (io->has_reshape || !io->has_dims || io->dims.rank == 0 || spec->shape.rank != 0 ||
+        spec->any_rank) {
+        return false;
+    }
+    for (uint32_t i = 0; i < io->dims.rank; i++) {
+        if (io->dims.dims[i] != 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The model's shape is that of the reshape, with a batch dimension before it or without. */
 static enum weir_status make_rule(const struct model_config *config, const struct side *side,
                                   const struct io_config *io, struct reshape_rule *rule,
@@ -492,7 +507,8 @@ enum weir_status effective_rules(struct model_config *config, const struct signa
     for (uint32_t s = 0; s < 2; s++) {
         for (uint32_t i = 0; i < sides[s].declared_count; i++) {
             const struct io_config *io = &sides[s].declared[i];
-            if (!io->has_reshape || find_spec(&sides[s], io->name) == NULL) {
+            const struct tensor_spec *spec = find_spec(&sides[s], io->name);
+            if (spec == NULL || (!io->has_reshape && !is_scalar_as_one(io, spec))) {
                 continue; /* An unknown name is told by effective_complete(). */
             }
             const enum weir_status status = make_rule(config, &sides[s], io, &rules[count++], err);

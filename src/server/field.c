@@ -350,9 +350,6 @@ void field_document(const struct field_table *table, int indent, struct buffer *
 {
     for (size_t i = 0; i < table->count; i++) {
         const struct field *field = &table->fields[i];
-        if (field->read == field_refused) {
-            continue;
-        }
         buffer_printf(out, "%*s%-*s %-28s %s\n", indent, "", 34 - indent, field->key,
                       field->expects, field->help);
         if (field->table != NULL) {

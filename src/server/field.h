@@ -102,15 +102,14 @@ struct field {
         .table = table_, .choice = true                                                \
     }
 /* Refused by name when it is set to anything but protobuf's default; `why_` says what Weir does. */
-#define FIELD_REFUSED(key_, why_)                                                                \
-    {                                                                                            \
-        .key = key_, .read = field_refused, .expects = "nothing", .help = why_, .form = FORM_ANY \
+#define FIELD_REFUSED(key_, why_)                                                                  \
+    {                                                                                              \
+        .key = key_, .read = field_refused, .expects = "(refused)", .help = why_, .form = FORM_ANY \
     }
 /* Has no effect, and a warning says so by name when it is set. */
-#define FIELD_WARNED(key_, why_)                                                   \
-    {                                                                              \
-        .key = key_, .read = field_warned, .expects = "(no effect)", .help = why_, \
-        .form = FORM_ANY                                                           \
+#define FIELD_WARNED(key_, why_)                                                                  \
+    {                                                                                             \
+        .key = key_, .read = field_warned, .expects = "(ignored)", .help = why_, .form = FORM_ANY \
     }
 /* Has no effect, and nobody would notice: taken silently. */
 #define FIELD_NOTHING(key_, expects_, help_)                                                     \
@@ -178,7 +177,7 @@ field_read_fn field_nothing;      /* Accepted, without effect. */
 field_read_fn field_warned;       /* Accepted with a warning unless it is protobuf's default. */
 field_read_fn field_refused;      /* Accepted while it sets nothing but protobuf's defaults. */
 
-/* One line per key but the refused ones. */
+/* One line per key. */
 void field_document(const struct field_table *table, int indent, struct buffer *out);
 
 #endif

@@ -122,7 +122,7 @@ static const struct field dynamic_fields[] = {
     FIELD_NESTED("default_queue_policy", field_message, "map", "how long and how many may wait",
                  &queue_table),
     FIELD_FORM(FORM_MAP, "priority_queue_policy", read_level_policies, "map by level",
-               "(no effect) policies of single levels", &queue_table),
+               "checked, and of no effect: policies of single levels", &queue_table),
     FIELD_WARNED("preserve_ordering",
                  "no effect: answers leave as soon as they are there, each to its own request"),
 };

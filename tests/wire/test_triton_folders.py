@@ -28,6 +28,8 @@ FILES = {
     "priorities": ("double_it", [1]),
     "reshaped": ("dynamic", [1]),
     "reshaped_to_nothing": ("gather", [1]),
+    "reshaped_variable": ("dynamic", [1]),
+    "scalar_as_one": ("scalar", [1]),
     "unbatched": ("fixed", [1]),
     "for_a_gpu": ("double_it", [1]),
     "tuned": ("double_it", [1]),
@@ -187,6 +189,17 @@ def test_a_reshape_to_nothing(server):
     index = tensor("index", "INT64", [3, 1], [7, 0, 3])
     found = outputs(infer(server, "reshaped_to_nothing", [index]))
     assert found["y"] == ([3, 1], [7.0, 0.0, 3.0])
+
+
+def test_a_reshape_of_any_size(server):
+    for size in (3, 5):
+        values = [float(x) for x in range(2 * size)]
+        found = outputs(infer(server, "reshaped_variable", [tensor("x", "FP32", [2, size], values)]))
+        assert found["y"] == ([2, 1, size], values)
+
+
+def test_a_scalar(server):
+    assert outputs(infer(server, "scalar_as_one", [tensor("x", "FP32", [1], [2])]))["y"] == ([1], [3.0])
 
 
 def test_without_batches(server):
