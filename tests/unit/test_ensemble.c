@@ -393,6 +393,27 @@ static void test_cancel(void **state)
     model_bed_release(&bed, model);
 }
 
+static void test_cancel_reaches_the_step_that_runs(void **state)
+{
+    (void)state;
+    put_chain();
+    model_bed_put(&bed, 0, "b/model.yaml",
+                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    struct ask ask;
+    ask_init(&ask, model, 0);
+    assert_int_equal(pipeline_submit(bed.engine, &ask.request, NULL), WEIR_OK);
+    while (model->parts[0]->stats.success.count == 0) {
+        home_turn(&bed.home); /* The first step; the second hangs. */
+    }
+    home_turn(&bed.home);
+    pipeline_cancel(bed.engine, &ask.request);
+    model_bed_turn_until(&bed, &ask.ended);
+    assert_int_equal(ask.request.status, WEIR_ECANCELED);
+    model_bed_release(&bed, model);
+}
+
 static void test_draining_finishes_what_was_accepted(void **state)
 {
     (void)state;
@@ -712,6 +733,7 @@ int main(void)
         TEST(test_requests_are_checked_before_they_are_accepted),
         TEST(test_a_deadline_holds_for_all_steps),
         TEST(test_cancel),
+        TEST(test_cancel_reaches_the_step_that_runs),
         TEST(test_draining_finishes_what_was_accepted),
         TEST(test_nested),
         TEST(test_what_does_not_fit_is_refused_by_name),
