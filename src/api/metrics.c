@@ -99,6 +99,8 @@ MODEL_NUMBERS(NUMBER_GETTER)
     X(miss_us, m->cached, "nv_cache_miss_duration_per_model", "counter",                           \
       "Cumulative time of look-ups that found none and of keeping it then, in microseconds",       \
       us(&m->stats.cache_miss))                                                                    \
+    X(runs, m->graph != NULL, "weir_ensemble_requests", "gauge",                                   \
+      "Requests under way in the ensemble", load(&m->runs))                                        \
     X(sequences, m->sequences != NULL, "weir_sequences", "gauge",                                  \
       "Sequences that are open or wait for a place", engine_sequence_count(m))                     \
     X(started, m->sequences != NULL, "weir_sequences_started_total", "counter",                    \

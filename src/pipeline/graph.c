@@ -671,6 +671,22 @@ static void inherit_labels(const struct maker *maker)
     }
 }
 
+/* Of an ensemble; its steps' models may have them. */
+static void note_what_has_no_effect(struct model_config *config)
+{
+    const char *setting = config->response_cache   ? "response_cache"
+                          : config->join           ? "join"
+                          : config->resource_count ? "rate_limiter"
+                                                   : NULL;
+    if (setting != NULL && config->remark == NULL) {
+        /* Without memory for it the remark stays away. */
+        config->remark = arena_try_printf(config->arena,
+                                          "%s has no effect in an ensemble, only in the "
+                                          "configurations of its steps' models",
+                                          setting);
+    }
+}
+
 static enum weir_status make(struct maker *maker)
 {
     const char *why_not;
@@ -683,6 +699,7 @@ static enum weir_status make(struct maker *maker)
     }
     if (status == WEIR_OK) {
         inherit_labels(maker);
+        note_what_has_no_effect(maker->config);
     }
     return status;
 }

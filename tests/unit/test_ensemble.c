@@ -17,6 +17,7 @@
 #include "model_bed.h"
 #include "pipeline/graph.h"
 #include "pipeline/run.h"
+#include "weir/weir.h"
 
 static struct model_bed bed;
 
@@ -449,6 +450,36 @@ static void test_nested(void **state)
     model_bed_release(&bed, model);
 }
 
+/* Steps short enough to be run by the thread that waits follow each other there. */
+static void test_the_library_runs_ensembles(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "a", 1, "  short_lived: true\n");
+    model_bed_sim(&bed, "b", 1, "  short_lived: true\n");
+    put_ensemble("e", chain);
+    const struct weir_options options = { .repository = bed.folders[0], .model = "e" };
+    struct weir *weir = NULL;
+    struct weir_err err = { 0 };
+    assert_int_equal(weir_open(&options, &weir, &err), WEIR_OK);
+    struct weir_model *model = NULL;
+    assert_int_equal(weir_model_describe(weir, "e", &model, &err), WEIR_OK);
+    assert_string_equal(model->platform, "ensemble");
+    weir_model_free(model);
+    for (int i = 0; i < 100; i++) {
+        float values[16];
+        for (int k = 0; k < 16; k++) {
+            values[k] = (float)(i + k);
+        }
+        const struct weir_tensor input =
+            weir_tensor_of("in", WEIR_FP32, values, 2, (const int64_t[]){ 1, 16 });
+        struct weir_result *result = NULL;
+        assert_int_equal(weir_infer(weir, "e", &input, 1, NULL, &result, &err), WEIR_OK);
+        assert_memory_equal(weir_result_output(result, "out")->data, values, sizeof(values));
+        weir_result_free(result);
+    }
+    weir_close(weir);
+}
+
 /* ---- Loading ----------------------------------------------------------------------------------- */
 
 #define STEP(model, in, out) \
@@ -736,6 +767,7 @@ int main(void)
         TEST(test_cancel_reaches_the_step_that_runs),
         TEST(test_draining_finishes_what_was_accepted),
         TEST(test_nested),
+        TEST(test_the_library_runs_ensembles),
         TEST(test_what_does_not_fit_is_refused_by_name),
         TEST(test_a_circle_of_ensembles_is_refused),
         TEST(test_too_deep),
