@@ -171,6 +171,7 @@ struct model_config {
     uint64_t queue_delay_ns;   /* Longest wait for company; 0. */
     uint64_t queue_timeout_ns; /* Default longest wait in line; CLOCK_NEVER. */
     bool timeout_override;     /* Requests may set a shorter one with `timeout`. */
+    bool timeout_delay;        /* timeout_action DELAY: nobody fails for having waited long. */
     uint32_t requests_max;     /* Waiting; 0: the server's limit. */
     uint32_t priority_levels;
     uint32_t priority_default;

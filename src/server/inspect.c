@@ -105,6 +105,8 @@ static enum weir_status locate(struct inspection *self, const char *path, struct
         name_of(path, "", self->name, sizeof(self->name));
         size = snprintf(self->file, sizeof(self->file), "%s/" MODEL_FILE, path);
         if (!exists(self->file)) {
+            (void)snprintf(self->folder, sizeof(self->folder), "%s", path);
+            read_config(self, path);
             return err_set(err, WEIR_ENOENT,
                            "%s: found neither versions (folders 1, 2, ...) nor " MODEL_FILE
                            ", expected a model's folder",
@@ -351,6 +353,9 @@ static void write_config(struct buffer *out, const struct inspection *self)
         buffer_text(out, "   # if the load proves that rows are independent");
     }
     buffer_char(out, '\n');
+    if (config->remark != NULL) {
+        buffer_printf(out, "  # %s\n", config->remark);
+    }
 }
 
 static void report_text(struct buffer *out, const struct inspection *self)

@@ -11,6 +11,7 @@
 #include "server/overlay.h"
 #include "server/pbtxt.h"
 #include "util/arena.h"
+#include "util/clock.h"
 #include "util/file.h"
 
 #define VERSIONS_MAX 64
@@ -350,6 +351,28 @@ static void unquote_numbers(struct yaml *node)
     }
 }
 
+/* What no single setting can say. */
+static void check_whole(struct model_config *config, const char *name, const struct yaml *root,
+                        struct buffer *problems)
+{
+    bool reshape = false;
+    for (uint32_t i = 0; i < config->input_count; i++) {
+        reshape = reshape || config->inputs[i].has_reshape;
+    }
+    for (uint32_t i = 0; i < config->output_count; i++) {
+        reshape = reshape || config->outputs[i].has_reshape;
+    }
+    if (config->ensemble.step_count > 0 && reshape) {
+        buffer_printf(problems,
+                      "%s: found reshape in ensemble '%s', expected it in the configurations of "
+                      "its steps' models\n",
+                      root->file, name);
+    }
+    if (config->timeout_delay) {
+        config->queue_timeout_ns = CLOCK_NEVER;
+    }
+}
+
 /* Reads the tree by the table; `problems` gets all mistakes, one per line. */
 static enum weir_status read_tree(struct model_config *config, const char *name, struct yaml *root,
                                   bool loose, struct buffer *problems, struct weir_err *err)
@@ -372,7 +395,10 @@ static enum weir_status read_tree(struct model_config *config, const char *name,
     if (status == WEIR_EINVAL && own.text[0] != '\0') {
         buffer_printf(problems, "%s\n", own.text);
     }
-    status = status == WEIR_OK && problems->size > 0 ? WEIR_EINVAL : status;
+    if (status == WEIR_OK) {
+        check_whole(config, name, root, problems);
+        status = problems->size > 0 ? WEIR_EINVAL : WEIR_OK;
+    }
     if (status == WEIR_OK) {
         status = set_remark(config, &warnings, err);
     } else if (status == WEIR_EINVAL && problems->size > 0) {

@@ -156,12 +156,13 @@ static void write_policy(const struct model_config *config, struct buffer *out)
 static void write_queue_policy(const struct model_config *config, struct buffer *out)
 {
     const bool timed = config->queue_timeout_ns != CLOCK_NEVER;
-    if (!timed && !config->timeout_override && config->requests_max == 0) {
+    if (!timed && !config->timeout_override && !config->timeout_delay &&
+        config->requests_max == 0) {
         return;
     }
     json_key(out, "default_queue_policy");
     buffer_char(out, '{');
-    text_member(out, "timeout_action", "REJECT");
+    text_member(out, "timeout_action", config->timeout_delay ? "DELAY" : "REJECT");
     u64_member(out, "default_timeout_microseconds",
                timed ? config->queue_timeout_ns / NS_PER_US : 0);
     bool_member(out, "allow_timeout_override", config->timeout_override);

@@ -24,25 +24,25 @@ struct group {
 static const char *const action_words[] = { "REJECT", "DELAY" };
 static const struct field_words actions = { "", action_words, 2, "REJECT or DELAY" };
 
-/* The engine fails what waited too long; what is delayed instead waits for the scheduler. */
+/* Whom Triton moves behind the others stays where it is. */
 static enum weir_status read_action(const struct field_reader *reader, const struct field *field,
                                     const struct yaml *node, void *target)
 {
-    (void)target;
     const struct field row = { .key = field->key, .words = &actions };
     unsigned action = 0;
     const enum weir_status status = field_enum(reader, &row, node, &action);
     if (status == WEIR_OK && action == 1) {
+        ((struct model_config *)target)->timeout_delay = true;
         field_warn(reader, node,
-                   "DELAY has no effect: a request whose time has passed is rejected, not moved "
-                   "behind the others");
+                   "DELAY: a request whose time has passed keeps its place in line, it is not "
+                   "moved behind the others");
     }
     return status;
 }
 
 static const struct field queue_fields[] = {
-    FIELD("timeout_action", read_action, "REJECT", "what happens to a request that waited too long",
-          0),
+    FIELD("timeout_action", read_action, "REJECT or DELAY",
+          "what happens to a request that waited too long", 0),
     FIELD_RANGE("default_timeout_microseconds", field_timeout, "microseconds",
                 "longest wait in line; 0: no limit", AT(model_config, queue_timeout_ns), 0,
                 MICROSECONDS_MAX),
