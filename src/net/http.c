@@ -139,12 +139,11 @@ void stream_advance(struct stream *s, size_t size)
     }
 }
 
-struct bytes exchange_field(const struct exchange *x, const char *name)
+struct bytes exchange_find_field(const struct exchange *x, struct bytes name)
 {
-    const struct bytes wanted = bytes_of(name);
     for (uint32_t i = 0; i < x->field_count; i++) {
         const struct bytes found = x->fields[i].name;
-        if (found.size == wanted.size && bytes_equal_nocase(found, wanted)) {
+        if (found.size == name.size && bytes_equal_nocase(found, name)) {
             return x->fields[i].value;
         }
     }

@@ -140,7 +140,11 @@ uint64_t http_bodies_bytes(void);
 uint64_t http_refused_count(enum weir_status status);
 
 /* The first field of that name (case-insensitive), or an empty value with data NULL. */
-struct bytes exchange_field(const struct exchange *x, const char *name);
+struct bytes exchange_find_field(const struct exchange *x, struct bytes name);
+static inline struct bytes exchange_field(const struct exchange *x, const char *name)
+{
+    return exchange_find_field(x, bytes_of(name));
+}
 
 /* Adds a field to the answer; name and value are copied.  Before reply or begin only. */
 void exchange_header(struct exchange *x, const char *name, struct bytes value);

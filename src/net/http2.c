@@ -45,10 +45,14 @@ static bool http2_place(const struct http_conn *c, char **at, size_t *room)
 static void http2_feed(struct http_conn *c, struct bytes in)
 {
     struct http2 *h = c->http2;
-    const ssize_t used = nghttp2_session_mem_recv(h->session, (const uint8_t *)in.data, in.size);
-    if (used < 0) {
-        conn_close(c);
-        return;
+    while (in.size > 0) {
+        const size_t size = http2_scan(h, in);
+        if (nghttp2_session_mem_recv(h->session, (const uint8_t *)in.data, size) < 0) {
+            conn_close(c);
+            return;
+        }
+        in.data += size;
+        in.size -= size;
     }
     const uint64_t queue_max = QUEUE_FREE + 2 * c->loop->limits->streams_max;
     if (nghttp2_session_get_outbound_queue_size(h->session) > queue_max) {
@@ -293,6 +297,7 @@ static bool open_session(struct http2 *h)
         http2_set_request_callbacks(callbacks);
         http2_set_answer_callbacks(callbacks);
         nghttp2_option_set_no_auto_window_update(option, 1);
+        nghttp2_option_set_no_closed_streams(option, 1);
         /* The library's limit ends channels whose deadlines expire; http2_guard_reset() takes its place. */
         nghttp2_option_set_stream_reset_rate_limit(option, RESETS_UNLIMITED, RESETS_UNLIMITED);
         good = nghttp2_session_server_new3(&h->session, callbacks, h, option, &mem) == 0;
@@ -330,6 +335,7 @@ bool http2_open(struct http_conn *c)
     }
     h->conn = c;
     list_init(&h->ready);
+    http2_scan_init(&h->scan);
     http2_guard_init(&h->guard, c->loop->now_ns);
     if (!open_session(h) || !greet(h, c->loop->limits)) {
         nghttp2_session_del(h->session);

@@ -22,6 +22,7 @@
 #define HTTP2_SEGMENTS_MAX 64        /* As many as one gathering write takes. */
 #define HTTP2_FRAME_PIECES_MAX 32    /* Of one DATA frame. */
 #define HTTP2_COPY_BYTES_MAX 2048    /* A payload up to this size is copied. */
+#define HTTP2_ENDED_COUNT 16         /* Streams that are remembered when they are over. */
 #define HTTP2_FRAME_BYTES_MAX 262144 /* Of one DATA frame that we send: others get their turn. */
 
 /* Bytes that leave next. */
@@ -29,6 +30,21 @@ struct http2_segment {
     const char *data;
     size_t size;
     struct stream *stream; /* Whose pieces they are in; NULL: in `text`. */
+};
+
+/* Where the frames that come in begin, and what streams there have been. */
+struct http2_scan {
+    size_t left; /* Of the preface, or the frame that is being read. */
+    unsigned char head[9];
+    uint8_t head_size; /* Of it that has come. */
+    bool ends;         /* The frame may end a stream: what follows is judged after it. */
+    int32_t last_id;   /* Of the streams that the client has opened. */
+    int32_t known_id;  /* Of those that the session knows. */
+    int32_t open_id;   /* The same, or 0 when that stream is over. */
+    int32_t gap_from;  /* Numbers between these two, */
+    int32_t gap_to;    /* the client has left out. */
+    int32_t ended[HTTP2_ENDED_COUNT]; /* The latest streams that ended, other than by us. */
+    uint32_t ended_next;
 };
 
 struct http2 {
@@ -42,7 +58,7 @@ struct http2 {
     size_t text_size;
     const uint8_t *frame; /* What the session gave and `text` had no room for. */
     size_t frame_left;
-    int32_t last_id;  /* Of the streams that the client has opened. */
+    struct http2_scan scan;
     uint64_t scan_ns; /* When streams are next looked at for time-outs. */
     struct http2_guard guard;
     uint64_t heads_bytes; /* Of the headers of all streams. */
@@ -50,6 +66,20 @@ struct http2 {
     bool large;           /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
 };
+
+/* --- http2_scan.c: frames, before the session sees them --- */
+
+void http2_scan_init(struct http2_scan *scan);
+
+/* Looks at what came; the session is to be fed as many bytes before more is looked at. */
+size_t http2_scan(struct http2 *h, struct bytes in);
+
+/* The session knows a stream; it has ended it. */
+void http2_scan_opened(struct http2_scan *scan, int32_t id);
+void http2_scan_ended(struct http2_scan *scan, int32_t id, bool by_us);
+
+/* A frame was wrong, or about nothing. */
+void http2_take_fault(struct http2 *h);
 
 /* --- http2_request.c: the callbacks that read --- */
 

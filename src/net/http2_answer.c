@@ -4,7 +4,6 @@
  * An answer is given to the session when the connection's turn to write comes, not when it begins: by then a
  * small one is complete, and goes as header and end in one frame.
  */
-#include <ctype.h>
 #include <string.h>
 
 #include "net/http2.h"
@@ -150,7 +149,7 @@ static size_t put_fields(nghttp2_nv *out, const struct answer_field *field)
     for (; field != NULL && count < ANSWER_FIELDS_MAX; field = field->next) {
         char *name = (char *)(uintptr_t)field->name.data;
         for (size_t i = 0; i < field->name.size; i++) {
-            name[i] = (char)tolower((unsigned char)name[i]);
+            name[i] = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] + 'a' - 'A') : name[i];
         }
         out[count++] = pair(field->name, field->value, NGHTTP2_NV_FLAG_NO_COPY_VALUE);
     }
@@ -287,7 +286,7 @@ static int submit(struct http2 *h, struct stream *s)
     char length[ANSWER_DIGITS_MAX];
     size_t count = 0;
     const struct bytes type = bytes_of(s->content_type);
-    fields[count++] = pair(BYTES_LITERAL(":status"), (struct bytes){ status, 3 }, 0);
+    fields[count++] = pair(BYTES_LITERAL(":status"), (struct bytes){ status, sizeof(status) }, 0);
     if (type.data != NULL) {
         fields[count++] = pair(BYTES_LITERAL("content-type"), type, 0);
     }

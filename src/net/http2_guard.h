@@ -4,8 +4,8 @@
  * Two buckets of tokens that fill with time; an empty one ends the connection with ENHANCE_YOUR_CALM.
  *
  * The first pays for frames that carry no request and no data: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty
- * DATA, CONTINUATION, and whatever is wrong.  (Types that nobody knows are passed over unseen.)  Each frame of
- * data that is sent pays some in, for clients answer it with windows and probes.
+ * DATA, CONTINUATION, unknown types, and whatever is wrong.  Each frame of data that is sent pays some in, for
+ * clients answer it with windows and probes.
  *
  * The second pays for streams that the client resets before they are answered: that is how a server is made to
  * start work at no cost ("rapid reset").  What a reset costs falls with the age of the stream, because of

@@ -30,20 +30,6 @@ static int after(const struct http_conn *c)
     return c->state == CONN_GONE ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user)
-{
-    struct http2 *h = user;
-    if (!http2_guard_frame(&h->guard, hd->type, hd->flags, hd->length, h->conn->loop->now_ns)) {
-        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
-    }
-    /* The library passes over a stream that would begin below another's number; RFC 9113, section 5.1.1, does not. */
-    if (hd->type == NGHTTP2_HEADERS && hd->stream_id <= h->last_id &&
-        nghttp2_session_find_stream(session, hd->stream_id) == NULL) {
-        http2_terminate(h, NGHTTP2_PROTOCOL_ERROR);
-    }
-    return 0;
-}
-
 static bool is_request(const nghttp2_frame *frame)
 {
     return frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST;
@@ -76,20 +62,21 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
         return 0;
     }
     uint64_t held_bytes = 0;
-    h->last_id = frame->hd.stream_id;
+    http2_scan_opened(&h->scan, frame->hd.stream_id);
     struct stream *s = may_begin(h, &held_bytes) ? stream_create(c->net) : NULL;
     if (s == NULL) {
         if (held_bytes > 0) {
             body_let_go(held_bytes);
         }
-        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, h->last_id, NGHTTP2_REFUSED_STREAM);
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                  NGHTTP2_REFUSED_STREAM);
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     if (c->stream_count == 0) {
         h->scan_ns = c->loop->now_ns; /* Looked at soon. */
     }
     conn_adopt(c, s);
-    s->id = h->last_id;
+    s->id = frame->hd.stream_id;
     s->held_bytes = held_bytes;
     s->x.version = HTTP_2;
     s->moved_ns = c->loop->now_ns;
@@ -291,25 +278,11 @@ static void allow_large_frames(struct http2 *h)
     }
 }
 
-/* What is wrong, or about nothing, costs as much as what is idle. */
-static void take_fault(struct http2 *h)
-{
-    if (!http2_guard_fault(&h->guard, h->conn->loop->now_ns)) {
-        http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
-    }
-}
-
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct http2 *h = user;
     if (frame->hd.type == NGHTTP2_SETTINGS) {
         h->settled = true;
-        return 0;
-    }
-    if (frame->hd.type == NGHTTP2_RST_STREAM) {
-        if (http2_stream(session, frame->hd.stream_id) == NULL) {
-            take_fault(h);
-        }
         return 0;
     }
     if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 && h->noticed) {
@@ -373,7 +346,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
     (void)session;
     (void)frame;
     (void)code;
-    take_fault(user);
+    http2_take_fault(user);
     return 0;
 }
 
@@ -385,11 +358,11 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
         return 0;
     }
     const uint64_t now_ns = h->conn->loop->now_ns;
-    const bool whole =
-        code == NGHTTP2_NO_ERROR && s->x.finished && s->framed == s->x.unsent_bytes;
+    const bool whole = code == NGHTTP2_NO_ERROR && s->x.finished && s->framed == s->x.unsent_bytes;
     if (!whole && !s->reset && !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {
         http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
     }
+    http2_scan_ended(&h->scan, id, s->reset);
     s->closed = true;
     s->id = 0;
     list_remove(&s->ready);
@@ -404,7 +377,6 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
 
 void http2_set_request_callbacks(nghttp2_session_callbacks *callbacks)
 {
-    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);

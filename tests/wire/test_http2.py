@@ -291,6 +291,7 @@ FLOODS = {  # A name: the nth piece of the flood.
     "settings of windows": lambda n: frame(SETTINGS, payload=struct.pack(">HI", 4, 1000 + n % 2)),
     "priority": lambda n: frame(PRIORITY, 0, 2 * n + 3, struct.pack(">IB", 0, 1)),
     "window": lambda n: frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)),
+    "unknown frames": lambda n: frame(0x77, 0, 0, b"x"),
     "empty data": lambda n: frame(DATA, 0, 1),
     "padding": lambda n: frame(DATA, PADDED, 1, b"\0"),
     "resets of what is over": lambda n: reset(3) if n else
