@@ -58,6 +58,9 @@ bool bytes_equal_nocase(struct bytes a, struct bytes b)
     if (a.size != b.size) {
         return false;
     }
+    if (bytes_equal(a, b)) {
+        return true; /* As most are that are equal at all. */
+    }
     for (size_t i = 0; i < a.size; i++) {
         if (lower(a.data[i]) != lower(b.data[i])) {
             return false;

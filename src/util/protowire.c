@@ -82,6 +82,12 @@ static enum weir_status read_number(struct protowire *wire, bool *done, struct w
 {
     const uint64_t left = protowire_left(wire);
     const uint64_t here = (uint64_t)(wire->end - wire->at);
+    if (here > 0 && left > 0 && *wire->at < 0x80 && wire->number.shift == 0) {
+        wire->number.value = *wire->at++; /* As most are. */
+        wire->offset++;
+        *done = true;
+        return WEIR_OK;
+    }
     const uint8_t *stop = wire->at + (here < left ? here : left);
     const uint8_t *before = wire->at;
     const enum protowire_varint_state state = protowire_varint_read(&wire->number, &wire->at, stop);
