@@ -11,6 +11,8 @@ import pytest
 
 from serving import BINARY, MODELS, Server, infer_path, tensor
 
+grpc = pytest.importorskip("tritonclient.grpc")
+
 FOLDERS = MODELS.parent / "triton"
 
 # Folder: the model that lies in it, the versions it has.
@@ -124,6 +126,28 @@ def test_add_sub(server, name):
 def test_double_it(server, name):
     answer = infer(server, name, [tensor("x", "FP32", [2, 4], list(range(8)))])
     assert outputs(answer)["y"] == ([2, 4], [2.0 * x for x in range(8)])
+
+
+UNSET_ENUMS = ("FORMAT_NONE", "PRIORITY_DEFAULT", "REJECT", "TYPE_INVALID", "CONTROL_SEQUENCE_START")
+
+
+def set_only(value):
+    """Without what protobuf leaves out: defaults; numbers of 64 bits are texts there."""
+    if isinstance(value, dict):
+        kept = {key: set_only(member) for key, member in value.items()}
+        return {key: member for key, member in kept.items() if member not in (None, {}, [])}
+    if isinstance(value, list):
+        return [set_only(item) for item in value]
+    if value in UNSET_ENUMS or isinstance(value, bool) or value in ("", "0", 0):
+        return True if value is True else None
+    return str(value) if isinstance(value, (int, str)) else value
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_both_protocols_show_the_same_configuration(server, name):
+    with grpc.InferenceServerClient(server.address) as client:
+        shown = client.get_model_config(name, as_json=True)["config"]
+    assert set_only(shown) == set_only(config(server, name))
 
 
 def test_a_batch_beyond_the_configured_size_is_refused(server):
