@@ -456,7 +456,11 @@ static void test_the_library_runs_ensembles(void **state)
     (void)state;
     model_bed_sim(&bed, "a", 1, "  short_lived: true\n");
     model_bed_sim(&bed, "b", 1, "  short_lived: true\n");
-    put_ensemble("e", chain);
+    put_ensemble("e", "ensemble_scheduling:\n  step:\n"
+                      "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
+                      "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
+                      "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
+                      "  - { model_name: b, input_map: { x: three }, output_map: { y: out } }\n");
     const struct weir_options options = { .repository = bed.folders[0], .model = "e" };
     struct weir *weir = NULL;
     struct weir_err err = { 0 };
