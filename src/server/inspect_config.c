@@ -65,12 +65,20 @@ static const char *inferred(const struct walk *walk)
     return strcmp(path, "name") == 0 ? "folder" : "default";
 }
 
+/* Blocks that /config has for Triton's clients alone. */
+static bool is_filler(const char *path)
+{
+    const char *end = strrchr(path, '.');
+    return strncmp(path, "optimization.", 13) == 0 || (end != NULL && strcmp(end, ".format") == 0);
+}
+
 static void tell(struct walk *walk, yyjson_val *value, const struct yaml *node)
 {
     char where[YAML_WHERE];
     char *text = yyjson_val_write(value, 0, NULL);
-    if (text != NULL &&
-        (node != NULL || !is_unset(value) || strcmp(walk->path, "max_batch_size") == 0)) {
+    const bool worth = strcmp(walk->path, "max_batch_size") == 0 ||
+                       (!is_unset(value) && !is_filler(walk->path));
+    if (text != NULL && (node != NULL || worth)) {
         walk->each(walk->context, walk->path, bytes_of(text),
                    node != NULL ? yaml_where(node, where) : inferred(walk), node != NULL);
     }
@@ -240,7 +248,8 @@ static enum weir_status report_table(const struct inspection *self, bool color, 
                                      struct weir_err *err)
 {
     struct report report = { out, color };
-    buffer_printf(out, "%s\n\n", self->folder[0] != '\0' ? self->folder : self->file);
+    buffer_printf(out, "%s\n\n%-46s %-24s  %s\n",
+                  self->folder[0] != '\0' ? self->folder : self->file, "setting", "value", "from");
     const enum weir_status status = walk_config(self, table_row, &report, err);
     const char *remark = self->config->remark;
     lines(out, "warnings:", bytes_of(remark == NULL ? "" : remark), ';', color);
