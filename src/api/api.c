@@ -475,6 +475,12 @@ static const char *log_text(struct exchange *x, struct bytes text)
     return copy == NULL ? "" : copy;
 }
 
+/* Whose key it was; keys themselves are nowhere. */
+static const char *key_name(const struct call *call)
+{
+    return call->key == NULL ? "" : call->key->name;
+}
+
 /* The last field of a line: what a call of gRPC came to.  Its HTTP status says nothing. */
 static struct log_field log_grpc(const struct call *call)
 {
@@ -501,7 +507,8 @@ static void write_access_log(struct exchange *x, const struct call *call)
               LOG_STR("traceparent", log_text(x, call->fields[FIELD_TRACEPARENT].data == NULL
                                                      ? none
                                                      : call->fields[FIELD_TRACEPARENT])),
-              LOG_STR("canceled", x->canceled ? "yes" : "no"), log_grpc(call));
+              LOG_STR("key", key_name(call)), LOG_STR("canceled", x->canceled ? "yes" : "no"),
+              log_grpc(call));
 }
 
 static void handle_done(void *context, struct exchange *x)

@@ -33,6 +33,7 @@
 /* Appends a model's effective configuration as the JSON object of /config
  * (server/modelconfig.c). */
 struct access;
+struct tls;
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
 struct shm; /* shm.h */
@@ -45,6 +46,7 @@ struct api_options {
     const struct limits *limits;
     api_config_json_fn *config_json;
     struct access *access; /* Who may call what; NULL: everybody. */
+    struct tls *tls;       /* For its metrics; NULL: plain. */
     bool access_log; /* One line per answer, at LOG_INFO. */
     struct shm *shm; /* Clients' shared memory; NULL: there is none. */
     bool timing;     /* Server-Timing on every inference, asked for or not. */

@@ -604,6 +604,7 @@ static enum weir_status open_generate(struct generate *self, struct weir_err *er
         model_release(model);
         return status;
     }
+    self->infer.priority_best = call->priority_best;
     self->close.dispose = close_generate;
     arena_dispose(&call->x->arena, &self->close);
     self->members = arena_try_zero(&call->x->arena, model->signature->output_count + MEMBERS_EXTRA,

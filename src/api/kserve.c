@@ -201,6 +201,7 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->deadline_ns = CLOCK_NEVER;
     call->timeout_ns = 0;
     call->priority = 0;
+    call->priority_best = 0;
     call->binary_default = false;
     call->timing = false;
     call->shm = NULL;
@@ -501,11 +502,22 @@ static void set_timeout(struct infer_call *call)
     request->deadline_ns = at_ns < request->deadline_ns ? at_ns : request->deadline_ns;
 }
 
+/* What is asked for, or the model's default, but no more urgent than the client's key allows. */
+static uint32_t priority_of(const struct infer_call *call)
+{
+    const struct model_config *config = call->model->config;
+    const uint32_t levels = config->priority_levels;
+    const bool known = call->priority >= 1 && call->priority <= levels;
+    const uint32_t wanted = known ? call->priority : config->priority_default;
+    const uint32_t best = call->priority_best < levels ? call->priority_best : levels;
+    return wanted < best ? best : wanted;
+}
+
 enum weir_status kserve_submit(struct infer_call *call, struct home *home, struct weir_err *err)
 {
     struct request *request = &call->request;
     request->home = home;
-    request->priority = call->priority;
+    request->priority = priority_of(call);
     request->deadline_ns = call->deadline_ns;
     set_timeout(call);
     request->ended = request_ended;

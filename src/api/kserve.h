@@ -53,6 +53,7 @@ struct infer_call {
     uint64_t deadline_ns;      /* The earliest of those given; CLOCK_NEVER. */
     uint64_t timeout_ns;       /* The parameter `timeout`; 0: none. */
     uint32_t priority;
+    uint32_t priority_best;       /* Set it after kserve_open(): the most urgent allowed; 0: any. */
     bool binary_default;          /* For outputs that were not listed. */
     bool timing;                  /* Asked for in the parameters. */
     struct shm *shm;              /* Set it after kserve_open(); NULL: no shared memory. */

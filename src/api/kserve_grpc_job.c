@@ -315,6 +315,7 @@ static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err 
         model_release(model);
     } else {
         job->infer.shm = options->shm;
+        job->infer.priority_best = job->priority_best;
     }
     return status;
 }

@@ -10,6 +10,7 @@
  */
 #include "api/kserve_grpc.h"
 
+#include "api/call.h"
 #include "api/kserve_grpc_job.h"
 
 #define UNSENT_BYTES_MAX 1048576 /* Then responses wait for the socket. */
@@ -186,6 +187,7 @@ static void begin(struct grpc_call *call, uint64_t size)
         grpc_finish(call, self->status, self->text);
         return;
     }
+    job->priority_best = ((const struct call *)call->x->user)->priority_best;
     job->owner = self;
     job->changed = changed;
     self->reading = job;

@@ -536,6 +536,7 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
         return status;
     }
     rest->infer.shm = call->api->options.shm;
+    rest->infer.priority_best = call->priority_best;
     rest->close.dispose = close_rest;
     arena_dispose(&call->x->arena, &rest->close);
     return kserve_rest_fields(call, &rest->infer, err);

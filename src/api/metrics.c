@@ -14,9 +14,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/access.h"
 #include "api/call.h"
 #include "engine/cache.h"
 #include "engine/sequence.h"
+#include "net/tls.h"
 #include "util/metric.h"
 
 #define LABEL_BYTES 640
@@ -414,6 +416,56 @@ static void write_refused(const struct scrape *scrape, const char *name)
     }
 }
 
+/* One sample per name of a key. */
+struct key_scrape {
+    const struct scrape *scrape;
+    const char *name;
+    size_t offset; /* Of the number in struct key_use. */
+};
+
+/* Names have no characters that a label would have to escape. */
+static void write_key(void *context, const struct key_use *use)
+{
+    const struct key_scrape *self = context;
+    char labels[LABEL_BYTES];
+    (void)snprintf(labels, sizeof labels, "key=\"%s\"", use->name);
+    metric_u64(self->scrape->out, self->name, labels,
+               load((const _Atomic uint64_t *)(const void *)((const char *)use + self->offset)));
+}
+
+static void write_keys(const struct scrape *scrape, const char *name, size_t offset)
+{
+    struct access *access = scrape->api->options.access;
+    struct key_scrape self = { scrape, name, offset };
+    if (access != NULL && access_keys(access) != NULL) {
+        keys_each(access_keys(access), write_key, &self);
+    }
+}
+
+static void write_key_calls(const struct scrape *scrape, const char *name)
+{
+    write_keys(scrape, name, offsetof(struct key_use, calls));
+}
+
+static void write_key_refused(const struct scrape *scrape, const char *name)
+{
+    write_keys(scrape, name, offsetof(struct key_use, refused));
+}
+
+static void write_handshakes(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, "result=\"ok\"", tls_handshakes());
+    metric_u64(scrape->out, name, "result=\"failed\"", tls_failures());
+}
+
+static void write_expiry(const struct scrape *scrape, const char *name)
+{
+    if (scrape->api->options.tls != NULL) {
+        const struct tls_facts facts = tls_facts(scrape->api->options.tls);
+        metric_u64(scrape->out, name, NULL, facts.expires_s < 0 ? 0 : (uint64_t)facts.expires_s);
+    }
+}
+
 static uint64_t sum_loops(const struct scrape *scrape, size_t offset)
 {
     uint64_t sum = 0;
@@ -506,6 +558,12 @@ static const struct server_family {
       write_grpc_responses },
     { "weir_http_refused_total", "counter", "Requests refused before they reached a handler",
       write_refused },
+    { "weir_key_calls_total", "counter", "Calls that an API key let in", write_key_calls },
+    { "weir_key_refused_total", "counter", "Calls refused because their key's limit was reached",
+      write_key_refused },
+    { "weir_tls_handshakes_total", "counter", "TLS handshakes", write_handshakes },
+    { "weir_tls_certificate_expires_seconds", "gauge",
+      "End of the certificate in use, seconds since the epoch", write_expiry },
     { "weir_http_connections", "gauge", "Open client connections", write_connections },
     { "weir_http_received_bytes_total", "counter", "Bytes of request bodies", write_received },
     { "weir_http_sent_bytes_total", "counter", "Bytes of response bodies", write_sent },

@@ -310,6 +310,7 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .limits = &server->config->limits,
                                                 .config_json = modelconfig_to_json,
                                                 .access = server->guard.access,
+                                                .tls = server->guard.tls,
                                                 .access_log = server->config->access_log,
                                                 .timing = server->config->timing };
     if (server->config->shared_memory[0] != '\0') {
