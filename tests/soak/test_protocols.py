@@ -5,6 +5,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "wire"))
 from serving import PATIENCE_S, Server, put_model  # noqa: E402
 
 GO = ROOT / "build" / "go" / "bin"
-PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer" / "bin" / "perf_analyzer"
+PERF_ANALYZER = ROOT / "build" / "perf_analyzer"
 
 # h2spec's strict checks; one expects that a connection which does not begin like HTTP/2 is closed without a word, where
 # Weir speaks HTTP/1 and says what it expected.
@@ -25,14 +26,16 @@ H2SPEC_LEAST = 145
 
 
 def tool(name):
-    path = PERF_ANALYZER if name == "perf_analyzer" else GO / name
+    path = PERF_ANALYZER / "bin" / name if name == "perf_analyzer" else GO / name
     if not path.exists():
         pytest.skip(f"{name} is not there")
     return str(path)
 
 
 def run(*words, good=0):
-    ran = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    libraries = {"LD_LIBRARY_PATH": str(PERF_ANALYZER / "nvidia" / "cuda_runtime" / "lib")}
+    ran = subprocess.run([str(word) for word in words], env={**os.environ, **libraries}, capture_output=True,
+                         text=True, timeout=PATIENCE_S, check=False)
     if good is not None:
         assert ran.returncode == good, ran.stdout[-2000:] + ran.stderr[-2000:]
     return ran
