@@ -137,7 +137,7 @@ static enum weir_status register_region(struct call *call, yyjson_val *root, str
     }
     return shm_register(call->api->options.shm, name,
                         (struct bytes){ yyjson_get_str(key), yyjson_get_len(key) }, offset, size,
-                        err);
+                        call->x->peer_user, err);
 }
 
 void shared_memory_register(struct call *call)

@@ -128,12 +128,17 @@ static enum weir_status read_key(const struct shm *shm, struct bytes key, struct
     return WEIR_OK;
 }
 
-/* A regular file with one name that is long enough. */
-static enum weir_status check_object(int fd, struct bytes key, uint64_t end, struct weir_err *err)
+/* A regular file with one name, the user's, that is long enough. */
+static enum weir_status check_object(int fd, struct bytes key, uint64_t end, int64_t user,
+                                     struct weir_err *err)
 {
     struct stat info;
     if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink != 1) {
         return err_set(err, WEIR_EFORBIDDEN, "key '%.*s' is no shared memory object of its own",
+                       SHOWN(key));
+    }
+    if (user > 0 && (int64_t)info.st_uid != user) {
+        return err_set(err, WEIR_EFORBIDDEN, "key '%.*s' is another user's shared memory object",
                        SHOWN(key));
     }
     if (info.st_size < 0 || (uint64_t)info.st_size < end) {
@@ -145,8 +150,8 @@ static enum weir_status check_object(int fd, struct bytes key, uint64_t end, str
     return WEIR_OK;
 }
 
-static enum weir_status open_object(const struct shm *shm, struct bytes key, uint64_t end, int *out,
-                                    struct weir_err *err)
+static enum weir_status open_object(const struct shm *shm, struct bytes key, uint64_t end,
+                                    int64_t user, int *out, struct weir_err *err)
 {
     struct bytes name = { NULL, 0 };
     enum weir_status status = read_key(shm, key, &name, err);
@@ -163,7 +168,7 @@ static enum weir_status open_object(const struct shm *shm, struct bytes key, uin
                        "unable to open shared memory region: '%.*s': %s", SHOWN(key),
                        errno == ELOOP ? "it is a link" : strerror(errno));
     }
-    status = check_object(fd, key, end, err);
+    status = check_object(fd, key, end, user, err);
     if (status != WEIR_OK) {
         (void)close(fd);
         return status;
@@ -246,7 +251,7 @@ static enum weir_status check_names(struct bytes name, uint64_t offset, uint64_t
 }
 
 enum weir_status shm_register(struct shm *shm, struct bytes name, struct bytes key, uint64_t offset,
-                              uint64_t size, struct weir_err *err)
+                              uint64_t size, int64_t user, struct weir_err *err)
 {
     uint64_t end = 0;
     enum weir_status status = check_names(name, offset, size, &end, err);
@@ -259,7 +264,7 @@ enum weir_status shm_register(struct shm *shm, struct bytes name, struct bytes k
     }
     region->offset = offset;
     region->size = size;
-    status = open_object(shm, key, end, &region->fd, err);
+    status = open_object(shm, key, end, user, &region->fd, err);
     if (status == WEIR_OK) {
         pthread_mutex_lock(&shm->lock);
         status = add_region(shm, region, err);

@@ -37,10 +37,11 @@ WEIR_MUST_USE enum weir_status shm_create(const char *folder, const char *prefix
                                           struct weir_err *err);
 void shm_destroy(struct shm *shm); /* No region may be held.  NULL is fine. */
 
-/* WEIR_EINVAL: a name that is taken or none, a key that is no plain name, no such object, one that is shorter than
+/* `user`: whose the object must be; -1: anybody's; 0 (root) may use all.  WEIR_EINVAL: a name that is taken or none, a key that is no plain name, no such object, one that is shorter than
  * offset + size; WEIR_EFORBIDDEN: an object that clients may not use; WEIR_EFULL: the limits; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status shm_register(struct shm *shm, struct bytes name, struct bytes key,
-                                            uint64_t offset, uint64_t size, struct weir_err *err);
+                                            uint64_t offset, uint64_t size, int64_t user,
+                                            struct weir_err *err);
 
 /* The name is free at once; requests that use the region go on.  An unknown one is fine. */
 void shm_unregister(struct shm *shm, struct bytes name);

@@ -55,7 +55,7 @@ static uint64_t deadline_ns(const struct http_conn *c)
         at_ns = clock_add(c->write_ns, limits->write_timeout_ns);
     }
     uint64_t read_at_ns = c->protocol->deadline_ns(c);
-    if (c->stream_count == 0 && read_at_ns == CLOCK_NEVER) {
+    if (c->stream_count == 0 && read_at_ns == CLOCK_NEVER && !c->writing) {
         read_at_ns =
             clock_add(c->idle_ns, c->used ? limits->idle_timeout_ns : limits->header_timeout_ns);
     }
@@ -95,6 +95,7 @@ void conn_adopt(struct http_conn *c, struct stream *s)
     s->x.method = HTTP_OTHER;
     s->x.listener = c->listener;
     s->x.peer = (struct bytes){ c->peer, c->peer_size };
+    s->x.peer_user = c->peer_user;
     s->x.encrypted = c->tls != NULL;
     s->x.client = c->tls == NULL ? (struct bytes){ 0 } : tls_client_name(c->tls);
     s->x.begun_ns = c->loop->now_ns;
@@ -317,6 +318,9 @@ static void start_reading(struct http_conn *c)
 
 static void resume_reading(struct http_conn *c)
 {
+    if (!c->paused) {
+        return; /* It lingers since, and reads. */
+    }
     c->paused = false;
     char *held = c->held;
     c->held = NULL;
@@ -593,6 +597,19 @@ static void on_timer(struct loop_timer *timer)
 
 /* --- The beginning --- */
 
+/* Who has the other end of a Unix socket. */
+static void read_user(struct http_conn *c, bool tcp)
+{
+    struct ucred user;
+    socklen_t size = sizeof(user);
+    uv_os_fd_t fd;
+    c->peer_user = -1;
+    if (!tcp && uv_fileno(&c->uv.handle, &fd) == 0 &&
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &size) == 0) {
+        c->peer_user = user.uid;
+    }
+}
+
 static void read_peer(struct http_conn *c, bool tcp)
 {
     struct sockaddr_storage address;
@@ -664,6 +681,7 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
         uv_tcp_nodelay(&c->uv.tcp, 1);
     }
     read_peer(c, tcp);
+    read_user(c, tcp);
     if (tls != NULL) {
         c->tls = tls_open(tls);
         if (c->tls == NULL) {

@@ -81,6 +81,7 @@ struct http_conn {
     uv_shutdown_t shutdown;
     char peer[56];
     uint32_t peer_size;
+    int64_t peer_user; /* As in the exchange. */
 };
 
 /* Takes the next client of a listening handle, UV_TCP or UV_NAMED_PIPE; `tls` NULL: without.  False

@@ -65,6 +65,7 @@ struct exchange {
     const struct http_field *fields;
     uint32_t field_count;
     struct bytes peer;    /* "127.0.0.1:4711", or "unix". */
+    int64_t peer_user;    /* Its user's number on a Unix socket; -1: not known. */
     struct bytes client;  /* The name in the client's certificate, which was checked; or empty. */
     uint32_t listener;    /* Index given to http_listen(). */
     struct bytes body;    /* Complete when request() is called; not NUL-terminated. */

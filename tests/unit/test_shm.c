@@ -89,7 +89,7 @@ static int tear_down(void **state)
 
 static enum weir_status add(const char *name, const char *key, uint64_t offset, uint64_t size)
 {
-    return shm_register(shm, bytes_of(name), bytes_of(key), offset, size, NULL);
+    return shm_register(shm, bytes_of(name), bytes_of(key), offset, size, -1, NULL);
 }
 
 static enum weir_status hold(const char *name, uint64_t offset, uint64_t size,
@@ -170,7 +170,7 @@ static void test_keys_are_names(void **state)
     }
     assert_int_equal(add("r", longest, 0, 1), WEIR_EINVAL);
     assert_int_equal(
-        shm_register(shm, bytes_of("r"), (struct bytes){ "my.data\0x", 9 }, 0, 1, NULL),
+        shm_register(shm, bytes_of("r"), (struct bytes){ "my.data\0x", 9 }, 0, 1, -1, NULL),
         WEIR_EINVAL);
     put("other", 10);
     assert_int_equal(add("r", "other", 0, 1), WEIR_EFORBIDDEN);
@@ -198,6 +198,16 @@ static void test_only_objects_of_their_own(void **state)
     assert_int_equal(link(target, path), 0);
     assert_int_equal(add("r", "my.hard", 0, 1), WEIR_EFORBIDDEN);
     assert_int_equal(add("r", "my.data", 0, 1), WEIR_EFORBIDDEN); /* It has two names now. */
+}
+
+static void test_another_users_object(void **state)
+{
+    (void)state;
+    const struct bytes name = BYTES_LITERAL("r");
+    const struct bytes key = BYTES_LITERAL("my.data");
+    const int64_t me = getuid();
+    assert_int_equal(shm_register(shm, name, key, 0, 1, me + 1, NULL), WEIR_EFORBIDDEN);
+    assert_int_equal(shm_register(shm, name, key, 0, 1, me, NULL), WEIR_OK);
 }
 
 static void test_a_shorter_object_fails_and_stays_short(void **state)
@@ -293,8 +303,9 @@ static void test_any_prefix(void **state)
     struct shm *open;
     assert_int_equal(shm_create(folder, "*", &limits, &open, NULL), WEIR_OK);
     put("other", 10);
-    assert_int_equal(shm_register(open, bytes_of("r"), bytes_of("other"), 0, 10, NULL), WEIR_OK);
-    assert_int_equal(shm_register(open, bytes_of("s"), bytes_of("sem.x"), 0, 10, NULL),
+    assert_int_equal(shm_register(open, bytes_of("r"), bytes_of("other"), 0, 10, -1, NULL),
+                     WEIR_OK);
+    assert_int_equal(shm_register(open, bytes_of("s"), bytes_of("sem.x"), 0, 10, -1, NULL),
                      WEIR_EINVAL);
     shm_destroy(open);
     struct weir_err err = { 0 };
@@ -352,6 +363,7 @@ int main(void)
         TEST(test_ranges),
         TEST(test_keys_are_names),
         TEST(test_only_objects_of_their_own),
+        TEST(test_another_users_object),
         TEST(test_a_shorter_object_fails_and_stays_short),
         TEST(test_a_name_is_taken_once_and_free_again),
         TEST(test_walks),
