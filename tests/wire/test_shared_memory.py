@@ -4,6 +4,8 @@ objects that shrink under the server."""
 import json
 import os
 import re
+import subprocess
+import tempfile
 import uuid
 
 import numpy as np
@@ -323,3 +325,36 @@ def test_it_is_off_unless_asked_for(tmp_path):
             "shared_memory_region": "r", "shared_memory_byte_size": 64}}]}
         answer = server.post("/v2/models/identity_fp32/infer", json.dumps(body))
         assert answer.status == 501
+
+
+ASK_BY_UNIX_SOCKET = """
+import socket, sys
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+body = sys.argv[2].encode()
+client.sendall(b"POST /v2/systemsharedmemory/region/r/register HTTP/1.1\\r\\nHost: localhost\\r\\n"
+               b"Connection: close\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (len(body), body))
+print(client.makefile().read())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user")
+def test_over_a_unix_socket_only_what_is_the_clients(tmp_path, objects):
+    root = tmp_path / "models"
+    root.mkdir()
+    objects("mine", 100)
+    with tempfile.TemporaryDirectory() as folder, Server(
+            tmp_path, root, "--shared-memory", PREFIX, "--unix-socket", f"{folder}/s") as server:
+        os.chmod(folder, 0o755)
+        os.chmod(f"{folder}/s", 0o777)
+
+        def ask(user):
+            body = json.dumps({"key": PREFIX + "mine", "byte_size": 1})
+            return subprocess.run(["python3", "-c", ASK_BY_UNIX_SOCKET, f"{folder}/s", body],
+                                  user=user, capture_output=True, text=True, check=True).stdout
+
+        refused = ask(65534)
+        assert refused.startswith("HTTP/1.1 403") and "another user's" in refused
+        os.chown("/dev/shm/" + PREFIX + "mine", 65534, 65534)
+        assert ask(65534).startswith("HTTP/1.1 200")
+        assert server.get(f"{SYSTEM}/status").json()[0]["key"] == PREFIX + "mine"
