@@ -47,9 +47,9 @@ struct api_options {
     api_config_json_fn *config_json;
     struct access *access; /* Who may call what; NULL: everybody. */
     struct tls *tls;       /* For its metrics; NULL: plain. */
-    bool access_log; /* One line per answer, at LOG_INFO. */
-    struct shm *shm; /* Clients' shared memory; NULL: there is none. */
-    bool timing;     /* Server-Timing on every inference, asked for or not. */
+    bool access_log;       /* One line per answer, at LOG_INFO. */
+    struct shm *shm;       /* Clients' shared memory; NULL: there is none. */
+    bool timing;           /* Server-Timing on every inference, asked for or not. */
 };
 
 struct api;
@@ -71,7 +71,7 @@ struct api_loop {
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
-    struct list streams;           /* Calls of gRPC that end when their clients want. */
+    struct list streams; /* Calls of gRPC that end when their clients want. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];

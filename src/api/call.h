@@ -56,8 +56,8 @@ struct call {
     struct bytes fields[FIELD_COUNT]; /* data NULL: not sent. */
     struct bytes model;               /* Decoded and checked; data NULL where the route has none. */
     struct bytes body;                /* Decoded. */
-    struct key_use *key;                /* By which it was let in; NULL: by none. */
-    struct arena_disposable leave;      /* Gives it back. */
+    struct key_use *key;              /* By which it was let in; NULL: by none. */
+    struct arena_disposable leave;    /* Gives it back. */
     uint32_t priority_best;           /* The most urgent it may ask for; 0: any. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */

@@ -76,8 +76,8 @@ static void tell(struct walk *walk, yyjson_val *value, const struct yaml *node)
 {
     char where[YAML_WHERE];
     char *text = yyjson_val_write(value, 0, NULL);
-    const bool worth = strcmp(walk->path, "max_batch_size") == 0 ||
-                       (!is_unset(value) && !is_filler(walk->path));
+    const bool worth =
+        strcmp(walk->path, "max_batch_size") == 0 || (!is_unset(value) && !is_filler(walk->path));
     if (text != NULL && (node != NULL || worth)) {
         walk->each(walk->context, walk->path, bytes_of(text),
                    node != NULL ? yaml_where(node, where) : inferred(walk), node != NULL);
