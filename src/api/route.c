@@ -13,6 +13,7 @@
 #include "api/generate.h"
 #include "api/kserve_rest.h"
 #include "api/metrics.h"
+#include "api/openapi.h"
 #include "api/repository.h"
 #include "api/shared_memory.h"
 #include "api/statistics.h"
@@ -34,6 +35,8 @@ static const struct route routes[] = {
       "are all required models ready" },
     { HTTP_GET, MODEL "/ready", GROUP_HEALTH, BODY_NONE, admin_model_ready, "is this model ready" },
     { HTTP_GET, "/", GROUP_METADATA, BODY_NONE, admin_home, "this text" },
+    { HTTP_GET, "/openapi.yaml", GROUP_METADATA, BODY_NONE, openapi_get,
+      "the same for programs (OpenAPI 3.1)" },
     { HTTP_GET, "/v2[/]", GROUP_METADATA, BODY_NONE, admin_server_metadata,
       "the server's name, version and extensions" },
     { HTTP_GET, "/v2/models[/]", GROUP_METADATA, BODY_NONE, admin_models, "names of the models" },
