@@ -247,8 +247,14 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
 {
     const struct model_config *config = request->model->config;
-    uint64_t timeout_ns = config->queue_timeout_ns;
-    if (config->timeout_override && request->queue_timeout_ns < timeout_ns) {
+    const uint32_t level = pool_level(config, request->priority);
+    const struct queue_policy *own =
+        config->levels != NULL ? &config->levels[level > 0 ? level - 1 : 0] : NULL;
+    uint64_t timeout_ns = own != NULL ? own->timeout_ns : config->queue_timeout_ns;
+    const bool override = own != NULL ? own->timeout_override : config->timeout_override;
+    /* In Triton's words there is nothing to override where nothing is set. */
+    const bool may = override && (timeout_ns != CLOCK_NEVER || !config->proto);
+    if (may && request->queue_timeout_ns < timeout_ns) {
         timeout_ns = request->queue_timeout_ns;
     }
     const uint64_t at_ns = clock_add(now_ns, timeout_ns);
@@ -402,8 +408,9 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     model->pool = pool;
     list_init(&model->waiting);
     model->leave_next_ns = CLOCK_NEVER;
-    model->requests_max = model->config->requests_max > 0 ? model->config->requests_max
-                                                          : (uint32_t)engine->limits->requests_max;
+    const bool own_max = model->config->requests_max > 0 && model->config->levels == NULL;
+    model->requests_max =
+        own_max ? model->config->requests_max : (uint32_t)engine->limits->requests_max;
     model->bytes_max = engine->limits->queue_bytes_max;
     model->rows_fixed = rows_are_fixed(model->signature);
     model->serial = 1 + atomic_fetch_add(&engine->serials, 1);

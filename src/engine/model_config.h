@@ -151,6 +151,15 @@ struct rate_resource {
     bool global; /* All devices' together, else each device has its own. */
 };
 
+/* How long and how many requests of one priority level may wait. */
+struct queue_policy {
+    bool set;            /* In the file; what it leaves out is the model's. */
+    uint64_t timeout_ns; /* CLOCK_NEVER: no limit. */
+    bool timeout_override;
+    bool timeout_delay;
+    uint32_t requests_max; /* 0: no limit of its own. */
+};
+
 /*
  * The effective configuration of a model: what a file said, else what was inferred.  All
  * strings and arrays live in one arena that the holder frees with `release`.
@@ -175,8 +184,9 @@ struct model_config {
     uint32_t requests_max;     /* Waiting; 0: the server's limit. */
     uint32_t priority_levels;
     uint32_t priority_default;
-    uint32_t instances;     /* Concurrent runs; 0: as many as the device has executors. */
-    uint32_t intra_threads; /* 1. */
+    struct queue_policy *levels; /* priority_levels of them; NULL: all wait under the model's. */
+    uint32_t instances;          /* Concurrent runs; 0: as many as the device has executors. */
+    uint32_t intra_threads;      /* 1. */
     enum version_policy policy;
     uint32_t policy_count;       /* LATEST: how many (1). */
     int64_t policy_versions[64]; /* SPECIFIC, policy_count of them. */

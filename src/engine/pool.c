@@ -350,6 +350,37 @@ static bool runs_inline(const struct model *model, const struct request *request
            predicted_ns <= INLINE_NS;
 }
 
+uint32_t pool_level(const struct model_config *config, uint32_t priority)
+{
+    if (config->priority_levels <= 1) {
+        return 0;
+    }
+    return priority >= 1 && priority <= config->priority_levels ? priority
+                                                                : config->priority_default;
+}
+
+/* A level has its own limit only where its policy says so; then its requests are counted. */
+static enum weir_status admit_level(const struct model *model, const struct request *request,
+                                    struct weir_err *err)
+{
+    const struct queue_policy *levels = model->config->levels;
+    const uint32_t level = request->priority;
+    const uint32_t most = levels != NULL ? levels[level > 0 ? level - 1 : 0].requests_max : 0;
+    if (most == 0) {
+        return WEIR_OK;
+    }
+    uint32_t count = 0;
+    for (const struct list_node *n = model->waiting.head.next; n != &model->waiting.head;
+         n = n->next) {
+        count += list_entry(n, const struct request, line)->priority == level ? 1 : 0;
+    }
+    return count < most
+               ? WEIR_OK
+               : err_set(err, WEIR_EFULL,
+                         "model '%s' has %u requests of priority %u waiting, the most it takes",
+                         model->name, count, level);
+}
+
 static enum weir_status admit(const struct pool *pool, const struct model *model,
                               const struct request *request, struct weir_err *err)
 {
@@ -376,17 +407,6 @@ static enum weir_status admit(const struct pool *pool, const struct model *model
     return WEIR_OK;
 }
 
-/* The level that the request is served at: its own where the model has it, else the model's
- * default; 0 for all where there are none. */
-static uint32_t level_of(const struct model_config *config, uint32_t priority)
-{
-    if (config->priority_levels <= 1) {
-        return 0;
-    }
-    return priority >= 1 && priority <= config->priority_levels ? priority
-                                                                : config->priority_default;
-}
-
 void pool_line_up(struct model *model, struct request *request)
 {
     struct list_node *before = &model->waiting.head;
@@ -403,8 +423,9 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     struct model *model = request->model;
     pthread_mutex_lock(&pool->lock);
     const bool joins = model->joining && request->keyed;
-    request->priority = level_of(model->config, request->priority);
+    request->priority = pool_level(model->config, request->priority);
     enum weir_status status = admit(pool, model, request, err);
+    status = status == WEIR_OK ? admit_level(model, request, err) : status;
     if (status == WEIR_OK && joins && join_attach(pool, request)) {
         pthread_mutex_unlock(&pool->lock);
         return WEIR_OK;

@@ -57,6 +57,12 @@ WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
 WEIR_MUST_USE enum weir_status pool_start(struct pool *pool, struct weir_err *err);
 void pool_destroy(struct pool *pool); /* Stops and joins them. */
 
+struct model_config;
+
+/* The level that a request of this priority is served at: its own where the model has it, else the model's
+ * default; 0 for all where there is one. */
+uint32_t pool_level(const struct model_config *config, uint32_t priority);
+
 /* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for
  * all that a turn brought.  WEIR_EFULL names the limit. */
 WEIR_MUST_USE enum weir_status pool_push(struct pool *pool, struct request *request,

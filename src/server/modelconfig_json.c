@@ -2,6 +2,7 @@
  * ModelConfig as Triton prints it: names as in model_config.proto, every scalar
  * of a message that is there, messages that are not there left out.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/backend.h"
@@ -153,20 +154,36 @@ static void write_policy(const struct model_config *config, struct buffer *out)
     buffer_text(out, "]}}");
 }
 
-static void write_queue_policy(const struct model_config *config, struct buffer *out)
+static void write_policy_members(const struct queue_policy *policy, struct buffer *out)
 {
-    const bool timed = config->queue_timeout_ns != CLOCK_NEVER;
-    if (!timed && !config->timeout_override && !config->timeout_delay &&
-        config->requests_max == 0) {
-        return;
+    const bool timed = policy->timeout_ns != CLOCK_NEVER;
+    text_member(out, "timeout_action", policy->timeout_delay ? "DELAY" : "REJECT");
+    u64_member(out, "default_timeout_microseconds", timed ? policy->timeout_ns / NS_PER_US : 0);
+    bool_member(out, "allow_timeout_override", policy->timeout_override);
+    u64_member(out, "max_queue_size", policy->requests_max);
+    buffer_char(out, '}');
+}
+
+static void write_queue_policies(const struct model_config *config, struct buffer *out)
+{
+    const struct queue_policy all = { .timeout_ns = config->queue_timeout_ns,
+                                      .timeout_override = config->timeout_override,
+                                      .timeout_delay = config->timeout_delay,
+                                      .requests_max = config->requests_max };
+    if (all.timeout_ns != CLOCK_NEVER || all.timeout_override || all.timeout_delay ||
+        all.requests_max > 0) {
+        open_member(out, "default_queue_policy", '{');
+        write_policy_members(&all, out);
     }
-    json_key(out, "default_queue_policy");
-    buffer_char(out, '{');
-    text_member(out, "timeout_action", config->timeout_delay ? "DELAY" : "REJECT");
-    u64_member(out, "default_timeout_microseconds",
-               timed ? config->queue_timeout_ns / NS_PER_US : 0);
-    bool_member(out, "allow_timeout_override", config->timeout_override);
-    u64_member(out, "max_queue_size", config->requests_max);
+    open_member(out, "priority_queue_policy", '{');
+    for (uint32_t i = 0; config->levels != NULL && i < config->priority_levels; i++) {
+        if (config->levels[i].set) {
+            char level[16];
+            (void)snprintf(level, sizeof(level), "%u", i + 1);
+            open_member(out, level, '{');
+            write_policy_members(&config->levels[i], out);
+        }
+    }
     buffer_char(out, '}');
 }
 
@@ -184,8 +201,7 @@ static void write_batching(const struct model *model, struct buffer *out)
     bool_member(out, "preserve_ordering", false);
     u64_member(out, "priority_levels", config->priority_levels);
     u64_member(out, "default_priority_level", config->priority_default);
-    write_queue_policy(config, out);
-    raw_member(out, "priority_queue_policy", "{}");
+    write_queue_policies(config, out);
     buffer_char(out, '}');
 }
 

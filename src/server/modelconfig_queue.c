@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/modelconfig_tables.h"
+#include "util/clock.h"
 
 #define INSTANCES_MAX 1024
 #define LEVELS_MAX 64
@@ -82,29 +83,58 @@ static enum weir_status read_preferred(const struct field_reader *reader, const 
     return modelconfig_preferred(reader, node, config->preferred, &config->preferred_count);
 }
 
-/* Read and checked, so that a mistake is found, but all levels share the default policy. */
+/* What a level's policy leaves out is Triton's default, not that of the default policy. */
 static enum weir_status read_level_policies(const struct field_reader *reader,
                                             const struct field *field, const struct yaml *node,
                                             void *target)
 {
-    (void)target;
+    struct model_config *config = target;
     if (node->kind != YAML_MAP) {
         return field_refuse(reader, node, "a map from levels to policies");
     }
+    struct queue_policy *levels = arena_try_zero(reader->arena, LEVELS_MAX, sizeof(*levels));
+    if (levels == NULL) {
+        return err_nomem(reader->err, node->file, LEVELS_MAX * sizeof(*levels));
+    }
     for (const struct yaml *item = node->first; item != NULL; item = item->next) {
-        struct model_config unused = { 0 };
+        struct model_config policy = { .queue_timeout_ns = CLOCK_NEVER };
         uint64_t level = 0;
         if (!bytes_to_u64(bytes_of(item->key), LEVELS_MAX, &level) || level == 0) {
             return field_refuse(reader, item, "a level from 1 to priority_levels");
         }
-        const enum weir_status status = field_read_table(reader, field->table, item, &unused);
+        const enum weir_status status = field_read_table(reader, field->table, item, &policy);
         if (status != WEIR_OK) {
             return status;
         }
+        levels[level - 1] = (struct queue_policy){
+            .set = true,
+            .timeout_ns = policy.timeout_delay ? CLOCK_NEVER : policy.queue_timeout_ns,
+            .timeout_override = policy.timeout_override,
+            .timeout_delay = policy.timeout_delay,
+            .requests_max = policy.requests_max,
+        };
     }
-    if (node->count > 0) {
-        field_warn(reader, node,
-                   "no effect: requests of all levels wait under default_queue_policy");
+    config->levels = node->count > 0 ? levels : NULL;
+    return WEIR_OK;
+}
+
+/* The policies of all levels, once all that they depend on is read. */
+static enum weir_status complete_levels(const struct field_reader *reader, const struct yaml *node,
+                                        struct model_config *config)
+{
+    for (uint32_t i = 0; config->levels != NULL && i < LEVELS_MAX; i++) {
+        if (config->levels[i].set && i >= config->priority_levels) {
+            return field_refuse(reader, node,
+                                "levels from 1 to priority_levels in priority_queue_policy");
+        }
+        if (!config->levels[i].set) {
+            config->levels[i] = (struct queue_policy){
+                .timeout_ns = config->timeout_delay ? CLOCK_NEVER : config->queue_timeout_ns,
+                .timeout_override = config->timeout_override,
+                .timeout_delay = config->timeout_delay,
+                .requests_max = config->requests_max,
+            };
+        }
     }
     return WEIR_OK;
 }
@@ -122,7 +152,7 @@ static const struct field dynamic_fields[] = {
     FIELD_NESTED("default_queue_policy", field_message, "map", "how long and how many may wait",
                  &queue_table),
     FIELD_FORM(FORM_MAP, "priority_queue_policy", read_level_policies, "map by level",
-               "checked, and of no effect: policies of single levels", &queue_table),
+               "the same for single levels", &queue_table),
     FIELD_WARNED("preserve_ordering",
                  "no effect: answers leave as soon as they are there, each to its own request"),
 };
@@ -131,8 +161,10 @@ const struct field_table modelconfig_dynamic_table = FIELD_TABLE(dynamic_fields)
 enum weir_status modelconfig_dynamic(const struct field_reader *reader, const struct field *field,
                                      const struct yaml *node, void *target)
 {
-    ((struct model_config *)target)->dynamic_batching = true;
-    return field_read_table(reader, field->table, node, target);
+    struct model_config *config = target;
+    config->dynamic_batching = true;
+    const enum weir_status status = field_read_table(reader, field->table, node, target);
+    return status == WEIR_OK ? complete_levels(reader, node, config) : status;
 }
 
 /* ---- instance_group -------------------------------------------------------------------------- */

@@ -254,7 +254,10 @@ static void test_a_whole_configuration(void **state)
     assert_true(config->response_cache);
     assert_non_null(strstr(config->remark, "config.pbtxt:18:16: cuda: no effect"));
     assert_non_null(strstr(config->remark, "execution_accelerators: no effect"));
-    assert_non_null(strstr(config->remark, "priority_queue_policy: no effect"));
+    assert_non_null(config->levels);
+    assert_int_equal(config->levels[0].requests_max, 2);
+    assert_true(config->levels[0].timeout_ns == UINT64_MAX);
+    assert_true(config->levels[1].set);
     config->release(config);
 }
 

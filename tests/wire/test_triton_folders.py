@@ -2,6 +2,7 @@
 
 The folders are tests/data/triton; each gets its ONNX file from tests/data/models."""
 
+import concurrent.futures
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from serving import BINARY, MODELS, Server, infer_path, tensor
+from serving import BINARY, MODELS, Server, infer_path, sim_request, tensor
 
 grpc = pytest.importorskip("tritonclient.grpc")
 
@@ -263,7 +264,7 @@ def test_what_has_no_effect_is_told(server):
         assert word in reason, reason
     logged = server.logged()
     assert "execution_accelerators: no effect" in logged
-    assert "priority_queue_policy: no effect" in logged
+    assert "timeout_action: DELAY" in logged
     assert ready(server)["simple", "1"].get("reason", "") == ""
 
 
@@ -272,6 +273,41 @@ def test_timeouts_are_those_of_triton(server):
     row = [tensor("x", "FP32", [1, 4], [1, 2, 3, 4])]
     assert infer(server, "labelled", row, parameters={"timeout": 1}).status == 200
     assert infer(server, "priorities", row, parameters={"timeout": 60000000}).status == 200
+
+
+def test_each_level_has_its_own_queue(tmp_path):
+    """One run at a time, and it takes long: who comes beside it has to wait."""
+    folder = tmp_path / "models" / "slow"
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(
+        """backend: "sim" max_batch_size: 1 instance_group { count: 1 }
+        parameters { key: "tau0" value { string_value: "200ms" } }
+        dynamic_batching {
+          priority_levels: 3 default_priority_level: 1
+          priority_queue_policy { key: 2 value { max_queue_size: 1 } }
+          priority_queue_policy { key: 3 value { default_timeout_microseconds: 1000 } }
+        }"""
+    )
+    with Server(tmp_path, tmp_path / "models") as server:
+
+        def ask(priority):
+            answer = server.infer("slow", sim_request(parameters={"priority": priority}))
+            return answer.status, b"" if answer.status == 200 else answer.body
+
+        def ask_all(priority):
+            with concurrent.futures.ThreadPoolExecutor(6) as pool:
+                return sorted(pool.map(ask, [priority] * 6))
+
+        shown = config(server, "slow")["dynamic_batching"]["priority_queue_policy"]
+        assert shown["2"]["max_queue_size"] == 1
+        assert shown["3"]["default_timeout_microseconds"] == 1000
+        assert "1" not in shown
+        assert [status for status, _ in ask_all(1)] == [200] * 6
+        found = ask_all(2)
+        assert found[0][0] == 200
+        assert found[-1][0] == 503 and b"of priority 2 waiting, the most it takes" in found[-1][1]
+        found = ask_all(3)
+        assert found[0][0] == 200 and found[-1][0] == 503
 
 
 REFUSED = {
@@ -291,6 +327,7 @@ REFUSED = {
     'max_batch_size: 2 input { name: "x" dims: [ 5 ] reshape { shape: [ 4 ] } }': "same number of",
     'max_batch_size: 2 input { name: "x" dims: [ 4 ] reshape { shape: [ 2, 2 ] } }': "[-1,4]",
     'max_batch_size: 2 output { name: "y" label_filename: "../labels.txt" }': "label_filename",
+    "dynamic_batching { priority_queue_policy { key: 1 value { } } }": "levels from 1 to priority_levels",
     "max_batch_size: 8 {": "config.pbtxt:1:19: found '{', expected a field's name",
 }
 
