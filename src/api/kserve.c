@@ -493,9 +493,7 @@ static void set_timeout(struct infer_call *call)
         return;
     }
     if (config->proto) {
-        /* Without a default time there is nothing to override. */
-        const bool timed = config->queue_timeout_ns != CLOCK_NEVER;
-        request->queue_timeout_ns = timed ? call->timeout_ns : CLOCK_NEVER;
+        request->queue_timeout_ns = call->timeout_ns;
         return;
     }
     const uint64_t at_ns = clock_add(call->received_ns, call->timeout_ns);
