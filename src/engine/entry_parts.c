@@ -76,6 +76,17 @@ static uint64_t digest(const struct entry *entry)
     return words[0];
 }
 
+static bool all_there(const struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->wants->count; i++) {
+        const struct entry_part *part = &entry->wants->items[i];
+        if (resolve(entry->host, part->name, part->version) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- A load ------------------------------------------------------------------------------------ */
 
 static bool leads_to(struct entry *from, const struct entry *target);
@@ -177,7 +188,8 @@ static enum weir_status complain(const struct entry *entry, uint32_t index, stru
     }
     for (struct slot *slot = other == NULL ? NULL : entry_first_slot(other); slot != NULL;
          slot = entry_next_slot(other, slot)) {
-        const bool meant = part->version == 0 || part->version == slot->version;
+        const bool meant = (part->version == 0 || part->version == slot->version) &&
+                           (slot->failed || other->why.text[0] == '\0');
         why = meant && slot->why.text[0] != '\0' ? slot->why.text : why;
     }
     char version[32] = "";
@@ -318,7 +330,7 @@ static void review(struct entry *entry)
     const enum verdict verdict = judge(entry, &model, &step);
     if (verdict == BROKEN) {
         drop(entry, model, step);
-    } else if (verdict == CHANGED && digest(entry) != entry->tried) {
+    } else if (verdict == CHANGED && all_there(entry) && digest(entry) != entry->tried) {
         entry->want_load = true;
         entry->retrying = true;
         entry_advance(entry);

@@ -17,6 +17,7 @@
 #include "model_bed.h"
 #include "pipeline/graph.h"
 #include "pipeline/run.h"
+#include "util/mem.h"
 #include "weir/weir.h"
 
 static struct model_bed bed;
@@ -758,6 +759,57 @@ static void test_polling_follows_the_parts(void **state)
     expect_echo("e");
 }
 
+/* Fails each allocation of a load in turn: it then fails, or succeeds all the same, and the next one
+ * succeeds. */
+static void test_every_allocation_of_a_load_may_fail(void **state)
+{
+    (void)state;
+    put_diamond(fast);
+    start_explicit();
+    (void)mem_fault_arm(1000000);
+    assert_int_equal(load("e", NULL), WEIR_OK);
+    const uint64_t calls = mem_fault_arm(0);
+    if (calls == 0) {
+        skip(); /* This build cannot make allocations fail. */
+    }
+    assert_int_equal(unload("e"), WEIR_OK);
+    for (uint64_t n = 1; n <= calls; n++) {
+        struct weir_err err = { 0 };
+        (void)mem_fault_arm(n);
+        const enum weir_status status = load("e", &err);
+        (void)mem_fault_arm(0);
+        if (status != WEIR_OK && strstr(err.text, "out of memory") == NULL) {
+            fail_msg("allocation %u: %s: %s", (unsigned)n, weir_status_name(status), err.text);
+        }
+        assert_int_equal(load("e", &err), WEIR_OK);
+        assert_int_equal(unload_with_parts("e"), WEIR_OK);
+    }
+}
+
+/* The same for a request: it is refused, or fails, or succeeds, and leaves nothing. */
+static void test_every_allocation_of_a_request_may_fail(void **state)
+{
+    (void)state;
+    put_diamond(fast);
+    start_all();
+    struct model *model = model_bed_lease(&bed, "e", 0);
+    uint64_t calls = 1;
+    for (uint64_t n = 1; n <= calls; n++) {
+        struct ask ask;
+        struct weir_err err = { 0 };
+        ask_init(&ask, model, 1);
+        (void)mem_fault_arm(n);
+        const enum weir_status status = run(&ask, &err);
+        const uint64_t made = mem_fault_arm(0);
+        calls = made > calls ? made : calls;
+        assert_true(status == WEIR_OK || status == WEIR_ENOMEM || status == WEIR_EBACKEND);
+        ask_finish(&ask);
+        assert_int_equal(model->runs, 0);
+        assert_int_equal(bed.home.pending, 0);
+    }
+    model_bed_release(&bed, model);
+}
+
 int main(void)
 {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
@@ -783,6 +835,8 @@ int main(void)
         TEST(test_a_part_that_no_longer_fits_leaves_the_ensemble_as_it_was),
         TEST(test_unloading_with_the_parts),
         TEST(test_polling_follows_the_parts),
+        TEST(test_every_allocation_of_a_load_may_fail),
+        TEST(test_every_allocation_of_a_request_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
