@@ -188,6 +188,16 @@ static void test_faults_in_the_framing(void **state)
     }
 }
 
+static void test_the_largest_message_is_allowed(void **state)
+{
+    (void)state;
+    open_call(true, NULL, NULL);
+    DATA("\0\2\0\0\0");
+    assert_false(bed.over);
+    assert_heard("<33554432>");
+    grpc_bed_finish(&bed);
+}
+
 static void test_an_encoding_that_is_not_known(void **state)
 {
     (void)state;
@@ -453,6 +463,7 @@ int main(void)
         cmocka_unit_test(test_an_end_without_message_is_a_header_alone),
         cmocka_unit_test(test_every_status_has_its_code),
         cmocka_unit_test(test_faults_in_the_framing),
+        cmocka_unit_test(test_the_largest_message_is_allowed),
         cmocka_unit_test(test_an_encoding_that_is_not_known),
         cmocka_unit_test(test_time_outs),
         cmocka_unit_test(test_compressed_messages),
