@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from serving import PATIENCE_S, Server, infer_path, put_model, tensor, write_whole
+from serving import PATIENCE_S, Server, binary_request, infer_path, put_model, tensor, write_whole
 
 http = pytest.importorskip("tritonclient.http")
 from tritonclient.utils import InferenceServerException  # noqa: E402
@@ -253,6 +253,18 @@ def test_many_clients(server, model):
     for thread in threads:
         thread.join(PATIENCE_S)
     assert wrong == []
+
+
+def test_the_same_words_again_are_of_the_same_sequence(server):
+    """Binary tensors behind the same JSON, which the server remembers, on one connection."""
+    body, headers = binary_request({"x": np.array([[3]], np.int32)},
+                                   parameters={"sequence_id": 700, "sequence_start": True})
+    again = binary_request({"x": np.array([[3]], np.int32)}, parameters={"sequence_id": 700})
+    with server.connect() as connection:
+        path = infer_path("oldest")
+        sums = [output(connection.ask("POST", path, body, headers))]
+        sums += [output(connection.ask("POST", path, *again)) for _ in range(4)]
+    assert sums == [[3], [6], [9], [12], [15]]
 
 
 def test_controls_are_told_to_the_model(server):
