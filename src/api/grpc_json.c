@@ -91,17 +91,17 @@ size_t grpc_message_count(const ProtobufCMessage *message, const char *name)
 
 /* --- From JSON --- */
 
-/* X(types of protobuf, what they are in C, how JSON's number becomes it) */
-#define INTEGERS(X)                                                                                           \
-    X(PROTOBUF_C_TYPE_INT32, int32_t)                                                                         \
-    X(PROTOBUF_C_TYPE_SINT32, int32_t)                                                                        \
-    X(PROTOBUF_C_TYPE_SFIXED32, int32_t)                                                                      \
-    X(PROTOBUF_C_TYPE_UINT32, uint32_t)                                                                       \
-    X(PROTOBUF_C_TYPE_FIXED32, uint32_t)                                                                      \
-    X(PROTOBUF_C_TYPE_INT64, int64_t)                                                                         \
-    X(PROTOBUF_C_TYPE_SINT64, int64_t)                                                                        \
-    X(PROTOBUF_C_TYPE_SFIXED64, int64_t)                                                                      \
-    X(PROTOBUF_C_TYPE_UINT64, uint64_t)                                                                       \
+/* X(type of protobuf, what it is in C) */
+#define INTEGERS(X)                          \
+    X(PROTOBUF_C_TYPE_INT32, int32_t)        \
+    X(PROTOBUF_C_TYPE_SINT32, int32_t)       \
+    X(PROTOBUF_C_TYPE_SFIXED32, int32_t)     \
+    X(PROTOBUF_C_TYPE_UINT32, uint32_t)      \
+    X(PROTOBUF_C_TYPE_FIXED32, uint32_t)     \
+    X(PROTOBUF_C_TYPE_INT64, int64_t)        \
+    X(PROTOBUF_C_TYPE_SINT64, int64_t)       \
+    X(PROTOBUF_C_TYPE_SFIXED64, int64_t)     \
+    X(PROTOBUF_C_TYPE_UINT64, uint64_t)      \
     X(PROTOBUF_C_TYPE_FIXED64, uint64_t)
 
 static int64_t integer_of(yyjson_val *value)

@@ -1,8 +1,8 @@
 /*
  * grpc_json.h — protobuf messages from JSON and JSON from them, by their descriptors.
  *
- * What REST says and what gRPC says is the same by construction: a call's request becomes the body of a REST
- * request, and the JSON of the answer becomes its message.
+ * What REST says and what gRPC says is the same by construction: a call's request becomes the body
+ * of a REST request, and the JSON of the answer becomes its message.
  *
  *   fields          the members of the same name; unknown members are passed over
  *   map             an object, or an array of objects that have a `name`

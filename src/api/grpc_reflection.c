@@ -1,8 +1,10 @@
 /*
- * The descriptors are a FileDescriptorSet; files and symbols are found by walking it, which is short.
+ * The descriptors are a FileDescriptorSet; files and symbols are found by walking it, which is
+ * short.
  *
- * Numbers of fields are those of descriptor.proto: a set's files are 1; a file's name 1, package 2, messages 4, enums 5,
- * services 6; a message's name 1, fields 2, nested messages 3, enums 4; a service's name 1, methods 2.
+ * Numbers of fields are those of descriptor.proto: a set's files are 1; a file's name 1, package 2,
+ * messages 4, enums 5, services 6; a message's name 1, fields 2, nested messages 3, enums 4; a
+ * service's name 1, methods 2.
  */
 #include "api/grpc_reflection.h"
 

@@ -1,5 +1,6 @@
 /*
- * grpc_reflection.h — gRPC's reflection service, versions v1 and v1alpha, which say the same in the same bytes.
+ * grpc_reflection.h — gRPC's reflection service, versions v1 and v1alpha, which say the same in the
+ * same bytes.
  *
  * Answers from the descriptors that were built in.  Loop thread.
  */

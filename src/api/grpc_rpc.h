@@ -1,8 +1,8 @@
 /*
  * grpc_rpc.h — the one table of what can be called over gRPC, and how a call gets to its handler.
  *
- * Most calls are answered by the REST route that says the same (grpc_json.h); inference streams past
- * that (kserve_grpc.h).  Loop thread.
+ * Most calls are answered by the REST route that says the same (grpc_json.h); inference streams
+ * past that (kserve_grpc.h).  Loop thread.
  */
 #ifndef WEIR_API_GRPC_RPC_H
 #define WEIR_API_GRPC_RPC_H

@@ -1,8 +1,8 @@
 /*
  * The five bytes before each message, and the trailers behind the last.
  *
- * Bytes go to the reader as they arrive.  While it cannot take any (it has paused, or a message is being inflated)
- * they are held, uncounted for the client, whose window then bounds them.
+ * Bytes go to the reader as they arrive.  While it cannot take any (it has paused, or a message is
+ * being inflated) they are held, uncounted for the client, whose window then bounds them.
  */
 #include "net/grpc.h"
 

@@ -1,13 +1,13 @@
 /*
  * grpc.h — one gRPC call over an HTTP/2 exchange: messages in, messages out, a status at the end.
  *
- * Messages stream in without being put together: begin(), bytes()..., end() for each, half_closed() after
- * the last; a compressed one is inflated first.  The owner of the exchange's handler passes the exchange's
- * events on (grpc_data() and so on); the reader sees the call's.
+ * Messages stream in without being put together: begin(), bytes()..., end() for each, half_closed()
+ * after the last; a compressed one is inflated first.  The owner of the exchange's handler passes
+ * the exchange's events on (grpc_data() and so on); the reader sees the call's.
  *
- * A reader answers with grpc_send() any number of times and grpc_finish() exactly once, at any time; after
- * canceled() too.  After grpc_finish() it is called no more, and the call may be gone.  A call whose framing is
- * wrong ends by itself: what its reader says after that goes nowhere.
+ * A reader answers with grpc_send() any number of times and grpc_finish() exactly once, at any
+ * time; after canceled() too.  After grpc_finish() it is called no more, and the call may be gone.
+ * A call whose framing is wrong ends by itself: what its reader says after that goes nowhere.
  *
  * Facts: grpc/grpc doc/PROTOCOL-HTTP2.md.  For the loop's thread.
  */
@@ -82,7 +82,8 @@ void grpc_request(struct grpc_call *call);
 void grpc_cancel(struct grpc_call *call);
 void grpc_drained(struct grpc_call *call);
 
-/* Lends one message; its bytes live until drained(), or the end of the call where the reader is unary. */
+/* Lends one message; its bytes live until drained(), or where the reader is unary, until the end of
+ * the call. */
 void grpc_send(struct grpc_call *call, const struct bytes *pieces, size_t count);
 
 /* The end.  `text` is for anything but WEIR_OK and is copied. */

@@ -1,6 +1,7 @@
 /*
- * The bytes of one gRPC call.  The first byte says in pieces of how many bytes they come, the second how the
- * call is made; however they are cut and the call pauses, what is heard must be the same.
+ * The bytes of one gRPC call.  The first byte says in pieces of how many bytes they come, the
+ * second how the call is made; however they are cut and the call pauses, what is heard must be the
+ * same.
  */
 #include "fuzz.h"
 

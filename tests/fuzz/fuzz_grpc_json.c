@@ -1,6 +1,7 @@
 /*
- * A message of a client, on its way to the REST route that answers it: the first byte names the call.  What is
- * written must be JSON, and that, read as the call's answer, must be a message that reads back.
+ * A message of a client, on its way to the REST route that answers it: the first byte names the
+ * call.  What is written must be JSON, and that, read as the call's answer, must be a message that
+ * reads back.
  */
 #include "fuzz.h"
 
