@@ -104,6 +104,7 @@ static void http2_flushed(struct http_conn *c)
 {
     struct http2 *h = c->http2;
     if (h->noticed && c->stream_count == 0) {
+        h->noticed = false; /* Said once: saying it makes another turn. */
         http2_terminate(h, NGHTTP2_NO_ERROR);
     }
     if (c->state == CONN_OPEN && !c->writing && h->first == h->count &&
@@ -216,7 +217,7 @@ static void http2_cancel(struct http_conn *c)
         s->closed = true;
         s->queued = 0;
         list_remove(&s->ready);
-        if (s->x.canceled) {
+        if (s->x.canceled && !s->x.finished) {
             node = list_next(&c->streams, node);
             continue;
         }

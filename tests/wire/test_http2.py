@@ -386,6 +386,26 @@ def test_an_answer_that_nobody_reads_holds_little(server):
             assert server.memory() - memory < 256 << 20
 
 
+def test_who_cancels_what_he_does_not_read_leaves_nothing_behind(server):
+    """A stream whose answers fill the socket is canceled, then its connection is cut."""
+    question = b"\x1a\x12model_config.proto"
+    message = b"\0" + struct.pack(">I", len(question)) + question
+    calls = head("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "POST",
+                 content_type="application/grpc", te="trailers")
+    for _ in range(3):
+        with Peer(server.port, struct.pack(">HI", 4, 0x7FFFFFFF)) as peer:
+            peer.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 0x7FFFFFFF - 65535)))
+            peer.send(frame(HEADERS, END_HEADERS, 1, calls) + 2000 * frame(DATA, 0, 1, message))
+            while server.metrics().get("weir_http_bodies_bytes") < 16384:
+                pass  # Until an answer waits for the socket.
+            peer.send(reset(1))
+            assert server.get(READY).status == 200
+    end = time.monotonic() + 30
+    while server.metrics().get("weir_http_connections") > 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert server.metrics().get("weir_http_connections") == 1
+
+
 def test_deadlines_that_expire_in_masses_are_no_flood(server):
     """What an honest channel does when its server is too slow: all streams are worked on, all are canceled, for
     more of them than a flood may have."""
