@@ -565,7 +565,9 @@ static bool read_timeout(struct bytes text, uint64_t *out_ns)
     }
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
         if (text.data[text.size - 1] == units[i].unit) {
-            *out_ns = number * units[i].ns;
+            if (__builtin_mul_overflow(number, units[i].ns, out_ns)) {
+                *out_ns = CLOCK_NEVER;
+            }
             return true;
         }
     }

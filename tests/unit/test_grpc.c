@@ -251,6 +251,10 @@ static void test_time_outs(void **state)
     open_call(true, NULL, NULL);
     assert_int_equal(bed.call->deadline_ns, CLOCK_NEVER);
     grpc_bed_finish(&bed);
+    /* 585 years and 25 minutes: not 25 minutes. */
+    open_call(true, "grpc-timeout", "5124096H");
+    assert_int_equal(bed.call->deadline_ns, CLOCK_NEVER);
+    grpc_bed_finish(&bed);
 }
 
 /* `size` bytes that compress by about a quarter. */
