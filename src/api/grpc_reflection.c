@@ -21,7 +21,7 @@ static bool next_field(struct bytes *in, uint32_t *number, struct bytes *value)
     while (in->size > 0) {
         uint64_t words[2] = { 0, 0 }; /* Tag, and number or size. */
         for (int i = 0; i < 2; i++) {
-            for (unsigned shift = 0; in->size > 0; shift += 7) {
+            for (unsigned shift = 0; in->size > 0 && shift < 64; shift += 7) {
                 const uint8_t byte = (uint8_t)*in->data++;
                 in->size--;
                 words[i] |= (uint64_t)(byte & 0x7f) << shift;
@@ -31,6 +31,9 @@ static bool next_field(struct bytes *in, uint32_t *number, struct bytes *value)
             }
         }
         *number = (uint32_t)(words[0] >> 3);
+        if ((words[0] & 7) == 2 && words[1] > in->size) {
+            break; /* It is a text, and no message. */
+        }
         if ((words[0] & 7) == 2) {
             *value = (struct bytes){ in->data, (size_t)words[1] };
             in->data += words[1];
@@ -71,7 +74,8 @@ static bool enters(struct bytes symbol, struct bytes name, struct bytes *rest)
     return rest->size > 0;
 }
 
-/* What of the children of a message, service or enum has names. */
+/* What of the children of a message, service or enum has names.  Those of number 2 (fields, methods, values)
+ * have no such children themselves: what they hold instead are texts. */
 static bool holds(struct bytes item, struct bytes rest)
 {
     uint32_t number = 0;
@@ -79,7 +83,7 @@ static bool holds(struct bytes item, struct bytes rest)
     struct bytes below;
     while (next_field(&item, &number, &child)) {
         if (number >= 2 && number <= 4 && enters(rest, first_field(child, 1), &below) &&
-            (below.size == 0 || holds(child, below))) {
+            (below.size == 0 || (number > 2 && holds(child, below)))) {
             return true;
         }
     }
