@@ -170,6 +170,48 @@ def test_a_wrong_input_is_the_ensembles(server):
     assert "expected 2 inputs but got 1" in answer.error
 
 
+PBTXT = """
+name: "doubled"
+platform: "ensemble"
+max_batch_size: 8
+input [ { name: "in" data_type: TYPE_INT32 dims: [ 16 ] } ]
+output [ { name: "out" data_type: TYPE_INT32 dims: [ 16 ] } ]
+ensemble_scheduling {
+  step [
+    {
+      model_name: "add_sub"
+      model_version: -1
+      input_map { key: "INPUT0" value: "in" }
+      input_map { key: "INPUT1" value: "in" }
+      output_map { key: "OUTPUT0" value: "twice" }
+    },
+    {
+      model_name: "add_sub"
+      model_version: 1
+      input_map { key: "INPUT0" value: "twice" }
+      input_map { key: "INPUT1" value: "twice" }
+      output_map { key: "OUTPUT0" value: "out" }
+    }
+  ]
+}
+"""
+
+
+def test_a_folder_made_for_triton(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_model(root, "add_sub")
+    (root / "doubled" / "1").mkdir(parents=True)
+    (root / "doubled" / "config.pbtxt").write_text(PBTXT)
+    with Server(tmp_path, root) as server:
+        body = {"inputs": [tensor("in", "INT32", [1, 16], A.ravel().tolist())]}
+        answer = server.post(infer_path("doubled"), json.dumps(body))
+        assert answer.json()["outputs"][0]["data"] == (4 * A).ravel().tolist()
+        body["inputs"][0].update(shape=[9, 16], data=A.ravel().tolist() * 9)
+        answer = server.post(infer_path("doubled"), json.dumps(body))
+        assert answer.status == 400 and "batch-size must be <= 8" in answer.error
+
+
 def test_loading_and_unloading(tmp_path):
     root = tmp_path / "models"
     root.mkdir()
