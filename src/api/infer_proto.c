@@ -515,6 +515,21 @@ static enum weir_status take_number(struct infer_proto *proto, const struct prot
     }
 }
 
+/* A field of bytes begins; most that are not tensors are in the chunk as a whole. */
+static enum weir_status read_field(struct infer_proto *proto, const struct protowire_token *token,
+                                   struct weir_err *err)
+{
+    struct bytes bytes;
+    enum weir_status status = begin_field(proto, token->field, token->number, err);
+    if (status != WEIR_OK || proto->sink == TO_NOTHING || !protowire_take(&proto->wire, &bytes)) {
+        return status;
+    }
+    if (bytes.size > 0) {
+        status = take_bytes(proto, bytes, err);
+    }
+    return status == WEIR_OK ? end_field(proto, err) : status;
+}
+
 /* Everything that the chunk, which is fed, completes. */
 static enum weir_status walk(struct infer_proto *proto, struct weir_err *err)
 {
@@ -528,7 +543,7 @@ static enum weir_status walk(struct infer_proto *proto, struct weir_err *err)
         case PROTOWIRE_MORE:
             return WEIR_OK;
         case PROTOWIRE_BEGIN:
-            status = begin_field(proto, token.field, token.number, err);
+            status = read_field(proto, &token, err);
             break;
         case PROTOWIRE_BYTES:
             status = take_bytes(proto, token.bytes, err);

@@ -53,6 +53,20 @@ void protowire_skip(struct protowire *wire)
     wire->state = AT_SKIPPED;
 }
 
+bool protowire_take(struct protowire *wire, struct bytes *out)
+{
+    assert(wire->state == AT_BEGIN);
+    if (wire->left > (uint64_t)(wire->end - wire->at)) {
+        return false;
+    }
+    *out = (struct bytes){ (const char *)wire->at, (size_t)wire->left };
+    wire->at += wire->left;
+    wire->offset += wire->left;
+    wire->left = 0;
+    wire->state = AT_TAG;
+    return true;
+}
+
 enum protowire_varint_state protowire_varint_read(struct protowire_varint *number,
                                                   const uint8_t **at, const uint8_t *end)
 {

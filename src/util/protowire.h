@@ -82,7 +82,11 @@ WEIR_MUST_USE enum weir_status protowire_next(struct protowire *wire, struct pro
                                               struct weir_err *err);
 
 void protowire_enter(struct protowire *wire); /* Right after BEGIN, up to DEPTH_MAX. */
-void protowire_skip(struct protowire *wire);  /* Right after BEGIN: neither bytes nor an end. */
+
+/* Right after BEGIN: all bytes of the field where the chunk has them; then neither they nor an end
+ * follow. */
+bool protowire_take(struct protowire *wire, struct bytes *out);
+void protowire_skip(struct protowire *wire); /* Right after BEGIN: neither bytes nor an end. */
 
 /* Bytes until the end of the message that is open. */
 uint64_t protowire_left(const struct protowire *wire);
