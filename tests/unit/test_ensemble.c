@@ -416,6 +416,39 @@ static void test_cancel_reaches_the_step_that_runs(void **state)
     model_bed_release(&bed, model);
 }
 
+/* While the last step runs, only what it takes is still there. */
+static void test_tensors_go_when_nobody_takes_them_any_more(void **state)
+{
+    (void)state;
+    put_chain();
+    model_bed_put(&bed, 0, "c/1/", "");
+    model_bed_put(&bed, 0, "c/model.yaml",
+                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    put_ensemble("f", "ensemble_scheduling:\n  step:\n"
+                      "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
+                      "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
+                      "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
+                      "  - { model_name: c, input_map: { x: three }, output_map: { y: out } }\n");
+    start_all();
+    struct model *model = model_bed_lease(&bed, "f", 0);
+    struct ask ask;
+    ask_init(&ask, model, 0);
+    struct block *one = block_pool_take(bed.engine->blocks, sizeof(ask.values[0]));
+    const uint64_t each = block_pool_used_bytes(bed.engine->blocks);
+    block_release(one);
+    assert_int_equal(pipeline_submit(bed.engine, &ask.request, NULL), WEIR_OK);
+    while (model->parts[0]->stats.success.count < 2) {
+        home_turn(&bed.home);
+    }
+    home_turn(&bed.home);
+    /* What the last step takes, and perhaps what it is about to give: not the two before. */
+    assert_true(block_pool_used_bytes(bed.engine->blocks) <= 2 * each);
+    pipeline_cancel(bed.engine, &ask.request);
+    model_bed_turn_until(&bed, &ask.ended);
+    assert_int_equal(block_pool_used_bytes(bed.engine->blocks), 0);
+    model_bed_release(&bed, model);
+}
+
 static void test_draining_finishes_what_was_accepted(void **state)
 {
     (void)state;
@@ -727,6 +760,7 @@ int main(void)
         TEST(test_a_deadline_holds_for_all_steps),
         TEST(test_cancel),
         TEST(test_cancel_reaches_the_step_that_runs),
+        TEST(test_tensors_go_when_nobody_takes_them_any_more),
         TEST(test_draining_finishes_what_was_accepted),
         TEST(test_nested),
         TEST(test_the_library_runs_ensembles),
