@@ -23,6 +23,7 @@
 #define SLICE_BYTES 65536
 #define SLICE_PIECES 4               /* libuv allocates beyond four. */
 #define PLACE_BYTES_MAX (256 * 1024) /* Read at once into a body, so that others get their turn. */
+#define TURN_HANDSHAKES 4            /* Steps of TLS handshakes per turn of a loop. */
 #define LINGER_NS (2 * NS_PER_S)
 #define REFUSED_CONNECTIONS_MAX 64 /* Above connections_max: those being told so. */
 
@@ -210,7 +211,8 @@ static void send_last(struct http_conn *c)
     const struct bytes out = tls_outgoing(c->tls);
     const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
     if (out.size > 0 && !c->writing) {
-        (void)uv_try_write(&c->uv.stream, &buf, 1);
+        const int sent = uv_try_write(&c->uv.stream, &buf, 1);
+        tls_sent(c->tls, sent < 0 ? 0 : (size_t)sent);
     }
 }
 
@@ -270,6 +272,35 @@ static void open_all(struct http_conn *c)
     conn_dirty(c); /* Handshakes have answers. */
 }
 
+/* Counts a step of a handshake, which can cost a millisecond; false when this turn has had enough of them: the others
+ * wait, so that clients who are already here are answered in between. */
+static bool may_open(struct http_conn *c)
+{
+    struct http_net *net = c->net;
+    if (tls_ready(c->tls)) {
+        return true;
+    }
+    if (net->handshake_ns != c->loop->now_ns) {
+        net->handshake_ns = c->loop->now_ns;
+        net->handshakes = 0;
+    }
+    return net->handshakes++ < TURN_HANDSHAKES;
+}
+
+static void open_now_or_later(struct http_conn *c)
+{
+    if (may_open(c)) {
+        open_all(c);
+        return;
+    }
+    conn_pause(c, (struct bytes){ NULL, 0 });
+    if (tls_hold(c->tls)) {
+        conn_resume_later(c);
+    } else {
+        conn_close(c);
+    }
+}
+
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)suggested;
@@ -304,7 +335,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
         take(c, in);
     } else if (c->state == CONN_OPEN) {
         tls_feed(c->tls, in);
-        open_all(c);
+        open_now_or_later(c);
     }
     rearm(c);
 }
@@ -318,6 +349,10 @@ static void start_reading(struct http_conn *c)
 
 static void resume_reading(struct http_conn *c)
 {
+    if (c->tls != NULL && !may_open(c)) {
+        conn_resume_later(c);
+        return;
+    }
     if (!c->paused) {
         return; /* It lingers since, and reads. */
     }
@@ -551,6 +586,10 @@ void conn_close(struct http_conn *c)
 {
     if (c->state == CONN_GONE) {
         return;
+    }
+    if (c->tls != NULL) {
+        tls_farewell(c->tls);
+        send_last(c);
     }
     conn_move(c, CONN_GONE);
     loop_timer_clear(c->loop, &c->timer);
