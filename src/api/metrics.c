@@ -16,6 +16,7 @@
 
 #include "api/access.h"
 #include "api/call.h"
+#include "api/shm.h"
 #include "engine/cache.h"
 #include "engine/sequence.h"
 #include "net/tls.h"
@@ -513,6 +514,27 @@ static struct cache_stats cache_of(const struct scrape *scrape)
     return cache == NULL ? (struct cache_stats){ 0 } : cache_stats(cache);
 }
 
+static struct shm_totals shared_of(const struct scrape *scrape)
+{
+    struct shm *shm = scrape->api->options.shm;
+    return shm == NULL ? (struct shm_totals){ 0 } : shm_total(shm);
+}
+
+static void write_shared_regions(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, shared_of(scrape).regions);
+}
+
+static void write_shared_bytes(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, shared_of(scrape).bytes);
+}
+
+static void write_shared_copied(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, shared_of(scrape).booked);
+}
+
 static void write_cache_bytes(const struct scrape *scrape, const char *name)
 {
     metric_u64(scrape->out, name, NULL, cache_of(scrape).bytes);
@@ -575,6 +597,11 @@ static const struct server_family {
     { "weir_cache_entries", "gauge", "Answers in the response cache", write_cache_entries },
     { "weir_cache_evictions_total", "counter", "Answers that made room for others",
       write_cache_evictions },
+    { "weir_shared_memory_regions", "gauge", "Regions of clients' shared memory",
+      write_shared_regions },
+    { "weir_shared_memory_bytes", "gauge", "Bytes of these regions", write_shared_bytes },
+    { "weir_shared_memory_inputs_bytes", "gauge",
+      "Bytes of inputs under way that were copied out of shared memory", write_shared_copied },
     { "weir_loop_turn_seconds", "histogram",
       "Work of one turn of a loop: what a new request may have to wait", write_turns },
 };

@@ -417,6 +417,14 @@ enum weir_status shm_write(const struct shm_region *region, uint64_t offset, con
     return WEIR_OK;
 }
 
+struct shm_totals shm_total(struct shm *shm)
+{
+    pthread_mutex_lock(&shm->lock);
+    const struct shm_totals totals = { .regions = shm->regions.count, .bytes = shm->bytes };
+    pthread_mutex_unlock(&shm->lock);
+    return (struct shm_totals){ totals.regions, totals.bytes, atomic_load(&shm->booked) };
+}
+
 enum weir_status shm_book(struct shm *shm, uint64_t bytes, struct weir_err *err)
 {
     const uint64_t limit = shm->limits->bodies_bytes_max;

@@ -65,6 +65,14 @@ WEIR_MUST_USE enum weir_status shm_read(const struct shm_region *region, uint64_
 WEIR_MUST_USE enum weir_status shm_write(const struct shm_region *region, uint64_t offset,
                                          const void *data, size_t size, struct weir_err *err);
 
+/* What there is now, for metrics. */
+struct shm_totals {
+    uint64_t regions;
+    uint64_t bytes;
+    uint64_t booked;
+};
+struct shm_totals shm_total(struct shm *shm);
+
 /* Bytes that requests under way have copied out of regions, against limits->bodies_bytes_max.  WEIR_EFULL. */
 WEIR_MUST_USE enum weir_status shm_book(struct shm *shm, uint64_t bytes, struct weir_err *err);
 void shm_unbook(struct shm *shm, uint64_t bytes);

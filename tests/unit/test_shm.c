@@ -292,6 +292,10 @@ static void test_limits(void **state)
     assert_int_equal(shm_book(shm, 41, NULL), WEIR_EFULL);
     assert_int_equal(shm_book(shm, UINT64_MAX, NULL), WEIR_EFULL);
     assert_int_equal(shm_book(shm, 40, NULL), WEIR_OK);
+    const struct shm_totals totals = shm_total(shm);
+    assert_int_equal(totals.regions, 2);
+    assert_int_equal(totals.bytes, 100);
+    assert_int_equal(totals.booked, 100);
     shm_unbook(shm, 100);
     assert_int_equal(shm_book(shm, 100, NULL), WEIR_OK);
     shm_unbook(shm, 100);

@@ -109,7 +109,7 @@ def test_texts(protocol, objects):
         client.infer("identity_bytes", [item])
 
 
-def test_status(protocol, objects):
+def test_status(server, protocol, objects):
     kind, client = protocol
     objects("one", 100)
     client.register_system_shared_memory("r1", PREFIX + "one", 60, offset=40)
@@ -127,6 +127,9 @@ def test_status(protocol, objects):
         client.get_system_shared_memory_status("r3")
     with pytest.raises(InferenceServerException, match="already"):
         client.register_system_shared_memory("r1", PREFIX + "one", 10)
+    metrics = server.get("/metrics").body.decode()
+    assert "\nweir_shared_memory_regions 2\n" in metrics
+    assert "\nweir_shared_memory_bytes 160\n" in metrics
     client.unregister_system_shared_memory("r1")
     client.unregister_system_shared_memory("r1")  # An unknown one is fine.
     client.unregister_system_shared_memory()
@@ -296,6 +299,12 @@ def test_json_mistakes(server, objects):
     ):
         assert answer.status == 400, answer.body
     server.post(f"{SYSTEM}/unregister")
+
+
+def test_nothing_is_left(server):
+    metrics = server.get("/metrics").body.decode()
+    assert "\nweir_shared_memory_regions 0\n" in metrics
+    assert "\nweir_shared_memory_inputs_bytes 0\n" in metrics
 
 
 def test_metadata_says_so(server):
