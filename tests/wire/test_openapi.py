@@ -1,37 +1,26 @@
-""
-    "The interface's description against the interface: the same routes, and answers that have its "
-    "shapes."
-    ""
+"""The interface's description against the interface: the same routes, and answers of its shapes."""
 
-    import re
+import re
 
-        import pytest
+import pytest
 
-            from serving import ROOT,
-    Server, put_model, put_sim,
-    sim_request
+from serving import ROOT, Server, put_model, put_sim, sim_request
 
-        yaml = pytest.importorskip("yaml")
+yaml = pytest.importorskip("yaml")
 
-                   FILE =
-            ROOT / "src" / "api" /
-            "openapi.yaml" METHODS = { "get", "post", "put",
-                                       "delete" } TYPES = {
-                "object" : dict,
-                "array" : list,
-                "string" : str,
-                "boolean" : bool,
-                "integer" : int,
-            }
+FILE = ROOT / "src" / "api" / "openapi.yaml"
+METHODS = {"get", "post", "put", "delete"}
+TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
 
-                                                          @pytest.fixture(scope = "module") def
-                                                          server(tmp_path_factory)
-    : root = tmp_path_factory.mktemp("openapi") /
-             "models" root
-                 .mkdir() put_model(root, "identity_fp32")
-                     put_sim(root, "sim", parameters = { "tau0" : "1us" })(root / "broken" / "1")
-                 .mkdir(parents = True) with
-                 Server(root.parent, "--model-control", "explicit", "--load-model", "*", root) as server:
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("openapi") / "models"
+    root.mkdir()
+    put_model(root, "identity_fp32")
+    put_sim(root, "sim", parameters={"tau0": "1us"})
+    (root / "broken" / "1").mkdir(parents=True)
+    with Server(root.parent, "--model-control", "explicit", "--load-model", "*", root) as server:
         yield server
 
 
@@ -58,9 +47,7 @@ def test_every_route_is_described_and_nothing_else(server, document):
     for line in server.get("/").body.decode().splitlines():
         route = re.match(r"(GET|POST|PUT|DELETE) +(/\S*)", line)
         if route:
-            there |=
-{(route[1].lower(), path) for path in expand(route[2])
-}
+            there |= {(route[1].lower(), path) for path in expand(route[2])}
     told = {
         (method, path)
         for path, item in document["paths"].items()
@@ -87,6 +74,7 @@ def walk(node):
     elif isinstance(node, list):
         for value in node:
             yield from walk(value)
+
 
 def test_references_lead_somewhere_and_names_are_used_once(document):
     for node in walk(document):
@@ -139,7 +127,7 @@ BODIES = {
 
 def operations():
     for path, item in yaml.safe_load(FILE.read_text())["paths"].items():
-        for method in METHODS & set(item):
+        for method in sorted(METHODS & set(item)):
             yield pytest.param(path, method, id=item[method]["operationId"])
 
 
@@ -147,9 +135,9 @@ def operations():
 @pytest.mark.parametrize("path,method", operations())
 def test_answers_have_their_shapes(server, document, path, method, model):
     operation = document["paths"][path][method]
-    name = operation["operationId"].removesuffix("OfVersion").removesuffix("OfRepository")
+    name = re.sub("Of(Version|Repository|Model)$", "", operation["operationId"])
     real = path.format(model=model, version=1, repository="main", region="r")
-    body = BODIES.get(name.removesuffix("OfModel"), {} if method == "post" else None)
+    body = BODIES.get(name, {} if method == "post" else None)
     answer = server.ask(method.upper(), real, body)
     responses = operation["responses"]
     told = follow(document, responses.get(str(answer.status), responses["default"]))
