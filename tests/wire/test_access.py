@@ -3,12 +3,16 @@
 The matrix asks every kind of caller for every group over REST and gRPC, and expects the same of both.
 """
 
+import http.client
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 
 import pytest
 
+from certificates import Authority
 from serving import BINARY, PATIENCE_S, Raw, Server, put_sim, sim_request
 
 # A call of each group, which succeeds for whoever may make it.
@@ -399,3 +403,33 @@ def test_no_page_unless_asked_for(repository, tmp_path):
 def test_an_origin_has_no_path(repository):
     assert "cors_origins" in fail_to_start("--cors-origins", PAGE + "/", repository)
     assert "cors_origins" in fail_to_start("--cors-origins", "app.example.org", repository)
+
+
+# --- Certificates of clients ----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_a_certificate_stands_for_a_key(repository, tmp_path):
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("localhost")
+    file = tmp_path / "keys.yaml"
+    file.write_text("- { name: robot, certificate: robot, allow: [use] }\n")
+    words = ("--tls-certificate", certificate, "--tls-key", key, "--api-keys", file)
+    words += ("--tls-client-ca", authority.certificate, "--tls-client", "optional")
+
+    def status(path, name=None):
+        context = ssl.create_default_context(cafile=authority.certificate)
+        if name is not None:
+            context.load_cert_chain(*authority.issue(name))
+        asking = http.client.HTTPSConnection("localhost", server.port, context=context)
+        asking.request("GET", path)
+        answer = asking.getresponse().status
+        asking.close()
+        return answer
+
+    with Server(tmp_path, *words, repository) as server:
+        assert status("/v2", "robot") == 200
+        assert status("/v2/logging", "robot") == 403
+        assert status("/v2", "robota") == 401
+        assert status("/v2") == 401
+        assert status("/v2/health/live") == 200
