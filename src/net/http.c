@@ -143,7 +143,8 @@ struct bytes exchange_find_field(const struct exchange *x, struct bytes name)
 {
     for (uint32_t i = 0; i < x->field_count; i++) {
         const struct bytes found = x->fields[i].name;
-        if (found.size == name.size && bytes_equal_nocase(found, name)) {
+        if (found.size == name.size &&
+            (bytes_equal(found, name) || bytes_equal_nocase(found, name))) {
             return x->fields[i].value;
         }
     }
