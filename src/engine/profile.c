@@ -71,9 +71,10 @@ static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
     return true;
 }
 
+/* Of the least power of two that is no less. */
 static uint32_t size_of(uint64_t rows)
 {
-    const uint32_t size = 63 - (uint32_t)__builtin_clzll(rows | 1);
+    const uint32_t size = rows <= 1 ? 0 : 64 - (uint32_t)__builtin_clzll(rows - 1);
     return size < PROFILE_SIZES ? size : PROFILE_SIZES - 1;
 }
 
@@ -167,7 +168,7 @@ static uint32_t size_to_try(const struct profile_shape *shape)
 /* The most rows of a size. */
 static uint32_t rows_of(uint32_t size, uint32_t allowed)
 {
-    const uint32_t rows = (2U << size) - 1;
+    const uint32_t rows = 1U << size;
     return size < PROFILE_SIZES - 1 && rows < allowed ? rows : allowed;
 }
 

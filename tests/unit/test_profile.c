@@ -138,7 +138,7 @@ static void test_tries_smaller_sizes_while_rows_get_cheaper(void **state)
     }
     assert_int_equal(profile_rows_useful(&profile, 2, 64), 64); /* Fours are dearer than eights. */
     for (uint32_t size = 1; size + 1 > 0; size--) {
-        assert_int_equal(profile_rows_useful(&profile, 1, 64), (2U << size) - 1);
+        assert_int_equal(profile_rows_useful(&profile, 1, 64), 1U << size);
         for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
             profile_observe(&profile, 1, 1U << size, dearer_ns(size));
         }
