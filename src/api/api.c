@@ -636,6 +636,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
 
 void api_loop_drain(struct api_loop *self)
 {
+    self->draining = true;
     /* Those that end are taken out by their done(), later or at once. */
     struct list_node *node = list_first(&self->streams);
     while (node != NULL) {

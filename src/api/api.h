@@ -72,6 +72,7 @@ struct api_loop {
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
     struct list streams; /* Calls of gRPC that end when their clients want. */
+    bool draining;       /* No further ones of those. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];

@@ -473,6 +473,11 @@ void grpc_rpc_open(struct call *call, const struct grpc_rpc *rpc)
     const struct grpc_reader *reader = rpc->reader == NULL ? &whole_reader : rpc->reader;
     const uint64_t bytes_max = rpc->reader == NULL ? GRPC_UNARY_BYTES_MAX : limits->body_bytes_max;
     call->rpc = rpc;
+    if (reader->drain != NULL && call->loop->draining) {
+        call->grpc_status = WEIR_EDRAINING;
+        grpc_fail(call->x, WEIR_EDRAINING, NULL);
+        return;
+    }
     call->grpc = grpc_open(call->x, reader, bytes_max);
     if (call->grpc == NULL) {
         call->grpc_status = WEIR_EINVAL;

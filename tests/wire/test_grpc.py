@@ -446,6 +446,9 @@ class Wire:
     def take(self):
         data = self.socket.recv(65536)
         assert data, "the server closed the connection"
+        self.hear(data)
+
+    def hear(self, data):
         for event in self.h2.receive_data(data):
             stream = getattr(event, "stream_id", None)
             if isinstance(event, (h2.events.ResponseReceived, h2.events.TrailersReceived)):
@@ -665,6 +668,48 @@ def infer_request(model):
     contents = {"fp32_contents": inputs[0].pop("data")}
     request = {"model_name": model, "id": model, "inputs": [{**inputs[0], "contents": contents}]}
     return json_format.ParseDict(request, service_pb2.ModelInferRequest())
+
+
+class Crossing(Wire):
+    """Has not heard of the GOAWAY yet that the server has sent, nor of the PING behind it."""
+
+    raw = b""
+    goodbye = False
+
+    def take(self):
+        data = self.socket.recv(65536)
+        assert data, "the server closed the connection"
+        self.raw += data
+        while len(self.raw) >= 9:
+            end = 9 + int.from_bytes(self.raw[:3], "big")
+            if len(self.raw) < end:
+                return
+            frame, self.raw = self.raw[:end], self.raw[end:]
+            self.goodbye = self.goodbye or frame[3] == 7
+            if frame[3] not in (6, 7):
+                self.hear(frame)
+
+
+def test_a_stopping_server_begins_no_streams(tmp_path):
+    """One that crosses the GOAWAY is told so, instead of keeping the server."""
+    root = make_repository(tmp_path)
+    words = (*WORDS, "--limits.drain-timeout", f"{PATIENCE_S}s", root)
+    slow = framed(infer_request("slow").SerializeToString())
+    with Server(tmp_path, *words) as server:
+        with Crossing(server) as wire:
+            calls = [wire.open(SERVICE + "ModelInfer") for _ in range(2)]
+            for call in calls:
+                wire.send(call, slow, end=True)
+            pending = "nv_inference_pending_request_count"
+            server.await_("two", lambda: server.metrics().of_model(pending, "slow") == 1)
+            server.process.send_signal(signal.SIGTERM)
+            while not wire.goodbye:
+                wire.take()
+            watch = wire.open("/grpc.health.v1.Health/Watch")
+            wire.send(watch, framed(b""), end=True)
+            assert wire.status(watch)[0] == 14
+            assert [wire.status(call)[0] for call in calls] == [OK, OK]
+        assert server.process.wait(PATIENCE_S) == 0
 
 
 def test_a_server_that_stops_ends_its_streams(tmp_path):
