@@ -22,7 +22,7 @@ struct http_net {
     uint64_t date_until_ns;
     bool draining;
     struct http2_memory http2_memory;
-    char *spare_text; /* Of an HTTP/2 session that has nothing to send. */
+    char *spare_text;      /* Of an HTTP/2 session that has nothing to send. */
     uint64_t handshake_ns; /* The turn in which `handshakes` steps of handshakes were taken. */
     uint32_t handshakes;
     char read_buffer[NET_READ_BYTES];
