@@ -117,6 +117,13 @@ static inline struct stream *http2_stream(nghttp2_session *session, int32_t id)
     return nghttp2_session_get_stream_user_data(session, id);
 }
 
+/* True when the answer is all there, though its handler may not be done: as on HTTP/1, an answer of known size ends
+ * where its size says. */
+static inline bool http2_is_said(const struct stream *s)
+{
+    return s->x.finished || (s->submitted && s->body_size < HTTP_BRIEF && s->promised == 0);
+}
+
 /* True when the handler knows the exchange, and so has to finish it. */
 static inline bool http2_is_known(const struct stream *s)
 {

@@ -164,12 +164,13 @@ static ssize_t on_read(nghttp2_session *session, int32_t id, uint8_t *buffer, si
     struct stream *s = source->ptr;
     const size_t size = available(s, size_max);
     const bool all = s->framed + size == s->x.unsent_bytes;
-    if (s->broken || (size == 0 && !s->x.finished)) {
+    const bool said = http2_is_said(s);
+    if (s->broken || (size == 0 && !said)) {
         s->deferred = true;
         return NGHTTP2_ERR_DEFERRED;
     }
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-    if (!all || !s->x.finished) {
+    if (!all || !said) {
         return (ssize_t)size;
     }
     *flags |= NGHTTP2_DATA_FLAG_EOF;

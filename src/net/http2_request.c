@@ -358,7 +358,8 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
         return 0;
     }
     const uint64_t now_ns = h->conn->loop->now_ns;
-    const bool whole = code == NGHTTP2_NO_ERROR && s->x.finished && s->framed == s->x.unsent_bytes;
+    const bool whole =
+        code == NGHTTP2_NO_ERROR && http2_is_said(s) && s->framed == s->x.unsent_bytes;
     if (!whole && !s->reset && !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {
         http2_terminate(h, NGHTTP2_ENHANCE_YOUR_CALM);
     }
@@ -366,11 +367,11 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
     s->closed = true;
     s->id = 0;
     list_remove(&s->ready);
-    if (!s->x.finished && http2_is_known(s)) {
+    if (whole || s->x.finished || !http2_is_known(s)) {
+        http2_retire(s); /* Now, or when its handler is done. */
+    } else {
         s->x.canceled = true;
         s->handler->canceled(s->handler->context, &s->x);
-    } else {
-        http2_retire(s);
     }
     return after(h->conn);
 }

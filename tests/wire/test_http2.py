@@ -214,6 +214,18 @@ def test_a_large_answer_goes_on_as_its_reader_allows(server):
         assert len(text) > 2000 and serving.Metrics(text.decode()).samples
 
 
+def test_what_is_late_is_told_while_the_model_still_runs(tmp_path):
+    root = tmp_path / "models"
+    serving.put_sim(root, "late", parameters={"finish": "3s"}, max_batch_size=1)
+    with serving.Server(tmp_path, "--loops", "1", root) as server, Peer(server.port) as peer:
+        block = head("/v2/models/late/infer", "POST", weir_deadline_ms="200")
+        peer.send(frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, END_STREAM, 1, BODY))
+        assert peer.status(1) == 504
+        _, flags, _, text = peer.until(DATA, 1)
+        assert flags & END_STREAM and b"deadline" in text
+        assert peer.ask(3) == 200
+
+
 def test_a_canceled_request_is_not_run(server):
     with Peer(server.port) as peer:
         before = server.stats("slow")["inference_count"]
