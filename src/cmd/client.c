@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -189,6 +190,17 @@ enum weir_status client_send(const struct client *client, struct bytes bytes, st
     return WEIR_OK;
 }
 
+const char *client_key(void)
+{
+    const char *key = getenv("WEIR_API_KEY");
+    for (const char *at = key; at != NULL && *at != '\0'; at++) {
+        if (*at <= ' ' || *at > '~') {
+            return "";
+        }
+    }
+    return key == NULL ? "" : key;
+}
+
 static enum weir_status send_request(const struct client *client,
                                      const struct client_request *request, struct weir_err *err)
 {
@@ -205,6 +217,9 @@ static enum weir_status send_request(const struct client *client,
                   tcp ? ":" : "", client->port);
     buffer_printf(&head, "User-Agent: weir/" WEIR_VERSION "\r\n%s",
                   request->fields == NULL ? "" : request->fields);
+    if (client_key()[0] != '\0') {
+        buffer_printf(&head, "X-Api-Key: %s\r\n", client_key());
+    }
     if (strcmp(request->method, "GET") != 0) {
         buffer_printf(&head, "Content-Length: %zu\r\n", size);
     }

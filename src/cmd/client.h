@@ -22,6 +22,10 @@ struct client {
 
 #define CLIENT_PIECES_MAX 64
 
+/* The API key to send, from the environment variable WEIR_API_KEY, so that it is on no command line; "": none, or one
+ * that no header can carry. */
+const char *client_key(void);
+
 struct client_request {
     const char *method;
     const char *path;

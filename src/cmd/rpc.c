@@ -253,17 +253,25 @@ enum weir_status rpc_call(struct rpc *rpc, const char *path, const struct bytes 
     (void)snprintf(authority, sizeof authority, "%s%s%s%s%s", bracket ? "[" : "",
                    tcp ? rpc->client->host : "localhost", bracket ? "]" : "", tcp ? ":" : "",
                    rpc->client->port);
-    const struct http2_client_field fields[] = {
+    struct http2_client_field fields[5] = {
         { BYTES_LITERAL("te"), BYTES_LITERAL("trailers") },
         { BYTES_LITERAL("content-type"), BYTES_LITERAL("application/grpc") },
         { BYTES_LITERAL("user-agent"), BYTES_LITERAL("weir/" WEIR_VERSION) },
-        { BYTES_LITERAL("grpc-timeout"), bytes_of(timeout) },
     };
+    size_t count = 3;
+    if (rpc->client->timeout_ns > 0) {
+        fields[count++] =
+            (struct http2_client_field){ BYTES_LITERAL("grpc-timeout"), bytes_of(timeout) };
+    }
+    if (client_key()[0] != '\0') {
+        fields[count++] =
+            (struct http2_client_field){ BYTES_LITERAL("x-api-key"), bytes_of(client_key()) };
+    }
     const struct http2_client_request request = {
         .authority = bytes_of(authority),
         .path = bytes_of(path),
         .fields = fields,
-        .field_count = rpc->client->timeout_ns == 0 ? 3 : 4,
+        .field_count = count,
         .pieces = all,
         .piece_count = piece_count + 1,
     };

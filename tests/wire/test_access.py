@@ -4,6 +4,7 @@ The matrix asks every kind of caller for every group over REST and gRPC, and exp
 """
 
 import http.client
+import os
 import re
 import shutil
 import signal
@@ -433,3 +434,19 @@ def test_a_certificate_stands_for_a_key(repository, tmp_path):
         assert status("/v2", "robota") == 401
         assert status("/v2") == 401
         assert status("/v2/health/live") == 200
+
+
+# --- weir infer -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ((), ("--grpc",)))
+def test_weir_infer_sends_its_key(guarded, keys, way):
+    url = f"http://127.0.0.1:{guarded.ports[1 if way else 0]}"
+    words = [BINARY, "infer", "sim", *way, "--url", url, "--input", "x=" + ",".join("1" * 16)]
+    for name, code in (("alice", 0), ("ops", 1), (None, 1)):
+        env = {key: value for key, value in os.environ.items() if key != "WEIR_API_KEY"}
+        if name is not None:
+            env["WEIR_API_KEY"] = keys[1][name]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == code, done.stderr
+        assert ("key" in done.stderr) == (code == 1)
