@@ -157,7 +157,7 @@ static enum weir_status apply_file(struct config *config, const char *path, stru
 /* Variables that begin with WEIR_ and are no settings: the file's name, a client's key, what the
  * tests use, and what Kubernetes sets in every pod beside a service called weir. */
 static const char *const foreign_variables[] = {
-    "WEIR_CONFIG=*",      "WEIR_API_KEY=*", "WEIR_BINARY=*",    "WEIR_TEST_*",
+    "WEIR_CONFIG=*",      "WEIR_API_KEY=*", "WEIR_BINARY=*",  "WEIR_TEST_*",
     "WEIR_SOURCE_ROOT=*", "WEIR_PORT_*",    "WEIR_SERVICE_*", "WEIR_PORT=*://*",
 };
 
