@@ -137,7 +137,7 @@ static void test_tries_smaller_sizes_while_rows_get_cheaper(void **state)
         observe(&profile, 2, 1U << size, TAU0, ALPHA);
     }
     assert_int_equal(profile_rows_useful(&profile, 2, 64), 64); /* Fours are dearer than eights. */
-    for (uint32_t size = 1; size + 1 > 0; size--) {
+    for (uint32_t size = 2; size-- > 0;) {
         assert_int_equal(profile_rows_useful(&profile, 1, 64), 1U << size);
         for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
             profile_observe(&profile, 1, 1U << size, dearer_ns(size));
