@@ -332,7 +332,8 @@ int client_connect(const struct bed *bed)
                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     const struct timeval patience = { .tv_sec = PATIENCE_S };
     assert_true(fd >= 0);
-    /* Before it has a time-out: with one, a signal would end it. */
+    /* Before it has a time-out: with one, it would end when the kernel interrupts it, which it does
+     * for the io_uring of a libuv loop that this thread has made. */
     assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)), 0);

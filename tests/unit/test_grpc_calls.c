@@ -190,7 +190,7 @@ static bool run(const struct ask *ask)
     answer_size = 0;
     client_send(fd, ask->bytes.data, ask->bytes.size);
     do {
-        size = recv(fd, answer + answer_size, sizeof answer - answer_size, 0);
+        size = TEMP_FAILURE_RETRY(recv(fd, answer + answer_size, sizeof answer - answer_size, 0));
         answer_size += size > 0 ? (size_t)size : 0;
     } while (size > 0 && !has_ended());
     const bool closed = size == 0 || (size < 0 && errno == ECONNRESET);

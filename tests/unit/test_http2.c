@@ -166,7 +166,7 @@ static void peer_close(struct peer *peer)
 static bool receive(struct peer *peer)
 {
     uint8_t data[65536];
-    const ssize_t size = recv(peer->fd, data, sizeof(data), 0);
+    const ssize_t size = TEMP_FAILURE_RETRY(recv(peer->fd, data, sizeof(data), 0));
     if (size <= 0) {
         return false;
     }

@@ -15,6 +15,7 @@ class Authority:
         openssl(
             *("req", "-x509", *NEW_KEY, "-keyout", self.key, "-out", self.certificate),
             *("-subj", f"/CN={name}", "-days", "30"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),  # Python 3.13 insists on it.
         )
 
     def issue(self, name, days=30):

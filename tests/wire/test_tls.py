@@ -444,7 +444,7 @@ def test_what_is_wrong_with_the_files_is_said_at_start(authority, repository, tm
 
 
 def test_an_expired_certificate_is_loud(authority, repository, tmp_path):
-    with Server(tmp_path, *tls(*authority.issue("late", days=-1)), repository) as server:
+    with Server(tmp_path, *tls(*authority.issue("late", days=0)), repository) as server:
         assert "has expired" in server.logged()
 
 
