@@ -221,12 +221,11 @@ def test_many_requests_at_once_on_one_connection(server, authority):
     last = one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     with socket.create_connection(("localhost", server.port), PATIENCE_S) as plain:
         with context.wrap_socket(plain, server_hostname="localhost") as secure:
-            sender = threading.Thread(target=secure.sendall, args=(one * 499 + last,))
-            sender.start()
+            # In one thread: before 3.13 Python's TLS sockets take an end for one that is not, in two.
+            secure.sendall(one * 499 + last)
             got = b""
             while data := secure.recv(65536):
                 got += data
-            sender.join()
     assert got.count(b"HTTP/1.1 200 OK") == 500
 
 
