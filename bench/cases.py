@@ -4,7 +4,7 @@ import struct
 import time
 
 from loads import INFER_RPC, direct, infer_body, infer_message, load, load_grpc, median, post, round_trips, side_by_side
-from servers import ROOT, SERVER_CPU, copied, echo, free_port, grpc_peer, memory_bytes, nghttpd, nginx, pinned, running, weir
+from servers import DIRECT, ROOT, SERVER_CPU, WEIR, copied, echo, free_port, grpc_peer, memory_bytes, nghttpd, nginx, pinned, running, weir
 
 
 def floats(count):
