@@ -86,13 +86,15 @@ struct request_part {
 struct request {
     /* Filled in by the submitter after request_init(). */
     struct home *home;
-    struct model *model;       /* A lease, taken by the submitter, given back after the end. */
-    struct tensor *inputs;     /* The model's inputs, in the signature's order. */
-    struct tensor *outputs;    /* Room for the model's outputs; filled at the end on WEIR_OK. */
-    const bool *wanted;        /* Per output. */
-    uint32_t priority;         /* As on the wire: 1 most urgent; 0: the model's default. */
-    uint64_t deadline_ns;      /* CLOCK_NEVER: none. */
-    uint64_t queue_timeout_ns; /* Longest wait in line; CLOCK_NEVER: the model's. */
+    struct model *model;    /* A lease, taken by the submitter, given back after the end. */
+    struct tensor *inputs;  /* The model's inputs, in the signature's order. */
+    struct tensor *outputs; /* Room for the model's outputs; filled at the end on WEIR_OK. */
+    const bool *wanted;     /* Per output. */
+    uint32_t priority;      /* As on the wire: 1 most urgent; 0: the model's default. */
+    uint64_t client; /* Whose it is: a digest of the client's key; 0: nobody in particular. */
+    uint32_t client_weight;         /* Share of device time against other clients; 0 is 1. */
+    uint64_t deadline_ns;           /* CLOCK_NEVER: none. */
+    uint64_t queue_timeout_ns;      /* Longest wait in line; CLOCK_NEVER: the model's. */
     struct sequence_id sequence_id; /* Only sequence models look at these three. */
     bool sequence_start;
     bool sequence_end;
