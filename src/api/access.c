@@ -414,6 +414,8 @@ static enum weir_status enter(struct call *call, const struct key_grant *grant,
     if (status == WEIR_OK) {
         call->key = grant->use;
         call->priority_best = grant->priority;
+        call->weight = grant->weight;
+        call->groups = grant->groups;
         call->leave.dispose = leave;
         arena_dispose(&call->x->arena, &call->leave);
     } else if (call->rpc == NULL) {

@@ -626,6 +626,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     list_init(&self->spare_jobs);
     self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
+    list_init(&self->named);
     list_init(&self->streams);
     home_init(&self->home, api->options.engine, wake_loop, self);
     loop->user = self;

@@ -45,11 +45,12 @@ struct api_options {
     struct registry *registry;
     const struct limits *limits;
     api_config_json_fn *config_json;
-    struct access *access; /* Who may call what; NULL: everybody. */
-    struct tls *tls;       /* For its metrics; NULL: plain. */
-    bool access_log;       /* One line per answer, at LOG_INFO. */
-    struct shm *shm;       /* Clients' shared memory; NULL: there is none. */
-    bool timing;           /* Server-Timing on every inference, asked for or not. */
+    struct access *access;     /* Who may call what; NULL: everybody. */
+    struct tls *tls;           /* For its metrics; NULL: plain. */
+    bool access_log;           /* One line per answer, at LOG_INFO. */
+    struct shm *shm;           /* Clients' shared memory; NULL: there is none. */
+    const char *client_header; /* Request field that names the client; NULL: none. */
+    bool timing;               /* Server-Timing on every inference, asked for or not. */
 };
 
 struct api;
@@ -71,6 +72,7 @@ struct api_loop {
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
+    struct list named;   /* Of infer_call.named: inferences under way that carry an id. */
     struct list streams; /* Calls of gRPC that end when their clients want. */
     bool draining;       /* No further ones of those. */
 

@@ -59,6 +59,8 @@ struct call {
     struct key_use *key;              /* By which it was let in; NULL: by none. */
     struct arena_disposable leave;    /* Gives it back. */
     uint32_t priority_best;           /* The most urgent it may ask for; 0: any. */
+    uint32_t weight;                  /* Of its key; 0: as any other. */
+    uint32_t groups;                  /* What its key allows: bits of enum route_group. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */

@@ -557,7 +557,7 @@ static void submit(struct generate *self)
     self->infer.part = part_came;
     call->canceled = canceled;
     call->drained = self->stream ? drained : NULL;
-    const enum weir_status status = kserve_submit(&self->infer, &call->loop->home, &err);
+    const enum weir_status status = kserve_submit(&self->infer, call->loop, &err);
     if (status != WEIR_OK) {
         call->canceled = NULL;
         call->drained = NULL;
@@ -604,7 +604,7 @@ static enum weir_status open_generate(struct generate *self, struct weir_err *er
         model_release(model);
         return status;
     }
-    self->infer.priority_best = call->priority_best;
+    self->infer.client = client_of(call);
     self->close.dispose = close_generate;
     arena_dispose(&call->x->arena, &self->close);
     self->members = arena_try_zero(&call->x->arena, model->signature->output_count + MEMBERS_EXTRA,

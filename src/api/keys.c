@@ -28,6 +28,7 @@
 #define CERTIFICATE_BYTES_MAX 64
 #define PRIORITY_MAX 1000000
 #define CONCURRENCY_MAX 1000000
+#define WEIGHT_MAX 1000
 #define RATE_MAX 1e6
 #define RATE_MIN 1e-6
 
@@ -184,6 +185,11 @@ static enum weir_status read_priority(struct reader *r, const struct yaml *node,
     return read_number(r, node, PRIORITY_MAX, &key->grant.priority);
 }
 
+static enum weir_status read_weight(struct reader *r, const struct yaml *node, struct key *key)
+{
+    return read_number(r, node, WEIGHT_MAX, &key->grant.weight);
+}
+
 static enum weir_status read_concurrency(struct reader *r, const struct yaml *node, struct key *key)
 {
     return read_number(r, node, CONCURRENCY_MAX, &key->grant.concurrency);
@@ -203,9 +209,9 @@ static const struct {
     const char *name;
     field_fn *read;
 } fields[] = {
-    { "name", read_name },   { "hash", read_hash },         { "certificate", read_certificate },
-    { "allow", read_allow }, { "priority", read_priority }, { "concurrency", read_concurrency },
-    { "rate", read_rate },
+    { "name", read_name },     { "hash", read_hash },         { "certificate", read_certificate },
+    { "allow", read_allow },   { "priority", read_priority }, { "concurrency", read_concurrency },
+    { "weight", read_weight }, { "rate", read_rate },
 };
 
 static enum weir_status read_field(struct reader *r, const struct yaml *node, struct key *key)
@@ -217,7 +223,7 @@ static enum weir_status read_field(struct reader *r, const struct yaml *node, st
     }
     return err_set(r->err, WEIR_EINVAL,
                    "%s:%u: unknown field '%s', expected name, hash or certificate, allow, "
-                   "priority, concurrency or rate",
+                   "priority, weight, concurrency or rate",
                    r->path, node->key_line, node->key);
 }
 

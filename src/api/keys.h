@@ -1,7 +1,8 @@
 /*
  * keys.h — who may call what: a file of hashed keys, and how much each is used.
  *
- *     - { name: alice, hash: "sha256:9f86d0...", allow: [use], priority: 2, concurrency: 8, rate: 100 }
+ *     - { name: alice, hash: "sha256:9f86d0...", allow: [use], priority: 2, weight: 4, concurrency: 8,
+ *         rate: 100 }
  *     - { name: robot, certificate: robot.example.org, allow: [all] }
  *
  * A key is 256 random bits, so its plain SHA-256 gives nothing away that could be guessed: salt and a slow
@@ -51,6 +52,7 @@ struct key_grant {
     struct key_use *use;  /* NULL: nobody in particular. */
     uint32_t groups;      /* Bits of enum route_group. */
     uint32_t priority;    /* The most urgent it may ask for, as on the wire; 0: any. */
+    uint32_t weight;      /* Share of device time against other clients; 0 is 1. */
     uint32_t concurrency; /* Calls at a time; 0: any number. */
     uint64_t interval_ns; /* Between calls, on average; 0: none. */
 };

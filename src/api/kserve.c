@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/api.h"
 #include "api/kserve_shared.h"
 #include "pipeline/run.h"
 #include "util/list.h"
@@ -201,7 +202,7 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->deadline_ns = CLOCK_NEVER;
     call->timeout_ns = 0;
     call->priority = 0;
-    call->priority_best = 0;
+    call->client = (struct client){ 0 };
     call->binary_default = false;
     call->timing = false;
     call->shm = NULL;
@@ -465,6 +466,9 @@ void kserve_want(struct infer_call *call)
 static void request_ended(struct request *request)
 {
     struct infer_call *call = list_entry(request, struct infer_call, request);
+    if (call->id.size > 0) {
+        list_remove(&call->named);
+    }
     call->ended(call);
 }
 
@@ -507,21 +511,27 @@ static uint32_t priority_of(const struct infer_call *call)
     const uint32_t levels = config->priority_levels;
     const bool known = call->priority >= 1 && call->priority <= levels;
     const uint32_t wanted = known ? call->priority : config->priority_default;
-    const uint32_t best = call->priority_best < levels ? call->priority_best : levels;
+    const uint32_t best = call->client.priority_best < levels ? call->client.priority_best : levels;
     return wanted < best ? best : wanted;
 }
 
-enum weir_status kserve_submit(struct infer_call *call, struct home *home, struct weir_err *err)
+enum weir_status kserve_submit(struct infer_call *call, struct api_loop *loop, struct weir_err *err)
 {
     struct request *request = &call->request;
-    request->home = home;
+    request->home = &loop->home;
     request->priority = priority_of(call);
+    request->client = call->client.digest;
+    request->client_weight = call->client.weight;
     request->deadline_ns = call->deadline_ns;
     set_timeout(call);
     request->ended = request_ended;
     request->late = request_late;
     request->part = call->part == NULL ? NULL : request_part;
-    return pipeline_submit(home->engine, request, err);
+    const enum weir_status status = pipeline_submit(loop->home.engine, request, err);
+    if (status == WEIR_OK && call->id.size > 0) {
+        list_append(&loop->named, &call->named);
+    }
+    return status;
 }
 
 void kserve_cancel(struct infer_call *call)

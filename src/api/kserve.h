@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/client.h"
 #include "engine/engine.h"
 #include "util/arena.h"
 
@@ -32,6 +33,7 @@ struct infer_value {
     struct bytes text; /* INFER_STRING. */
 };
 
+struct api_loop;     /* api.h */
 struct kserve_place; /* kserve_shared.h */
 struct shm;
 
@@ -53,13 +55,14 @@ struct infer_call {
     uint64_t deadline_ns;      /* The earliest of those given; CLOCK_NEVER. */
     uint64_t timeout_ns;       /* The parameter `timeout`; 0: none. */
     uint32_t priority;
-    uint32_t priority_best;       /* Set it after kserve_open(): the most urgent allowed; 0: any. */
+    struct client client;         /* Set it after kserve_open(): whose it is. */
     bool binary_default;          /* For outputs that were not listed. */
     bool timing;                  /* Asked for in the parameters. */
     struct shm *shm;              /* Set it after kserve_open(); NULL: no shared memory. */
     struct kserve_place *places;  /* Regions in use. */
     struct infer_output *outputs; /* In the order of the answer; room for the signature's. */
     uint32_t output_count;
+    struct list_node named; /* Of those under way with an id: the loop's list. */
     /* At home.  ended(): request.status and outputs are there.  late(): the deadline passed while
      * it runs, answer now; ended() still comes.  part() NULL: no streams. */
     void (*ended)(struct infer_call *call);
@@ -103,8 +106,8 @@ WEIR_MUST_USE enum weir_status kserve_complete(struct infer_call *call, struct w
 /* Marks the outputs of the answer as wanted, for the engine; kserve_complete() does it. */
 void kserve_want(struct infer_call *call);
 
-/* As engine_submit().  WEIR_OK: the call must stay until ended(). */
-WEIR_MUST_USE enum weir_status kserve_submit(struct infer_call *call, struct home *home,
+/* As engine_submit(), to the loop's home.  WEIR_OK: the call must stay until ended(). */
+WEIR_MUST_USE enum weir_status kserve_submit(struct infer_call *call, struct api_loop *loop,
                                              struct weir_err *err);
 
 /* The client does not want it any more; ended() still comes. */

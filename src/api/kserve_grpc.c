@@ -58,7 +58,7 @@ static void begin(struct grpc_call *call, uint64_t size)
     self->job = job;
     self->close.dispose = close_unary;
     job->owner = self;
-    job->priority_best = ((const struct call *)call->x->user)->priority_best;
+    job->client = client_of(call->x->user);
     job->changed = changed;
     arena_dispose(&call->x->arena, &self->close);
     call->user = self;

@@ -254,7 +254,7 @@ static void submit(struct kserve_grpc_job *job)
     job->infer.part = job->streams ? part_came : NULL;
     job->state = JOB_RUNNING;
     job->accepted = true;
-    const enum weir_status status = kserve_submit(&job->infer, &job->loop->home, &err);
+    const enum weir_status status = kserve_submit(&job->infer, job->loop, &err);
     if (status != WEIR_OK) {
         job->accepted = false;
         fail(job, status, err.text);
@@ -315,7 +315,7 @@ static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err 
         model_release(model);
     } else {
         job->infer.shm = options->shm;
-        job->infer.priority_best = job->priority_best;
+        job->infer.client = job->client;
     }
     return status;
 }

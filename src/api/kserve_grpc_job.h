@@ -43,7 +43,7 @@ struct kserve_grpc_job {
     /* The owner's; set before the start. */
     struct list_node node;
     void *owner;
-    uint32_t priority_best;                       /* As in struct infer_call. */
+    struct client client;                         /* As in struct infer_call. */
     void (*changed)(struct kserve_grpc_job *job); /* A part came, or it is late, or has ended. */
 
     /* The job's. */

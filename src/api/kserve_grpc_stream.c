@@ -187,7 +187,7 @@ static void begin(struct grpc_call *call, uint64_t size)
         grpc_finish(call, self->status, self->text);
         return;
     }
-    job->priority_best = ((const struct call *)call->x->user)->priority_best;
+    job->client = client_of(call->x->user);
     job->owner = self;
     job->changed = changed;
     self->reading = job;

@@ -425,7 +425,7 @@ static void submit(struct rest *rest)
     rest->infer.late = late;
     rest->infer.part = NULL;
     call->canceled = canceled;
-    const enum weir_status status = kserve_submit(&rest->infer, &call->loop->home, &err);
+    const enum weir_status status = kserve_submit(&rest->infer, call->loop, &err);
     if (status != WEIR_OK) {
         call->canceled = NULL;
         call_fail_model(call, status, err.text, rest->infer.model);
@@ -536,7 +536,7 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
         return status;
     }
     rest->infer.shm = call->api->options.shm;
-    rest->infer.priority_best = call->priority_best;
+    rest->infer.client = client_of(call);
     rest->close.dispose = close_rest;
     arena_dispose(&call->x->arena, &rest->close);
     return kserve_rest_fields(call, &rest->infer, err);

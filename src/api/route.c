@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "api/admin.h"
+#include "api/cancel.h"
 #include "api/generate.h"
 #include "api/kserve_rest.h"
 #include "api/metrics.h"
@@ -30,6 +31,8 @@ static const struct route routes[] = {
       "inference: plain JSON in and out" },
     { HTTP_POST, MODEL "/generate_stream", GROUP_INFERENCE, BODY_JSON, generate_stream,
       "the same, an event per part of the answer" },
+    { HTTP_POST, MODEL "/cancel", GROUP_INFERENCE, BODY_SETTINGS, cancel_post,
+      "cancel inferences by their id" },
     { HTTP_GET, "/v2/health/live", GROUP_HEALTH, BODY_NONE, admin_live, "is the process up" },
     { HTTP_GET, "/v2/health/ready", GROUP_HEALTH, BODY_NONE, admin_ready,
       "are all required models ready" },

@@ -9,23 +9,24 @@
 #include "cmd/term.h"
 #include "server/newkey.h"
 
-enum { OPTION_ALLOW = 1, OPTION_PRIORITY, OPTION_CONCURRENCY, OPTION_RATE };
+enum { OPTION_ALLOW = 1, OPTION_PRIORITY, OPTION_WEIGHT, OPTION_CONCURRENCY, OPTION_RATE };
 
 static const struct flag flag_table[] = {
     { "--allow", "GROUP,...", "what it may call [use]", OPTION_ALLOW },
     { "--priority", "N", "the most urgent priority it may ask for; 1 is most urgent",
       OPTION_PRIORITY },
+    { "--weight", "N", "share of device time against other clients [1]", OPTION_WEIGHT },
     { "--concurrency", "N", "calls at a time", OPTION_CONCURRENCY },
     { "--rate", "N", "calls per second, on average", OPTION_RATE },
     FLAGS_END,
 };
 
-static enum weir_status read_number(const char *flag, const char *text, uint64_t *out,
+static enum weir_status read_number(const char *flag, const char *text, uint64_t max, uint64_t *out,
                                     struct weir_err *err)
 {
-    if (!bytes_to_u64(bytes_of(text), 1000000, out) || *out == 0) {
-        return err_set(err, WEIR_EINVAL,
-                       "%s: found '%s', expected a whole number from 1 to 1000000", flag, text);
+    if (!bytes_to_u64(bytes_of(text), max, out) || *out == 0) {
+        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a whole number from 1 to %llu",
+                       flag, text, (unsigned long long)max);
     }
     return WEIR_OK;
 }
@@ -38,9 +39,11 @@ static enum weir_status take_option(int key, const char *value, struct newkey *w
         wanted->allow = value;
         return WEIR_OK;
     case OPTION_PRIORITY:
-        return read_number("--priority", value, &wanted->priority, err);
+        return read_number("--priority", value, 1000000, &wanted->priority, err);
+    case OPTION_WEIGHT:
+        return read_number("--weight", value, 1000, &wanted->weight, err);
     case OPTION_CONCURRENCY:
-        return read_number("--concurrency", value, &wanted->concurrency, err);
+        return read_number("--concurrency", value, 1000000, &wanted->concurrency, err);
     case OPTION_RATE:
         wanted->rate = value;
         return WEIR_OK;

@@ -82,6 +82,7 @@ struct config {
     struct config_list open_groups;
     struct config_list http_restricted_api; /* "GROUP[,GROUP]:HEADER=VALUE", cut at commas. */
     struct config_list grpc_restricted_protocol;
+    const char *client_header; /* "": clients are told apart by key or address. */
     struct config_list cors_origins;
     uint64_t reload_interval_ns;
 

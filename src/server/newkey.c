@@ -48,6 +48,9 @@ static void write_line(const struct newkey *wanted, const char *hash, struct buf
     if (wanted->priority > 0) {
         buffer_printf(line, ", priority: %" PRIu64, wanted->priority);
     }
+    if (wanted->weight > 0) {
+        buffer_printf(line, ", weight: %" PRIu64, wanted->weight);
+    }
     if (wanted->concurrency > 0) {
         buffer_printf(line, ", concurrency: %" PRIu64, wanted->concurrency);
     }

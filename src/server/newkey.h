@@ -13,6 +13,7 @@ struct newkey {
     const char *name;
     const char *allow; /* "use", or groups and sets of them between commas. */
     uint64_t priority; /* 0: any; and so below. */
+    uint64_t weight;
     uint64_t concurrency;
     const char *rate; /* Calls per second, as text; NULL: any. */
 };

@@ -109,6 +109,8 @@ const struct option options[] = {
       "run models of a few microseconds on the network thread" },
     { "shared_memory", "access", KIND_TEXT, AT(shared_memory), 0, 0, "", NULL,
       "names in /dev/shm that clients may register begin with this; * is all; empty: none" },
+    { "client_header", "access", KIND_TEXT, AT(client_header), 0, 0, "", NULL,
+      "request field that names the client to be fair to, where no key does; empty: its address" },
     { "name", "answers", KIND_TEXT, AT(name), 0, 0, "weir", NULL,
       "the server's name in its metadata" },
     { "timing", "answers", KIND_BOOL, AT(timing), 0, 0, "false", NULL,

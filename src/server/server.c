@@ -301,6 +301,11 @@ static void log_addresses(const struct server *server)
     buffer_finish(&addresses);
 }
 
+static const char *client_header(const struct config *config)
+{
+    return config->client_header[0] != '\0' ? config->client_header : NULL;
+}
+
 static enum weir_status start_network(struct server *server, struct weir_err *err)
 {
     server->api_options = (struct api_options){ .name = server->config->name,
@@ -312,6 +317,7 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .access = server->guard.access,
                                                 .tls = server->guard.tls,
                                                 .access_log = server->config->access_log,
+                                                .client_header = client_header(server->config),
                                                 .timing = server->config->timing };
     if (server->config->shared_memory[0] != '\0') {
         const enum weir_status made = shm_create(SHM_FOLDER, server->config->shared_memory,

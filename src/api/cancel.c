@@ -1,0 +1,135 @@
+/*
+ * The order goes round: from loop to loop, each of which looks through its own requests, and back
+ * to where it came from.  So no list is locked, and nothing is allocated on the way.
+ */
+#include "api/cancel.h"
+
+#include <yyjson.h>
+
+#include "api/call.h"
+#include "api/client.h"
+#include "api/kserve.h"
+#include "engine/home.h"
+#include "util/json.h"
+
+struct cancel {
+    struct home_mail mail;
+    struct call *call;
+    struct api_loop *at; /* Whose mail this is. */
+    uint32_t next;       /* The loop to try next. */
+    uint64_t client;     /* Only this client's requests; 0: all. */
+    uint64_t canceled;   /* So far. */
+    struct bytes id;     /* In the call's arena. */
+};
+
+static bool is_meant(const struct cancel *self, const struct infer_call *infer)
+{
+    const struct call *call = self->call;
+    const struct model *model = infer->request.model;
+    return bytes_equal(infer->id, self->id) &&
+           (self->client == 0 || infer->client.digest == self->client) &&
+           bytes_equal(bytes_of(model->name), call->model) &&
+           (!call->match.has_version || call->match.version == model->version);
+}
+
+/* Ends come by way of the home's mail, so the list stays as it is meanwhile. */
+static void look_through(struct cancel *self, const struct api_loop *loop)
+{
+    for (const struct list_node *node = list_first(&loop->named); node != NULL;
+         node = list_next(&loop->named, node)) {
+        struct infer_call *infer = list_entry(node, struct infer_call, named);
+        if (is_meant(self, infer)) {
+            self->canceled++;
+            kserve_cancel(infer);
+        }
+    }
+}
+
+static void answer(struct cancel *self)
+{
+    struct buffer *out = &self->call->loop->scratch;
+    buffer_clear(out);
+    buffer_text(out, "{\"canceled\":");
+    buffer_u64(out, self->canceled);
+    buffer_char(out, '}');
+    call_reply_buffer(self->call, CALL_JSON, out);
+}
+
+static void arrive(struct home_mail *mail);
+
+/* To the next loop that still turns, last to the first one: a loop that is gone has no requests. */
+static void send_on(struct cancel *self)
+{
+    struct call *call = self->call;
+    struct api *api = call->api;
+    struct engine *engine = api->options.engine;
+    const uint32_t count = atomic_load_explicit(&api->loop_count, memory_order_acquire);
+    self->mail.deliver = arrive;
+    self->at = call->loop;
+    pthread_mutex_lock(&engine->lock); /* Homes leave the engine's list under it. */
+    while (self->next < count && self->at == call->loop) {
+        struct api_loop *loop = api->loops[self->next++];
+        self->at = list_linked(&loop->home.node) ? loop : call->loop;
+    }
+    home_send(&self->at->home, &self->mail);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void arrive(struct home_mail *mail)
+{
+    struct cancel *self = list_entry(mail, struct cancel, mail);
+    if (self->at == self->call->loop) {
+        answer(self);
+        return;
+    }
+    look_through(self, self->at);
+    send_on(self);
+}
+
+static enum weir_status read_id(struct call *call, struct bytes *out, struct weir_err *err)
+{
+    yyjson_doc *doc = NULL;
+    yyjson_val *id = NULL;
+    enum weir_status status = call_json(call, false, &doc, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    status = json_member(yyjson_doc_get_root(doc), NULL, "id", JSON_STRING, true, &id, err);
+    if (status == WEIR_OK) {
+        const size_t size = yyjson_get_len(id);
+        char *copy =
+            size == 0 ? NULL : arena_try_strndup(&call->x->arena, yyjson_get_str(id), size);
+        *out = (struct bytes){ copy, size };
+        status = size == 0 ? err_set(err, WEIR_EINVAL, "'id' is empty, expected that of a request")
+                 : copy == NULL ? err_nomem(err, "an id", size)
+                                : WEIR_OK;
+    }
+    yyjson_doc_free(doc);
+    return status;
+}
+
+/* 0: no keys are asked for, or this one looks after the server: anybody's requests. */
+static uint64_t whose(const struct call *call)
+{
+    const bool any = call->key == NULL || (call->groups >> GROUP_MODEL_REPOSITORY & 1) != 0;
+    return any ? 0 : client_of(call).digest;
+}
+
+void cancel_post(struct call *call)
+{
+    struct bytes id;
+    struct weir_err err;
+    if (read_id(call, &id, &err) != WEIR_OK) {
+        call_fail_err(call, &err);
+        return;
+    }
+    struct cancel *self = call_alloc(call, sizeof *self);
+    if (self == NULL) {
+        return;
+    }
+    self->call = call;
+    self->id = id;
+    self->client = whose(call);
+    look_through(self, call->loop);
+    send_on(self);
+}
