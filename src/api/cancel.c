@@ -4,8 +4,6 @@
  */
 #include "api/cancel.h"
 
-#include <yyjson.h>
-
 #include "api/call.h"
 #include "api/client.h"
 #include "api/kserve.h"
