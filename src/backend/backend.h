@@ -42,6 +42,9 @@ struct signature {
     bool short_lived;       /* No loops, branches, data-dependent sizes or texts, and a backend that
                                 cannot block: may be run inline once its time is known. */
     bool streams;           /* May give several parts per run (a decoupled model). */
+    bool queues;            /* A run handed over while another holds the device waits there for its
+                                turn: one may be handed over ahead. */
+    bool timeline;          /* Simulated: runs say when they end (virtual_end_ns). */
     uint64_t weights_bytes; /* Parameters in the file. */
 };
 
@@ -82,9 +85,15 @@ struct backend_run {
 
     bool trim; /* Scratch memory goes back to the system after the run: for the last trial run. */
 
+    uint64_t begin_ns; /* Simulated devices: when it could have begun had its thread woken in time;
+                                0: now. */
     uint64_t virtual_end_ns; /* Simulated devices: 0 before backend_prepare(); each step moves it to
                                 when it would be done.  Under a manual clock nothing waits for it. */
 };
+
+/* A step of a simulated run that comes so much late counts as begun in time: a late wake-up of the
+ * thread does not hold up a device.  Later than that, and the thread had other work. */
+#define BACKEND_LATE_NS NS_PER_MS
 
 /* By name: "onnxruntime" (also "onnxruntime_onnx", "onnx"), "sim".  NULL when there is none. */
 const struct backend_ops *backend_find(const char *name);

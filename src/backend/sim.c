@@ -185,6 +185,8 @@ static enum weir_status make_signature(struct sim_model *model, struct weir_err 
     }
     signature->short_lived = settings->short_lived;
     signature->streams = settings->parts > 1;
+    signature->queues = settings->exclusive;
+    signature->timeline = true;
     signature->weights_bytes = settings->memory_per_model;
     return status;
 }
@@ -395,10 +397,12 @@ static void hang(struct sim_context *context)
     pthread_mutex_unlock(&context->lock);
 }
 
+/* When the run's next step begins: at the end of the one before, or when it could have. */
 static uint64_t reached_ns(const struct sim_context *context, const struct backend_run *run)
 {
     const uint64_t now_ns = clock_now_ns(model_of(context)->clock);
-    return now_ns > run->virtual_end_ns ? now_ns : run->virtual_end_ns;
+    const uint64_t due_ns = run->virtual_end_ns > 0 ? run->virtual_end_ns : run->begin_ns;
+    return now_ns > clock_add(due_ns, BACKEND_LATE_NS) ? now_ns : due_ns;
 }
 
 static enum weir_status stopped(struct weir_err *err)
@@ -410,11 +414,8 @@ static enum weir_status stopped(struct weir_err *err)
 static enum weir_status spend(struct sim_context *context, struct backend_run *run, uint64_t ns,
                               struct weir_err *err)
 {
-    if (ns == 0) {
-        return WEIR_OK;
-    }
     run->virtual_end_ns = clock_add(reached_ns(context, run), ns);
-    return wait_until(context, run->virtual_end_ns) ? WEIR_OK : stopped(err);
+    return ns == 0 || wait_until(context, run->virtual_end_ns) ? WEIR_OK : stopped(err);
 }
 
 /* --- Outputs ---------------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  *
  * It needs no file and no hardware: a run takes tau0 + alpha * rows on a virtual
  * timeline (start = the later of submission and the end of the run before, so that
- * late wake-ups do not add up), echoes its inputs, and fails where it was told
+ * late wake-ups do not add up; a step begins when the one before ended, if its thread was less than
+ * BACKEND_LATE_NS late), echoes its inputs, and fails where it was told
  * to.  Models with the same device name share one device: its timeline, its
  * contexts and its memory.  Under a manual clock nothing sleeps: backend_prepare(),
  * backend_run() and backend_finish() move run->virtual_end_ns (0 at the start) to when each

@@ -20,6 +20,7 @@
 #include "engine/pool.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
+#include "engine/stage.h"
 #include "engine/stats.h"
 #include "util/mem.h"
 
@@ -215,21 +216,6 @@ static void scatter(struct instance *instance, const struct list *members, uint6
     }
 }
 
-static enum weir_status steps(struct instance *instance, struct weir_err *err)
-{
-    struct pool *pool = instance->model->pool;
-    enum weir_status status = backend_prepare(instance->context, &instance->run, err);
-    if (status == WEIR_OK) {
-        pool_device_enter(pool);
-        status = backend_run(instance->context, &instance->run, err);
-        pool_device_leave(pool);
-    }
-    if (status == WEIR_OK) {
-        status = backend_finish(instance->context, &instance->run, err);
-    }
-    return status;
-}
-
 /* Takes one part of a streamed answer from the backend to its request's home. */
 static enum weir_status on_part(struct backend_run *run)
 {
@@ -277,6 +263,12 @@ static enum weir_status collect(struct instance *instance, const struct list *me
     return gather(instance, members, rows, err);
 }
 
+/* When the run begins that is ready now. */
+static uint64_t began_ns(const struct instance *instance)
+{
+    return instance->run.begin_ns > 0 ? instance->run.begin_ns : now_ns(instance);
+}
+
 static enum weir_status run_once(struct instance *instance, const struct list *members,
                                  struct weir_err *err)
 {
@@ -285,16 +277,17 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
     const uint64_t rows =
         instance->model->sequences != NULL ? sequence_rows(instance, members) : rows_of(members);
     enum weir_status status = collect(instance, members, rows, err);
-    batch->gathered_ns = now_ns(instance);
+    batch->gathered_ns = began_ns(instance);
     batch->part_ns = batch->gathered_ns;
     if (status == WEIR_OK) {
         instance->streaming = alone(members) ? request_of(list_first(members)) : NULL;
         instance->run.rows = rows;
         instance->run.part = instance->streaming != NULL && signature->streams ? on_part : NULL;
         instance->run.virtual_end_ns = 0;
-        status = steps(instance, err);
+        status = stage_run(instance, err);
         batch->runs++;
     }
+    instance->run.begin_ns = 0;
     const uint64_t end_ns =
         instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance);
     /* A simulated run before this one may have ended ahead of the clock. */

@@ -26,7 +26,12 @@ struct batch {
     uint64_t taken_ns;
     uint64_t gathered_ns; /* Of the last run. */
     uint64_t part_ns;     /* The last part of a streamed answer, or the start of its run. */
+    uint64_t prepared_ns; /* Of the last run: then it waited for the device, */
+    uint64_t waited_ns;   /* so long, */
+    uint64_t device_ns;   /* and held it for so long; 0: the device is not pipelined. */
     uint64_t computed_ns;
+    uint64_t area; /* Of the model's scaling at its start. */
+    bool shared;   /* Runs of other models were on the pool when it was taken. */
     uint64_t runs; /* Executions; more than one when it was split. */
 };
 

@@ -11,6 +11,7 @@
 
 #include "engine/cache.h"
 #include "engine/pool.h"
+#include "engine/pool_impl.h"
 #include "engine/rate.h"
 #include "engine/sequence.h"
 #include "engine/stats.h"
@@ -31,6 +32,9 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     engine->limits = options->limits;
     engine->clock = options->clock;
     engine->inline_runs = options->inline_runs;
+    engine->threads = options->threads;
+    engine->advise = options->advise;
+    engine->advise_context = options->advise_context;
     engine->pools = mem_alloc(options->device_count * sizeof(struct pool *));
     pthread_mutex_init(&engine->lock, NULL);
     list_init(&engine->homes);
@@ -241,7 +245,7 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 {
     const struct pool *pool = model->pool;
     return engine->inline_runs && model->signature->short_lived && model->sequence_plan == NULL &&
-           model->claim == NULL && pool->thread_count == pool->executor_count;
+           model->claim == NULL && !pool->pipelined;
 }
 
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
@@ -390,13 +394,68 @@ static bool rows_are_fixed(const struct signature *signature)
     return true;
 }
 
-/* One more than the device runs at once: the slot that loops use for inline runs. */
-static uint32_t instances_wanted(const struct engine *engine, const struct model *model)
+/* What the model runs at once on its device. */
+static uint32_t instances_wanted(const struct model *model)
 {
     if (model->config->instances > 0) {
         return model->config->instances;
     }
-    return model->pool->thread_count + (may_run_inline(engine, model) ? 1 : 0);
+    if (model->config->intra_threads > 1) {
+        return 1; /* It takes the cores that others would run on. */
+    }
+    return model->sequence_plan != NULL ? model->pool->thread_count : model->pool->executor_count;
+}
+
+/* Makes the instances that the model must have, and as many of the others as there can be: for
+ * further stages of pipelined runs, and the slot that loops use for inline runs. */
+static enum weir_status make_instances(const struct engine *engine, struct model *model,
+                                       struct weir_err *err)
+{
+    const struct pool *pool = model->pool;
+    const bool configured = model->config->instances > 0 || model->sequence_plan != NULL;
+    const bool pipelined = pool->pipelined && model->sequence_plan == NULL;
+    uint32_t wanted = instances_wanted(model);
+    model->instance_count = wanted;
+    const uint32_t needed = configured ? wanted : 1;
+    stage_init(&model->stages, pipelined);
+    model->slots_max = wanted;
+    if (pipelined) {
+        const uint32_t at_once = wanted < pool->executor_count ? wanted : pool->executor_count;
+        const uint32_t deepest = at_once * STAGE_DEPTH_MAX;
+        wanted = wanted > at_once * STAGE_DEPTH_FIRST ? wanted : at_once * STAGE_DEPTH_FIRST;
+        model->slots_max = wanted > deepest ? wanted : deepest;
+    } else if (!configured && may_run_inline(engine, model)) {
+        model->slots_max = ++wanted;
+    }
+    model->instances = mem_try_zero(model->slots_max, sizeof(*model->instances));
+    if (model->instances == NULL) {
+        return err_nomem(err, "a model's instances", model->slots_max * sizeof(*model->instances));
+    }
+    for (uint32_t i = 0; i < wanted; i++) {
+        struct instance *instance = &model->instances[i];
+        const enum weir_status status = instance_init(instance, model, err);
+        if (status != WEIR_OK && i < needed) {
+            return status;
+        }
+        if (status != WEIR_OK) {
+            model->slots_max = i; /* The device has no more. */
+            break;
+        }
+        model->slot_count++;
+        instance->next = model->instances_free;
+        model->instances_free = instance;
+    }
+    return WEIR_OK;
+}
+
+static void start_scaling(struct model *model)
+{
+    const uint32_t runs = model->instance_count < model->pool->executor_count
+                              ? model->instance_count
+                              : model->pool->executor_count;
+    const bool learns = model->sequence_plan == NULL && !model->signature->streams;
+    scaling_init(&model->scaling, learns ? runs : 0, model->config->instances > 0);
+    pool_set_runs(model);
 }
 
 enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)
@@ -428,23 +487,12 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
             return status;
         }
     }
-    const uint32_t wanted = instances_wanted(engine, model);
-    model->instances = mem_try_zero(wanted, sizeof(*model->instances));
-    if (model->instances == NULL) {
+    const enum weir_status made = make_instances(engine, model, err);
+    if (made != WEIR_OK) {
         engine_abandon(engine, model);
-        return err_nomem(err, "a model's instances", wanted * sizeof(*model->instances));
+        return made;
     }
-    for (uint32_t i = 0; i < wanted; i++) {
-        struct instance *instance = &model->instances[i];
-        const enum weir_status status = instance_init(instance, model, err);
-        if (status != WEIR_OK) {
-            engine_abandon(engine, model);
-            return status;
-        }
-        model->instance_count++;
-        instance->next = model->instances_free;
-        model->instances_free = instance;
-    }
+    start_scaling(model);
     if (model->sequence_plan != NULL) {
         const enum weir_status status =
             sequencer_create(model, engine->limits, &model->sequences, err);
@@ -464,7 +512,7 @@ void engine_abandon(struct engine *engine, struct model *model)
         sequencer_destroy(model->sequences);
         model->sequences = NULL;
     }
-    for (uint32_t i = 0; i < model->instance_count; i++) {
+    for (uint32_t i = 0; i < model->slot_count; i++) {
         instance_finish(&model->instances[i]);
     }
     if (model->cached) {
@@ -477,4 +525,5 @@ void engine_abandon(struct engine *engine, struct model *model)
     model->instances = NULL;
     model->instances_free = NULL;
     model->instance_count = 0;
+    model->slot_count = 0;
 }

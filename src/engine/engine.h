@@ -38,6 +38,9 @@ struct device_options {
     int first_cpu;      /* Pin executor i to this CPU + i; -1: not pinned. */
 };
 
+/* Executor's thread: what a person should know about a model that serves. */
+typedef void engine_advise_fn(void *context, const struct model *model, const char *text);
+
 struct engine_options {
     const struct device_options *devices;
     uint32_t device_count;
@@ -48,7 +51,9 @@ struct engine_options {
     bool rate_limit;  /* Runs hold their model's resources while they last (rate.h). */
     const char *const *rate_limits; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t rate_limit_count;
-    uint64_t cache_bytes; /* Of answers kept for models with response_cache; 0: none. */
+    uint64_t cache_bytes;     /* Of answers kept for models with response_cache; 0: none. */
+    engine_advise_fn *advise; /* NULL: nobody wants to know. */
+    void *advise_context;
 };
 
 struct engine {
@@ -58,6 +63,9 @@ struct engine {
     struct pool **pools;       /* One per device; at most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
     bool inline_runs;
+    bool threads;
+    engine_advise_fn *advise; /* May be NULL. */
+    void *advise_context;
     struct rate_limiter *rates; /* NULL: off. */
     struct cache *cache;        /* NULL: none. */
     _Atomic uint64_t serials;   /* Models adopted so far. */

@@ -19,6 +19,28 @@ static void settle_in(const struct executor *executor)
     }
 }
 
+/* A simulated run begins when all it needed was there, not when this thread had woken up: then late
+ * wake-ups do not add up, and a device can be told from the machine that simulates it. */
+static void begin_in_time(const struct executor *executor, struct instance *instance)
+{
+    const struct model *model = instance->model;
+    struct batch *batch = &instance->batch;
+    if (!model->signature->timeline || model->config->queue_delay_ns > 0 || model->claim != NULL) {
+        return;
+    }
+    uint64_t due_ns = executor->free_ns;
+    due_ns = instance->run.virtual_end_ns > due_ns ? instance->run.virtual_end_ns : due_ns;
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        const struct request *request = list_entry(n, struct request, line);
+        due_ns = request->times.submitted_ns > due_ns ? request->times.submitted_ns : due_ns;
+    }
+    if (due_ns <= batch->taken_ns && batch->taken_ns - due_ns <= BACKEND_LATE_NS) {
+        batch->taken_ns = due_ns;
+        instance->run.begin_ns = due_ns;
+    }
+}
+
 static void *executor_main(void *argument)
 {
     struct executor *executor = argument;
@@ -26,7 +48,9 @@ static void *executor_main(void *argument)
     settle_in(executor);
     for (struct instance *instance = pool_next(pool, executor); instance != NULL;
          instance = pool_next(pool, executor)) {
+        begin_in_time(executor, instance);
         batch_run(instance);
+        executor->free_ns = instance->model->signature->timeline ? instance->batch.computed_ns : 0;
         pool_settle(pool, instance, clock_now_ns(pool->engine->clock));
     }
     return NULL;

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "util/err.h"
 #include "util/list.h"
@@ -21,6 +22,7 @@ struct executor {
     pthread_cond_t wake;
     struct list_node idle; /* In pool.idle while it sleeps. */
     int cpu;               /* Pinned to it; -1: not. */
+    uint64_t free_ns;      /* When its last run ended, if it was a simulated one; its own. */
 };
 
 /* WEIR_ENOMEM: the system has no thread left. */

@@ -134,7 +134,8 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         .file_name = config->file_name,
         .device = config->device,
         .intra_threads = config->intra_threads,
-        .contexts_max = config->instances > 0 ? config->instances : pool->thread_count + 1,
+        .contexts_max = (config->instances > 0 ? config->instances : pool->executor_count + 1) *
+                        STAGE_DEPTH_MAX,
         .settings = config->settings,
         .setting_count = config->setting_count,
         .file_bytes_max = how->options->model_bytes_max,

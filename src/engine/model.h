@@ -15,6 +15,8 @@
 #include "backend/backend.h"
 #include "engine/model_config.h"
 #include "engine/profile.h"
+#include "engine/scaling.h"
+#include "engine/stage.h"
 #include "util/heap.h"
 #include "util/list.h"
 #include "util/map.h"
@@ -29,7 +31,8 @@ struct sequence_plan; /* sequence_plan.h */
 struct sequencer;     /* sequence.h */
 
 #define MODEL_BATCH_SIZES_MAX 64 /* Rows with batch statistics of their own: sizes 1..N. */
-#define MODEL_RESPONSES_MAX 32   /* n-th responses with statistics of their own. */
+#define MODEL_ADVICE_BYTES 160
+#define MODEL_RESPONSES_MAX 32 /* n-th responses with statistics of their own. */
 
 /* Of the n-th response to a request. */
 struct response_stats {
@@ -80,6 +83,8 @@ struct model {
     const struct sequence_plan *sequence_plan; /* What the engine adds; NULL: nothing. */
     _Atomic bool batching;                     /* Requests may share runs. */
     _Atomic(const char *) batching_reason;     /* Why not, one sentence; NULL when on. */
+    _Atomic(const char *) instances_reason;    /* Why fewer instances would do more; NULL: they
+                                                  would not. */
     uint64_t loaded_bytes;                     /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
     uint64_t serial; /* Of this load; never used twice. */
@@ -112,9 +117,18 @@ struct model {
     struct rate_claim *claim;    /* What a run holds while the rate limiter is on, or NULL. */
     struct sequencer *sequences; /* Has the lines, `waiting` is empty then; NULL: no sequences. */
     uint32_t running;            /* Batches. */
-    struct instance *instances;  /* Array of instance_count: the concurrent runs. */
-    uint32_t instance_count;
+    uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
+    uint32_t device_runs;        /* Those that hold a pipelined device. */
+    uint32_t instance_count;     /* Concurrent runs, configured or as the device has; constant. */
+    struct instance *instances;  /* Array of slots_max, of which slot_count are made: more than
+                                    instance_count for the stages of pipelined runs, or for loops. */
+    uint32_t slot_count;
+    uint32_t slots_max;
+    bool widening; /* One is being made. */
     struct instance *instances_free;
+    struct scaling scaling;
+    char instances_text[MODEL_ADVICE_BYTES]; /* Written once, before instances_reason is set. */
+    struct stage_times stages;
     struct profile profile;
     struct heap_node ready;       /* In pool.ready or pool.delayed, or in none. */
     bool delayed;                 /* Which of the two. */

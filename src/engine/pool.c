@@ -5,13 +5,10 @@
  * hold whenever the lock is free:
  *
  *  1. A model stands in `ready`, `limited` or `delayed` exactly when it has requests in
- *     line, a free instance, and no home that promised to run them inline.
+ *     line, a free instance, fewer runs than pay, and no home that promised to run them inline.
  *  2. A request is in exactly one place: its model's line (WAITING), a batch
  *     (RUNNING), or on its way home (ENDED).
  *  3. An executor in `idle` sleeps or is about to look again.
- *
- * Waking is a chain: a kick wakes one executor, and each one that finds more
- * work than it takes wakes the next, so that nobody is woken for nothing.
  */
 #include "engine/pool.h"
 
@@ -56,11 +53,12 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
         return cap > 0 ? smaller(cap, configured) : configured;
     }
     const uint64_t useful = profile_rows_useful(&model->profile, key, configured);
-    const uint64_t fair = share_of(model, smaller(pool->executor_count, model->instance_count));
-    const uint64_t share =
-        profile_rows_dominate(&model->profile, key, fair)
-            ? fair
-            : share_of(model, smaller(takers, model->instance_count - model->running));
+    const uint32_t most = smaller(pool->executor_count, model->runs_max);
+    const uint32_t left = model->runs_max > model->running ? model->runs_max - model->running : 1;
+    const uint64_t fair = share_of(model, most);
+    const uint64_t share = profile_rows_dominate(&model->profile, key, fair)
+                               ? fair
+                               : share_of(model, smaller(smaller(takers, most), left));
     return share < useful ? share : useful;
 }
 
@@ -120,7 +118,8 @@ void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
         place_sequences(pool, model, now_ns);
         return;
     }
-    if (model->waiting_count == 0 || model->instances_free == NULL || model->inline_home != NULL) {
+    if (model->waiting_count == 0 || model->instances_free == NULL ||
+        model->running >= model->runs_max || model->inline_home != NULL) {
         return;
     }
     model->delayed = false;
@@ -202,6 +201,8 @@ static struct instance *take(struct pool *pool, struct model *model,
     model->waiting_rows -= riders->rows;
     pool->waiting -= riders->count;
     pool->running += riders->count;
+    pool_scale_begin(pool, model, batch, now_ns);
+    pool->batches++;
     model->running++;
     backend_rearm(instance->context);
     return instance;
@@ -277,8 +278,8 @@ static struct instance *take_limited(struct pool *pool, struct model *model, uin
     return instance;
 }
 
-static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
-                             struct list *ended)
+struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                                  struct list *ended)
 {
     promote(pool, now_ns);
     for (struct model *model = next_model(pool); model != NULL; model = next_model(pool)) {
@@ -297,12 +298,17 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
     return NULL;
 }
 
+bool pool_has_work(const struct pool *pool)
+{
+    return next_model(pool) != NULL;
+}
+
 struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns)
 {
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
-    struct instance *instance = pull(pool, now_ns, wake_ns, &ended);
+    struct instance *instance = pool_pull_locked(pool, now_ns, wake_ns, &ended);
     pthread_mutex_unlock(&pool->lock);
     pool_send_home(&ended);
     return instance;
@@ -442,6 +448,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
         model_acquire(model); /* The home looks at it when all its requests may have ended. */
         list_append(&request->home->inline_models, &model->inline_node);
     }
+    pool_note_arrival(pool, request->times.submitted_ns);
     request->state = REQUEST_WAITING;
     if (model->sequences == NULL) {
         pool_line_up(model, request);
@@ -462,82 +469,6 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     return WEIR_OK;
 }
 
-/* Lock held: an executor to wake for the work there is, or NULL. */
-struct executor *pool_executor_for_work(struct pool *pool)
-{
-    if (next_model(pool) == NULL) {
-        const struct heap_node *later = heap_top(&pool->delayed);
-        if (later == NULL || later->key >= pool->watch_ns) {
-            return NULL; /* What is delayed has somebody who wakes up for it. */
-        }
-    }
-    struct list_node *node = list_pop(&pool->idle);
-    if (node == NULL) {
-        return NULL;
-    }
-    pool->idle_count--;
-    return list_entry(node, struct executor, idle);
-}
-
-void pool_kick(struct pool *pool)
-{
-    pthread_mutex_lock(&pool->lock);
-    struct executor *executor = pool_executor_for_work(pool);
-    pthread_mutex_unlock(&pool->lock);
-    if (executor != NULL) {
-        pthread_cond_signal(&executor->wake);
-    }
-}
-
-/* Lock held: sleeps until woken, or until `wake_ns`. */
-static void sleep_idle(struct pool *pool, struct executor *executor, uint64_t wake_ns)
-{
-    list_prepend(&pool->idle, &executor->idle);
-    pool->idle_count++;
-    if (wake_ns == CLOCK_NEVER) {
-        pthread_cond_wait(&executor->wake, &pool->lock);
-    } else {
-        const struct timespec at = {
-            .tv_sec = (time_t)(wake_ns / NS_PER_S),
-            .tv_nsec = (long)(wake_ns % NS_PER_S),
-        };
-        pool->watch_ns = wake_ns < pool->watch_ns ? wake_ns : pool->watch_ns;
-        (void)pthread_cond_timedwait(&executor->wake, &pool->lock, &at);
-        if (pool->watch_ns == wake_ns) {
-            pool->watch_ns = CLOCK_NEVER; /* Who sleeps longer is woken for nothing at most. */
-        }
-    }
-    if (list_linked(&executor->idle)) { /* Nobody woke it: the time did. */
-        list_remove(&executor->idle);
-        pool->idle_count--;
-    }
-}
-
-struct instance *pool_next(struct pool *pool, struct executor *executor)
-{
-    struct instance *instance = NULL;
-    struct list ended;
-    list_init(&ended);
-    pthread_mutex_lock(&pool->lock);
-    while (!pool->stopping && instance == NULL) {
-        uint64_t wake_ns = CLOCK_NEVER;
-        instance = pull(pool, clock_now_ns(pool->engine->clock), &wake_ns, &ended);
-        if (!list_empty(&ended)) {
-            pthread_mutex_unlock(&pool->lock);
-            pool_send_home(&ended);
-            pthread_mutex_lock(&pool->lock);
-        } else if (instance == NULL) {
-            sleep_idle(pool, executor, wake_ns);
-        }
-    }
-    struct executor *more = instance == NULL ? NULL : pool_executor_for_work(pool);
-    pthread_mutex_unlock(&pool->lock);
-    if (more != NULL) {
-        pthread_cond_signal(&more->wake);
-    }
-    return instance;
-}
-
 enum weir_status pool_create(struct engine *engine, const struct device_options *options,
                              uint32_t index, struct pool **out, struct weir_err *err)
 {
@@ -550,16 +481,16 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     pool->engine = engine;
     pool->index = index;
     pool->executor_count = options->executors;
-    pool->thread_count = options->executors * (options->pipelined ? 2 : 1);
-    pool->device_free = options->executors;
-    pool->watch_ns = CLOCK_NEVER;
-    pool->executors = mem_alloc(pool->thread_count * sizeof(*pool->executors));
+    pool->pipelined = options->pipelined;
+    pool_wake_init(pool);
+    pool->thread_count = options->executors * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
+    const uint32_t threads_max = options->executors * (options->pipelined ? STAGE_DEPTH_MAX : 1);
+    pool->executors = mem_alloc(threads_max * sizeof(*pool->executors));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->device, NULL);
     pthread_cond_init(&pool->parts, NULL);
-    list_init(&pool->idle);
     list_init(&pool->limited);
-    for (uint32_t i = 0; i < pool->thread_count; i++) {
+    for (uint32_t i = 0; i < threads_max; i++) {
         pool->executors[i].pool = pool;
         pool->executors[i].cpu = options->first_cpu < 0 ? -1 : options->first_cpu + (int)i;
     }
@@ -588,7 +519,8 @@ void pool_destroy(struct pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
     pthread_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; i < pool->thread_count; i++) {
+    const uint32_t threads_max = pool->executor_count * (pool->pipelined ? STAGE_DEPTH_MAX : 1);
+    for (uint32_t i = 0; i < threads_max; i++) { /* One may have made a later one until now. */
         executor_join(&pool->executors[i]);
     }
     assert(pool->waiting == 0 && pool->running == 0 && pool->joined == 0);

@@ -14,6 +14,7 @@
 #define WEIR_ENGINE_POOL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -27,10 +28,11 @@
 struct pool {
     const char *name;
     struct engine *engine;
-    uint32_t index;          /* In engine.pools. */
-    uint32_t executor_count; /* Runs the device carries at once. */
-    uint32_t thread_count;   /* Executor threads: twice as many where host work is pipelined. */
-    struct executor *executors;
+    uint32_t index;             /* In engine.pools. */
+    uint32_t executor_count;    /* Runs the device carries at once. */
+    uint32_t cpu_count;         /* That the process may run on. */
+    bool pipelined;             /* Host work of some runs passes while another is on the device. */
+    struct executor *executors; /* executor_count, times the deepest pipeline. */
 
     pthread_mutex_t lock; /* Guards the rest, and the "line" of every model on the pool. */
     struct heap ready;    /* Of model.ready, by arrival of the line's head. */
@@ -40,13 +42,20 @@ struct pool {
     uint64_t share;   /* Of the limited model that ran last. */
     struct list idle; /* Executors asleep, last one first. */
     uint32_t idle_count;
-    uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
-    uint64_t waiting;      /* Requests in line. */
-    uint64_t running;      /* Requests in batches. */
-    uint64_t joined;       /* Requests that share another's run. */
-    uint32_t device_free;  /* Runs that may still enter the device. */
-    pthread_cond_t device; /* device_free grew. */
-    pthread_cond_t parts;  /* A part was read, or a request shall stop. */
+    uint64_t watch_ns;       /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
+    uint64_t waiting;        /* Requests in line. */
+    uint64_t running;        /* Requests in batches. */
+    uint64_t joined;         /* Requests that share another's run. */
+    uint32_t thread_count;   /* Executor threads: more than executor_count where it is pipelined. */
+    uint32_t batches;        /* Under way. */
+    uint32_t device_runs;    /* Runs on a pipelined device, those handed over ahead included. */
+    uint64_t device_left_ns; /* The latest end of one. */
+    pthread_cond_t device;   /* device_runs shrank. */
+    pthread_cond_t parts;    /* A part was read, or a request shall stop. */
+    uint64_t arrived_ns;     /* The last request came, */
+    uint64_t gap_ns;         /* on average so long after the one before. */
+    bool spinning;           /* An executor that found nothing looks out for more. */
+    _Atomic uint32_t calls;  /* Tells it that there is. */
     bool stopping;
 };
 
@@ -94,10 +103,6 @@ void pool_release_inline(struct pool *pool, struct model *model);
 
 /* A model without requests leaves the heaps: idle sequences may have kept it there. */
 void pool_forget(struct pool *pool, struct model *model);
-
-/* Executor: waits for room on a device whose host work is pipelined. */
-void pool_device_enter(struct pool *pool);
-void pool_device_leave(struct pool *pool);
 
 /* Executor: sends a part home; takes the outputs' blocks.  Waits while too many are unread.
  * WEIR_ECANCELED, WEIR_ETIMEOUT: nobody wants it any more; WEIR_ENOMEM. */

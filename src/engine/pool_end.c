@@ -233,7 +233,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
     learn(model, batch);
+    const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
     pool->running -= batch->count;
+    pool->batches--;
     model->running--;
     list_splice(&ended, &batch->ended);
     const struct batch counted = *batch;
@@ -249,6 +251,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     for (uint32_t i = 0; shared && i < pool->engine->pool_count; i++) {
         pool_kick(pool->engine->pools[i]);
     }
+    pool_scale_act(pool, model, news);
     stats_count_batch(model, &counted);
     for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
         struct request *request = list_entry(n, struct request, line);

@@ -13,6 +13,41 @@ void pool_place(struct pool *pool, struct model *model, uint64_t now_ns);
  * it is served at, 1 first; 0 for all where the model has none). */
 void pool_line_up(struct model *model, struct request *request);
 
+/* pool_scale.c: how many runs of a model there shall be at once, and what they take. */
+
+/* With what is configured or pays, and the depth of the pipeline: runs under way. */
+uint32_t pool_runs_wanted(const struct model *model);
+
+/* After a load, and when the model's number of instances or what pays has changed. */
+void pool_set_runs(struct model *model);
+
+/* A batch is taken, before it counts as running, and is settled, while it still does. */
+void pool_scale_begin(struct pool *pool, struct model *model, struct batch *batch, uint64_t now_ns);
+
+/* What is left to do about it without the lock. */
+struct pool_scale_news {
+    bool widen; /* stage_widen() */
+    bool hurts; /* instances_reason has been set. */
+};
+struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
+                                      const struct batch *batch, uint64_t now_ns);
+
+/* Without the lock, with a lease on the model. */
+void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news);
+
+/* The best batch that may leave, as pool_pull(); requests found expired are appended to `ended`. */
+struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                                  struct list *ended);
+
+/* Some model could run now. */
+bool pool_has_work(const struct pool *pool);
+
+/* pool_wake.c: how executors sleep and wake. */
+void pool_wake_init(struct pool *pool);
+
+/* A request has come: how dense they are decides whether it pays to stay awake for the next. */
+void pool_note_arrival(struct pool *pool, uint64_t now_ns);
+
 /* Takes an executor off the idle list for the work there is, or NULL; signal its `wake` without
  * the lock. */
 struct executor *pool_executor_for_work(struct pool *pool);

@@ -1,5 +1,5 @@
 /*
- * What executors wait for while they run: readers of a stream's parts, and room on a device.
+ * What executors wait for while they run: readers of a stream's parts.
  */
 #include "engine/home.h"
 #include "engine/pool.h"
@@ -45,28 +45,4 @@ enum weir_status pool_part(struct pool *pool, struct request *request, struct te
     }
     home_send(request->home, &part->home_mail);
     return WEIR_OK;
-}
-
-void pool_device_enter(struct pool *pool)
-{
-    if (pool->thread_count == pool->executor_count) {
-        return; /* As many threads as the device carries runs. */
-    }
-    pthread_mutex_lock(&pool->lock);
-    while (pool->device_free == 0) {
-        pthread_cond_wait(&pool->device, &pool->lock);
-    }
-    pool->device_free--;
-    pthread_mutex_unlock(&pool->lock);
-}
-
-void pool_device_leave(struct pool *pool)
-{
-    if (pool->thread_count == pool->executor_count) {
-        return;
-    }
-    pthread_mutex_lock(&pool->lock);
-    pool->device_free++;
-    pthread_mutex_unlock(&pool->lock);
-    pthread_cond_signal(&pool->device);
 }

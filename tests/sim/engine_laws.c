@@ -87,7 +87,8 @@ static bool may_wait(const struct world *world, const struct model *model)
 static bool could_go(const struct world *world, const struct model *model)
 {
     return model->waiting_count > 0 && model->instances_free != NULL &&
-           model->inline_home == NULL && !may_wait(world, model) &&
+           model->running < model->runs_max && model->inline_home == NULL &&
+           !may_wait(world, model) &&
            clock_add(arrival(&model->waiting), model->config->queue_delay_ns) <=
                clock_now_ns(&world->clock);
 }

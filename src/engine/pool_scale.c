@@ -1,0 +1,99 @@
+/*
+ * How many runs of a model there are at once.
+ *
+ * Two things say so: what scaling found to pay on the device, and the depth of the pipeline that
+ * keeps a device busy (stage.h).  A configured number of instances is kept to; where fewer were
+ * measured to do more, that is said once.
+ *
+ * A run tells about scaling only when no other model's runs shared its time: what those cost is not
+ * the model's doing.
+ */
+#include <stdio.h>
+
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+
+uint32_t pool_runs_wanted(const struct model *model)
+{
+    const uint32_t runs = scaling_cap(&model->scaling);
+    return (runs > 0 ? runs : model->instance_count) * model->stages.depth;
+}
+
+void pool_set_runs(struct model *model)
+{
+    const uint32_t wanted = pool_runs_wanted(model);
+    model->runs_max = wanted < model->slot_count ? wanted : model->slot_count;
+}
+
+void pool_scale_begin(struct pool *pool, struct model *model, struct batch *batch, uint64_t now_ns)
+{
+    scaling_pass(&model->scaling, model->running, now_ns);
+    batch->area = model->scaling.area;
+    batch->shared = pool->batches > model->running;
+}
+
+static uint64_t since(uint64_t from_ns, uint64_t to_ns)
+{
+    return to_ns > from_ns ? to_ns - from_ns : 0;
+}
+
+static bool learn_stages(struct model *model, const struct batch *batch)
+{
+    const uint64_t all_ns = since(batch->taken_ns, batch->computed_ns);
+    const uint64_t other_ns = batch->waited_ns + batch->device_ns;
+    return batch->clean && batch->device_ns > 0 &&
+           stage_learn(&model->stages, since(other_ns, all_ns), batch->device_ns);
+}
+
+static bool learn_scaling(const struct pool *pool, struct model *model, const struct batch *batch,
+                          uint64_t now_ns)
+{
+    const uint64_t ns = since(batch->taken_ns, now_ns);
+    scaling_pass(&model->scaling, model->running, now_ns);
+    if (!batch->clean || batch->shared || pool->batches > model->running || ns == 0) {
+        return false;
+    }
+    const double under_way = (double)(model->scaling.area - batch->area) / (double)ns;
+    return scaling_observe(&model->scaling, under_way / model->stages.depth, batch->rows, ns,
+                           model->waiting_count > 0);
+}
+
+/* True the first time that fewer instances than configured did more. */
+static bool accuse(struct model *model)
+{
+    const struct scaling *scaling = &model->scaling;
+    if (scaling->better == 0 || model->instances_reason != NULL) {
+        return false;
+    }
+    (void)snprintf(model->instances_text, sizeof(model->instances_text),
+                   "%u instances do less than fewer would: with %u runs at once it did %.2f times "
+                   "as much",
+                   model->config->instances, scaling->better, scaling->gain);
+    model->instances_reason = model->instances_text;
+    return true;
+}
+
+struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
+                                      const struct batch *batch, uint64_t now_ns)
+{
+    struct pool_scale_news news = { false, false };
+    const bool deeper = learn_stages(model, batch);
+    const bool other = learn_scaling(pool, model, batch, now_ns);
+    if (deeper || other) {
+        pool_set_runs(model);
+        news.hurts = accuse(model);
+        news.widen = deeper;
+    }
+    return news;
+}
+
+void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news)
+{
+    if (news.hurts && pool->engine->advise != NULL) {
+        pool->engine->advise(pool->engine->advise_context, model, model->instances_text);
+    }
+    if (news.widen) {
+        stage_widen(pool, model);
+    }
+}
