@@ -1,0 +1,484 @@
+/*
+ * A line per load and target; columns that would say nothing are left out.  Lines are made twice:
+ * once to see how wide each column has to be, once to be written.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "cmd/bench_summary.h"
+#include "cmd/term.h"
+
+/* What a column needs to know of the whole report. */
+struct shown {
+    bool targets;
+    bool slo;
+    bool rows;
+    bool cpu;
+    bool repeats;
+    bool errors;
+};
+
+struct cell {
+    char text[BENCH_TEXT_MAX * 2];
+};
+
+typedef void fill_fn(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell);
+typedef bool shown_fn(const struct shown *shown);
+
+struct column {
+    const char *heading;
+    fill_fn *fill;
+    shown_fn *shown; /* NULL: always. */
+    bool left;
+};
+
+static void put(struct cell *cell, const char *text)
+{
+    (void)snprintf(cell->text, sizeof(cell->text), "%s", text);
+}
+
+static void put_us(struct cell *cell, const struct bench_point *point, enum bench_metric metric)
+{
+    char text[BENCH_TEXT_MAX];
+    put(cell, bench_format_us(point->metrics[metric].median, text));
+}
+
+static void put_rate(struct cell *cell, double rate)
+{
+    char text[BENCH_TEXT_MAX];
+    put(cell, bench_format_count(rate, text));
+}
+
+/* Some run at this point, for what is the same in all. */
+static const struct bench_run *run_at(const struct bench_report *report,
+                                      const struct bench_point *point)
+{
+    uint32_t i = 0;
+    while (report->runs[i].target != point->target || report->runs[i].load != point->load ||
+           report->runs[i].offered != point->offered) {
+        i++;
+    }
+    return &report->runs[i];
+}
+
+static void fill_load(const struct bench_report *report, const struct bench_point *point,
+                      struct cell *cell)
+{
+    char text[BENCH_TEXT_MAX];
+    (void)report;
+    put(cell, bench_format_load(point->offered, text));
+}
+
+static void fill_target(const struct bench_report *report, const struct bench_point *point,
+                        struct cell *cell)
+{
+    (void)snprintf(cell->text, sizeof(cell->text), "%.32s", report->targets[point->target].name);
+}
+
+static void fill_throughput(const struct bench_report *report, const struct bench_point *point,
+                            struct cell *cell)
+{
+    (void)report;
+    put_rate(cell, point->metrics[BENCH_METRIC_THROUGHPUT].median);
+}
+
+static void fill_range(const struct bench_report *report, const struct bench_point *point,
+                       struct cell *cell)
+{
+    char low[BENCH_TEXT_MAX];
+    char high[BENCH_TEXT_MAX];
+    const struct bench_spread *spread = &point->metrics[BENCH_METRIC_THROUGHPUT];
+    (void)report;
+    (void)snprintf(cell->text, sizeof(cell->text), "%s to %s", bench_format_count(spread->min, low),
+                   bench_format_count(spread->max, high));
+}
+
+static void fill_rows(const struct bench_report *report, const struct bench_point *point,
+                      struct cell *cell)
+{
+    const double rows = run_at(report, point)->rows;
+    put_rate(cell, point->metrics[BENCH_METRIC_THROUGHPUT].median * rows);
+}
+
+static void fill_goodput(const struct bench_report *report, const struct bench_point *point,
+                         struct cell *cell)
+{
+    (void)report;
+    put_rate(cell, point->metrics[BENCH_METRIC_GOODPUT].median);
+}
+
+static void fill_p50(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_P50);
+}
+
+static void fill_p90(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_P90);
+}
+
+static void fill_p99(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_P99);
+}
+
+static void fill_p999(const struct bench_report *report, const struct bench_point *point,
+                      struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_P999);
+}
+
+static void fill_max(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_MAX);
+}
+
+static void fill_missed(const struct bench_report *report, const struct bench_point *point,
+                        struct cell *cell)
+{
+    const double percent = point->metrics[BENCH_METRIC_MISSED].median * 100;
+    (void)report;
+    (void)snprintf(cell->text, sizeof(cell->text),
+                   percent > 0 && percent < 0.1 ? "%.3f %%" : "%.1f %%", percent);
+}
+
+static void fill_cpu(const struct bench_report *report, const struct bench_point *point,
+                     struct cell *cell)
+{
+    (void)report;
+    put_us(cell, point, BENCH_METRIC_CPU);
+}
+
+static void fill_verdict(const struct bench_report *report, const struct bench_point *point,
+                         struct cell *cell)
+{
+    const bool slo = run_at(report, point)->slo_ns != 0;
+    if (point->valid == 0) {
+        put(cell, "INVALID");
+    } else if (point->valid < point->runs) {
+        (void)snprintf(cell->text, sizeof(cell->text), "%u of %u invalid",
+                       point->runs - point->valid, point->runs);
+    } else if (slo && point->passed == point->runs) {
+        put(cell, "passed");
+    } else if (slo) {
+        put(cell, point->failed > 0 ? "failed" : "open");
+    } else {
+        put(cell, "");
+    }
+}
+
+static bool shows_targets(const struct shown *shown)
+{
+    return shown->targets;
+}
+
+static bool shows_slo(const struct shown *shown)
+{
+    return shown->slo;
+}
+
+static bool shows_rows(const struct shown *shown)
+{
+    return shown->rows;
+}
+
+static bool shows_cpu(const struct shown *shown)
+{
+    return shown->cpu;
+}
+
+static bool shows_repeats(const struct shown *shown)
+{
+    return shown->repeats;
+}
+
+static bool shows_missed(const struct shown *shown)
+{
+    return shown->slo || shown->errors;
+}
+
+#define COLUMNS 14
+#define COLUMN_VERDICT (COLUMNS - 1)
+
+static const struct column columns[COLUMNS] = {
+    { "load", fill_load, NULL, false },
+    { "target", fill_target, shows_targets, true },
+    { "answers/s", fill_throughput, NULL, false },
+    { "of runs", fill_range, shows_repeats, false },
+    { "rows/s", fill_rows, shows_rows, false },
+    { "in SLO/s", fill_goodput, shows_slo, false },
+    { "p50", fill_p50, NULL, false },
+    { "p90", fill_p90, NULL, false },
+    { "p99", fill_p99, NULL, false },
+    { "p99.9", fill_p999, NULL, false },
+    { "max", fill_max, NULL, false },
+    { "missed", fill_missed, shows_missed, false },
+    { "CPU each", fill_cpu, shows_cpu, false },
+    { "", fill_verdict, NULL, true },
+};
+
+static struct shown shown_in(const struct bench_report *report)
+{
+    struct shown shown = { .targets = report->target_count > 1 };
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        const struct bench_run *run = &report->runs[i];
+        shown.slo = shown.slo || run->slo_ns != 0;
+        shown.rows = shown.rows || run->rows > 1;
+        shown.cpu = shown.cpu || run->server_cpu_ns != 0;
+        shown.repeats = shown.repeats || run->repeat > 0;
+        shown.errors = shown.errors || bench_ended(run) != run->counts[BENCH_OK];
+    }
+    return shown;
+}
+
+static bool is_shown(const struct shown *shown, size_t column)
+{
+    return columns[column].shown == NULL || columns[column].shown(shown);
+}
+
+static void measure(const struct bench_report *report, int *widths)
+{
+    struct bench_point point;
+    for (size_t c = 0; c < COLUMNS; c++) {
+        widths[c] = (int)strlen(columns[c].heading);
+    }
+    for (bool more = bench_point_next(report, NULL, &point); more;
+         more = bench_point_next(report, &point, &point)) {
+        for (size_t c = 0; c < COLUMNS; c++) {
+            struct cell cell;
+            columns[c].fill(report, &point, &cell);
+            const int width = (int)strlen(cell.text);
+            widths[c] = width > widths[c] ? width : widths[c];
+        }
+    }
+}
+
+static const char *verdict_color(const char *text, bool color)
+{
+    if (strcmp(text, "passed") == 0) {
+        return term_green(color);
+    }
+    return strcmp(text, "open") == 0 ? term_dim(color) : term_red(color);
+}
+
+static void write_heading(const struct shown *shown, const int *widths, bool color,
+                          struct buffer *out)
+{
+    buffer_text(out, term_dim(color));
+    for (size_t c = 0; c < COLUMN_VERDICT; c++) {
+        if (is_shown(shown, c)) {
+            buffer_printf(out, columns[c].left ? "  %-*s" : "  %*s", widths[c], columns[c].heading);
+        }
+    }
+    buffer_printf(out, "%s\n", term_plain(color));
+}
+
+static void write_point(const struct bench_report *report, const struct bench_point *point,
+                        const struct shown *shown, const int *widths, bool color,
+                        struct buffer *out)
+{
+    struct cell cell;
+    for (size_t c = 0; c < COLUMN_VERDICT; c++) {
+        if (is_shown(shown, c)) {
+            columns[c].fill(report, point, &cell);
+            buffer_printf(out, columns[c].left ? "  %-*s" : "  %*s", widths[c], cell.text);
+        }
+    }
+    columns[COLUMN_VERDICT].fill(report, point, &cell);
+    if (cell.text[0] != '\0') {
+        buffer_printf(out, "  %s%s%s", verdict_color(cell.text, color), cell.text,
+                      term_plain(color));
+    }
+    buffer_char(out, '\n');
+}
+
+static void write_points(const struct bench_report *report, bool color, struct buffer *out)
+{
+    const struct shown shown = shown_in(report);
+    int widths[COLUMNS];
+    struct bench_point point;
+    measure(report, widths);
+    buffer_printf(out, "%sload: %s%s\n", term_dim(color), bench_load_unit(report->runs[0].load),
+                  term_plain(color));
+    write_heading(&shown, widths, color, out);
+    for (bool more = bench_point_next(report, NULL, &point); more;
+         more = bench_point_next(report, &point, &point)) {
+        write_point(report, &point, &shown, widths, color, out);
+    }
+}
+
+static void write_targets(const struct bench_report *report, bool color, struct buffer *out)
+{
+    for (uint32_t i = 0; i < report->target_count; i++) {
+        const struct bench_target *target = &report->targets[i];
+        buffer_printf(out, "%s%s%s  %s  %s", term_bold(color), target->name, term_plain(color),
+                      target->url, target->protocol);
+        if (target->server != NULL) {
+            buffer_printf(out, "  %s", target->server);
+        }
+        buffer_char(out, '\n');
+    }
+}
+
+static void write_settings(const struct bench_report *report, struct buffer *out)
+{
+    const struct bench_run *run = &report->runs[0];
+    char text[BENCH_TEXT_MAX];
+    buffer_printf(out, "%s, ", report->model);
+    if (report->arrivals == NULL) {
+        buffer_printf(out, "%s loop", bench_load_word(run->load));
+    } else {
+        buffer_printf(out, "open loop, %s arrivals", report->arrivals);
+    }
+    buffer_printf(out, ", %s a run", bench_format_us((double)run->duration_ns / 1e3, text));
+    if (run->slo_ns != 0) {
+        buffer_printf(out, ", SLO %s for %.4g %%", bench_format_us((double)run->slo_ns / 1e3, text),
+                      run->quantile * 100);
+    }
+    for (uint32_t i = 0; i < report->note_count; i++) {
+        buffer_printf(out, ", %s %s", report->notes[i].name, report->notes[i].value);
+    }
+    buffer_text(out, "\n");
+}
+
+/* The first target at the load of `point`; false when it was not measured there. */
+static bool first_at(const struct bench_report *report, const struct bench_point *point,
+                     struct bench_point *out)
+{
+    for (bool more = bench_point_next(report, NULL, out); more;
+         more = bench_point_next(report, out, out)) {
+        if (out->target == 0 && out->load == point->load && out->offered == point->offered) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static double ratio(const struct bench_point *a, const struct bench_point *b,
+                    enum bench_metric metric)
+{
+    return a->metrics[metric].median > 0 ? b->metrics[metric].median / a->metrics[metric].median
+                                         : NAN;
+}
+
+/* "B against A at 64: 1.21 x answers/s, 0.80 x p50, 0.75 x p99". */
+static void write_comparison(const struct bench_report *report, struct buffer *out)
+{
+    struct bench_point b;
+    struct bench_point a;
+    char text[BENCH_TEXT_MAX];
+    for (bool more = bench_point_next(report, NULL, &b); more && !report->searched;
+         more = bench_point_next(report, &b, &b)) {
+        if (b.target == 0 || !first_at(report, &b, &a)) {
+            continue;
+        }
+        buffer_printf(out, "%s against %s at %s: %.2f x answers/s, %.2f x p50, %.2f x p99",
+                      report->targets[b.target].name, report->targets[0].name,
+                      bench_format_load(b.offered, text), ratio(&a, &b, BENCH_METRIC_THROUGHPUT),
+                      ratio(&a, &b, BENCH_METRIC_P50), ratio(&a, &b, BENCH_METRIC_P99));
+        if (a.metrics[BENCH_METRIC_CPU].median > 0) {
+            buffer_printf(out, ", %.2f x server CPU", ratio(&a, &b, BENCH_METRIC_CPU));
+        }
+        buffer_char(out, '\n');
+    }
+}
+
+static void write_found(const struct bench_report *report, bool color, struct buffer *out)
+{
+    for (uint32_t i = 0; i < report->target_count && report->searched; i++) {
+        const struct bench_target *target = &report->targets[i];
+        char text[BENCH_TEXT_MAX];
+        buffer_printf(out, "%s%s: ", term_bold(color), target->name);
+        if (target->valid_rate > 0) {
+            buffer_printf(out, "largest valid rate %s/s",
+                          bench_format_load(target->valid_rate, text));
+        } else {
+            buffer_text(out, "no rate was valid");
+        }
+        buffer_printf(out, "%s\n", term_plain(color));
+    }
+}
+
+/* The generator's own account: its busiest thread, and how late it sent at worst. */
+static void write_generator(const struct bench_report *report, struct buffer *out)
+{
+    double cpu = 0;
+    double lag_us = 0;
+    bool open = false;
+    char text[BENCH_TEXT_MAX];
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        const struct bench_run *run = &report->runs[i];
+        cpu = fmax(cpu, run->generator_cpu);
+        lag_us = fmax(lag_us, bench_metric(run, BENCH_METRIC_LAG));
+        open = open || run->load == BENCH_LOAD_OPEN;
+    }
+    buffer_printf(out, "generator: %.0f %% of a core at most", cpu * 100);
+    if (open) {
+        buffer_printf(out, ", p99 of the send lag %s at most", bench_format_us(lag_us, text));
+    } else if (cpu > 0.95) {
+        buffer_text(out, "; it was full, so the server may be capable of more");
+    }
+    buffer_char(out, '\n');
+}
+
+static void write_codes(const struct bench_report *report, struct buffer *out)
+{
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        const struct bench_run *run = &report->runs[i];
+        char text[BENCH_TEXT_MAX];
+        if (run->code_count == 0) {
+            continue;
+        }
+        buffer_printf(out, "%s at %s:", report->targets[run->target].name,
+                      bench_format_load(run->offered, text));
+        for (uint32_t k = 0; k < run->code_count; k++) {
+            buffer_printf(out, "%s %llu x %s", k == 0 ? "" : ",",
+                          (unsigned long long)run->codes[k].count, run->codes[k].name);
+        }
+        buffer_char(out, '\n');
+    }
+}
+
+static void write_flaws(const struct bench_report *report, bool color, struct buffer *out)
+{
+    uint32_t flaws = 0;
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        flaws |= report->runs[i].flaws;
+    }
+    for (int i = 0; i < BENCH_FLAW_COUNT; i++) {
+        if ((flaws >> i & 1) != 0) {
+            buffer_printf(out, "%sinvalid%s: %s\n", term_red(color), term_plain(color),
+                          bench_flaw_line((enum bench_flaw)i));
+        }
+    }
+}
+
+void bench_report_table(const struct bench_report *report, bool color, struct buffer *out)
+{
+    if (report->run_count == 0) {
+        buffer_text(out, "nothing was measured\n");
+        return;
+    }
+    write_settings(report, out);
+    write_targets(report, color, out);
+    buffer_char(out, '\n');
+    write_points(report, color, out);
+    buffer_char(out, '\n');
+    write_found(report, color, out);
+    write_comparison(report, out);
+    write_codes(report, out);
+    write_generator(report, out);
+    write_flaws(report, color, out);
+}
