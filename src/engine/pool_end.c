@@ -253,6 +253,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     }
     pool_scale_act(pool, model, news);
     stats_count_batch(model, &counted);
+    struct stats_tally tally = { 0 };
     for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
         struct request *request = list_entry(n, struct request, line);
         if (request->status != WEIR_OK) {
@@ -260,8 +261,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         } else if (request->keyed) {
             remember(model, request);
         }
-        stats_count_request(model, request);
+        stats_tally_request(&tally, model, request);
     }
+    stats_count_tally(model, &tally);
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);

@@ -52,7 +52,8 @@ static void count_missing_part(struct model *model, const struct request *reques
     }
 }
 
-void stats_count_request(struct model *model, const struct request *request)
+void stats_tally_request(struct stats_tally *tally, struct model *model,
+                         const struct request *request)
 {
     struct model_stats *stats = &model->stats;
     const struct request_times *t = &request->times;
@@ -62,17 +63,42 @@ void stats_count_request(struct model *model, const struct request *request)
         count_missing_part(model, request, t->ended_ns - t->taken_ns);
         return;
     }
-    duration_add(&stats->success, total_ns);
-    duration_add(&stats->queue, t->taken_ns - t->submitted_ns);
-    duration_add(&stats->compute_input, t->gathered_ns - t->taken_ns);
-    duration_add(&stats->compute_infer, t->computed_ns - t->gathered_ns);
-    duration_add(&stats->compute_output, t->ended_ns - t->computed_ns);
-    histogram_observe(&stats->queue_time, t->taken_ns - t->submitted_ns);
-    histogram_observe(&stats->gather_time, t->gathered_ns - t->taken_ns);
-    histogram_observe(&stats->compute_time, t->computed_ns - t->gathered_ns);
-    histogram_observe(&stats->total_time, total_ns);
-    atomic_fetch_add_explicit(&stats->inference_count, rows_counted(model, request->rows),
-                              memory_order_relaxed);
+    tally->count++;
+    tally->rows += rows_counted(model, request->rows);
+    tally->total_ns += total_ns;
+    tally->queue_ns += t->taken_ns - t->submitted_ns;
+    tally->input_ns += t->gathered_ns - t->taken_ns;
+    tally->infer_ns += t->computed_ns - t->gathered_ns;
+    tally->output_ns += t->ended_ns - t->computed_ns;
+    histogram_tally_add(&tally->queue, &stats->queue_time, t->taken_ns - t->submitted_ns);
+    histogram_tally_add(&tally->gather, &stats->gather_time, t->gathered_ns - t->taken_ns);
+    histogram_tally_add(&tally->compute, &stats->compute_time, t->computed_ns - t->gathered_ns);
+    histogram_tally_add(&tally->total, &stats->total_time, total_ns);
+}
+
+void stats_count_tally(struct model *model, struct stats_tally *tally)
+{
+    struct model_stats *stats = &model->stats;
+    if (tally->count == 0) {
+        return;
+    }
+    duration_add_many(&stats->success, tally->count, tally->total_ns);
+    duration_add_many(&stats->queue, tally->count, tally->queue_ns);
+    duration_add_many(&stats->compute_input, tally->count, tally->input_ns);
+    duration_add_many(&stats->compute_infer, tally->count, tally->infer_ns);
+    duration_add_many(&stats->compute_output, tally->count, tally->output_ns);
+    histogram_tally_end(&tally->queue, &stats->queue_time);
+    histogram_tally_end(&tally->gather, &stats->gather_time);
+    histogram_tally_end(&tally->compute, &stats->compute_time);
+    histogram_tally_end(&tally->total, &stats->total_time);
+    atomic_fetch_add_explicit(&stats->inference_count, tally->rows, memory_order_relaxed);
+}
+
+void stats_count_request(struct model *model, const struct request *request)
+{
+    struct stats_tally tally = { 0 };
+    stats_tally_request(&tally, model, request);
+    stats_count_tally(model, &tally);
 }
 
 void stats_count_hit(struct model *model, const struct request *request)

@@ -22,7 +22,27 @@ void stats_count_part(struct model *model, const struct request *request, uint64
 /* The request was answered from the cache. */
 void stats_count_hit(struct model *model, const struct request *request);
 
-/* The request has run and ended; its times are complete. */
+/* Requests that have run and ended together, with their times complete: each is added, then all are counted at
+ * once, so that a large batch does not cost a locked instruction per number and member. */
+struct stats_tally {
+    uint64_t count; /* That ended with WEIR_OK. */
+    uint64_t rows;
+    uint64_t total_ns;
+    uint64_t queue_ns;
+    uint64_t input_ns;
+    uint64_t infer_ns;
+    uint64_t output_ns;
+    struct histogram_tally queue;
+    struct histogram_tally gather;
+    struct histogram_tally compute;
+    struct histogram_tally total;
+};
+
+void stats_tally_request(struct stats_tally *tally, struct model *model,
+                         const struct request *request);
+void stats_count_tally(struct model *model, struct stats_tally *tally);
+
+/* One that ran by itself. */
 void stats_count_request(struct model *model, const struct request *request);
 
 #endif

@@ -17,12 +17,14 @@
 #include <string.h>
 
 #include "net/protocol.h"
+#include "net/socket.h"
 #include "util/mem.h"
 
 #define PIECES_MAX 64 /* Of one gathering write. */
 #define SLICE_BYTES 65536
 #define SLICE_PIECES 4               /* libuv allocates beyond four. */
-#define PLACE_BYTES_MAX (256 * 1024) /* Read at once into a body, so that others get their turn. */
+#define PLACE_BYTES_MAX (256 * 1024) /* Read at once into a body, */
+#define TURN_READS 8                 /* and so often in a turn, so that others get theirs. */
 #define TURN_HANDSHAKES 4            /* Steps of TLS handshakes per turn of a loop. */
 #define LINGER_NS (2 * NS_PER_S)
 #define REFUSED_CONNECTIONS_MAX 64 /* Above connections_max: those being told so. */
@@ -211,7 +213,7 @@ static void send_last(struct http_conn *c)
     const struct bytes out = tls_outgoing(c->tls);
     const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
     if (out.size > 0 && !c->writing) {
-        const int sent = uv_try_write(&c->uv.stream, &buf, 1);
+        const ssize_t sent = socket_send(c->fd, &buf, 1, buf.len, c->net->joined);
         tls_sent(c->tls, sent < 0 ? 0 : (size_t)sent);
     }
 }
@@ -301,36 +303,28 @@ static void open_now_or_later(struct http_conn *c)
     }
 }
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+/* Where the next bytes go. */
+static uv_buf_t room_of(struct http_conn *c)
 {
-    (void)suggested;
-    struct http_conn *c = handle->data;
-    size_t room = 0;
-    if (c->tls == NULL && c->state == CONN_OPEN && c->protocol->place(c, &buf->base, &room)) {
-        buf->len = room < PLACE_BYTES_MAX ? room : PLACE_BYTES_MAX;
-        return;
+    uv_buf_t room = { c->net->read_buffer, NET_READ_BYTES };
+    size_t size = 0;
+    if (c->tls == NULL && c->state == CONN_OPEN && c->protocol->place(c, &room.base, &size)) {
+        room.len = size < PLACE_BYTES_MAX ? size : PLACE_BYTES_MAX;
     }
-    buf->base = c->net->read_buffer;
-    buf->len = NET_READ_BYTES;
+    return room;
 }
 
-static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
+/* libuv asks where to read to when there is something to read, and is told nowhere: on_read() reads. */
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    struct http_conn *c = stream->data;
-    loop_turn_begin(c->loop);
-    if (size == 0) {
-        return;
-    }
-    if (size == UV_EOF) {
-        end(c);
-        return;
-    }
-    if (size < 0) {
-        conn_close(c);
-        return;
-    }
+    (void)handle;
+    (void)suggested;
+    *buf = (uv_buf_t){ NULL, 0 };
+}
+
+static void take_read(struct http_conn *c, struct bytes in)
+{
     c->read_ns = c->loop->now_ns;
-    const struct bytes in = { buf->base, (size_t)size };
     if (c->tls == NULL) {
         take(c, in);
     } else if (c->state == CONN_OPEN) {
@@ -338,6 +332,42 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
         open_now_or_later(c);
     }
     rearm(c);
+}
+
+/* Reads once.  True when there may be more, of which the turn may have some. */
+static bool read_some(struct http_conn *c)
+{
+    const uv_buf_t room = room_of(c);
+    const ssize_t size = socket_receive(c->fd, room.base, room.len);
+    if (size == UV_EAGAIN) {
+        return false;
+    }
+    if (size == UV_EOF) {
+        uv_read_stop(&c->uv.stream);
+        end(c);
+        return false;
+    }
+    if (size < 0) {
+        conn_close(c);
+        return false;
+    }
+    take_read(c, (struct bytes){ room.base, (size_t)size });
+    return (size_t)size == room.len && c->state != CONN_GONE && !c->paused;
+}
+
+static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
+{
+    (void)buf;
+    struct http_conn *c = stream->data;
+    loop_turn_begin(c->loop);
+    if (size == UV_EOF) { /* libuv may find the end by itself. */
+        end(c);
+    } else if (size == UV_ENOBUFS) {
+        for (unsigned i = 0; i < TURN_READS && read_some(c); i++) {
+        }
+    } else if (size < 0) {
+        conn_close(c);
+    }
 }
 
 static void start_reading(struct http_conn *c)
@@ -450,12 +480,11 @@ static bool flush_sealed(struct http_conn *c)
 {
     for (struct bytes out = tls_outgoing(c->tls); out.size > 0; out = tls_outgoing(c->tls)) {
         const uv_buf_t buf = { (char *)(uintptr_t)out.data, out.size };
-        int sent = uv_try_write(&c->uv.stream, &buf, 1);
-        if (sent < 0 && sent != UV_EAGAIN) {
+        const ssize_t sent = socket_send(c->fd, &buf, 1, buf.len, c->net->joined);
+        if (sent < 0) {
             conn_close(c);
             return false;
         }
-        sent = sent < 0 ? 0 : sent;
         tls_sent(c->tls, (size_t)sent);
         if ((size_t)sent < out.size) {
             c->slice_bytes = out.size - (size_t)sent;
@@ -512,12 +541,11 @@ static void flush(struct http_conn *c)
         if (count == 0) {
             break;
         }
-        int sent = uv_try_write(&c->uv.stream, bufs, count);
-        if (sent < 0 && sent != UV_EAGAIN) {
+        const ssize_t sent = socket_send(c->fd, bufs, count, bytes, c->net->joined);
+        if (sent < 0) {
             conn_close(c);
             return;
         }
-        sent = sent < 0 ? 0 : sent;
         if (!c->protocol->advance(c, (size_t)sent)) {
             return;
         }
@@ -641,10 +669,8 @@ static void read_user(struct http_conn *c, bool tcp)
 {
     struct ucred user;
     socklen_t size = sizeof(user);
-    uv_os_fd_t fd;
     c->peer_user = -1;
-    if (!tcp && uv_fileno(&c->uv.handle, &fd) == 0 &&
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &size) == 0) {
+    if (!tcp && getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &user, &size) == 0) {
         c->peer_user = user.uid;
     }
 }
@@ -713,6 +739,10 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
     const uint64_t count = atomic_fetch_add(&connection_count, 1) + 1;
     const uint64_t count_max = net->loop->limits->connections_max;
     if (uv_accept(server, &c->uv.stream) != 0 || count > count_max + REFUSED_CONNECTIONS_MAX) {
+        conn_close(c);
+        return true;
+    }
+    if (uv_fileno(&c->uv.handle, &c->fd) != 0) {
         conn_close(c);
         return true;
     }

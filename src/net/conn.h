@@ -45,6 +45,7 @@ struct http_conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } uv;
+    int fd; /* Of the same, from its accept to its close. */
     struct loop *loop;
     struct http_net *net;
     const struct http_handler *handler;

@@ -20,6 +20,7 @@
 
 #include "net/fields.h"
 #include "net/target.h"
+#include "util/mem.h"
 
 #define HEAD_BYTES_FIRST 1024 /* Room for a header that arrives in parts. */
 #define CHUNK_DIGITS_MAX 16
@@ -311,7 +312,21 @@ static enum weir_status parse_head(struct http1 *r, struct exchange *x, struct w
     const char *from = known ? r->head : x->target.data - 1;
     const struct bytes rest = { from, r->head_size - (size_t)(from - r->head) };
     status = fields_read(known ? "" : "POST", rest, fields, room, &x->field_count, err);
-    return status != WEIR_OK ? status : judge_fields(r, x, err);
+    status = status != WEIR_OK ? status : judge_fields(r, x, err);
+    if (status == WEIR_OK) {
+        http1_memory_keep(&r->memory, (struct bytes){ r->head, r->head_size }, x, &r->facts);
+    }
+    return status;
+}
+
+/* A header that was read before, and is there as a whole.  False: it has to be read. */
+static bool recall_head(struct http1 *r, struct exchange *x, struct bytes *in)
+{
+    const bool at_start = r->head_size == 0 && r->place == HTTP1_LINE_START;
+    const size_t size = at_start ? http1_memory_recall(r->memory, *in, x, &r->facts) : 0;
+    in->data += size;
+    in->size -= size;
+    return size > 0;
 }
 
 /* Takes what belongs to the header; WEIR_OK and *done when it is complete and good. */
@@ -319,6 +334,10 @@ static enum weir_status take_head(struct http1 *r, struct exchange *x, struct by
                                   struct weir_err *err)
 {
     size_t size = 0;
+    *done = recall_head(r, x, in);
+    if (*done) {
+        return WEIR_OK;
+    }
     enum weir_status status = scan_head(r, *in, &size, done, err);
     if (status == WEIR_OK) {
         status = check_head_limits(r, size, err);
@@ -564,6 +583,18 @@ void http1_init(struct http1 *reader, const struct limits *limits)
     *reader = (struct http1){ .limits = limits };
 }
 
+void http1_finish(struct http1 *reader)
+{
+    mem_free(reader->memory);
+    reader->memory = NULL;
+}
+
+/* The next request begins. */
+static void restart(struct http1 *reader)
+{
+    *reader = (struct http1){ .limits = reader->limits, .memory = reader->memory };
+}
+
 enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct bytes *in,
                             struct bytes *data, struct weir_err *err)
 {
@@ -582,7 +613,7 @@ enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct byt
         case HTTP1_IN_CHUNK:
             return take_data(reader, in, data);
         case HTTP1_AT_END:
-            http1_init(reader, reader->limits);
+            restart(reader);
             return HTTP1_END;
         case HTTP1_IS_REFUSED:
             return HTTP1_REFUSED;

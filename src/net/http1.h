@@ -11,6 +11,7 @@
 
 #include "net/answer.h"
 #include "net/http.h"
+#include "net/http1_memory.h"
 #include "util/err.h"
 #include "util/limits.h"
 
@@ -43,28 +44,20 @@ enum http1_place {
     HTTP1_BLANK_CR, /* The same in an empty line. */
 };
 
-/* What a request says about its own transport; valid from HTTP1_HEAD on. */
-struct http1_facts {
-    bool version_1_0;
-    bool keep_alive;
-    bool expects_continue;
-    bool chunked;
-    uint64_t body_size; /* 0 without a body or when chunked. */
-};
-
 struct http1 {
     const struct limits *limits;
+    struct http1_memory *memory; /* The latest header; NULL: none. */
     enum http1_state state;
     enum http1_place place;
     char *head; /* The header so far, in the exchange's arena. */
     size_t head_size;
     size_t head_capacity;
-    uint32_t line_count; /* Complete lines of the header or trailer. */
-    bool line_checked;   /* The request line is known to be good. */
-    bool blank_skipped;  /* The one empty line that may stand before a request was there. */
-    struct http1_facts facts;
-    uint64_t left;     /* Bytes to come of the body or chunk. */
-    uint64_t received; /* Bytes of a chunked body so far. */
+    uint32_t line_count;      /* Complete lines of the header or trailer. */
+    bool line_checked;        /* The request line is known to be good. */
+    bool blank_skipped;       /* The one empty line that may stand before a request was there. */
+    struct http1_facts facts; /* Valid from HTTP1_HEAD on. */
+    uint64_t left;            /* Bytes to come of the body or chunk. */
+    uint64_t received;        /* Bytes of a chunked body so far. */
     uint64_t chunk_count;
     uint32_t digit_count;  /* Of a chunk size. */
     uint64_t framing_size; /* Bytes of chunk extensions and trailers. */
@@ -72,6 +65,7 @@ struct http1 {
 
 /* `limits` is borrowed. */
 void http1_init(struct http1 *reader, const struct limits *limits);
+void http1_finish(struct http1 *reader);
 
 /* Takes bytes from the front of *in.  `x` is the exchange under construction, the same from a
  * request's first byte to its HTTP1_END; its arena receives the header.  Call again until

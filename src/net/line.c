@@ -372,7 +372,7 @@ static void line_drain(struct http_conn *c)
 
 static void line_release(struct http_conn *c)
 {
-    (void)c;
+    http1_finish(&c->line.http1);
 }
 
 void line_refuse(struct http_conn *c, enum weir_status status, const char *text)

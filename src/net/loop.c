@@ -70,7 +70,7 @@ static void arm(struct loop *loop)
     uv_timer_start(&loop->timer, on_timer, at_ms > now_ms ? at_ms - now_ms : 0, 0);
 }
 
-static bool has_mail(struct loop *loop)
+static bool has_mail(const struct loop *loop)
 {
     return atomic_load_explicit(&loop->mailbox.top, memory_order_relaxed) != NULL;
 }
@@ -96,9 +96,19 @@ static void run_hooks(struct loop *loop)
     }
 }
 
+/* A look at the sockets that found nothing.  Timers of hooks are set when hooks run. */
+static bool nothing_happened(const struct loop *loop)
+{
+    return loop->spin_ns > 0 && !loop->fresh && !has_mail(loop) && list_empty(&loop->dirty);
+}
+
 static void turn_end(struct loop *loop)
 {
+    if (nothing_happened(loop)) {
+        return;
+    }
     loop_turn_begin(loop);
+    loop->spin_until_ns = clock_add(loop->now_ns, loop->spin_ns);
     unsigned rounds = 0;
     do {
         if (has_mail(loop)) {
@@ -176,12 +186,27 @@ static void block_sigpipe(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+void loop_set_spin(struct loop *loop, uint64_t spin_ns)
+{
+    loop->spin_ns = spin_ns;
+}
+
+/* A turn that has begun ends in the next look, which must not sleep. */
+static bool may_sleep(const struct loop *loop)
+{
+    return !loop->fresh && !has_mail(loop) && uv_hrtime() >= loop->spin_until_ns;
+}
+
 void loop_run(struct loop *loop)
 {
     block_sigpipe();
     loop_here = loop;
-    if (!atomic_load(&loop->stopping)) {
+    if (loop->spin_ns == 0 && !atomic_load(&loop->stopping)) {
         uv_run(&loop->uv, UV_RUN_DEFAULT);
+    }
+    loop_turn_begin(loop); /* What was set before is looked at in the first turn. */
+    while (!atomic_load(&loop->stopping)) {
+        uv_run(&loop->uv, may_sleep(loop) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
     }
     turn_end(loop);
     loop_here = NULL;

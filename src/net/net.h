@@ -6,6 +6,7 @@
 
 #include "net/http2_memory.h"
 #include "net/loop.h"
+#include "net/socket.h"
 #include "net/tls.h"
 
 #define NET_READ_BYTES 65536
@@ -25,6 +26,7 @@ struct http_net {
     char *spare_text;      /* Of an HTTP/2 session that has nothing to send. */
     uint64_t handshake_ns; /* The turn in which `handshakes` steps of handshakes were taken. */
     uint32_t handshakes;
+    char joined[SOCKET_JOIN_BYTES]; /* Small pieces of what is written at once. */
     char read_buffer[NET_READ_BYTES];
     char plain[NET_READ_BYTES]; /* What TLS makes of it, and where small pieces are put together. */
 };

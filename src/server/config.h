@@ -86,7 +86,8 @@ struct config {
     struct config_list cors_origins;
     uint64_t reload_interval_ns;
 
-    uint64_t loops;     /* Resolved: at least 1. */
+    uint64_t loops; /* Resolved: at least 1. */
+    uint64_t loop_spin_ns;
     uint64_t executors; /* Resolved: at least 1. */
     bool pin;
     struct config_list devices; /* "NAME:RUNS" each. */

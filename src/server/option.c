@@ -94,6 +94,9 @@ const struct option options[] = {
       "time between looks at the files of certificates and keys; SIGHUP looks at once" },
     { "loops", "threads", KIND_COUNT, AT(loops), 0, 64, "0", NULL,
       "network threads; 0: one per 4 processors" },
+    { "loop_spin", "threads", KIND_DURATION, AT(loop_spin_ns), 0, 0, "0s", NULL,
+      "time that a network thread looks for more before it sleeps, such as 50us: answers come sooner, "
+      "for a processor that is busy between requests" },
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
       "models run at once on the processor; 0: one per processor" },
     { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },

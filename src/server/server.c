@@ -261,6 +261,7 @@ static enum weir_status start_front(struct server *server, struct front *front,
         return status;
     }
     server->front_count++;
+    loop_set_spin(&front->loop, server->config->loop_spin_ns);
     api_loop_attach(&front->api, server->api, &front->loop);
     return listen_all(front, err);
 }

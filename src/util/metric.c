@@ -50,6 +50,33 @@ void histogram_observe(struct histogram *histogram, uint64_t ns)
     atomic_fetch_add_explicit(&histogram->sum_ns, ns, memory_order_relaxed);
 }
 
+static void tally_flush(struct histogram_tally *tally, struct histogram *histogram)
+{
+    if (tally->count > 0) {
+        atomic_fetch_add_explicit(&histogram->counts[tally->bucket], tally->count,
+                                  memory_order_relaxed);
+    }
+    tally->count = 0;
+}
+
+void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns)
+{
+    const uint32_t bucket = (uint32_t)bucket_of(ns);
+    if (bucket != tally->bucket) {
+        tally_flush(tally, histogram);
+        tally->bucket = bucket;
+    }
+    tally->count++;
+    tally->sum_ns += ns;
+}
+
+void histogram_tally_end(struct histogram_tally *tally, struct histogram *histogram)
+{
+    tally_flush(tally, histogram);
+    atomic_fetch_add_explicit(&histogram->sum_ns, tally->sum_ns, memory_order_relaxed);
+    *tally = (struct histogram_tally){ 0 };
+}
+
 /* Each count is read once, so that what is derived from them agrees with itself. */
 static uint64_t snapshot(const struct histogram *histogram, uint64_t counts[HISTOGRAM_BUCKETS])
 {
@@ -87,7 +114,12 @@ uint64_t histogram_quantile_ns(const struct histogram *histogram, double q)
 
 void duration_add(struct duration *duration, uint64_t ns)
 {
-    atomic_fetch_add_explicit(&duration->count, 1, memory_order_relaxed);
+    duration_add_many(duration, 1, ns);
+}
+
+void duration_add_many(struct duration *duration, uint64_t count, uint64_t ns)
+{
+    atomic_fetch_add_explicit(&duration->count, count, memory_order_relaxed);
     atomic_fetch_add_explicit(&duration->ns, ns, memory_order_relaxed);
 }
 

@@ -21,6 +21,16 @@ struct histogram {
 };
 
 void histogram_observe(struct histogram *histogram, uint64_t ns);
+/* The same for several that mostly fall into one bucket: add to a zeroed tally, then end it. */
+struct histogram_tally {
+    uint64_t sum_ns;
+    uint64_t count; /* Of the bucket that came last. */
+    uint32_t bucket;
+};
+
+void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns);
+void histogram_tally_end(struct histogram_tally *tally, struct histogram *histogram);
+
 uint64_t histogram_count(const struct histogram *histogram);
 
 /* The smallest bucket bound at or above the q-quantile (0..1), in ns; 0 when empty, UINT64_MAX when
@@ -34,6 +44,7 @@ struct duration {
 };
 
 void duration_add(struct duration *duration, uint64_t ns);
+void duration_add_many(struct duration *duration, uint64_t count, uint64_t ns);
 
 /* "# HELP" and "# TYPE" of a family; type is "counter", "gauge" or "histogram". */
 void metric_family(struct buffer *out, const char *name, const char *help, const char *type);

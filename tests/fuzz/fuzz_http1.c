@@ -123,6 +123,7 @@ static struct outcome read_all(const uint8_t *data, size_t size, size_t step)
         require(event == HTTP1_REFUSED || in.size == 0);
         free(copy);
     }
+    http1_finish(&reader);
     arena_finish(&x.arena);
     return o;
 }

@@ -37,6 +37,7 @@ static void begin(struct bench *b)
 
 static void end(struct bench *b)
 {
+    http1_finish(&b->reader);
     arena_finish(&b->x.arena);
 }
 
@@ -143,6 +144,76 @@ static void test_reads_the_parts_of_a_request(void **state)
         assert_true(b.facts.keep_alive);
         end(&b);
     }
+}
+
+static void check_request(const struct bench *b, const char *target, const char *path,
+                          const char *id)
+{
+    assert_false(b->refused);
+    assert_bytes(b->x.target, target);
+    assert_bytes(b->x.path, path);
+    assert_int_equal(b->x.method, HTTP_POST);
+    assert_int_equal(b->x.version, HTTP_1_1);
+    assert_int_equal(b->x.field_count, 4);
+    assert_bytes(b->x.fields[0].name, "Host");
+    assert_bytes(b->x.fields[0].value, "a");
+    assert_bytes(b->x.fields[1].name, "X-Id");
+    assert_bytes(b->x.fields[1].value, id);
+    assert_bytes(b->x.fields[2].value, "");
+    assert_bytes(b->x.fields[3].value, "5");
+    assert_int_equal(b->body_size, 5);
+    assert_true(b->facts.keep_alive);
+}
+
+/* The same header again, and one that differs in its last letter, cut anywhere; each in memory of its own. */
+static void test_a_repeated_header_means_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *target;
+        const char *path;
+        const char *id;
+    } requests[] = {
+        { "POST /a?b HTTP/1.1\r\nHost: a\r\nX-Id: 7\r\nE:\r\nContent-Length: 5\r\n\r\nhello",
+          "/a?b", "/a", "7" },
+        { "POST /a?b HTTP/1.1\r\nHost: a\r\nX-Id: 7\r\nE:\r\nContent-Length: 5\r\n\r\nworld",
+          "/a?b", "/a", "7" },
+        { "POST /a?b HTTP/1.1\r\nHost: a\r\nX-Id: 8\r\nE:\r\nContent-Length: 5\r\n\r\nagain",
+          "/a?b", "/a", "8" },
+        { "POST /cd/ HTTP/1.1\r\nHost: a\r\nX-Id: 8\r\nE:\r\nContent-Length: 5\r\n\r\nother",
+          "/cd/", "/cd/", "8" },
+    };
+    for (size_t step = 1; step <= 90; step++) {
+        struct bench b;
+        begin(&b);
+        for (size_t i = 0; i < 12; i++) {
+            const char *text = requests[i % 7 % 4].text;
+            feed_steps(&b, text, strlen(text), step);
+            check_request(&b, requests[i % 7 % 4].target, requests[i % 7 % 4].path,
+                          requests[i % 7 % 4].id);
+            assert_memory_equal(b.body, text + strlen(text) - 5, 5);
+            arena_reset(&b.x.arena);
+        }
+        assert_int_equal(b.ends, 12);
+        end(&b);
+    }
+}
+
+/* A header that begins like the one before is another one. */
+static void test_a_longer_header_is_not_the_remembered_one(void **state)
+{
+    (void)state;
+    struct bench b;
+    begin(&b);
+    feed_text(&b, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    feed_text(&b, "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n");
+    assert_int_equal(b.x.field_count, 2);
+    feed_text(&b, "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: b\r\n\r\n");
+    assert_int_equal(b.ends, 4);
+    assert_int_equal(b.x.field_count, 1);
+    assert_bytes(b.x.fields[0].value, "b");
+    end(&b);
 }
 
 static void test_reads_chunks(void **state)
@@ -454,6 +525,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refuses_what_is_ambiguous),
         cmocka_unit_test(test_reads_the_parts_of_a_request),
+        cmocka_unit_test(test_a_repeated_header_means_the_same),
+        cmocka_unit_test(test_a_longer_header_is_not_the_remembered_one),
         cmocka_unit_test(test_reads_chunks),
         cmocka_unit_test(test_methods),
         cmocka_unit_test(test_targets),

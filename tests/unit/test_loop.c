@@ -223,6 +223,25 @@ static void test_an_idle_loop_sleeps(void **state)
     assert_in_range(b.turns, 2, 8);
 }
 
+/* One that spins finds nothing most of the time, which is no turn for its hooks; and it does everything else alike. */
+static void test_a_loop_that_spins_does_the_same(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct alarm a[5];
+    begin(&b);
+    loop_set_spin(&b.loop, 10 * NS_PER_MS);
+    for (unsigned i = 0; i < 4; i++) {
+        set(&b, &a[i], i + 1, i * 5 * NS_PER_MS);
+    }
+    set(&b, &a[4], 9, 60 * NS_PER_MS);
+    run(&b);
+    static const unsigned expected[] = { 1, 2, 3, 4, 9 };
+    assert_int_equal(b.count, 5);
+    assert_memory_equal(b.order, expected, sizeof(expected));
+    assert_in_range(b.turns, 2, 20);
+}
+
 /* A hook's mail to its own loop is there in the same turn, and the hooks see what it did. */
 struct note_mail {
     struct loop_mail mail;
@@ -317,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_a_loop_gets_its_own_mail),
         cmocka_unit_test(test_times_come_in_order),
         cmocka_unit_test(test_an_idle_loop_sleeps),
+        cmocka_unit_test(test_a_loop_that_spins_does_the_same),
         cmocka_unit_test(test_hooks_and_mail_alternate),
         cmocka_unit_test(test_stopped_before_it_runs),
         cmocka_unit_test(test_work_runs_elsewhere_and_ends_here),

@@ -74,6 +74,27 @@ static void test_quantiles(void **state)
     assert_true(histogram_quantile_ns(&histogram, 0) == histogram_quantile_ns(&histogram, 0.001));
 }
 
+static void test_a_tally_counts_the_same(void **state)
+{
+    (void)state;
+    struct histogram_tally tally = { 0 };
+    static struct histogram one_by_one;
+    clear();
+    for (uint64_t i = 0; i < 200; i++) {
+        const uint64_t ns = i % 50 < 40 ? 3 * US : i * 900 * US;
+        histogram_observe(&one_by_one, ns);
+        histogram_tally_add(&tally, &histogram, ns);
+        if (i % 60 == 59) {
+            histogram_tally_end(&tally, &histogram);
+        }
+    }
+    histogram_tally_end(&tally, &histogram);
+    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++) {
+        assert_true(atomic_load(&histogram.counts[i]) == atomic_load(&one_by_one.counts[i]));
+    }
+    assert_true(atomic_load(&histogram.sum_ns) == atomic_load(&one_by_one.sum_ns));
+}
+
 static void *observe_many(void *argument)
 {
     (void)argument;
@@ -217,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_buckets_enclose_their_values),
         cmocka_unit_test(test_quantiles),
+        cmocka_unit_test(test_a_tally_counts_the_same),
         cmocka_unit_test(test_threads_lose_no_observation),
         cmocka_unit_test(test_durations_add_up),
         cmocka_unit_test(test_samples_in_prometheus_text),

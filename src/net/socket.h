@@ -1,0 +1,23 @@
+/*
+ * socket.h — bytes to and from a connected socket, by the calls that cost the kernel least.
+ *
+ * libuv waits for sockets and owns them; it reads and writes them as files, which costs a small request
+ * several percent more.  Any thread that owns the socket; none of these blocks or raises SIGPIPE.
+ */
+#ifndef WEIR_NET_SOCKET_H
+#define WEIR_NET_SOCKET_H
+
+#include <sys/types.h>
+
+#include <uv.h>
+
+#define SOCKET_JOIN_BYTES 16384 /* As much is cheaper to put together than to name in pieces. */
+
+/* How many of `bytes`, the sum of the pieces, the socket took; 0: it is full.  Negative: an error of libuv's.
+ * `scratch` has SOCKET_JOIN_BYTES. */
+ssize_t socket_send(int fd, const uv_buf_t *bufs, unsigned count, size_t bytes, char *scratch);
+
+/* What was read.  UV_EAGAIN: there is nothing; UV_EOF, and other errors of libuv's. */
+ssize_t socket_receive(int fd, char *data, size_t room);
+
+#endif
