@@ -149,6 +149,8 @@ static void end_running(struct request *request, uint64_t now_ns)
 static void learn(struct model *model, const struct batch *batch)
 {
     if (batch->clean) {
+        profile_note_unit(&model->profile, batch->shape_key,
+                          (batch->rows + batch->count - 1) / batch->count);
         profile_observe(&model->profile, batch->shape_key, batch->rows,
                         batch->computed_ns - batch->gathered_ns);
     }

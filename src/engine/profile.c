@@ -6,9 +6,13 @@
  * come from weighted least squares over recent runs; the weights decay, so a
  * machine that slows down is believed within a few hundred runs.
  *
- * When all recent runs had the same size the slope cannot be told; then the
- * whole time counts as tau0, and batches may double until there is a second
- * size to compare with.
+ * When all recent runs had the same size the slope cannot be told; then what was
+ * known of it is kept, in proportion to the time that runs take now.  Before it was ever
+ * known the whole time counts as tau0.  Batches grow beyond the largest one seen by
+ * a tenth at a time, so that neither memory nor a deadline is surprised.
+ *
+ * Other work on the machine makes single runs much longer.  Such an outlier counts
+ * as twice the predicted time; several in a row are no outliers but the new truth.
  *
  * The line does not know that rows can get dearer in company, as those of a
  * convolution do whose intermediate tensors no longer fit the processor's cache.
@@ -21,10 +25,21 @@
 #include <stddef.h>
 
 #define PROFILE_DECAY 0.98
-#define PROFILE_VARIANCE_MIN 0.02 /* Of rows, relative to their mean squared. */
+#define PROFILE_VARIANCE_MIN 0.02 /* Of rows, relative to their mean squared: a first slope. */
+#define PROFILE_VARIANCE_GOOD 0.1 /* The same, to believe it more than the one known. */
 #define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
 #define PROFILE_ROW_FORGET 1.01   /* What the least time per row grows by with each run. */
 #define PROFILE_ROW_DEARER 1.04   /* Larger batches whose rows cost this much more are avoided. */
+#define PROFILE_STEP 10           /* Batches grow by one part in so many. */
+#define PROFILE_RETRY_RUNS 256    /* Where batching is off, every so many runs a pair is tried. */
+#define PROFILE_OUTLIER 2.0       /* Times the predicted. */
+#define PROFILE_OUTLIER_JITTERS 8 /* Or so many jitters above it, where that is more. */
+#define PROFILE_OUTLIERS_MAX 4    /* More in a row are believed. */
+#define PROFILE_SLACK_FIRST 1.08
+#define PROFILE_SLACK_MAX 4.0
+#define PROFILE_SLACK_STEP 0.02  /* The quantile's estimate moves by so much, */
+#define PROFILE_SLACK_JITTER 0.5 /* and by so much of the jitter. */
+#define PROFILE_SLACK_SHARE 0.99
 
 static const struct profile_shape *find(const struct profile *profile, uint64_t key)
 {
@@ -47,8 +62,28 @@ static struct profile_shape *find_or_replace(struct profile *profile, uint64_t k
         }
         oldest = shape->used < oldest->used ? shape : oldest;
     }
-    *oldest = (struct profile_shape){ .key = key, .used = ++profile->tick };
+    *oldest = (struct profile_shape){
+        .key = key, .used = ++profile->tick, .slack = PROFILE_SLACK_FIRST, .unit = 1
+    };
     return oldest;
+}
+
+/* The line through the decayed sums, if rows vary by more than that share of their mean squared. */
+static bool regress(const struct profile_shape *shape, double variance_min, double *tau0,
+                    double *alpha)
+{
+    const double rows = shape->rows / shape->weight;
+    const double time = shape->time / shape->weight;
+    const double variance = shape->rows2 / shape->weight - rows * rows;
+    if (variance <= variance_min * rows * rows) {
+        return false;
+    }
+    double slope = (shape->rows_time / shape->weight - rows * time) / variance;
+    slope = slope < 0 ? 0 : slope;
+    slope = slope * rows > time ? time / rows : slope;
+    *alpha = slope;
+    *tau0 = time - slope * rows;
+    return true;
 }
 
 /* tau0 and alpha of one shape; false before there is enough to say. */
@@ -57,18 +92,33 @@ static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
     if (shape->runs < PROFILE_OBSERVED_MIN) {
         return false;
     }
+    if (regress(shape, PROFILE_VARIANCE_GOOD, tau0, alpha)) {
+        return true;
+    }
     const double rows = shape->rows / shape->weight;
     const double time = shape->time / shape->weight;
-    const double variance = shape->rows2 / shape->weight - rows * rows;
-    double slope = 0;
-    if (variance > PROFILE_VARIANCE_MIN * rows * rows) {
-        slope = (shape->rows_time / shape->weight - rows * time) / variance;
+    const double known = shape->tau0 + shape->alpha * rows;
+    if (known > 0) {
+        *tau0 = shape->tau0 * time / known;
+        *alpha = shape->alpha * time / known;
+    } else if (!regress(shape, PROFILE_VARIANCE_MIN, tau0, alpha)) {
+        *tau0 = time;
+        *alpha = 0;
     }
-    slope = slope < 0 ? 0 : slope;
-    slope = slope * rows > time ? time / rows : slope;
-    *alpha = slope;
-    *tau0 = time - slope * rows;
     return true;
+}
+
+/* Keeps what the sums tell now, for when they no longer do. */
+static void keep_line(struct profile_shape *shape)
+{
+    const bool known = shape->tau0 + shape->alpha > 0;
+    double tau0;
+    double alpha;
+    if (shape->runs >= PROFILE_OBSERVED_MIN &&
+        regress(shape, known ? PROFILE_VARIANCE_GOOD : PROFILE_VARIANCE_MIN, &tau0, &alpha)) {
+        shape->tau0 = tau0;
+        shape->alpha = alpha;
+    }
 }
 
 /* Of the least power of two that is no less. */
@@ -85,11 +135,38 @@ static void observe_row(struct profile_shape *shape, uint32_t size, double row_n
     shape->row_runs[size]++;
 }
 
+/* How the run compares with what was predicted; the time to learn from. */
+static double judge(struct profile_shape *shape, double rows, double ns)
+{
+    double tau0;
+    double alpha;
+    if (!fit(shape, &tau0, &alpha) || tau0 + alpha * rows <= 0) {
+        return ns;
+    }
+    const double predicted = tau0 + alpha * rows;
+    const double ratio = ns / predicted;
+    const double far = 1 + PROFILE_OUTLIER_JITTERS * shape->jitter;
+    const double limit = far > PROFILE_OUTLIER ? far : PROFILE_OUTLIER;
+    double deviation = ratio < 1 ? 1 - ratio : ratio - 1;
+    deviation = deviation > 1 ? 1 : deviation;
+    const uint64_t compared = shape->runs + 1 - PROFILE_OBSERVED_MIN;
+    shape->jitter += (deviation - shape->jitter) /
+                     (double)(compared < PROFILE_WEIGHT_MAX ? compared : PROFILE_WEIGHT_MAX);
+    shape->slack += (PROFILE_SLACK_STEP + PROFILE_SLACK_JITTER * shape->jitter) *
+                    (PROFILE_SLACK_SHARE - (ratio > shape->slack ? 0.0 : 1.0));
+    shape->slack = shape->slack < 1 ? 1 : shape->slack;
+    shape->slack = shape->slack > PROFILE_SLACK_MAX ? PROFILE_SLACK_MAX : shape->slack;
+    shape->outliers = ratio > limit ? shape->outliers + 1 : 0;
+    return shape->outliers == 0 || shape->outliers > PROFILE_OUTLIERS_MAX
+               ? ns
+               : PROFILE_OUTLIER * predicted;
+}
+
 void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
 {
     struct profile_shape *shape = find_or_replace(profile, shape_key);
     const double b = (double)rows;
-    const double t = (double)ns;
+    const double t = judge(shape, b, (double)ns);
     /* The very first run of a shape pays for allocations that later ones do not. */
     const double decay = shape->runs == 1 ? 0 : PROFILE_DECAY;
     shape->weight = shape->weight * decay + 1;
@@ -99,7 +176,8 @@ void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows,
     shape->rows_time = shape->rows_time * decay + b * t;
     shape->runs++;
     shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
-    observe_row(shape, size_of(rows), t / b);
+    observe_row(shape, size_of(rows), (double)ns / b);
+    keep_line(shape);
 }
 
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
@@ -147,14 +225,16 @@ static uint32_t size_before_dearer(const struct profile_shape *shape)
 }
 
 /* The next smaller size than one that is known, while growing has not made rows cheaper; a few runs
- * are all that it costs to learn that it does.  Else PROFILE_SIZES. */
+ * are all that it costs to learn that it does.  Less than a request cannot be tried.  Else
+ * PROFILE_SIZES. */
 static uint32_t size_to_try(const struct profile_shape *shape)
 {
     uint32_t size = PROFILE_SIZES - 1;
     while (size > 0 && !measured(shape, size)) {
         size--;
     }
-    for (; size > 0; size--) {
+    const uint32_t least = size_of(shape->unit);
+    for (; size > least; size--) {
         if (!measured(shape, size - 1)) {
             return size - 1;
         }
@@ -172,12 +252,40 @@ static uint32_t rows_of(uint32_t size, uint32_t allowed)
     return size < PROFILE_SIZES - 1 && rows < allowed ? rows : allowed;
 }
 
-uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
+/* Rows of larger batches were seen to be cheaper than single ones. */
+static bool cheaper_in_company(const struct profile_shape *shape)
+{
+    for (uint32_t size = 1; size < PROFILE_SIZES && measured(shape, 0); size++) {
+        if (measured(shape, size) && shape->row_ns[size] * PROFILE_ROW_DEARER < shape->row_ns[0]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool profile_shape_batches(const struct profile_shape *shape)
 {
     double tau0;
     double alpha;
+    if (size_before_dearer(shape) == 0) {
+        return false;
+    }
+    return !fit(shape, &tau0, &alpha) || tau0 >= PROFILE_TAU0_USEFUL * alpha ||
+           cheaper_in_company(shape);
+}
+
+/* A step beyond the largest batch seen. */
+static uint32_t explored(const struct profile_shape *shape, uint32_t allowed)
+{
+    const uint64_t tenth = shape->rows_seen / PROFILE_STEP;
+    const uint64_t next = shape->rows_seen + (tenth > shape->unit ? tenth : shape->unit);
+    return next < allowed ? (uint32_t)next : allowed;
+}
+
+uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
+{
     const struct profile_shape *shape = find(profile, shape_key);
-    const uint32_t cap = profile_rows_cap(profile, shape_key);
+    const uint32_t cap = shape == NULL ? 0 : shape->rows_cap;
     const uint32_t allowed = cap > 0 && cap < rows_max ? cap : rows_max;
     if (shape == NULL || shape->rows_seen == 0) {
         return allowed;
@@ -187,11 +295,10 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
     if (best < PROFILE_SIZES) {
         return rows_of(best, allowed);
     }
-    if (!fit(shape, &tau0, &alpha) || alpha <= 0) {
-        const uint64_t next = 2 * shape->rows_seen;
-        return next < allowed ? (uint32_t)next : allowed;
+    if (!profile_shape_batches(shape)) {
+        return shape->runs % PROFILE_RETRY_RUNS == 0 && allowed > 1 ? 2 : 1;
     }
-    return tau0 < PROFILE_TAU0_USEFUL * alpha ? 1 : allowed;
+    return explored(shape, allowed);
 }
 
 bool profile_rows_dominate(const struct profile *profile, uint64_t shape_key, uint64_t rows)
@@ -214,4 +321,58 @@ uint32_t profile_rows_cap(const struct profile *profile, uint64_t shape_key)
 {
     const struct profile_shape *shape = find(profile, shape_key);
     return shape == NULL ? 0 : shape->rows_cap;
+}
+
+double profile_jitter(const struct profile *profile, uint64_t shape_key)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape == NULL ? 0 : shape->jitter;
+}
+
+double profile_slack(const struct profile *profile, uint64_t shape_key)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape == NULL ? PROFILE_SLACK_FIRST : shape->slack;
+}
+
+void profile_note_unit(struct profile *profile, uint64_t shape_key, uint64_t rows)
+{
+    struct profile_shape *shape = find_or_replace(profile, shape_key);
+    shape->unit = rows < 1 ? 1 : rows > UINT32_MAX ? UINT32_MAX : (uint32_t)rows;
+}
+
+bool profile_is_unnamed(const struct profile *profile, uint64_t shape_key)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape != NULL && !shape->dims.known;
+}
+
+void profile_name(struct profile *profile, uint64_t shape_key, const struct profile_dims *dims)
+{
+    find_or_replace(profile, shape_key)->dims = *dims;
+}
+
+void profile_restore(struct profile *profile, const struct profile_shape *shape)
+{
+    struct profile_shape *place = find_or_replace(profile, shape->key);
+    const uint64_t used = place->used;
+    *place = *shape;
+    place->used = used;
+}
+
+const struct profile_shape *profile_next(const struct profile *profile,
+                                         const struct profile_shape *at)
+{
+    const struct profile_shape *end = profile->shapes + PROFILE_SHAPES;
+    for (at = at == NULL ? profile->shapes : at + 1; at < end; at++) {
+        if (at->used > 0) {
+            return at;
+        }
+    }
+    return NULL;
+}
+
+bool profile_shape_fit(const struct profile_shape *shape, double *tau0_ns, double *alpha_ns)
+{
+    return fit(shape, tau0_ns, alpha_ns);
 }

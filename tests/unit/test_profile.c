@@ -62,17 +62,109 @@ static void test_forgets_a_faster_past(void **state)
     assert_true((double)ns > 2.9 * (TAU0 + 8 * ALPHA));
 }
 
-static void test_batches_grow_while_the_slope_is_unknown(void **state)
+static void test_batches_grow_by_small_steps(void **state)
 {
     (void)state;
     struct profile profile = { 0 };
     assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
-    for (int i = 0; i < 50; i++) {
-        observe(&profile, 1, 1, 0, 930000);
+    for (uint64_t i = 0; i < 50; i++) {
+        observe(&profile, 1, 1, TAU0, ALPHA);
+        observe(&profile, 2, 1 + i % 8, TAU0, ALPHA);
     }
     assert_int_equal(profile_rows_useful(&profile, 1, 64), 2);
-    observe(&profile, 1, 2, 900000, 30000);
-    assert_int_equal(profile_rows_useful(&profile, 1, 64), 64);
+    static const uint32_t steps[] = { 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 24 };
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        assert_int_equal(profile_rows_useful(&profile, 2, 64), steps[i]);
+        observe(&profile, 2, steps[i], TAU0, ALPHA);
+    }
+    for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
+        observe(&profile, 2, 50, TAU0, ALPHA);
+    }
+    assert_int_equal(profile_rows_useful(&profile, 2, 64), 55);
+    assert_int_equal(profile_rows_useful(&profile, 2, 52), 52);
+    profile_cap(&profile, 2, 90);
+    assert_int_equal(profile_rows_useful(&profile, 2, 64), 45); /* Never past what is safe. */
+}
+
+static void test_batches_grow_by_whole_requests(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (int i = 0; i < 10; i++) {
+        profile_note_unit(&profile, 1, 8);
+        observe(&profile, 1, 8, TAU0, ALPHA);
+    }
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 16);
+}
+
+static void test_the_slope_is_kept_while_sizes_are_the_same(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (uint64_t i = 0; i < 200; i++) {
+        observe(&profile, 1, 1 + i % 16, TAU0, ALPHA);
+    }
+    uint64_t ns;
+    for (int i = 0; i < 1000; i++) {
+        observe(&profile, 1, 1, TAU0, ALPHA);
+    }
+    assert_true(profile_predict_ns(&profile, 1, 16, &ns));
+    assert_true((double)ns > 0.95 * (TAU0 + 16 * ALPHA) && (double)ns < 1.05 * (TAU0 + 16 * ALPHA));
+    for (int i = 0; i < 1000; i++) {
+        observe(&profile, 1, 1, 2 * TAU0, 2 * ALPHA); /* The machine got slower. */
+    }
+    assert_true(profile_predict_ns(&profile, 1, 16, &ns));
+    assert_true((double)ns > 1.9 * (TAU0 + 16 * ALPHA) && (double)ns < 2.1 * (TAU0 + 16 * ALPHA));
+}
+
+static void test_tells_how_much_times_vary(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    assert_true(profile_jitter(&profile, 1) == 0);
+    assert_true(profile_slack(&profile, 1) > 1.07 && profile_slack(&profile, 1) < 1.09);
+    for (uint64_t i = 0; i < 3000; i++) {
+        const double factor = 0.9 + 0.2 * (double)(i * 7919 % 1000) / 1000; /* Even: +-10 %. */
+        const uint64_t rows = 1 + i % 16;
+        profile_observe(&profile, 1, rows, (uint64_t)((TAU0 + ALPHA * (double)rows) * factor));
+        observe(&profile, 2, rows, TAU0, ALPHA);
+    }
+    assert_true(profile_jitter(&profile, 1) > 0.03 && profile_jitter(&profile, 1) < 0.07);
+    assert_true(profile_slack(&profile, 1) > 1.05 && profile_slack(&profile, 1) < 1.20);
+    assert_true(profile_jitter(&profile, 2) < 0.001);
+    assert_true(profile_slack(&profile, 2) < 1.03);
+}
+
+static void test_outliers_change_little(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (uint64_t i = 0; i < 400; i++) {
+        observe(&profile, 1, 1 + i % 8, TAU0, ALPHA);
+        if (i % 40 == 39) { /* Something else had the processor. */
+            profile_observe(&profile, 1, 1 + i % 8, (uint64_t)(40 * TAU0));
+        }
+    }
+    uint64_t ns;
+    assert_true(profile_predict_ns(&profile, 1, 8, &ns));
+    assert_true((double)ns < 1.15 * (TAU0 + 8 * ALPHA));
+}
+
+static void test_a_pair_is_tried_where_batching_is_off(void **state)
+{
+    (void)state;
+    struct profile profile = { 0 };
+    for (uint64_t i = 0; i < 50; i++) { /* A bad day: rows seemed to cost all there is. */
+        observe(&profile, 1, 1 + i % 2, 20000, 930000);
+    }
+    uint32_t pairs = 0;
+    for (int i = 0; i < 20000 && profile_rows_useful(&profile, 1, 64) < 3; i++) {
+        const bool pair = profile_rows_useful(&profile, 1, 64) == 2;
+        pairs += pair ? 1 : 0;
+        observe(&profile, 1, pair ? 2 : 1, 900000, 50000);
+    }
+    assert_true(profile_rows_useful(&profile, 1, 64) > 2);
+    assert_in_range(pairs, 1, 20);
 }
 
 static void test_rows_dominate_where_each_costs_more_than_the_run(void **state)
@@ -96,7 +188,7 @@ static void test_stops_batching_what_gains_nothing(void **state)
         observe(&profile, 2, 1 + i % 8, TAU0, ALPHA);
     }
     assert_int_equal(profile_rows_useful(&profile, 1, 64), 1);
-    assert_int_equal(profile_rows_useful(&profile, 2, 64), 64);
+    assert_int_equal(profile_rows_useful(&profile, 2, 64), 9);
 }
 
 /* Time per row of a convolution whose batches leave the cache, by the size's logarithm. */
@@ -136,7 +228,7 @@ static void test_tries_smaller_sizes_while_rows_get_cheaper(void **state)
         profile_observe(&profile, 1, 1U << size, dearer_ns(size));
         observe(&profile, 2, 1U << size, TAU0, ALPHA);
     }
-    assert_int_equal(profile_rows_useful(&profile, 2, 64), 64); /* Fours are dearer than eights. */
+    assert_int_equal(profile_rows_useful(&profile, 2, 64), 9); /* Fours are dearer than eights. */
     for (uint32_t size = 2; size-- > 0;) {
         assert_int_equal(profile_rows_useful(&profile, 1, 64), 1U << size);
         for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
@@ -185,7 +277,12 @@ int main(void)
         cmocka_unit_test(test_nothing_is_predicted_from_nothing),
         cmocka_unit_test(test_learns_both_numbers),
         cmocka_unit_test(test_forgets_a_faster_past),
-        cmocka_unit_test(test_batches_grow_while_the_slope_is_unknown),
+        cmocka_unit_test(test_batches_grow_by_small_steps),
+        cmocka_unit_test(test_batches_grow_by_whole_requests),
+        cmocka_unit_test(test_the_slope_is_kept_while_sizes_are_the_same),
+        cmocka_unit_test(test_tells_how_much_times_vary),
+        cmocka_unit_test(test_outliers_change_little),
+        cmocka_unit_test(test_a_pair_is_tried_where_batching_is_off),
         cmocka_unit_test(test_rows_dominate_where_each_costs_more_than_the_run),
         cmocka_unit_test(test_stops_batching_what_gains_nothing),
         cmocka_unit_test(test_stops_where_rows_get_dearer),
