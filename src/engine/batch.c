@@ -7,6 +7,10 @@
  * the engine's bound, rows are copied out instead, so that one slow reader
  * cannot pin the memory of its whole batch.
  *
+ * A single request may have more rows than a run: where rows are independent it is run in
+ * pieces, one after the other, and its outputs are put together (pieces.h).  So is one
+ * whose run was out of memory, in ever smaller pieces.
+ *
  * When a run fails, nobody knows which row is to blame.  The batch is split in
  * halves which run again, until the guilty request is alone: log2(n) extra runs
  * for one bad row, and only that request fails.
@@ -17,6 +21,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "engine/pieces.h"
 #include "engine/pool.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
@@ -269,6 +274,29 @@ static uint64_t began_ns(const struct instance *instance)
     return instance->run.begin_ns > 0 ? instance->run.begin_ns : now_ns(instance);
 }
 
+/* A simulated run before this one may have ended ahead of the clock. */
+static void note_end(struct batch *batch, uint64_t end_ns)
+{
+    batch->computed_ns = end_ns > batch->computed_ns ? end_ns : batch->computed_ns;
+}
+
+/* Runs what is in instance.inputs. */
+static enum weir_status execute(struct instance *instance, uint64_t rows, struct weir_err *err)
+{
+    struct batch *batch = &instance->batch;
+    instance->run.rows = rows;
+    instance->run.virtual_end_ns = 0;
+    const enum weir_status status = stage_run(instance, err);
+    batch->runs++;
+    note_end(batch,
+             instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance));
+    instance->run.begin_ns = 0;
+    if (status == WEIR_ENOMEM && rows > 1) {
+        batch->rows_too_many = rows;
+    }
+    return status;
+}
+
 static enum weir_status run_once(struct instance *instance, const struct list *members,
                                  struct weir_err *err)
 {
@@ -281,24 +309,125 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
     batch->part_ns = batch->gathered_ns;
     if (status == WEIR_OK) {
         instance->streaming = alone(members) ? request_of(list_first(members)) : NULL;
-        instance->run.rows = rows;
         instance->run.part = instance->streaming != NULL && signature->streams ? on_part : NULL;
-        instance->run.virtual_end_ns = 0;
-        status = stage_run(instance, err);
-        batch->runs++;
+        status = execute(instance, rows, err);
+    } else {
+        note_end(batch, batch->gathered_ns);
+        instance->run.begin_ns = 0;
     }
-    instance->run.begin_ns = 0;
-    const uint64_t end_ns =
-        instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance);
-    /* A simulated run before this one may have ended ahead of the clock. */
-    batch->computed_ns = end_ns > batch->computed_ns ? end_ns : batch->computed_ns;
     release_all(instance->inputs, signature->input_count);
     status = status == WEIR_OK ? hand_out(instance, members, rows, err) : status;
     release_all(instance->outputs, signature->output_count);
-    if (status == WEIR_ENOMEM && rows > 1) {
-        batch->rows_too_many = rows;
+    return status;
+}
+
+/* ---- One request in several runs ------------------------------------------------------------- */
+
+/* Rows may run apart: they were proved, or said, to be independent. */
+static bool divisible(const struct model *model, const struct request *request)
+{
+    return request->batchable && request->rows > 1 && model->batching && model->sequences == NULL;
+}
+
+/* Of equal pieces that one run may carry the rows of each. */
+static uint64_t piece_rows(const struct instance *instance, const struct request *request)
+{
+    const struct model_config *config = instance->model->config;
+    uint64_t most = request->rows;
+    if (config->max_batch_inferred && config->max_batch_size > 0 &&
+        most > (uint64_t)config->max_batch_size) {
+        most = (uint64_t)config->max_batch_size;
+    }
+    if (instance->batch.rows_cap > 0 && most > instance->batch.rows_cap) {
+        most = instance->batch.rows_cap;
+    }
+    const uint64_t count = (request->rows + most - 1) / most;
+    return (request->rows + count - 1) / count;
+}
+
+static enum weir_status run_piece(struct instance *instance, struct pieces *pieces, uint64_t rows,
+                                  struct weir_err *err)
+{
+    const struct signature *signature = instance->model->signature;
+    for (uint32_t i = 0; i < signature->input_count; i++) {
+        instance->inputs[i] = pieces_view(pieces, i, rows);
+    }
+    instance->streaming = NULL;
+    instance->run.part = NULL;
+    enum weir_status status = execute(instance, rows, err);
+    release_all(instance->inputs, signature->input_count);
+    if (status == WEIR_OK && !rows_kept(instance, rows)) {
+        status = err_set(err, WEIR_ECONFLICT, "outputs do not have one row per input row");
+    }
+    status = status == WEIR_OK ? pieces_add(pieces, rows, instance->outputs, err) : status;
+    release_all(instance->outputs, signature->output_count);
+    return status;
+}
+
+/* Pieces of `most` rows, halved where memory is out. */
+static enum weir_status run_all_pieces(struct instance *instance, struct pieces *pieces,
+                                       uint64_t most, struct weir_err *err)
+{
+    struct batch *batch = &instance->batch;
+    enum weir_status status = WEIR_OK;
+    while (status == WEIR_OK && pieces->rows < pieces->request->rows) {
+        const uint64_t left = pieces->request->rows - pieces->rows;
+        const uint64_t rows = left < most ? left : most;
+        const uint64_t from_ns =
+            batch->computed_ns > batch->gathered_ns ? batch->computed_ns : batch->gathered_ns;
+        status = run_piece(instance, pieces, rows, err);
+        if (status == WEIR_OK && rows >= batch->learn_rows) {
+            batch->learn_rows = rows;
+            batch->learn_ns = batch->computed_ns - from_ns;
+        } else if (status == WEIR_ENOMEM && rows > 1) {
+            most = (rows + 1) / 2;
+            status = WEIR_OK;
+        }
     }
     return status;
+}
+
+static enum weir_status run_in_pieces(struct instance *instance, const struct list *members,
+                                      uint64_t most, struct weir_err *err)
+{
+    struct request *request = request_of(list_first(members));
+    const struct signature *signature = instance->model->signature;
+    struct batch *batch = &instance->batch;
+    struct pieces pieces;
+    enum weir_status status = pieces_init(&pieces, request, signature, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    want(instance, members);
+    batch->gathered_ns = began_ns(instance);
+    status = run_all_pieces(instance, &pieces, most, err);
+    for (uint32_t i = 0; i < signature->output_count && status == WEIR_OK; i++) {
+        status = pieces_join(&pieces, i, instance->model->pool->engine->blocks,
+                             &instance->outputs[i], err);
+    }
+    pieces_finish(&pieces);
+    if (status == WEIR_OK) {
+        scatter_alone(instance, request);
+    }
+    release_all(instance->outputs, signature->output_count);
+    return status;
+}
+
+static enum weir_status run_alone(struct instance *instance, const struct list *members,
+                                  struct weir_err *err)
+{
+    const struct request *request = request_of(list_first(members));
+    if (!divisible(instance->model, request)) {
+        return run_once(instance, members, err);
+    }
+    const uint64_t rows = piece_rows(instance, request);
+    enum weir_status status = rows < request->rows ? WEIR_ENOMEM : run_once(instance, members, err);
+    if (status == WEIR_ENOMEM) {
+        const uint64_t half = (request->rows + 1) / 2;
+        status = run_in_pieces(instance, members, rows < half ? rows : half, err);
+    }
+    /* What comes out depends on who runs together after all. */
+    return status == WEIR_ECONFLICT ? run_once(instance, members, err) : status;
 }
 
 static void end_member(struct batch *batch, struct request *request, enum weir_status status,
@@ -344,7 +473,8 @@ static void run_members(struct instance *instance, struct list *members)
 {
     struct batch *batch = &instance->batch;
     struct weir_err err = { WEIR_OK, "" };
-    const enum weir_status status = run_once(instance, members, &err);
+    const enum weir_status status =
+        alone(members) ? run_alone(instance, members, &err) : run_once(instance, members, &err);
     if (status == WEIR_OK || status == WEIR_ECANCELED || alone(members)) {
         for (struct list_node *n = list_first(members); n != NULL; n = list_first(members)) {
             end_member(batch, request_of(n), status, &err);
@@ -362,10 +492,17 @@ void batch_run(struct instance *instance)
     struct batch *batch = &instance->batch;
     list_init(&batch->ended);
     run_members(instance, &batch->members);
-    batch->clean = batch->runs == 1;
+    bool good = true;
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
-        batch->clean = batch->clean && request_of(n)->status == WEIR_OK;
+        good = good && request_of(n)->status == WEIR_OK;
+    }
+    batch->clean = good && batch->runs == 1;
+    if (batch->clean) {
+        batch->learn_rows = batch->rows;
+        batch->learn_ns = batch->computed_ns - batch->gathered_ns;
+    } else if (!good) {
+        batch->learn_rows = 0;
     }
 }
 

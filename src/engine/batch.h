@@ -18,11 +18,14 @@ struct batch {
     uint32_t count;
     uint64_t rows;
     uint64_t shape_key;
-    uint32_t span;    /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
-    uint32_t wanting; /* Members whose client still waits.  Guarded by the pool's lock. */
-    bool clean;       /* One successful run carried all: its time may be learned from. */
-    bool dependent;   /* Outputs have not one row per row: the model is no batching one. */
+    uint32_t span;     /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
+    uint32_t wanting;  /* Members whose client still waits.  Guarded by the pool's lock. */
+    bool clean;       /* One successful run carried all. */
+    bool dependent;    /* Outputs have not one row per row: the model is no batching one. */
+    uint64_t rows_cap; /* Runs of more rows are known not to fit in memory; 0: not known. */
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
+    uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
+    uint64_t learn_ns;
     uint64_t taken_ns;
     uint64_t gathered_ns; /* Of the last run. */
     uint64_t part_ns;     /* The last part of a streamed answer, or the start of its run. */
@@ -57,7 +60,8 @@ WEIR_MUST_USE enum weir_status instance_init(struct instance *instance, struct m
 void instance_finish(struct instance *instance);
 
 /* Executor: runs the batch to its end; every member is then in batch.ended with its status set.
- * A run that fails is split in halves until the guilty requests are alone. */
+ * A run that fails is split in halves until the guilty requests are alone.  A request alone whose rows are
+ * more than one run may have, or than fit in memory, runs in pieces where rows are independent. */
 void batch_run(struct instance *instance);
 
 /* Bytes of `rows` of an output's `all_rows` rows, from byte `at` on. */

@@ -190,6 +190,7 @@ static struct instance *take(struct pool *pool, struct model *model,
                              .count = riders->count,
                              .wanting = riders->count,
                              .rows = riders->rows,
+                             .rows_cap = profile_rows_cap(&model->profile, riders->shape_key),
                              .taken_ns = now_ns };
     list_init(&batch->members);
     if (turn == NULL) {

@@ -148,11 +148,10 @@ static void end_running(struct request *request, uint64_t now_ns)
 
 static void learn(struct model *model, const struct batch *batch)
 {
-    if (batch->clean) {
+    if (batch->learn_rows > 0) {
         profile_note_unit(&model->profile, batch->shape_key,
                           (batch->rows + batch->count - 1) / batch->count);
-        profile_observe(&model->profile, batch->shape_key, batch->rows,
-                        batch->computed_ns - batch->gathered_ns);
+        profile_observe(&model->profile, batch->shape_key, batch->learn_rows, batch->learn_ns);
     }
     if (batch->rows_too_many > 0) {
         profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);

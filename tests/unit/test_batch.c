@@ -1,0 +1,331 @@
+/*
+ * From the inputs of requests to their outputs: one request in several runs, and who fails when a
+ * run does.  On the simulated device, pulled by hand.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+#define WIDTH 4
+#define ROWS_MAX 8
+#define CALL_ROWS_MAX 64
+
+struct rig {
+    struct limits limits;
+    struct clock clock;
+    struct engine *engine;
+    struct model_config config;
+    struct model model;
+    struct home home;
+};
+
+struct call {
+    struct request request;
+    float values[CALL_ROWS_MAX * WIDTH];
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    bool ended;
+};
+
+static void unleased(struct model *model)
+{
+    (void)model;
+}
+
+static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
+{
+    static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    memset(rig, 0, sizeof(*rig));
+    limits_init(&rig->limits);
+    clock_init_manual(&rig->clock, NS_PER_S);
+    const struct engine_options options = {
+        .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
+    };
+    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
+    const struct backend_load how = { .model_name = "m",
+                                      .version = 1,
+                                      .folder_fd = -1,
+                                      .device = "cpu",
+                                      .intra_threads = 1,
+                                      .contexts_max = 2,
+                                      .settings = settings,
+                                      .setting_count = setting_count,
+                                      .clock = &rig->clock,
+                                      .blocks = rig->engine->blocks };
+    rig->config = (struct model_config){ .name = "m",
+                                         .device = "cpu",
+                                         .max_batch_size = ROWS_MAX,
+                                         .max_batch_inferred = true,
+                                         .queue_timeout_ns = CLOCK_NEVER };
+    struct model *model = &rig->model;
+    model->ops = backend_find("sim");
+    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
+    model->name = "m";
+    model->config = &rig->config;
+    model->signature = backend_signature(model->backend);
+    model->batching = true;
+    model->unleased = unleased;
+    model_acquire(model);
+    assert_int_equal(engine_adopt(rig->engine, model, NULL), WEIR_OK);
+    home_init(&rig->home, rig->engine, NULL, NULL);
+}
+
+static void rig_stop(struct rig *rig)
+{
+    home_finish(&rig->home);
+    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    engine_destroy(rig->engine);
+}
+
+static void on_end(struct request *request)
+{
+    list_entry(request, struct call, request)->ended = true;
+    model_release(request->model);
+}
+
+static void submit(struct call *call, struct rig *rig)
+{
+    request_init(&call->request);
+    call->wanted = true;
+    call->request.home = &rig->home;
+    call->request.model = &rig->model;
+    call->request.inputs = &call->input;
+    call->request.outputs = &call->output;
+    call->request.wanted = &call->wanted;
+    call->request.ended = on_end;
+    model_acquire(&rig->model);
+    struct weir_err err = { 0 };
+    if (engine_submit(rig->engine, &call->request, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+}
+
+/* Rows of which no two are alike. */
+static void submit_rows(struct call *call, struct rig *rig, int64_t rows, float first)
+{
+    memset(call, 0, sizeof(*call));
+    for (int64_t i = 0; i < rows * WIDTH; i++) {
+        call->values[i] = first + (float)i;
+    }
+    call->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                   .present = true,
+                                   .shape = { 2, { rows, WIDTH } },
+                                   .data = (uint8_t *)call->values,
+                                   .size = (size_t)rows * WIDTH * sizeof(float) };
+    submit(call, rig);
+}
+
+static void run_all(struct rig *rig)
+{
+    uint64_t wake_ns;
+    const uint64_t now_ns = clock_now_ns(&rig->clock);
+    for (struct instance *instance = pool_pull(rig->model.pool, now_ns, &wake_ns); instance != NULL;
+         instance = pool_pull(rig->model.pool, now_ns, &wake_ns)) {
+        batch_run(instance);
+        pool_settle(rig->model.pool, instance, now_ns);
+        home_turn(&rig->home);
+    }
+}
+
+static void expect_echo(struct call *call)
+{
+    assert_true(call->ended);
+    assert_string_equal(call->request.err.text, "");
+    assert_int_equal(call->request.status, WEIR_OK);
+    assert_true(shape_equal(&call->output.shape, &call->input.shape));
+    assert_int_equal(call->output.size, call->input.size);
+    assert_memory_equal(call->output.data, call->input.data, call->input.size);
+    tensor_release(&call->output);
+}
+
+#define WIDE                                                     \
+    { "inputs", "x:FP32[-1,4]" }, { "outputs", "y:FP32[-1,4]" }, \
+    {                                                            \
+        "tau0", "10us"                                           \
+    }
+
+static void test_a_request_larger_than_a_run_is_put_together(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "fail_above_rows", "8" } };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 4);
+    submit_rows(&call, &rig, 20, 0);
+    run_all(&rig);
+    expect_echo(&call);
+    assert_int_equal(rig.model.stats.execution_count, 3); /* 7, 7 and 6. */
+    assert_int_equal(call.request.batch_rows, 20);
+    rig_stop(&rig);
+}
+
+static void test_without_proof_it_runs_whole(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 3);
+    rig.model.batching = false;
+    submit_rows(&call, &rig, 20, 0);
+    run_all(&rig);
+    expect_echo(&call);
+    assert_int_equal(rig.model.stats.execution_count, 1);
+    rig_stop(&rig);
+}
+
+static void test_out_of_memory_halves_and_remembers(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "oom_above_rows", "3" } };
+    struct rig rig;
+    struct call calls[3];
+    rig_start(&rig, settings, 4);
+    submit_rows(&calls[0], &rig, 8, 0);
+    run_all(&rig);
+    expect_echo(&calls[0]);
+    assert_int_equal(profile_rows_cap(&rig.model.profile, 0), 2);
+    uint64_t runs = rig.model.stats.execution_count;
+    submit_rows(&calls[1], &rig, 8, 100);
+    run_all(&rig);
+    expect_echo(&calls[1]);
+    assert_int_equal(rig.model.stats.execution_count - runs, 4); /* Nothing fails any more. */
+    runs = rig.model.stats.execution_count;
+    for (size_t i = 0; i < 3; i++) {
+        submit_rows(&calls[i], &rig, 1, (float)i);
+    }
+    run_all(&rig);
+    for (size_t i = 0; i < 3; i++) {
+        expect_echo(&calls[i]);
+    }
+    assert_true(rig.model.stats.execution_count - runs >= 2); /* No batch above the cap. */
+    rig_stop(&rig);
+}
+
+static void test_memory_for_not_even_a_row_is_told(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE,
+                                               { "memory_max", "1KiB" },
+                                               { "memory_per_row", "2KiB" } };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 5);
+    submit_rows(&call, &rig, 20, 0);
+    run_all(&rig);
+    assert_true(call.ended);
+    assert_int_equal(call.request.status, WEIR_ENOMEM);
+    assert_false(call.output.present);
+    rig_stop(&rig);
+}
+
+static void test_texts_of_many_lengths(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "inputs", "x:BYTES[-1,1]" },
+                                               { "outputs", "y:BYTES[-1,1]" },
+                                               { "tau0", "10us" },
+                                               { "fail_above_rows", "8" } };
+    struct rig rig;
+    struct call call = { 0 };
+    uint8_t bytes[20 * (4 + 20)];
+    size_t size = 0;
+    for (uint32_t i = 0; i < 20; i++) { /* The i-th text is i letters. */
+        memcpy(bytes + size, &i, 4);
+        memset(bytes + size + 4, (int)('a' + i), i);
+        size += 4 + i;
+    }
+    rig_start(&rig, settings, 4);
+    call.input = (struct tensor){ .dtype = DTYPE_BYTES,
+                                  .present = true,
+                                  .shape = { 2, { 20, 1 } },
+                                  .data = bytes,
+                                  .size = size };
+    submit(&call, &rig);
+    run_all(&rig);
+    expect_echo(&call);
+    assert_int_equal(rig.model.stats.execution_count, 3);
+    rig_stop(&rig);
+}
+
+static void test_one_bad_row_fails_alone(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "poison", "1000" } };
+    struct rig rig;
+    struct call calls[6];
+    rig_start(&rig, settings, 4);
+    for (size_t i = 0; i < 6; i++) {
+        submit_rows(&calls[i], &rig, 1, i == 4 ? 1000 : (float)i);
+    }
+    run_all(&rig);
+    for (size_t i = 0; i < 6; i++) {
+        if (i != 4) {
+            expect_echo(&calls[i]);
+        }
+    }
+    assert_int_equal(calls[4].request.status, WEIR_EINVAL);
+    assert_false(calls[4].output.present);
+    rig_stop(&rig);
+}
+
+static void test_a_bad_piece_fails_its_request(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "poison", "79" } };
+    struct rig rig;
+    struct call calls[2];
+    rig_start(&rig, settings, 4);
+    submit_rows(&calls[0], &rig, 20, 0); /* The last number of its last row. */
+    submit_rows(&calls[1], &rig, 20, 100);
+    run_all(&rig);
+    assert_int_equal(calls[0].request.status, WEIR_EINVAL);
+    assert_false(calls[0].output.present);
+    expect_echo(&calls[1]);
+    rig_stop(&rig);
+}
+
+static void test_pieces_are_learned_from(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "alpha", "100us" } };
+    struct rig rig;
+    struct call call;
+    uint64_t ns;
+    rig_start(&rig, settings, 4);
+    for (int i = 0; i < 6; i++) {
+        submit_rows(&call, &rig, 16, 0);
+        run_all(&rig);
+        expect_echo(&call);
+    }
+    assert_true(profile_predict_ns(&rig.model.profile, 0, 8, &ns));
+    assert_in_range(ns, 810000 - 20000, 810000 + 20000);
+    rig_stop(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_request_larger_than_a_run_is_put_together),
+        cmocka_unit_test(test_without_proof_it_runs_whole),
+        cmocka_unit_test(test_out_of_memory_halves_and_remembers),
+        cmocka_unit_test(test_memory_for_not_even_a_row_is_told),
+        cmocka_unit_test(test_texts_of_many_lengths),
+        cmocka_unit_test(test_one_bad_row_fails_alone),
+        cmocka_unit_test(test_a_bad_piece_fails_its_request),
+        cmocka_unit_test(test_pieces_are_learned_from),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
