@@ -32,6 +32,7 @@
     X(EIO,          "input or output failed",               500, 13, false) \
     X(EUNSUPPORTED, "not supported",                        501, 12, false) \
     X(EFULL,        "too many requests waiting",            503, 14, true)  \
+    X(EOVERLOAD,    "overloaded, the deadline cannot be met", 503, 14, true) \
     X(ELOADING,     "model is loading",                     503, 14, true)  \
     X(EUNAVAILABLE, "model is unavailable",                 503, 14, true)  \
     X(EDRAINING,    "server is shutting down",              503, 14, true)  \

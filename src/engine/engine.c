@@ -299,6 +299,9 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
         return status;
     }
     const uint64_t now_ns = clock_now_ns(engine->clock);
+    if (request->deadline_ns == CLOCK_NEVER && model->config->deadline_ns > 0) {
+        request->deadline_ns = clock_add(now_ns, model->config->deadline_ns);
+    }
     if (request->deadline_ns <= now_ns) {
         atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
         return err_set(err, WEIR_ETIMEOUT, "the deadline had passed when the request arrived");
@@ -471,6 +474,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     model->requests_max =
         own_max ? model->config->requests_max : (uint32_t)engine->limits->requests_max;
     model->bytes_max = engine->limits->queue_bytes_max;
+    overload_init(model);
     model->rows_fixed = rows_are_fixed(model->signature);
     model->serial = 1 + atomic_fetch_add(&engine->serials, 1);
     const bool lonely =

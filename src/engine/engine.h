@@ -85,7 +85,7 @@ struct pool *engine_pool(const struct engine *engine, const char *device);
 /*
  * Checks the request against its model (types, shapes, batch size), then puts it in line or refuses on
  * the spot; called on the request's home's thread.  WEIR_OK: it will end exactly once, at home, with
- * request.status.  WEIR_EINVAL, WEIR_EFULL, WEIR_ETIMEOUT (the deadline has passed), WEIR_EDRAINING,
+ * request.status.  WEIR_EINVAL, WEIR_EFULL, WEIR_EOVERLOAD (the deadline could not be met), WEIR_ETIMEOUT (it has passed), WEIR_EDRAINING,
  * WEIR_EUNAVAILABLE: it was never accepted and `ended` is not called; the lease is still the caller's.
  */
 WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct request *request,

@@ -14,6 +14,7 @@
 
 #include "backend/backend.h"
 #include "engine/model_config.h"
+#include "engine/overload.h"
 #include "engine/profile.h"
 #include "engine/scaling.h"
 #include "engine/stage.h"
@@ -59,6 +60,9 @@ struct model_stats {
     struct duration cache_miss; /* Those that did not, and keeping what was then computed. */
     _Atomic uint64_t joined;    /* Shared the run of an equal request. */
     _Atomic uint64_t refused;   /* Never accepted: queue full, deadline passed on arrival. */
+    _Atomic uint64_t refused_late;  /* Part of `refused`: the deadline could not have been met, */
+    _Atomic uint64_t refused_limit; /* or as many were in hand as are answered in time. */
+    _Atomic uint64_t dropped;       /* Accepted, part of `fail`: let go by the early-drop window. */
     _Atomic uint64_t timed_out; /* Accepted, part of `fail`. */
     _Atomic uint64_t canceled;  /* The same. */
     struct {
@@ -130,6 +134,7 @@ struct model {
     char instances_text[MODEL_ADVICE_BYTES]; /* Written once, before instances_reason is set. */
     struct stage_times stages;
     struct profile profile;
+    struct overload overload;
     struct heap_node ready;       /* In pool.ready or pool.delayed, or in none. */
     bool delayed;                 /* Which of the two. */
     struct home *inline_home;     /* Will run what waits at the end of its turn. */

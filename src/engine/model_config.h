@@ -30,6 +30,17 @@ enum batching_mode {
 #undef BATCHING_MODE_ENUM
 };
 
+/* X(name, text): what happens to requests whose deadlines cannot be met. */
+#define OVERLOAD_MODES(X)                                                               \
+    X(DROP, "drop")   /* Told at once, so that the others are served in time. */        \
+    X(QUEUE, "queue") /* They wait until their deadlines: first come, first served. */
+
+enum overload_mode {
+#define OVERLOAD_MODE_ENUM(name, text) OVERLOAD_##name,
+    OVERLOAD_MODES(OVERLOAD_MODE_ENUM)
+#undef OVERLOAD_MODE_ENUM
+};
+
 /* X(name, text): which versions of a model are served. */
 #define VERSION_POLICIES(X) X(LATEST, "latest") X(ALL, "all") X(SPECIFIC, "specific")
 
@@ -178,6 +189,8 @@ struct model_config {
     bool dynamic_batching;     /* Present in the file (shown in /config); batching itself is by
                                     `batching`. */
     uint64_t queue_delay_ns;   /* Longest wait for company; 0. */
+    uint64_t deadline_ns;      /* Of requests that bring none, from their arrival; 0: none. */
+    enum overload_mode overload;
     uint64_t queue_timeout_ns; /* Default longest wait in line; CLOCK_NEVER. */
     bool timeout_override;     /* Requests may set a shorter one with `timeout`. */
     bool timeout_delay;        /* timeout_action DELAY: nobody fails for having waited long. */

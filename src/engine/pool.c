@@ -68,7 +68,7 @@ static struct batch_plan plan(const struct pool *pool, const struct model *model
 {
     const struct model_config *config = model->config;
     const struct batch_rules rules = {
-        .rows_max = rows_worth(pool, model, takers),
+        .rows_max = overload_rows(model, head_of(model), rows_worth(pool, model, takers), now_ns),
         .preferred = config->preferred,
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
@@ -205,6 +205,7 @@ static struct instance *take(struct pool *pool, struct model *model,
     pool_scale_begin(pool, model, batch, now_ns);
     pool->batches++;
     model->running++;
+    overload_run_starts(pool, model, batch);
     backend_rearm(instance->context);
     return instance;
 }
@@ -286,6 +287,7 @@ struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *
     for (struct model *model = next_model(pool); model != NULL; model = next_model(pool)) {
         const uint32_t count = model->waiting_count;
         pool_expire(pool, model, now_ns, ended);
+        overload_drop(pool, model, now_ns, ended);
         struct instance *instance = model->waiting_count != count ? NULL
                                     : model->claim != NULL ? take_limited(pool, model, now_ns)
                                                            : take_best(pool, model, now_ns);
@@ -428,6 +430,8 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
                            struct weir_err *err)
 {
     struct model *model = request->model;
+    struct list ended;
+    list_init(&ended);
     pthread_mutex_lock(&pool->lock);
     const bool joins = model->joining && request->keyed;
     request->priority = pool_level(model->config, request->priority);
@@ -437,11 +441,16 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
         pthread_mutex_unlock(&pool->lock);
         return WEIR_OK;
     }
+    status = status == WEIR_OK ? overload_admit(pool, model, request, &ended, err) : status;
     if (status == WEIR_OK && model->sequences != NULL) {
         status = sequencer_push(model->sequences, request, request->times.submitted_ns, err);
     }
     if (status != WEIR_OK) {
+        if (!list_empty(&ended)) {
+            pool_place(pool, model, request->times.submitted_ns);
+        }
         pthread_mutex_unlock(&pool->lock);
+        pool_send_home(&ended);
         return status;
     }
     if (inline_run && model->inline_home == NULL && runs_inline(model, request)) {
@@ -463,10 +472,11 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     model->leave_next_ns =
         request->leave_by_ns < model->leave_next_ns ? request->leave_by_ns : model->leave_next_ns;
     pool->waiting++;
-    if (!model->ready.in || model->delayed || request->priority > 0) {
+    if (!model->ready.in || model->delayed || request->priority > 0 || !list_empty(&ended)) {
         pool_place(pool, model, request->times.submitted_ns);
     }
     pthread_mutex_unlock(&pool->lock);
+    pool_send_home(&ended);
     return WEIR_OK;
 }
 
@@ -491,6 +501,7 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     pthread_cond_init(&pool->device, NULL);
     pthread_cond_init(&pool->parts, NULL);
     list_init(&pool->limited);
+    list_init(&pool->runs);
     for (uint32_t i = 0; i < threads_max; i++) {
         pool->executors[i].pool = pool;
         pool->executors[i].cpu = options->first_cpu < 0 ? -1 : options->first_cpu + (int)i;

@@ -64,7 +64,13 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
     pool->waiting--;
     request->state = REQUEST_ENDED;
     request->times.ended_ns = now_ns;
-    request->status = err_set(&request->err, status, "%s", pool_stop_text(status));
+    request->status = status;
+    if (status != WEIR_EOVERLOAD) { /* Whoever lets a request go says why. */
+        (void)err_set(&request->err, status, "%s", pool_stop_text(status));
+    }
+    if (status == WEIR_ETIMEOUT) {
+        overload_request_ended(model, request);
+    }
     stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
     list_append(ended, &request->line);
 }
@@ -138,6 +144,9 @@ static void end_running(struct request *request, uint64_t now_ns)
     request->state = REQUEST_ENDED;
     request->batch = NULL;
     request->times.ended_ns = now_ns;
+    if (request->stop != WEIR_ECANCELED) {
+        overload_request_ended(request->model, request);
+    }
     if (request->stop != WEIR_OK) {
         request->status =
             err_set(&request->err, request->stop, "%s",
@@ -235,6 +244,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     }
     learn(model, batch);
     const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
+    overload_run_ended(model, batch, now_ns);
     pool->running -= batch->count;
     pool->batches--;
     model->running--;

@@ -120,6 +120,9 @@ static void on_end(struct request *request)
         LAW(r->lates > 0 || now_ns <= request->deadline_ns + world->lag_ns,
             "told %" PRIu64 " ns late that it timed out", now_ns - request->deadline_ns);
         break;
+    case WEIR_EOVERLOAD:
+        LAW(request->times.ended_ns < request->deadline_ns, "let go after its deadline");
+        break;
     case WEIR_EFULL:
         LAW(clock_add(request->times.submitted_ns, m->config.queue_timeout_ns) <= now_ns,
             "a queue time-out too early");
@@ -351,8 +354,9 @@ static void submit(struct world *world, struct sim_request *r)
         world->accepted++;
         return;
     }
-    LAW(status == WEIR_EFULL || status == WEIR_ETIMEOUT, "refused with %s: %s",
-        weir_status_name(status), err.text);
+    LAW(status == WEIR_EFULL || status == WEIR_ETIMEOUT ||
+            (status == WEIR_EOVERLOAD && r->request.deadline_ns != CLOCK_NEVER),
+        "refused with %s: %s", weir_status_name(status), err.text);
     LAW(status != WEIR_ETIMEOUT || r->request.deadline_ns <= clock_now_ns(&world->clock),
         "refused for a deadline that had not passed");
     model_release(r->request.model);

@@ -455,7 +455,7 @@ static void on_end(struct request *request)
                 strncmp(request->err.text, "step ", 5) == 0,
             "no step is named: %s", request->err.text);
         LAW(status == WEIR_ECANCELED || status == WEIR_ETIMEOUT || status == WEIR_EFULL ||
-                r->poisoned != NOTHING || world->faults,
+                status == WEIR_EOVERLOAD || r->poisoned != NOTHING || world->faults,
             "failed without fault: %s", request->err.text);
         for (uint32_t i = 0; i < PORTS_MAX; i++) {
             LAW(!r->outputs[i].present, "a failure has outputs");
@@ -533,8 +533,8 @@ static void submit(struct world *world, struct sim_request *r)
         world->accepted++;
         return;
     }
-    LAW(status == WEIR_EFULL || status == WEIR_ETIMEOUT, "refused with %s: %s",
-        weir_status_name(status), err.text);
+    LAW(status == WEIR_EFULL || status == WEIR_ETIMEOUT || status == WEIR_EOVERLOAD,
+        "refused with %s: %s", weir_status_name(status), err.text);
     model_release(model);
 }
 

@@ -1,0 +1,171 @@
+/*
+ * Laying out the line.
+ *
+ * Where even one executor alone, after the last of its batches, is in time for the earliest deadline,
+ * nothing has to be laid out: that is the usual case, and costs a few multiplications.
+ *
+ * Who opens a batch must leave room for more than itself: with more arriving than can be served,
+ * a line of requests that each just fit alone is a line of tiny batches.  So its deadline has to
+ * allow a run of the rows that will have come by then, up to what is useful.
+ *
+ * Requests of different shapes cannot share a run, but are laid out as if they could: the layout errs
+ * on the side of letting in, and the window at dispatch (window.h) mends it.
+ */
+#include "engine/admission.h"
+
+#include "engine/request.h"
+#include "util/clock.h"
+
+/* The line as far as it is laid out. */
+struct layout {
+    uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* Without the batch that is open. */
+    uint32_t slot;                         /* Where that one runs. */
+    uint64_t start_ns;
+    uint64_t rows;     /* 0: none is open. */
+    uint64_t rows_max; /* Its oldest member allows no more. */
+};
+
+static const struct request *request_at(const struct list_node *node)
+{
+    return list_entry(node, struct request, line);
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint32_t first_free(const struct layout *layout, uint32_t slots)
+{
+    uint32_t first = 0;
+    for (uint32_t i = 1; i < slots; i++) {
+        first = layout->free_ns[i] < layout->free_ns[first] ? i : first;
+    }
+    return first;
+}
+
+static uint64_t left_ns(const struct request *request, uint64_t from_ns)
+{
+    return request->deadline_ns > from_ns ? request->deadline_ns - from_ns : 0;
+}
+
+/* The rows of a run that starts then and ends by the request's deadline. */
+static uint64_t rows_allowed(const struct admission *admission, const struct request *request,
+                             uint64_t start_ns)
+{
+    return request->deadline_ns == CLOCK_NEVER
+               ? admission->rows_max
+               : smaller(pace_rows_within(&admission->cost, left_ns(request, start_ns)),
+                         admission->rows_max);
+}
+
+static void close_batch(struct layout *layout, const struct admission *admission)
+{
+    if (layout->rows > 0) {
+        layout->free_ns[layout->slot] =
+            clock_add(layout->start_ns, pace_run_ns(&admission->cost, layout->rows));
+        layout->rows = 0;
+    }
+}
+
+/* Puts a request behind those that are laid out; false: it would be late and is left out. */
+static bool lay(struct layout *layout, const struct admission *admission,
+                const struct request *request)
+{
+    const bool rides =
+        layout->rows > 0 && request->batchable && layout->rows + request->rows <= layout->rows_max;
+    if (rides) {
+        layout->rows += request->rows;
+        return true;
+    }
+    close_batch(layout, admission);
+    layout->slot = first_free(layout, admission->slots);
+    layout->start_ns = layout->free_ns[layout->slot];
+    const uint64_t allowed = rows_allowed(admission, request, layout->start_ns);
+    if (request->deadline_ns != CLOCK_NEVER && allowed < request->rows) {
+        return false;
+    }
+    layout->rows = request->rows;
+    layout->rows_max = request->batchable && allowed > request->rows ? allowed : request->rows;
+    return true;
+}
+
+/* The rows that a run is to have which the newcomer opens: those that will have come when it starts. */
+static uint64_t rows_coming(const struct layout *layout, const struct admission *admission,
+                            const struct request *request)
+{
+    const double coming = admission->arriving * (double)(layout->start_ns - admission->now_ns);
+    const uint64_t company = coming < 0x1p32 ? (uint64_t)coming : UINT64_C(1) << 32;
+    const uint64_t useful =
+        pace_rows_useful(&admission->cost, left_ns(request, request->times.submitted_ns));
+    const uint64_t rows = smaller(smaller(useful, company), admission->rows_max);
+    return request->batchable && rows > request->rows ? rows : request->rows;
+}
+
+/* Lays out the newcomer itself. */
+static bool lay_newcomer(struct layout *layout, const struct admission *admission,
+                         const struct request *request, uint64_t *end_ns)
+{
+    const bool laid = lay(layout, admission, request);
+    uint64_t rows = laid ? layout->rows : request->rows;
+    const bool leads = laid && rows == request->rows;
+    if (leads && request->deadline_ns != CLOCK_NEVER) {
+        rows = rows_coming(layout, admission, request);
+    }
+    *end_ns = clock_add(layout->start_ns, pace_run_ns(&admission->cost, rows));
+    return laid && (!leads || layout->rows_max >= rows);
+}
+
+/* All of the line on one executor, the first that is free, ends by then. */
+static uint64_t ends_by(const struct admission *admission, uint64_t rows)
+{
+    const uint64_t runs = (rows + admission->rows_max - 1) / admission->rows_max;
+    const double ns =
+        (admission->cost.tau0_ns * (double)runs + admission->cost.alpha_ns * (double)rows) *
+        (1 + admission->cost.reserve);
+    uint64_t free_ns = admission->free_ns[0];
+    for (uint32_t i = 1; i < admission->slots; i++) {
+        free_ns = smaller(free_ns, admission->free_ns[i]);
+    }
+    return clock_add(free_ns, ns < 0x1p62 ? (uint64_t)ns : UINT64_C(1) << 62);
+}
+
+static bool easily(const struct list *waiting, uint64_t waiting_rows, const struct request *request,
+                   const struct admission *admission, uint64_t *end_ns)
+{
+    const struct list_node *first = list_first(waiting);
+    const uint64_t by_ns = first == NULL
+                               ? request->deadline_ns
+                               : smaller(request_at(first)->deadline_ns, request->deadline_ns);
+    *end_ns = ends_by(admission, waiting_rows + request->rows);
+    return *end_ns <= by_ns;
+}
+
+enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
+                                       const struct request *request,
+                                       const struct admission *admission, uint64_t *end_ns)
+{
+    if (easily(waiting, waiting_rows, request, admission, end_ns)) {
+        return ADMISSION_FITS;
+    }
+    struct layout with = { 0 };
+    for (uint32_t i = 0; i < admission->slots; i++) {
+        with.free_ns[i] = admission->free_ns[i];
+    }
+    const struct list_node *n = list_first(waiting);
+    for (; n != NULL && request_at(n)->deadline_ns <= request->deadline_ns;
+         n = list_next(waiting, n)) {
+        (void)lay(&with, admission, request_at(n)); /* Who is late anyway will be let go. */
+    }
+    struct layout without = with;
+    if (!lay_newcomer(&with, admission, request, end_ns)) {
+        return ADMISSION_LATE;
+    }
+    for (; n != NULL && request_at(n)->deadline_ns != CLOCK_NEVER; n = list_next(waiting, n)) {
+        const bool held = lay(&with, admission, request_at(n));
+        if (lay(&without, admission, request_at(n)) && !held) {
+            return ADMISSION_CROWDS;
+        }
+    }
+    return ADMISSION_FITS;
+}

@@ -1,0 +1,291 @@
+/*
+ * Where numbers of the pool meet the pure rules.
+ *
+ * An executor is expected to be free when the run on it should have ended; one that takes longer than
+ * expected is counted as free now, so that a line is rather too long for a moment than refused for
+ * nothing.  Runs of all models count, since they hold the executors; other models' lines do not.
+ */
+#include "engine/overload.h"
+
+#include "engine/admission.h"
+#include "engine/batch.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+#include "engine/window.h"
+
+#define MS(ns) ((double)(ns) / (double)NS_PER_MS)
+
+static void count(_Atomic uint64_t *number)
+{
+    atomic_fetch_add_explicit(number, 1, memory_order_relaxed);
+}
+
+void overload_init(struct model *model)
+{
+    const struct model_config *config = model->config;
+    model->overload = (struct overload){
+        .drops = config->overload == OVERLOAD_DROP && model->sequence_plan == NULL,
+    };
+    model->overload.limits = model->overload.drops && config->deadline_ns > 0;
+    limiter_init(&model->overload.limiter, model->requests_max);
+}
+
+/* What a run of that shape costs; false: nobody knows yet. */
+static bool cost_of(const struct model *model, uint64_t shape_key, struct pace_cost *out)
+{
+    double tau0_ns;
+    double alpha_ns;
+    if (!profile_fit(&model->profile, shape_key, &tau0_ns, &alpha_ns)) {
+        return false;
+    }
+    *out = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
+    return true;
+}
+
+static uint32_t rows_of_run(const struct model *model, const struct request *request)
+{
+    const int64_t most = model->config->max_batch_size;
+    return request->batchable && most > 1
+               ? profile_rows_useful(&model->profile, request->shape_key, (uint32_t)most)
+               : 1;
+}
+
+static const struct request *head_of(const struct model *model)
+{
+    const struct list_node *first = list_first(&model->waiting);
+    return first == NULL ? NULL : list_entry(first, struct request, line);
+}
+
+/* ---- Executors ------------------------------------------------------------------------------- */
+
+/* The expected ends of the runs of `model`, NULL: of all, the latest `most` of them in ascending order. */
+static uint32_t ends_of(const struct pool *pool, const struct model *model, uint32_t most,
+                        uint64_t now_ns, uint64_t *ends)
+{
+    uint32_t count = 0;
+    for (const struct list_node *n = pool->runs.head.prev; n != &pool->runs.head && count < most;
+         n = n->prev) {
+        const struct batch *batch = list_entry(n, struct batch, run);
+        if (model == NULL || list_entry(batch, struct instance, batch)->model == model) {
+            ends[count++] = batch->expected_ns > now_ns ? batch->expected_ns : now_ns;
+        }
+    }
+    for (uint32_t i = 0; i < count / 2; i++) {
+        const uint64_t end = ends[i];
+        ends[i] = ends[count - 1 - i];
+        ends[count - 1 - i] = end;
+    }
+    return count;
+}
+
+/* When each executor may start a run of the model: it is free, and the model's own runs are fewer than may
+ * be. */
+static uint32_t slots_of(const struct pool *pool, const struct model *model, uint64_t now_ns,
+                         uint64_t *free_ns)
+{
+    uint64_t busy[ADMISSION_SLOTS_MAX];
+    uint64_t own[ADMISSION_SLOTS_MAX];
+    const uint32_t executors =
+        pool->executor_count < ADMISSION_SLOTS_MAX ? pool->executor_count : ADMISSION_SLOTS_MAX;
+    const uint32_t slots = model->instance_count < executors ? model->instance_count : executors;
+    const uint32_t busy_count = ends_of(pool, NULL, executors, now_ns, busy);
+    const uint32_t own_count = ends_of(pool, model, slots, now_ns, own);
+    for (uint32_t i = 0; i < slots; i++) {
+        const uint32_t idle = executors - busy_count;
+        const uint32_t unused = slots - own_count;
+        const uint64_t executor_ns = i < idle ? now_ns : busy[i - idle];
+        const uint64_t own_ns = i < unused ? now_ns : own[i - unused];
+        free_ns[i] = executor_ns > own_ns ? executor_ns : own_ns;
+    }
+    return slots;
+}
+
+static uint64_t first_free_ns(const struct pool *pool, const struct model *model, uint64_t now_ns)
+{
+    uint64_t free_ns[ADMISSION_SLOTS_MAX];
+    return slots_of(pool, model, now_ns, free_ns) > 0 ? free_ns[0] : now_ns;
+}
+
+/* ---- Letting go ------------------------------------------------------------------------------ */
+
+static void let_go(struct pool *pool, struct request *request, uint64_t now_ns, struct list *ended)
+{
+    struct model *model = request->model;
+    if (request->deadline_ns <= now_ns) {
+        pool_end_waiting(pool, request, WEIR_ETIMEOUT, now_ns, ended);
+        return;
+    }
+    count(&model->stats.dropped);
+    (void)err_set(
+        &request->err, WEIR_EOVERLOAD,
+        "model '%s' is overloaded: after %.1f ms in line the deadline in %.1f ms leaves no "
+        "time for a run",
+        model->name, MS(now_ns - request->times.submitted_ns), MS(request->deadline_ns - now_ns));
+    pool_end_waiting(pool, request, WEIR_EOVERLOAD, now_ns, ended);
+}
+
+void overload_drop(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+{
+    struct window_rules rules;
+    const struct request *head = head_of(model);
+    if (!model->overload.drops || head == NULL || head->deadline_ns == CLOCK_NEVER ||
+        !cost_of(model, head->shape_key, &rules.cost)) {
+        return;
+    }
+    rules.rows_max = rows_of_run(model, head);
+    uint32_t skip = window_skip(&model->waiting, model->waiting_rows, &rules, now_ns);
+    const uint64_t key = head->shape_key;
+    const bool batchable = head->batchable;
+    for (struct list_node *n = list_first(&model->waiting); skip > 0 && n != NULL;) {
+        struct request *request = list_entry(n, struct request, line);
+        n = list_next(&model->waiting, n);
+        if (request == head || (batchable && request->batchable && request->shape_key == key)) {
+            let_go(pool, request, now_ns, ended);
+            skip--;
+        }
+    }
+}
+
+/* While all executors are busy nobody pulls; who cannot be served any more is told now. */
+static void let_hopeless_go(struct pool *pool, struct model *model, uint64_t now_ns,
+                            struct list *ended)
+{
+    struct pace_cost cost;
+    for (const struct request *head = head_of(model); head != NULL; head = head_of(model)) {
+        if (head->deadline_ns == CLOCK_NEVER || !cost_of(model, head->shape_key, &cost) ||
+            !window_hopeless(head, &cost, first_free_ns(pool, model, now_ns))) {
+            return;
+        }
+        let_go(pool, list_entry(&head->line, struct request, line), now_ns, ended);
+    }
+}
+
+/* ---- Letting in ------------------------------------------------------------------------------ */
+
+static enum weir_status admit_limit(struct model *model, struct weir_err *err)
+{
+    const uint32_t in_hand = model->waiting_count + model->overload.riding;
+    const uint32_t limit = limiter_limit(&model->overload.limiter);
+    if (!model->overload.limits || in_hand < limit) {
+        return WEIR_OK;
+    }
+    count(&model->stats.refused_limit);
+    return err_set(
+        err, WEIR_EOVERLOAD,
+        "model '%s' is overloaded: %u requests are in hand, as many as it answers in time",
+        model->name, in_hand);
+}
+
+static enum weir_status admit_deadline(struct pool *pool, struct model *model,
+                                       const struct request *request, struct weir_err *err)
+{
+    struct admission admission = {
+        .rows_max = rows_of_run(model, request),
+        .now_ns = request->times.submitted_ns,
+        .arriving = model->overload.pace.arriving,
+    };
+    uint64_t end_ns;
+    if (!cost_of(model, request->shape_key, &admission.cost)) {
+        return WEIR_OK;
+    }
+    admission.slots = slots_of(pool, model, admission.now_ns, admission.free_ns);
+    const enum admission_verdict verdict =
+        admission.slots == 0
+            ? ADMISSION_FITS
+            : admission_check(&model->waiting, model->waiting_rows, request, &admission, &end_ns);
+    if (verdict == ADMISSION_FITS) {
+        return WEIR_OK;
+    }
+    count(&model->stats.refused_late);
+    return err_set(err, WEIR_EOVERLOAD,
+                   "model '%s' is overloaded: an answer is expected in %.1f ms, the deadline is in "
+                   "%.1f ms%s",
+                   model->name, MS(end_ns - admission.now_ns),
+                   MS(request->deadline_ns - admission.now_ns),
+                   verdict == ADMISSION_CROWDS ? ", and others in line would be late for it" : "");
+}
+
+enum weir_status overload_admit(struct pool *pool, struct model *model, struct request *request,
+                                struct list *ended, struct weir_err *err)
+{
+    const uint64_t now_ns = request->times.submitted_ns;
+    if (!model->overload.drops) {
+        return WEIR_OK;
+    }
+    if (request->deadline_ns != CLOCK_NEVER) {
+        pace_arrived(&model->overload.pace, request->rows, now_ns);
+        let_hopeless_go(pool, model, now_ns, ended);
+    }
+    enum weir_status status = admit_limit(model, err);
+    if (status == WEIR_OK && request->deadline_ns != CLOCK_NEVER) {
+        status = admit_deadline(pool, model, request, err);
+    }
+    return status;
+}
+
+/* ---- Runs ------------------------------------------------------------------------------------ */
+
+uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,
+                       uint64_t now_ns)
+{
+    struct window_rules rules = { .rows_max = rows_max };
+    return model->overload.drops && leader->deadline_ns != CLOCK_NEVER &&
+                   cost_of(model, leader->shape_key, &rules.cost)
+               ? window_rows(leader, &rules, now_ns)
+               : rows_max;
+}
+
+void overload_run_starts(struct pool *pool, struct model *model, struct batch *batch)
+{
+    struct pace_cost cost;
+    double tau0_ns;
+    double alpha_ns;
+    batch->predicted_ns = 0;
+    batch->expected_ns = batch->taken_ns;
+    if (profile_fit(&model->profile, batch->shape_key, &tau0_ns, &alpha_ns)) {
+        cost = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
+        batch->predicted_ns = (uint64_t)(tau0_ns + alpha_ns * (double)batch->rows);
+        batch->expected_ns = clock_add(batch->taken_ns, pace_run_ns(&cost, batch->rows));
+    }
+    model->overload.riding += batch->count;
+    struct list_node *before = &pool->runs.head;
+    while (before->prev != &pool->runs.head &&
+           list_entry(before->prev, struct batch, run)->expected_ns > batch->expected_ns) {
+        before = before->prev;
+    }
+    list_insert_before(before, &batch->run);
+}
+
+void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_ns)
+{
+    struct overload *overload = &model->overload;
+    const struct list_node *first = list_first(&batch->ended);
+    list_remove(&batch->run);
+    if (first != NULL) {
+        const struct request *oldest = list_entry(first, struct request, line);
+        pace_served(&overload->pace, batch->rows, oldest->times.submitted_ns, now_ns);
+    }
+    if (batch->clean) {
+        pace_ran(&overload->pace, batch->predicted_ns, now_ns - batch->taken_ns);
+    }
+    if (overload->limits) {
+        limiter_turn(&overload->limiter, now_ns - batch->taken_ns,
+                     model->waiting_count + overload->riding);
+    }
+    overload->riding -= batch->count;
+}
+
+void overload_request_ended(struct model *model, const struct request *request)
+{
+    if (model->overload.limits) {
+        const uint64_t came_ns = request->times.submitted_ns;
+        limiter_ended(&model->overload.limiter, request->times.ended_ns - came_ns,
+                      request->deadline_ns == CLOCK_NEVER ? CLOCK_NEVER
+                                                          : request->deadline_ns - came_ns);
+    }
+}
+
+uint64_t overload_drain_ns(const struct model *model)
+{
+    return pace_serve_ns(&model->overload.pace, model->waiting_rows);
+}

@@ -1,0 +1,59 @@
+/*
+ * overload.h — what a model's line does when more comes than can be served.
+ *
+ * The pool asks here at four moments: a request comes (limiter.h, admission.h), a line is pulled
+ * from (window.h), a run starts and a run ends (pace.h).  All calls with the pool's lock held.
+ * Requests without deadlines are only ever refused by the limit, lines of sequences by nothing here.
+ */
+#ifndef WEIR_ENGINE_OVERLOAD_H
+#define WEIR_ENGINE_OVERLOAD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/limiter.h"
+#include "engine/pace.h"
+#include "util/err.h"
+#include "util/list.h"
+
+struct batch;
+struct model;
+struct pool;
+struct request;
+
+/* Of one model; guarded by the pool's lock. */
+struct overload {
+    struct pace pace;
+    struct limiter limiter;
+    uint32_t riding; /* Requests in runs. */
+    bool drops;      /* Deadlines that cannot be met are answered early. */
+    bool limits;     /* The limiter is on. */
+};
+
+/* Where the model is adopted, its limits known. */
+void overload_init(struct model *model);
+
+/* A request comes.  WEIR_EOVERLOAD, in words with the predicted wait and the deadline: it is refused.
+ * Who in line has become hopeless is appended to `ended`. */
+WEIR_MUST_USE enum weir_status overload_admit(struct pool *pool, struct model *model,
+                                              struct request *request, struct list *ended,
+                                              struct weir_err *err);
+
+/* A run may start: those whom the window lets go end and are appended to `ended`. */
+void overload_drop(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended);
+
+/* The most rows of a run that starts now and that `leader` leads, of `rows_max` at most. */
+uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,
+                       uint64_t now_ns);
+
+/* A run of the model starts, its batch complete, or has ended, its times known. */
+void overload_run_starts(struct pool *pool, struct model *model, struct batch *batch);
+void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_ns);
+
+/* A request has ended with its run, or in line because its deadline passed. */
+void overload_request_ended(struct model *model, const struct request *request);
+
+/* Time until as much as waits now is served at the measured rate; 0: not known. */
+uint64_t overload_drain_ns(const struct model *model);
+
+#endif

@@ -1,0 +1,454 @@
+/*
+ * Goodput: the real engine on a simulated device under a clock turned by hand, offered more than
+ * it can serve.
+ *
+ * Poisson arrivals by seed; every request has a deadline, and counts when it is answered by then.
+ * Shares are of the device's offline rate: its largest batches, back to back.  The laws:
+ *
+ *   - every request ends exactly once, served or refused, by its deadline or with the run that it is in;
+ *   - no run starts after a member's deadline;
+ *   - at twice capacity at least 0.85 of it is served in time, runs varying by a tenth up and down,
+ *     whatever the mix of deadlines that are at least twice the run that reaches 90 % of the offline
+ *     rate;
+ *   - after a burst, requests are served in time again within two deadlines;
+ *   - the adaptive limit refuses nobody while there is no overload, and keeps the line short where the
+ *     profile is wrong.
+ *
+ * Usage: sim_overload [--seeds N] [--seed S] [--table]; --table prints goodput for many loads instead.
+ */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "util/mem.h"
+
+#define SLOTS 16384
+#define SLOS_MAX 4
+#define EXECUTORS_MAX 4
+#define LEARNING_NS (500 * NS_PER_MS) /* Before it counts: profiles are learned. */
+
+#define LAW(condition, ...)                                                 \
+    do {                                                                    \
+        if (!(condition)) {                                                 \
+            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
+            fprintf(stderr, __VA_ARGS__);                                   \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
+            exit(1);                                                        \
+        }                                                                   \
+    } while (0)
+
+/* What is served, and how. */
+struct scene {
+    const char *name;
+    double tau0_us;
+    double alpha_us;
+    uint32_t rows_max;
+    uint32_t executors;
+    double jitter;
+    double slos_ms[SLOS_MAX]; /* Drawn evenly; 0 ends them. */
+    enum overload_mode mode;
+};
+
+struct world;
+
+struct slot {
+    struct request request;
+    struct world *world;
+    struct slot *next;
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    float value;
+};
+
+struct flight {
+    struct instance *instance;
+    uint64_t ends_ns;
+};
+
+struct tally {
+    uint64_t offered;
+    uint64_t in_time;
+    uint64_t late;    /* Answered, but after the deadline. */
+    uint64_t refused; /* At arrival. */
+    uint64_t dropped; /* In line, before the deadline. */
+    uint64_t expired; /* In line, at the deadline. */
+};
+
+struct world {
+    uint64_t seed;
+    uint64_t random;
+    const struct scene *scene;
+    struct clock clock;
+    struct limits limits;
+    struct engine *engine;
+    struct pool *pool;
+    struct home home;
+    bool woken;
+    struct model_config config;
+    struct model model;
+    struct setting settings[8];
+    char texts[8][32];
+    struct slot *slots;
+    struct slot *free;
+    struct flight flights[EXECUTORS_MAX];
+    uint32_t flight_count;
+    uint64_t count_from_ns; /* Requests that arrive earlier are not tallied. */
+    uint64_t late_until_ns; /* The last request that was not served in time came then. */
+    struct tally tally;
+    uint64_t accepted;
+    uint64_t ended;
+    uint32_t waiting_most;
+};
+
+static double draw(struct world *world)
+{
+    world->random += UINT64_C(0x9E3779B97F4A7C15);
+    uint64_t z = world->random;
+    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+}
+
+static uint64_t now_of(const struct world *world)
+{
+    return clock_now_ns(&world->clock);
+}
+
+static void on_end(struct request *request)
+{
+    struct slot *slot = list_entry(request, struct slot, request);
+    struct world *world = slot->world;
+    const uint64_t came_ns = request->times.submitted_ns;
+    const bool counts = came_ns >= world->count_from_ns;
+    const bool in_time =
+        request->status == WEIR_OK && request->times.ended_ns <= request->deadline_ns;
+    world->ended++;
+    if (!in_time && came_ns > world->late_until_ns) {
+        world->late_until_ns = came_ns;
+    }
+    if (counts && in_time) {
+        world->tally.in_time++;
+    } else if (counts && request->status == WEIR_EOVERLOAD) {
+        world->tally.dropped++;
+        LAW(request->times.ended_ns <= request->deadline_ns, "let go after its deadline");
+    } else if (counts && request->times.taken_ns > 0) {
+        world->tally.late++;
+    } else if (counts) {
+        world->tally.expired++;
+    }
+    LAW(request->times.taken_ns == 0 || request->times.taken_ns < request->deadline_ns,
+        "a run started after the deadline");
+    tensor_release(&slot->output);
+    model_release(&world->model);
+    slot->next = world->free;
+    world->free = slot;
+}
+
+static void wake(void *context)
+{
+    ((struct world *)context)->woken = true;
+}
+
+static void unleased(struct model *model)
+{
+    (void)model;
+}
+
+static void set(struct world *world, const char *key, const char *format, double value)
+{
+    const uint32_t at = world->config.setting_count++;
+    (void)snprintf(world->texts[at], sizeof(world->texts[at]), format, value);
+    world->settings[at] = (struct setting){ key, world->texts[at] };
+}
+
+static void make_model(struct world *world)
+{
+    const struct scene *scene = world->scene;
+    world->config = (struct model_config){ .name = "m",
+                                           .backend = "sim",
+                                           .device = "cpu",
+                                           .max_batch_size = scene->rows_max,
+                                           .queue_timeout_ns = CLOCK_NEVER,
+                                           .overload = scene->mode,
+                                           .deadline_ns = NS_PER_S, /* All bring their own. */
+                                           .settings = world->settings };
+    set(world, "tau0", "%.0fns", scene->tau0_us * 1000);
+    set(world, "alpha", "%.0fns", scene->alpha_us * 1000);
+    set(world, "jitter", "%g", scene->jitter);
+    set(world, "seed", "%.0f", (double)world->seed);
+    set(world, "exclusive", "false%.0s", 0);
+    set(world, "inputs", "x:FP32[-1,1]%.0s", 0);
+    set(world, "outputs", "y:FP32[-1,1]%.0s", 0);
+    const struct backend_load how = {
+        .model_name = "m",
+        .version = 1,
+        .folder_fd = -1,
+        .device = "cpu",
+        .intra_threads = 1,
+        .contexts_max = 8,
+        .settings = world->settings,
+        .setting_count = world->config.setting_count,
+        .clock = &world->clock,
+        .blocks = world->engine->blocks,
+    };
+    struct weir_err err = { 0 };
+    struct model *model = &world->model;
+    model->ops = backend_find("sim");
+    LAW(backend_load(model->ops, &how, &model->backend, &err) == WEIR_OK, "%s", err.text);
+    model->name = "m";
+    model->version = 1;
+    model->config = &world->config;
+    model->signature = backend_signature(model->backend);
+    model->batching = true;
+    model->unleased = unleased;
+    model_acquire(model);
+    LAW(engine_adopt(world->engine, model, &err) == WEIR_OK, "%s", err.text);
+    world->pool = model->pool;
+}
+
+static struct world *world_create(const struct scene *scene, uint64_t seed)
+{
+    struct world *world = mem_alloc(sizeof(*world));
+    world->seed = seed;
+    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->scene = scene;
+    clock_init_manual(&world->clock, NS_PER_S);
+    limits_init(&world->limits);
+    world->limits.requests_max = SLOTS / 2;
+    const struct device_options device = { .name = "cpu",
+                                           .executors = scene->executors,
+                                           .first_cpu = -1 };
+    const struct engine_options options = {
+        .devices = &device, .device_count = 1, .limits = &world->limits, .clock = &world->clock
+    };
+    struct weir_err err = { 0 };
+    LAW(engine_create(&options, &world->engine, &err) == WEIR_OK, "%s", err.text);
+    home_init(&world->home, world->engine, wake, world);
+    make_model(world);
+    world->slots = mem_alloc(SLOTS * sizeof(*world->slots));
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        world->slots[i].next = world->free;
+        world->free = &world->slots[i];
+    }
+    return world;
+}
+
+static void world_destroy(struct world *world)
+{
+    LAW(world->ended == world->accepted, "%" PRIu64 " accepted, %" PRIu64 " ended", world->accepted,
+        world->ended);
+    LAW(block_pool_used_bytes(world->engine->blocks) == 0, "outputs are still held");
+    model_release(&world->model);
+    engine_abandon(world->engine, &world->model);
+    backend_unload(world->model.backend);
+    home_finish(&world->home);
+    engine_destroy(world->engine);
+    mem_free(world->slots);
+    mem_free(world);
+}
+
+static double slo_ms(struct world *world)
+{
+    uint32_t count = 0;
+    while (count < SLOS_MAX && world->scene->slos_ms[count] > 0) {
+        count++;
+    }
+    return world->scene->slos_ms[(uint32_t)(draw(world) * count)];
+}
+
+static void submit(struct world *world)
+{
+    struct slot *slot = world->free;
+    LAW(slot != NULL, "more than %d requests in hand", SLOTS);
+    const uint64_t deadline_ns = now_of(world) + (uint64_t)(slo_ms(world) * 1e6);
+    const bool counts = now_of(world) >= world->count_from_ns;
+    slot->world = world;
+    slot->wanted = true;
+    slot->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                   .present = true,
+                                   .shape = { 2, { 1, 1 } },
+                                   .data = (uint8_t *)&slot->value,
+                                   .size = sizeof(float) };
+    request_init(&slot->request);
+    slot->request.home = &world->home;
+    slot->request.model = &world->model;
+    slot->request.inputs = &slot->input;
+    slot->request.outputs = &slot->output;
+    slot->request.wanted = &slot->wanted;
+    slot->request.deadline_ns = deadline_ns;
+    slot->request.ended = on_end;
+    model_acquire(&world->model);
+    const enum weir_status status = engine_submit(world->engine, &slot->request, NULL);
+    world->tally.offered += counts ? 1 : 0;
+    if (status == WEIR_OK) {
+        world->free = slot->next;
+        world->accepted++;
+        world->waiting_most = world->model.waiting_count > world->waiting_most
+                                  ? world->model.waiting_count
+                                  : world->waiting_most;
+        return;
+    }
+    LAW(status == WEIR_EOVERLOAD || status == WEIR_EFULL, "refused with %s",
+        weir_status_name(status));
+    world->tally.refused += counts ? 1 : 0;
+    world->late_until_ns = now_of(world);
+    model_release(&world->model);
+}
+
+static void pull(struct world *world)
+{
+    uint64_t wake_ns;
+    while (world->flight_count < world->scene->executors) {
+        world->pool->idle_count = world->scene->executors - world->flight_count - 1;
+        struct instance *instance = pool_pull(world->pool, now_of(world), &wake_ns);
+        world->pool->idle_count = 0;
+        if (instance == NULL) {
+            return;
+        }
+        batch_run(instance);
+        world->flights[world->flight_count++] =
+            (struct flight){ instance, instance->batch.computed_ns };
+    }
+}
+
+static void land(struct world *world)
+{
+    for (uint32_t i = 0; i < world->flight_count;) {
+        if (world->flights[i].ends_ns > now_of(world)) {
+            i++;
+            continue;
+        }
+        struct instance *instance = world->flights[i].instance;
+        world->flights[i] = world->flights[--world->flight_count];
+        pool_settle(world->pool, instance, now_of(world));
+    }
+}
+
+static uint64_t next_event(const struct world *world, uint64_t arrival_ns)
+{
+    uint64_t next = arrival_ns;
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        next = world->flights[i].ends_ns < next ? world->flights[i].ends_ns : next;
+    }
+    const uint64_t due_ns = home_next_ns(&world->home);
+    return world->woken ? now_of(world) : due_ns < next ? due_ns : next;
+}
+
+static void turn(struct world *world, uint64_t to_ns)
+{
+    if (to_ns > now_of(world)) {
+        clock_turn(&world->clock, to_ns);
+    }
+    land(world);
+    pull(world);
+    if (world->woken || home_next_ns(&world->home) <= now_of(world)) {
+        world->woken = false;
+        home_turn(&world->home);
+    }
+}
+
+/* Poisson arrivals at `per_s` for `ns`. */
+static void offer(struct world *world, double per_s, uint64_t ns)
+{
+    const uint64_t until_ns = now_of(world) + ns;
+    uint64_t arrival_ns = now_of(world);
+    for (;;) {
+        arrival_ns += (uint64_t)(-log(1 - draw(world)) * 1e9 / per_s);
+        const uint64_t stop_ns = arrival_ns < until_ns ? arrival_ns : until_ns;
+        for (uint64_t at_ns = next_event(world, stop_ns); at_ns < stop_ns;
+             at_ns = next_event(world, stop_ns)) {
+            turn(world, at_ns);
+        }
+        turn(world, stop_ns);
+        if (arrival_ns >= until_ns) {
+            return;
+        }
+        submit(world);
+        pull(world);
+    }
+}
+
+/* Until nothing is in hand. */
+static void rest(struct world *world)
+{
+    while (world->home.pending > 0) {
+        turn(world, next_event(world, CLOCK_NEVER));
+    }
+}
+
+static double offline_per_s(const struct scene *scene)
+{
+    const double one = 1e6 / (scene->tau0_us + scene->alpha_us);
+    const double all = scene->rows_max * 1e6 / (scene->tau0_us + scene->alpha_us * scene->rows_max);
+    return scene->executors * (one > all ? one : all);
+}
+
+/* The device learns at moderate load, then `load` times its offline rate comes for `ns`. */
+static struct tally measure(const struct scene *scene, uint64_t seed, double load, uint64_t ns)
+{
+    struct world *world = world_create(scene, seed);
+    world->count_from_ns = CLOCK_NEVER;
+    offer(world, 0.5 * offline_per_s(scene), LEARNING_NS);
+    offer(world, load * offline_per_s(scene), LEARNING_NS);
+    world->count_from_ns = now_of(world);
+    offer(world, load * offline_per_s(scene), ns);
+    rest(world);
+    const struct tally tally = world->tally;
+    world_destroy(world);
+    return tally;
+}
+
+static double goodput(const struct scene *scene, const struct tally *tally, uint64_t ns)
+{
+    return (double)tally->in_time / (offline_per_s(scene) * (double)ns / 1e9);
+}
+
+static const struct scene scenes[] = {
+    { "batch, 15 ms", 1300, 171, 64, 1, 0, { 15 }, OVERLOAD_DROP },
+    { "batch, 15 ms, jitter", 1300, 171, 64, 1, 0.1, { 15 }, OVERLOAD_DROP },
+    { "batch, 15 ms, queue", 1300, 171, 64, 1, 0, { 15 }, OVERLOAD_QUEUE },
+    { "batch, 30 ms", 1300, 171, 64, 1, 0, { 30 }, OVERLOAD_DROP },
+    { "batch, 30 ms, jitter", 1300, 171, 64, 1, 0.1, { 30 }, OVERLOAD_DROP },
+    { "batch, 13.6..100 ms, jitter", 1300, 171, 64, 1, 0.1, { 13.6, 30, 100 }, OVERLOAD_DROP },
+    { "batch, 13.6 and 60, jitter", 1300, 171, 64, 1, 0.1, { 13.6, 60 }, OVERLOAD_DROP },
+    { "batch, two executors", 1300, 171, 64, 2, 0.1, { 15 }, OVERLOAD_DROP },
+    { "GPU-like, 25 ms", 5000, 200, 64, 1, 0.1, { 25 }, OVERLOAD_DROP },
+    { "CNN, 15 ms", 20, 930, 64, 1, 0.1, { 15 }, OVERLOAD_DROP },
+    { "single 5 ms, 100 ms", 5000, 0, 1, 1, 0.1, { 100 }, OVERLOAD_DROP },
+    { "single 5 ms, queue", 5000, 0, 1, 1, 0.1, { 100 }, OVERLOAD_QUEUE },
+};
+#define SCENES (sizeof(scenes) / sizeof(scenes[0]))
+
+static void print_table(uint64_t seed, uint64_t ns)
+{
+    static const double loads[] = { 0.5, 0.7, 0.9, 1.1, 1.5, 2, 4 };
+    for (size_t s = 0; s < SCENES; s++) {
+        for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
+            const struct tally t = measure(&scenes[s], seed, loads[i], ns);
+            const double n = (double)t.offered;
+            printf("%-28s %4.1f  goodput %.3f  in time %.3f late %.4f refused %.3f dropped %.4f "
+                   "expired %.4f\n",
+                   scenes[s].name, loads[i], goodput(&scenes[s], &t, ns), (double)t.in_time / n,
+                   (double)t.late / n, (double)t.refused / n, (double)t.dropped / n,
+                   (double)t.expired / n);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 1;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+            seed = strtoull(argv[++i], NULL, 10);
+        }
+    }
+    print_table(seed, 5 * NS_PER_S);
+    return 0;
+}
