@@ -71,6 +71,16 @@ static uint64_t us(const struct duration *duration)
       "Requests refused at a limit before they were in line", load(&m->stats.refused))             \
     X(joined, "weir_requests_joined_total", "counter",                                             \
       "Requests that shared the run of an equal one", load(&m->stats.joined))                      \
+    X(refused_late, "weir_requests_refused_late_total", "counter",                                 \
+      "Requests refused on arrival because their deadline could not have been met",                \
+      load(&m->stats.refused_late))                                                                \
+    X(refused_limit, "weir_requests_refused_limit_total", "counter",                               \
+      "Requests refused at the limit on requests in hand", load(&m->stats.refused_limit))          \
+    X(dropped, "weir_requests_dropped_total", "counter",                                           \
+      "Requests let go in line because their deadline could not be met any more",                  \
+      load(&m->stats.dropped))                                                                     \
+    X(limit, "weir_requests_limit", "gauge",                                                       \
+      "Requests in hand beyond which more are refused", engine_adaptive_limit(m))                  \
     X(timed_out, "weir_requests_timed_out_total", "counter",                                       \
       "Requests whose deadline or queue time-out passed", load(&m->stats.timed_out))               \
     X(canceled, "weir_requests_canceled_total", "counter",                                         \
@@ -213,7 +223,7 @@ static void write_failures(struct buffer *out, const void *row, const char *labe
     (void)row;
     const struct model_stats *stats = &model->stats;
     const uint64_t failed = load(&stats->fail.count);
-    const uint64_t rejected = load(&stats->timed_out);
+    const uint64_t rejected = load(&stats->timed_out) + load(&stats->dropped);
     const uint64_t canceled = load(&stats->canceled);
     const uint64_t known = rejected + canceled;
     const struct {

@@ -90,12 +90,18 @@ static bool lay(struct layout *layout, const struct admission *admission,
     return true;
 }
 
-/* The rows that a run is to have which the newcomer opens: those that will have come when it starts. */
-static uint64_t rows_coming(const struct layout *layout, const struct admission *admission,
+/* Rows that will have come by then. */
+static uint64_t rows_coming(const struct admission *admission, uint64_t by_ns)
+{
+    const double rows = admission->arriving * (double)(by_ns - admission->now_ns);
+    return rows < 0x1p32 ? (uint64_t)rows : UINT64_C(1) << 32;
+}
+
+/* The rows that a run is to have which the newcomer opens. */
+static uint64_t rows_wanted(const struct layout *layout, const struct admission *admission,
                             const struct request *request)
 {
-    const double coming = admission->arriving * (double)(layout->start_ns - admission->now_ns);
-    const uint64_t company = coming < 0x1p32 ? (uint64_t)coming : UINT64_C(1) << 32;
+    const uint64_t company = rows_coming(admission, layout->start_ns);
     const uint64_t useful =
         pace_rows_useful(&admission->cost, left_ns(request, request->times.submitted_ns));
     const uint64_t rows = smaller(smaller(useful, company), admission->rows_max);
@@ -110,23 +116,25 @@ static bool lay_newcomer(struct layout *layout, const struct admission *admissio
     uint64_t rows = laid ? layout->rows : request->rows;
     const bool leads = laid && rows == request->rows;
     if (leads && request->deadline_ns != CLOCK_NEVER) {
-        rows = rows_coming(layout, admission, request);
+        rows = rows_wanted(layout, admission, request);
     }
     *end_ns = clock_add(layout->start_ns, pace_run_ns(&admission->cost, rows));
     return laid && (!leads || layout->rows_max >= rows);
 }
 
-/* All of the line on one executor, the first that is free, ends by then. */
+/* All of the line, and who comes until it begins, on the one executor that is free first ends by
+ * then. */
 static uint64_t ends_by(const struct admission *admission, uint64_t rows)
 {
-    const uint64_t runs = (rows + admission->rows_max - 1) / admission->rows_max;
-    const double ns =
-        (admission->cost.tau0_ns * (double)runs + admission->cost.alpha_ns * (double)rows) *
-        (1 + admission->cost.reserve);
     uint64_t free_ns = admission->free_ns[0];
     for (uint32_t i = 1; i < admission->slots; i++) {
         free_ns = smaller(free_ns, admission->free_ns[i]);
     }
+    rows += rows_coming(admission, free_ns);
+    const uint64_t runs = (rows + admission->rows_max - 1) / admission->rows_max;
+    const double ns =
+        (admission->cost.tau0_ns * (double)runs + admission->cost.alpha_ns * (double)rows) *
+        (1 + admission->cost.reserve);
     return clock_add(free_ns, ns < 0x1p62 ? (uint64_t)ns : UINT64_C(1) << 62);
 }
 

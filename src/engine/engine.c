@@ -19,7 +19,8 @@
 #include "util/mem.h"
 
 #define BLOCKS_KEPT_BYTES (UINT64_C(64) << 20)
-#define RETRY_AFTER_S_MAX 60
+#define RETRY_AFTER_MAX_MS 60000
+#define RETRY_AFTER_UNKNOWN_MS 1000
 
 enum weir_status engine_create(const struct engine_options *options, struct engine **out,
                                struct weir_err *err)
@@ -337,27 +338,27 @@ void engine_cancel(struct engine *engine, struct request *request)
     (void)pool_stop_request(request->model->pool, request, WEIR_ECANCELED);
 }
 
-uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
+uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model)
 {
     (void)engine;
-    struct pool *pool = model->pool;
-    double tau0_ns = 0;
-    double alpha_ns = 0;
-    pthread_mutex_lock(&pool->lock);
-    const uint64_t rows = model->waiting_rows;
-    const uint64_t key =
-        !list_empty(&model->waiting)
-            ? list_entry(list_first(&model->waiting), struct request, line)->shape_key
-            : 0;
-    const uint32_t useful = profile_rows_useful(&model->profile, key, MODEL_BATCH_INFERRED);
-    const bool known = profile_fit(&model->profile, key, &tau0_ns, &alpha_ns);
-    pthread_mutex_unlock(&pool->lock);
-    if (!known) {
-        return 1;
-    }
-    const double row_ns = alpha_ns + tau0_ns / (model->batching ? useful : 1);
-    const double seconds = row_ns * (double)rows / pool->executor_count / (double)NS_PER_S;
-    return seconds >= RETRY_AFTER_S_MAX ? RETRY_AFTER_S_MAX : 1 + (uint32_t)seconds;
+    pthread_mutex_lock(&model->pool->lock);
+    const uint64_t drain_ns = overload_drain_ns(model);
+    pthread_mutex_unlock(&model->pool->lock);
+    const uint64_t ms = drain_ns == CLOCK_NEVER ? RETRY_AFTER_UNKNOWN_MS : drain_ns / NS_PER_MS + 1;
+    return ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
+}
+
+uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
+{
+    return (uint32_t)((engine_retry_after_ms(engine, model) + 999) / 1000);
+}
+
+uint32_t engine_adaptive_limit(struct model *model)
+{
+    pthread_mutex_lock(&model->pool->lock);
+    const uint32_t limit = limiter_limit(&model->overload.limiter);
+    pthread_mutex_unlock(&model->pool->lock);
+    return limit;
 }
 
 uint32_t engine_waiting_count(struct model *model)

@@ -102,6 +102,12 @@ void engine_cancel(struct engine *engine, struct request *request);
 /* Seconds after which trying again makes sense for this model, from the measured rate of service: 1..60. */
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 
+/* The same in milliseconds: 1..60000. */
+uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model);
+
+/* The most requests of this model that are taken in hand now (limiter.h); any thread. */
+uint32_t engine_adaptive_limit(struct model *model);
+
 /* Requests in line for this model now; any thread. */
 uint32_t engine_waiting_count(struct model *model);
 

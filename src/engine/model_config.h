@@ -41,6 +41,18 @@ enum overload_mode {
 #undef OVERLOAD_MODE_ENUM
 };
 
+/* X(name, text): whether the requests in hand are limited by the time that they take (limiter.h). */
+#define LIMIT_MODES(X)                              \
+    X(AUTO, "auto") /* Those that have deadlines. */ \
+    X(ALL, "all")                                   \
+    X(OFF, "off")
+
+enum limit_mode {
+#define LIMIT_MODE_ENUM(name, text) LIMIT_##name,
+    LIMIT_MODES(LIMIT_MODE_ENUM)
+#undef LIMIT_MODE_ENUM
+};
+
 /* X(name, text): which versions of a model are served. */
 #define VERSION_POLICIES(X) X(LATEST, "latest") X(ALL, "all") X(SPECIFIC, "specific")
 
@@ -191,6 +203,7 @@ struct model_config {
     uint64_t queue_delay_ns;   /* Longest wait for company; 0. */
     uint64_t deadline_ns;      /* Of requests that bring none, from their arrival; 0: none. */
     enum overload_mode overload;
+    enum limit_mode adaptive_limit;
     uint64_t queue_timeout_ns; /* Default longest wait in line; CLOCK_NEVER. */
     bool timeout_override;     /* Requests may set a shorter one with `timeout`. */
     bool timeout_delay;        /* timeout_action DELAY: nobody fails for having waited long. */

@@ -22,11 +22,9 @@ static void count(_Atomic uint64_t *number)
 
 void overload_init(struct model *model)
 {
-    const struct model_config *config = model->config;
     model->overload = (struct overload){
-        .drops = config->overload == OVERLOAD_DROP && model->sequence_plan == NULL,
+        .drops = model->config->overload == OVERLOAD_DROP && model->sequence_plan == NULL,
     };
-    model->overload.limits = model->overload.drops && config->deadline_ns > 0;
     limiter_init(&model->overload.limiter, model->requests_max);
 }
 
@@ -162,11 +160,19 @@ static void let_hopeless_go(struct pool *pool, struct model *model, uint64_t now
 
 /* ---- Letting in ------------------------------------------------------------------------------ */
 
-static enum weir_status admit_limit(struct model *model, struct weir_err *err)
+/* The limit is about this request. */
+static bool limited(const struct model *model, const struct request *request)
 {
-    const uint32_t in_hand = model->waiting_count + model->overload.riding;
-    const uint32_t limit = limiter_limit(&model->overload.limiter);
-    if (!model->overload.limits || in_hand < limit) {
+    const enum limit_mode mode = model->config->adaptive_limit;
+    return model->overload.drops &&
+           (mode == LIMIT_ALL || (mode == LIMIT_AUTO && request->deadline_ns != CLOCK_NEVER));
+}
+
+static enum weir_status admit_limit(struct model *model, const struct request *request,
+                                    struct weir_err *err)
+{
+    const uint32_t in_hand = model->overload.in_hand;
+    if (!limited(model, request) || in_hand < limiter_limit(&model->overload.limiter)) {
         return WEIR_OK;
     }
     count(&model->stats.refused_limit);
@@ -216,7 +222,7 @@ enum weir_status overload_admit(struct pool *pool, struct model *model, struct r
         pace_arrived(&model->overload.pace, request->rows, now_ns);
         let_hopeless_go(pool, model, now_ns, ended);
     }
-    enum weir_status status = admit_limit(model, err);
+    enum weir_status status = admit_limit(model, request, err);
     if (status == WEIR_OK && request->deadline_ns != CLOCK_NEVER) {
         status = admit_deadline(pool, model, request, err);
     }
@@ -247,7 +253,6 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
         batch->predicted_ns = (uint64_t)(tau0_ns + alpha_ns * (double)batch->rows);
         batch->expected_ns = clock_add(batch->taken_ns, pace_run_ns(&cost, batch->rows));
     }
-    model->overload.riding += batch->count;
     struct list_node *before = &pool->runs.head;
     while (before->prev != &pool->runs.head &&
            list_entry(before->prev, struct batch, run)->expected_ns > batch->expected_ns) {
@@ -268,18 +273,27 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
     if (batch->clean) {
         pace_ran(&overload->pace, batch->predicted_ns, now_ns - batch->taken_ns);
     }
-    if (overload->limits) {
-        limiter_turn(&overload->limiter, now_ns - batch->taken_ns,
-                     model->waiting_count + overload->riding);
-    }
-    overload->riding -= batch->count;
+    limiter_turn(&overload->limiter, now_ns - batch->taken_ns, overload->in_hand + batch->count);
 }
 
-void overload_request_ended(struct model *model, const struct request *request)
+void overload_request_enters(struct request *request)
 {
-    if (model->overload.limits) {
+    struct model *model = request->model;
+    request->limited = limited(model, request);
+    model->overload.in_hand += request->limited ? 1 : 0;
+}
+
+void overload_request_ended(struct request *request)
+{
+    struct overload *overload = &request->model->overload;
+    if (!request->limited) {
+        return;
+    }
+    request->limited = false;
+    overload->in_hand--;
+    if (request->status == WEIR_OK || request->status == WEIR_ETIMEOUT) {
         const uint64_t came_ns = request->times.submitted_ns;
-        limiter_ended(&model->overload.limiter, request->times.ended_ns - came_ns,
+        limiter_ended(&overload->limiter, request->times.ended_ns - came_ns,
                       request->deadline_ns == CLOCK_NEVER ? CLOCK_NEVER
                                                           : request->deadline_ns - came_ns);
     }

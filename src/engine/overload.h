@@ -25,9 +25,8 @@ struct request;
 struct overload {
     struct pace pace;
     struct limiter limiter;
-    uint32_t riding; /* Requests in runs. */
-    bool drops;      /* Deadlines that cannot be met are answered early. */
-    bool limits;     /* The limiter is on. */
+    uint32_t in_hand; /* Requests waiting and running that the limit is about. */
+    bool drops;       /* Deadlines that cannot be met are answered early. */
 };
 
 /* Where the model is adopted, its limits known. */
@@ -50,10 +49,11 @@ uint64_t overload_rows(const struct model *model, const struct request *leader, 
 void overload_run_starts(struct pool *pool, struct model *model, struct batch *batch);
 void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_ns);
 
-/* A request has ended with its run, or in line because its deadline passed. */
-void overload_request_ended(struct model *model, const struct request *request);
+/* A request is in line; it has ended, its status set. */
+void overload_request_enters(struct request *request);
+void overload_request_ended(struct request *request);
 
-/* Time until as much as waits now is served at the measured rate; 0: not known. */
+/* Time until as much as waits now is served at the measured rate; CLOCK_NEVER: not known. */
 uint64_t overload_drain_ns(const struct model *model);
 
 #endif

@@ -69,7 +69,7 @@ struct pace_cost pace_cost(const struct pace *pace, double tau0_ns, double alpha
 uint64_t pace_serve_ns(const struct pace *pace, uint64_t rows)
 {
     if (pace->served_rows <= 0) {
-        return 0;
+        return CLOCK_NEVER;
     }
     const double ns = (double)rows * pace->served_ns / pace->served_rows;
     return ns < 0x1p63 ? (uint64_t)ns : UINT64_C(1) << 63;

@@ -42,7 +42,7 @@ void pace_arrived(struct pace *pace, uint64_t rows, uint64_t now_ns);
 /* The cost of a run that the profile says takes tau0_ns + alpha_ns * rows. */
 struct pace_cost pace_cost(const struct pace *pace, double tau0_ns, double alpha_ns);
 
-/* Time to serve so many rows at the measured rate; 0: nothing was measured. */
+/* Time to serve so many rows at the measured rate; CLOCK_NEVER: nothing was measured. */
 uint64_t pace_serve_ns(const struct pace *pace, uint64_t rows);
 
 /* A run's expected time, without the reserve. */

@@ -466,6 +466,7 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     if (joins) {
         join_lead(request);
     }
+    overload_request_enters(request);
     model->waiting_count++;
     model->waiting_rows += request->rows;
     model->waiting_bytes += request->input_bytes;

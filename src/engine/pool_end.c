@@ -68,9 +68,7 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
     if (status != WEIR_EOVERLOAD) { /* Whoever lets a request go says why. */
         (void)err_set(&request->err, status, "%s", pool_stop_text(status));
     }
-    if (status == WEIR_ETIMEOUT) {
-        overload_request_ended(model, request);
-    }
+    overload_request_ended(request);
     stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
     list_append(ended, &request->line);
 }
@@ -144,15 +142,13 @@ static void end_running(struct request *request, uint64_t now_ns)
     request->state = REQUEST_ENDED;
     request->batch = NULL;
     request->times.ended_ns = now_ns;
-    if (request->stop != WEIR_ECANCELED) {
-        overload_request_ended(request->model, request);
-    }
     if (request->stop != WEIR_OK) {
         request->status =
             err_set(&request->err, request->stop, "%s",
                     request->stop == WEIR_ETIMEOUT ? "the deadline passed while it ran"
                                                    : weir_status_text(request->stop));
     }
+    overload_request_ended(request);
 }
 
 static void learn(struct model *model, const struct batch *batch)

@@ -42,6 +42,7 @@ void request_init(struct request *request)
     request->run = NULL;
     request->leads = false;
     request->keyed = false;
+    request->limited = false;
     request->batchable = false;
     request->state = REQUEST_IDLE;
     request->stop = WEIR_OK;

@@ -160,7 +160,20 @@ static void walk_own(struct walk *walk)
         BATCHING_MODES(MODE_TEXT)
 #undef MODE_TEXT
     };
+    static const char *const overloads[] = {
+#define MODE_TEXT(name, text) text,
+        OVERLOAD_MODES(MODE_TEXT)
+#undef MODE_TEXT
+    };
+    static const char *const limits[] = {
+#define MODE_TEXT(name, text) text,
+        LIMIT_MODES(MODE_TEXT)
+#undef MODE_TEXT
+    };
     const struct model_config *config = walk->self->config;
+    char deadline[32];
+    (void)snprintf(deadline, sizeof(deadline), "%gms",
+                   (double)config->deadline_ns / (double)NS_PER_MS);
     char threads[16];
     (void)snprintf(threads, sizeof(threads), "%u", config->intra_threads);
     const struct {
@@ -168,6 +181,9 @@ static void walk_own(struct walk *walk)
         const char *value;
     } rows[] = {
         { "batching", modes[config->batching] },
+        { "deadline", deadline },
+        { "overload", overloads[config->overload] },
+        { "adaptive_limit", limits[config->adaptive_limit] },
         { "join", config->join ? "true" : "false" },
         { "device", config->device },
         { "intra_threads", threads },

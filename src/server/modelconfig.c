@@ -189,6 +189,20 @@ static const char *const batching_words[] = {
 };
 static const struct field_words batching_modes = { "", batching_words, 3, "auto, insist or off" };
 
+static const char *const overload_words[] = {
+#define MODE_TEXT(name, text) [OVERLOAD_##name] = text,
+    OVERLOAD_MODES(MODE_TEXT)
+#undef MODE_TEXT
+};
+static const struct field_words overload_modes = { "", overload_words, 2, "drop or queue" };
+
+static const char *const limit_words[] = {
+#define MODE_TEXT(name, text) [LIMIT_##name] = text,
+    LIMIT_MODES(MODE_TEXT)
+#undef MODE_TEXT
+};
+static const struct field_words limit_modes = { "", limit_words, 3, "auto, all or off" };
+
 static enum weir_status read_name(const struct field_reader *reader, const struct field *field,
                                   const struct yaml *node, void *target)
 {
@@ -277,6 +291,15 @@ static const struct field model_fields[] = {
                AT(model_config, batching)),
     FIELD("queue_delay", field_duration, "duration such as 2ms",
           "longest wait of a request for company", AT(model_config, queue_delay_ns)),
+    FIELD("deadline", field_duration, "duration such as 20ms",
+          "of requests that bring none, from their arrival; 0: none",
+          AT(model_config, deadline_ns)),
+    FIELD_ENUM("overload", &overload_modes, "drop or queue",
+               "drop: who cannot be served by its deadline is told at once",
+               AT(model_config, overload)),
+    FIELD_ENUM("adaptive_limit", &limit_modes, "auto, all or off",
+               "requests in hand are limited by the time that those with deadlines, or all, take",
+               AT(model_config, adaptive_limit)),
     FIELD("join", field_bool, "true or false", "equal requests in flight share one run",
           AT(model_config, join)),
     FIELD("device", field_text, "text", "where it runs; cpu", AT(model_config, device)),
