@@ -85,7 +85,7 @@ static uint32_t slots_of(const struct pool *pool, const struct model *model, uin
     uint64_t own[ADMISSION_SLOTS_MAX];
     const uint32_t executors =
         pool->executor_count < ADMISSION_SLOTS_MAX ? pool->executor_count : ADMISSION_SLOTS_MAX;
-    const uint32_t slots = model->instance_count < executors ? model->instance_count : executors;
+    const uint32_t slots = model->runs_max < executors ? model->runs_max : executors;
     const uint32_t busy_count = ends_of(pool, NULL, executors, now_ns, busy);
     const uint32_t own_count = ends_of(pool, model, slots, now_ns, own);
     for (uint32_t i = 0; i < slots; i++) {
