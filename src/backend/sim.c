@@ -23,14 +23,17 @@
 
 #define SPECS_BYTES_MAX ((size_t)1 << 20)
 #define SPECS_MAX 64
+#define ENDS_MAX 32 /* Runs at once that contention knows of. */
 
 /* Lives while a model is loaded on it. */
 struct sim_device {
     struct list_node node; /* In `devices`, under devices_lock. */
     uint32_t models;       /* Under devices_lock. */
     char *name;
-    pthread_mutex_t lock; /* Guards what follows. */
-    uint64_t free_ns;     /* The timeline is booked until then. */
+    pthread_mutex_t lock;       /* Guards what follows. */
+    uint64_t free_ns;           /* The timeline is booked until then. */
+    uint64_t ends_ns[ENDS_MAX]; /* Of the last runs that did not follow each other. */
+    uint32_t ends_at;
     uint64_t contexts;
     uint64_t memory_bytes;
 };
@@ -352,6 +355,22 @@ static uint64_t run_cost_ns(const struct sim_settings *settings, uint64_t rows, 
     return swayed < 0x1p63 ? (uint64_t)swayed : (uint64_t)1 << 63;
 }
 
+/* Lock held: the run shares the device with those that have not ended. */
+static uint64_t book_shared(struct sim_context *context, uint64_t start_ns, uint64_t cost_ns)
+{
+    struct sim_device *device = model_of(context)->device;
+    double at_once = 1;
+    for (uint32_t i = 0; i < ENDS_MAX; i++) {
+        at_once += device->ends_ns[i] > start_ns ? 1 : 0;
+    }
+    const double factor = 1 + model_of(context)->settings.contention * at_once * (at_once - 1);
+    const double slowed = (double)cost_ns * factor;
+    const uint64_t end_ns =
+        clock_add(start_ns, slowed < 0x1p63 ? (uint64_t)slowed : (uint64_t)1 << 63);
+    device->ends_ns[device->ends_at++ % ENDS_MAX] = end_ns;
+    return end_ns;
+}
+
 /* When the run is over that is submitted now; the time is booked. */
 static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint64_t cost_ns)
 {
@@ -359,7 +378,8 @@ static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint6
     uint64_t *free_ns = model->settings.exclusive ? &model->device->free_ns : &context->free_ns;
     pthread_mutex_lock(&model->device->lock);
     const uint64_t start_ns = submit_ns > *free_ns ? submit_ns : *free_ns;
-    *free_ns = clock_add(start_ns, cost_ns);
+    *free_ns = model->settings.exclusive ? clock_add(start_ns, cost_ns)
+                                         : book_shared(context, start_ns, cost_ns);
     const uint64_t end_ns = *free_ns;
     pthread_mutex_unlock(&model->device->lock);
     return end_ns;

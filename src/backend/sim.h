@@ -35,6 +35,7 @@
     X(jitter, NUMBER, "0", "run times vary evenly by this fraction, 0 to 1, up and down")          \
     X(seed, COUNT, "1", "of the jitter")                                                           \
     X(exclusive, SWITCH, "true", "runs on the device follow each other; false: one per context")   \
+    X(contention, NUMBER, "0", "runs not exclusive: n take 1 + this * n * (n - 1) times as long")  \
     X(contexts_max, COUNT, "0", "contexts on the device, of all its models; 0: no limit")          \
     X(memory_max, SIZE, "0", "memory of the device; 0: no limit")                                  \
     X(memory_per_model, SIZE, "0", "device memory of the loaded model")                            \

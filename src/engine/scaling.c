@@ -16,7 +16,7 @@
 
 #define DECAY 0.98
 #define LEVEL_RUNS_MIN 16 /* Before a level says anything. */
-#define QUIET_MIN 128     /* Runs between trials at first, */
+#define QUIET_MIN 256     /* Runs between trials at first, */
 #define QUIET_MAX 65536   /* and when they find nothing. */
 #define AT_ONCE_SWAY 0.2  /* A run belongs to a count when its average was so close to it. */
 #define AS_MUCH 0.98

@@ -1,0 +1,400 @@
+/*
+ * What a device does with one, two and three runs at once, under a clock turned by hand.
+ *
+ * The device is an accelerator that runs one thing at a time, with host work before and after:
+ * 2.6 ms on the device, 0.2 ms on the host each side.  Its limits are known exactly:
+ *
+ *   - without pipelining, n instances do min(n / 3.0, 1 / 2.6) runs per ms and take 3.0, 5.2, 7.8 ms;
+ *   - one pipelined instance does 1 / 2.6, what the device can;
+ *   - a collecting host of c beside a device of i gains (c + i) / max(c, i);
+ *   - a device that takes three contexts refuses the fourth and says why;
+ *   - left alone, the engine finds how many instances pay, and says when a configured number hurts;
+ *   - wide runs get the executors they need, and do not starve.
+ *
+ * Clients are in a closed loop: each asks again when it has its answer.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "util/mem.h"
+
+#define CLIENTS_MAX 16
+#define FLIGHTS_MAX 16
+#define WIDTH 16
+
+#define CHECK(condition, ...)                                  \
+    do {                                                       \
+        if (!(condition)) {                                    \
+            fprintf(stderr, "sim_device: " __VA_ARGS__);       \
+            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__); \
+            exit(1);                                           \
+        }                                                      \
+    } while (0)
+
+struct bed;
+
+struct client {
+    struct request request;
+    struct bed *bed;
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    bool asks; /* Again, as soon as it can. */
+    float data[WIDTH * 8];
+};
+
+struct flight {
+    struct instance *instance;
+    uint64_t ends_ns;
+};
+
+struct bed {
+    struct clock clock;
+    struct limits limits;
+    struct engine *engine;
+    struct home home;
+    struct model model;
+    struct model_config config;
+    struct client clients[CLIENTS_MAX];
+    uint32_t client_count;
+    struct flight flights[FLIGHTS_MAX];
+    uint32_t flight_count;
+    uint64_t answers;
+    double taking_ns; /* Of all answers, from the start of their runs. */
+    double mean_ms;
+    char advice[MODEL_ADVICE_BYTES];
+    uint32_t advised;
+};
+
+/* What a case sets. */
+struct setup {
+    uint32_t executors;
+    bool pipelined;
+    uint32_t instances; /* 0: as many as pay. */
+    uint32_t rows;      /* Of each request; 0: 1. */
+    const struct setting *settings;
+};
+
+static void wake(void *context)
+{
+    (void)context;
+}
+
+static void unleased(struct model *model)
+{
+    (void)model;
+}
+
+static void on_advice(void *context, const struct model *model, const char *text)
+{
+    struct bed *bed = context;
+    (void)model;
+    bed->advised++;
+    (void)snprintf(bed->advice, sizeof(bed->advice), "%s", text);
+}
+
+static void on_end(struct request *request)
+{
+    struct client *client = list_entry(request, struct client, request);
+    CHECK(request->status == WEIR_OK, "a request failed: %s", request->err.text);
+    client->bed->answers++;
+    client->bed->taking_ns += (double)(request->times.computed_ns - request->times.taken_ns);
+    tensor_release(&client->output);
+    model_release(request->model);
+    client->asks = true;
+}
+
+static void ask(struct bed *bed, struct client *client, uint32_t rows)
+{
+    client->asks = false;
+    client->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                     .present = true,
+                                     .shape = { 2, { rows, WIDTH } },
+                                     .data = (uint8_t *)client->data,
+                                     .size = sizeof(float) * WIDTH * rows };
+    client->wanted = true;
+    request_init(&client->request);
+    client->request.home = &bed->home;
+    client->request.model = &bed->model;
+    client->request.inputs = &client->input;
+    client->request.outputs = &client->output;
+    client->request.wanted = &client->wanted;
+    client->request.ended = on_end;
+    struct weir_err err = { 0 };
+    model_acquire(&bed->model);
+    CHECK(engine_submit(bed->engine, &client->request, &err) == WEIR_OK, "refused: %s", err.text);
+}
+
+static enum weir_status open_bed(struct bed *bed, const struct setup *setup, struct weir_err *err)
+{
+    memset(bed, 0, sizeof(*bed));
+    clock_init_manual(&bed->clock, NS_PER_S);
+    limits_init(&bed->limits);
+    const struct device_options devices[] = {
+        { .name = "cpu", .executors = 1, .first_cpu = -1 },
+        { .name = "npu",
+          .executors = setup->executors,
+          .first_cpu = -1,
+          .pipelined = setup->pipelined },
+    };
+    const struct engine_options options = { .devices = devices,
+                                            .device_count = 2,
+                                            .limits = &bed->limits,
+                                            .clock = &bed->clock,
+                                            .advise = on_advice,
+                                            .advise_context = bed };
+    CHECK(engine_create(&options, &bed->engine, err) == WEIR_OK, "%s", err->text);
+    home_init(&bed->home, bed->engine, wake, NULL);
+    bed->config = (struct model_config){ .name = "m",
+                                         .backend = "sim",
+                                         .device = "npu",
+                                         .max_batch_size = setup->rows > 0 ? setup->rows : 1,
+                                         .queue_timeout_ns = CLOCK_NEVER,
+                                         .instances = setup->instances,
+                                         .settings = setup->settings };
+    while (setup->settings[bed->config.setting_count].key != NULL) {
+        bed->config.setting_count++;
+    }
+    const struct backend_load how = { .model_name = "m",
+                                      .version = 1,
+                                      .folder_fd = -1,
+                                      .device = "npu",
+                                      .intra_threads = 1,
+                                      .contexts_max = 16,
+                                      .settings = setup->settings,
+                                      .setting_count = bed->config.setting_count,
+                                      .clock = &bed->clock,
+                                      .blocks = bed->engine->blocks };
+    struct model *model = &bed->model;
+    model->name = "m";
+    model->version = 1;
+    model->config = &bed->config;
+    model->ops = backend_find("sim");
+    model->unleased = unleased;
+    model->batching = true;
+    CHECK(backend_load(model->ops, &how, &model->backend, err) == WEIR_OK, "%s", err->text);
+    model->signature = backend_signature(model->backend);
+    model_acquire(model);
+    return engine_adopt(bed->engine, model, err);
+}
+
+static void close_bed(struct bed *bed)
+{
+    engine_abandon(bed->engine, &bed->model);
+    backend_unload(bed->model.backend);
+    home_finish(&bed->home);
+    engine_destroy(bed->engine);
+}
+
+static void pull_all(struct bed *bed)
+{
+    struct pool *pool = bed->model.pool;
+    while (bed->flight_count < pool->thread_count) {
+        uint64_t wake_ns;
+        pool->idle_count = pool->thread_count - bed->flight_count - 1;
+        struct instance *instance = pool_pull(pool, clock_now_ns(&bed->clock), &wake_ns);
+        pool->idle_count = 0;
+        if (instance == NULL) {
+            return;
+        }
+        batch_run(instance);
+        bed->flights[bed->flight_count++] =
+            (struct flight){ instance, instance->batch.computed_ns };
+    }
+}
+
+/* Turns the clock to the next end of a run and lets it land. */
+static void land_next(struct bed *bed)
+{
+    uint32_t next = 0;
+    CHECK(bed->flight_count > 0, "nothing runs");
+    for (uint32_t i = 1; i < bed->flight_count; i++) {
+        next = bed->flights[i].ends_ns < bed->flights[next].ends_ns ? i : next;
+    }
+    const struct flight flight = bed->flights[next];
+    bed->flights[next] = bed->flights[--bed->flight_count];
+    clock_turn(&bed->clock, flight.ends_ns);
+    pool_settle(bed->model.pool, flight.instance, flight.ends_ns);
+}
+
+/* Answers per ms while `clients` ask for `answers` of them; leaves nothing under way. */
+static double load(struct bed *bed, uint32_t clients, uint64_t answers)
+{
+    const uint32_t rows = (uint32_t)bed->config.max_batch_size;
+    const uint64_t from_ns = clock_now_ns(&bed->clock);
+    uint64_t until_ns = from_ns;
+    bed->answers = 0;
+    bed->taking_ns = 0;
+    for (uint32_t i = 0; i < clients; i++) {
+        bed->clients[i].bed = bed;
+        bed->clients[i].asks = true;
+    }
+    while (bed->answers < answers) {
+        for (uint32_t i = 0; i < clients; i++) {
+            if (bed->clients[i].asks) {
+                ask(bed, &bed->clients[i], rows);
+            }
+        }
+        pull_all(bed);
+        land_next(bed);
+        home_turn(&bed->home);
+        until_ns = clock_now_ns(&bed->clock);
+    }
+    const double rate = (double)bed->answers / ((double)(until_ns - from_ns) / NS_PER_MS);
+    bed->mean_ms = bed->taking_ns / (double)bed->answers / NS_PER_MS;
+    for (pull_all(bed); bed->flight_count > 0; pull_all(bed)) {
+        land_next(bed);
+    }
+    home_turn(&bed->home);
+    return rate;
+}
+
+static void open_or_die(struct bed *bed, const struct setup *setup)
+{
+    struct weir_err err = { 0 };
+    CHECK(open_bed(bed, setup, &err) == WEIR_OK, "%s", err.text);
+}
+
+static bool near(double found, double expected, double part)
+{
+    return fabs(found - expected) <= part * expected;
+}
+
+static const struct setting npu[] = { { "tau0", "2600us" },
+                                      { "prepare", "200us" },
+                                      { "finish", "200us" },
+                                      { "contexts_max", "3" },
+                                      { NULL, NULL } };
+
+static void contention(struct bed *bed)
+{
+    static const struct {
+        double rate, ms;
+    } expected[] = { { 0.333, 3.0 }, { 0.385, 5.2 }, { 0.385, 7.8 } };
+    for (uint32_t n = 1; n <= 3; n++) {
+        open_or_die(bed, &(struct setup){ .executors = 3, .instances = n, .settings = npu });
+        const double rate = load(bed, 8, 4000);
+        const double ms = bed->mean_ms;
+        printf("%u unpipelined: %.4f per ms, %.2f ms each\n", n, rate, ms);
+        CHECK(near(rate, expected[n - 1].rate, 0.02), "%u instances do %.4f per ms", n, rate);
+        CHECK(near(ms, expected[n - 1].ms, 0.02), "%u instances take %.2f ms each", n, ms);
+        close_bed(bed);
+    }
+}
+
+static void fourth_context(struct bed *bed)
+{
+    struct weir_err err = { 0 };
+    const struct setup setup = { .executors = 4, .instances = 4, .settings = npu };
+    CHECK(open_bed(bed, &setup, &err) == WEIR_ECONFLICT, "a fourth context was had");
+    CHECK(strstr(err.text, "contexts_max is 3") != NULL, "it says '%s'", err.text);
+    close_bed(bed);
+}
+
+static void pipeline(struct bed *bed)
+{
+    for (uint32_t instances = 0; instances <= 1; instances++) {
+        open_or_die(
+            bed, &(struct setup){
+                     .executors = 1, .pipelined = true, .instances = instances, .settings = npu });
+        const double rate = load(bed, 4, 2000);
+        printf("pipelined: %.4f per ms\n", rate);
+        CHECK(rate >= 0.99 / 2.6, "a pipelined instance does %.4f per ms", rate);
+        CHECK(bed->model.stages.depth == 2, "depth %u", bed->model.stages.depth);
+        /* Nobody waits for a pipeline that has nothing else to do. */
+        (void)load(bed, 1, 10);
+        CHECK(near(bed->mean_ms, 3.0, 0.01), "alone it takes %.2f ms", bed->mean_ms);
+        close_bed(bed);
+    }
+}
+
+static void collecting(struct bed *bed)
+{
+    static const struct {
+        const char *host;
+        double share;
+    } cases[] = { { "2ms", 0.2 }, { "2500us", 0.25 }, { "4ms", 0.4 }, { "10ms", 1.0 } };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const struct setting settings[] = {
+            { "tau0", "2ms" }, { "alpha", "1ms" }, { "prepare", cases[i].host }, { NULL, NULL }
+        };
+        struct setup setup = { .executors = 1, .instances = 1, .rows = 8, .settings = settings };
+        open_or_die(bed, &setup);
+        const double alone = load(bed, 4, 500);
+        close_bed(bed);
+        setup.pipelined = true;
+        open_or_die(bed, &setup);
+        const double together = load(bed, 4, 500);
+        close_bed(bed);
+        const double most = (1 + cases[i].share) / fmax(1, cases[i].share);
+        printf("c/i %.2f: %.3f of %.3f\n", cases[i].share, together / alone, most);
+        CHECK(together / alone >= 0.95 * most, "pipelining gains %.3f", together / alone);
+    }
+}
+
+/* More host than device: the pipeline gets deeper than it began. */
+static void deep(struct bed *bed)
+{
+    static const struct setting settings[] = { { "tau0", "1ms" },
+                                               { "prepare", "2500us" },
+                                               { NULL, NULL } };
+    open_or_die(bed, &(struct setup){ .executors = 1, .pipelined = true, .settings = settings });
+    (void)load(bed, 8, 200);
+    CHECK(bed->model.stages.depth == 4, "depth %u", bed->model.stages.depth);
+    const double rate = load(bed, 8, 2000);
+    printf("deep: %.4f per ms\n", rate);
+    CHECK(rate >= 0.99, "%.4f per ms", rate);
+    close_bed(bed);
+}
+
+static void left_alone(struct bed *bed)
+{
+    open_or_die(bed, &(struct setup){ .executors = 3, .settings = npu });
+    (void)load(bed, 8, 3000);
+    CHECK(bed->model.scaling.chosen == 2, "%u runs at once", bed->model.scaling.chosen);
+    const double rate = load(bed, 8, 2000);
+    printf("left alone: %u runs at once, %.4f per ms\n", bed->model.scaling.chosen, rate);
+    CHECK(near(rate, 0.385, 0.02), "%.4f per ms", rate);
+    CHECK(bed->advised == 0, "advice nobody needs: %s", bed->advice);
+    close_bed(bed);
+}
+
+/* Runs that hold each other up: four do less than two. */
+static void too_many(struct bed *bed)
+{
+    static const struct setting settings[] = {
+        { "tau0", "1ms" }, { "exclusive", "false" }, { "contention", "0.2" }, { NULL, NULL }
+    };
+    open_or_die(bed, &(struct setup){ .executors = 4, .instances = 4, .settings = settings });
+    (void)load(bed, 12, 6000);
+    printf("%s\n", bed->advice);
+    CHECK(bed->advised == 1, "told %u times", bed->advised);
+    CHECK(strstr(bed->advice, "4 instances") != NULL, "it says '%s'", bed->advice);
+    CHECK(bed->model.runs_max == 4, "%u runs at once", bed->model.runs_max);
+    close_bed(bed);
+    open_or_die(bed, &(struct setup){ .executors = 4, .settings = settings });
+    (void)load(bed, 12, 6000);
+    CHECK(bed->model.scaling.chosen == 2, "%u runs at once", bed->model.scaling.chosen);
+    close_bed(bed);
+}
+
+int main(void)
+{
+    struct bed *bed = mem_alloc(sizeof(*bed));
+    contention(bed);
+    fourth_context(bed);
+    pipeline(bed);
+    collecting(bed);
+    deep(bed);
+    left_alone(bed);
+    too_many(bed);
+    mem_free(bed);
+    return 0;
+}
