@@ -89,6 +89,10 @@ static uint64_t us(const struct duration *duration)
       m->loaded_bytes)                                                                             \
     X(batching, "weir_model_batching", "gauge", "1 where requests share runs",                     \
       m->batching ? 1 : 0)                                                                         \
+    X(runs_max, "weir_model_runs_max", "gauge",                                                    \
+      "Runs at once: what is configured, or found to pay", engine_runs_max(m))                     \
+    X(hurts, "weir_model_instances_hurt", "gauge",                                                 \
+      "1 where fewer instances than configured did more", m->instances_reason != NULL ? 1 : 0)     \
     X(leases, "weir_model_leases", "gauge", "Users that keep the model version loaded",            \
       load(&m->leases))
 

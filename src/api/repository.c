@@ -31,6 +31,9 @@ static const char *reason_of(const struct catalogue_entry *entry,
                              const struct catalogue_version *version)
 {
     const char *reason = version->reason == NULL ? entry->reason : version->reason;
+    if (reason == NULL && version->model != NULL) {
+        reason = version->model->instances_reason;
+    }
     return reason == NULL ? "" : reason;
 }
 

@@ -369,6 +369,14 @@ uint32_t engine_waiting_count(struct model *model)
     return count;
 }
 
+uint32_t engine_runs_max(struct model *model)
+{
+    pthread_mutex_lock(&model->pool->lock);
+    const uint32_t runs = model->runs_max;
+    pthread_mutex_unlock(&model->pool->lock);
+    return runs;
+}
+
 uint32_t engine_sequence_count(struct model *model)
 {
     pthread_mutex_lock(&model->pool->lock);

@@ -111,6 +111,9 @@ uint32_t engine_adaptive_limit(struct model *model);
 /* Requests in line for this model now; any thread. */
 uint32_t engine_waiting_count(struct model *model);
 
+/* Runs of this model that there may be at once now; any thread. */
+uint32_t engine_runs_max(struct model *model);
+
 /* Sequences that are open or wait for a place; any thread. */
 uint32_t engine_sequence_count(struct model *model);
 

@@ -41,7 +41,7 @@ bool stage_learn(struct stage_times *times, uint64_t host_ns, uint64_t device_ns
     }
     const double ratio = times->host_ns / (times->device_ns > 1 ? times->device_ns : 1);
     const double wanted = ceil(1 + ratio - NEARLY);
-    const double fewer = ceil(1 + ratio + NEARLY); /* It swings no more than it must. */
+    const double fewer = ceil(1 + ratio - NEARLY / 2); /* Noise does not make it swing. */
     const uint32_t before = times->depth;
     if (wanted > before) {
         times->depth = wanted < STAGE_DEPTH_MAX ? (uint32_t)wanted : STAGE_DEPTH_MAX;

@@ -90,7 +90,7 @@ struct config {
     uint64_t loop_spin_ns;
     uint64_t executors; /* Resolved: at least 1. */
     bool pin;
-    struct config_list devices; /* "NAME:RUNS" each. */
+    struct config_list devices; /* "NAME:RUNS[:unpipelined]" each. */
     bool inline_runs;
     uint64_t rate_limit;                    /* 1: on. */
     struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */

@@ -297,3 +297,16 @@ enum weir_status modelconfig_groups(const struct field_reader *reader, const str
     config->instances = total;
     return WEIR_OK;
 }
+
+enum weir_status modelconfig_instances(const struct field_reader *reader, const struct field *field,
+                                       const struct yaml *node, void *target)
+{
+    const struct field count = {
+        .key = field->key, .offset = field->offset, .min = 1, .max = INSTANCES_MAX
+    };
+    if (node->kind == YAML_SCALAR && strcmp(node->text, "auto") == 0) {
+        ((struct model_config *)target)->instances = 0;
+        return WEIR_OK;
+    }
+    return field_u32(reader, &count, node, target);
+}

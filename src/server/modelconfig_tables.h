@@ -30,6 +30,7 @@ extern const struct field_table modelconfig_dynamic_table;
 extern const struct field_table modelconfig_group_table;
 field_read_fn modelconfig_dynamic;
 field_read_fn modelconfig_groups;
+field_read_fn modelconfig_instances; /* uint32_t; auto: 0. */
 
 /* Into MODEL_PREFERRED_MAX sizes at `out`, their number to *count. */
 WEIR_MUST_USE enum weir_status modelconfig_preferred(const struct field_reader *reader,

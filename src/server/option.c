@@ -95,13 +95,14 @@ const struct option options[] = {
     { "loops", "threads", KIND_COUNT, AT(loops), 0, 64, "0", NULL,
       "network threads; 0: one per 4 processors" },
     { "loop_spin", "threads", KIND_DURATION, AT(loop_spin_ns), 0, 0, "0s", NULL,
-      "time that a network thread looks for more before it sleeps, such as 50us: answers come sooner, "
+      "time that a network thread looks for more before it sleeps, such as 50us: answers come "
+      "sooner, "
       "for a processor that is busy between requests" },
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
       "models run at once on the processor; 0: one per processor" },
     { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
     { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
-      "further devices, NAME:RUNS each, such as simulated ones" },
+      "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as simulated ones" },
     { "rate_limit", "threads", KIND_ENUM, AT(rate_limit), 0, 0, "off", rate_texts,
       "execution_count: runs hold their model's rate_limiter resources while they last" },
     { "rate_limit_resource", "threads", KIND_LIST, AT(rate_limit_resource), 0, 0, "", NULL,

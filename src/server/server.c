@@ -113,21 +113,36 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
     }
 }
 
-/* "NAME:RUNS" */
+/* Executor's thread. */
+static void on_advice(void *context, const struct model *model, const char *text)
+{
+    (void)context;
+    log_event(LOG_WARNING, "model configuration", LOG_STR("model", model->name),
+              LOG_U64("version", model->version), LOG_STR("remark", text));
+}
+
+/* "NAME:RUNS" or "NAME:RUNS:unpipelined" */
 static enum weir_status parse_device(const char *text, struct device_options *out,
                                      struct weir_err *err)
 {
     const char *colon = strchr(text, ':');
+    const char *more = colon == NULL ? NULL : strchr(colon + 1, ':');
+    const size_t digits = colon == NULL  ? 0
+                          : more == NULL ? strlen(colon + 1)
+                                         : (size_t)(more - colon - 1);
     uint64_t runs = 0;
-    if (colon == NULL || colon == text || !bytes_to_u64(bytes_of(colon + 1), 256, &runs) ||
-        runs == 0) {
+    if (colon == NULL || colon == text || digits == 0 ||
+        !bytes_to_u64((struct bytes){ colon + 1, digits }, 256, &runs) || runs == 0 ||
+        (more != NULL && strcmp(more, ":unpipelined") != 0)) {
         return err_set(err, WEIR_EINVAL,
-                       "devices: found '%s', expected NAME:RUNS such as npu:1, with 1 to 256 runs",
+                       "devices: found '%s', expected NAME:RUNS such as npu:1, with 1 to 256 runs, "
+                       "or NAME:RUNS:unpipelined",
                        text);
     }
-    *out = (struct device_options){
-        .name = mem_strdup(text), .executors = (uint32_t)runs, .pipelined = true, .first_cpu = -1
-    };
+    *out = (struct device_options){ .name = mem_strdup(text),
+                                    .executors = (uint32_t)runs,
+                                    .pipelined = more == NULL,
+                                    .first_cpu = -1 };
     ((char *)(uintptr_t)out->name)[colon - text] = '\0';
     return WEIR_OK;
 }
@@ -157,7 +172,8 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
                                             .rate_limit = config->rate_limit == 1,
                                             .rate_limits = config->rate_limit_resource.items,
                                             .rate_limit_count = config->rate_limit_resource.count,
-                                            .cache_bytes = config->cache_bytes };
+                                            .cache_bytes = config->cache_bytes,
+                                            .advise = on_advice };
     return engine_create(&options, &server->engine, err);
 }
 

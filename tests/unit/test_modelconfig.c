@@ -143,6 +143,17 @@ static void test_nothing_set_is_all_defaults(void **state)
     config->release(config);
 }
 
+static void test_instances_in_short(void **state)
+{
+    (void)state;
+    struct model_config *config = parse("instances: 5\n", false, NULL);
+    assert_int_equal(config->instances, 5);
+    config->release(config);
+    config = parse("instance_group: [{ count: 3 }]\ninstances: auto\n", false, NULL);
+    assert_int_equal(config->instances, 0);
+    config->release(config);
+}
+
 static void test_short_forms(void **state)
 {
     (void)state;
@@ -184,6 +195,8 @@ static void test_mistakes_are_named(void **state)
         { "version_policy: newest", "found 'newest', expected one of latest, all, specific" },
         { "version_policy: { specific: {} }", "expected versions" },
         { "instance_group: [{ kind: KIND_NPU }]", "found 'KIND_NPU', expected KIND_AUTO" },
+        { "instances: many", "found 'many'" },
+        { "instances: 0", "instances" },
         { "instance_group: [{ count: 900 }, { count: 900 }]", "at most 1024 instances" },
         { "sequence_batching: { iterative_sequence: true }",
           "model.yaml:1: iterative_sequence is not supported: a request is answered by one run" },
@@ -593,6 +606,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_setting_is_read),
         cmocka_unit_test(test_nothing_set_is_all_defaults),
+        cmocka_unit_test(test_instances_in_short),
         cmocka_unit_test(test_short_forms),
         cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_an_override_may_be_protobufs_json),
