@@ -92,8 +92,8 @@ struct backend_run {
 };
 
 /* A step of a simulated run that comes so much late counts as begun in time: a late wake-up of the
- * thread does not hold up a device.  Later than that, and the thread had other work. */
-#define BACKEND_LATE_NS NS_PER_MS
+ * thread, which a busy machine may put off for long, does not hold up a device. */
+#define BACKEND_LATE_NS (20 * NS_PER_MS)
 
 /* By name: "onnxruntime" (also "onnxruntime_onnx", "onnx"), "sim".  NULL when there is none. */
 const struct backend_ops *backend_find(const char *name);
