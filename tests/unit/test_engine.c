@@ -10,7 +10,10 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/backend.h"
@@ -56,16 +59,15 @@ static void unleased(struct model *model)
     (void)model;
 }
 
-static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count,
-                      uint64_t parts_max)
+static void rig_start_on(struct rig *rig, const struct device_options *device,
+                         const struct setting *settings, uint32_t setting_count, uint64_t parts_max)
 {
     memset(rig, 0, sizeof(*rig));
     backend_start();
     limits_init(&rig->limits);
     rig->limits.parts_max = parts_max;
     clock_init(&rig->clock);
-    const struct device_options device = { .name = "cpu", .executors = 2, .first_cpu = -1 };
-    const struct engine_options options = { .devices = &device,
+    const struct engine_options options = { .devices = device,
                                             .device_count = 1,
                                             .limits = &rig->limits,
                                             .clock = &rig->clock,
@@ -95,6 +97,13 @@ static void rig_start(struct rig *rig, const struct setting *settings, uint32_t 
     model->unleased = unleased;
     model_acquire(model);
     assert_int_equal(engine_adopt(rig->engine, model, NULL), WEIR_OK);
+}
+
+static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count,
+                      uint64_t parts_max)
+{
+    const struct device_options device = { .name = "cpu", .executors = 2, .first_cpu = -1 };
+    rig_start_on(rig, &device, settings, setting_count, parts_max);
 }
 
 static void rig_stop(struct rig *rig)
@@ -242,19 +251,24 @@ static void *client_main(void *argument)
     return NULL;
 }
 
-static void run_clients(const struct setting *settings, uint32_t count)
+static void run_clients_on(struct rig *rig)
 {
-    struct rig rig;
     pthread_t threads[CLIENTS];
-    rig_start(&rig, settings, count, 8);
     for (int i = 0; i < CLIENTS; i++) {
-        assert_int_equal(pthread_create(&threads[i], NULL, client_main, &rig), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, client_main, rig), 0);
     }
     for (int i = 0; i < CLIENTS; i++) {
         pthread_join(threads[i], NULL);
     }
-    assert_int_equal(rig.model.stats.inference_count, CLIENTS * CALLS);
-    assert_true(rig.model.stats.execution_count <= CLIENTS * CALLS);
+    assert_int_equal(rig->model.stats.inference_count, CLIENTS * CALLS);
+    assert_true(rig->model.stats.execution_count <= CLIENTS * CALLS);
+}
+
+static void run_clients(const struct setting *settings, uint32_t count)
+{
+    struct rig rig;
+    rig_start(&rig, settings, count, 8);
+    run_clients_on(&rig);
     rig_stop(&rig);
 }
 
@@ -538,6 +552,86 @@ static void test_requests_are_checked_against_their_model(void **state)
     rig_stop(&rig);
 }
 
+/* Host work above the device's asks for a deeper pipeline: instances and executors are made while
+ * it runs. */
+static void test_a_pipeline_gets_as_deep_as_it_must(void **state)
+{
+    (void)state;
+    static const struct device_options device = {
+        .name = "cpu", .executors = 1, .first_cpu = -1, .pipelined = true
+    };
+    static const struct setting settings[] = { { "tau0", "100us" },
+                                               { "prepare", "300us" },
+                                               { "finish", "300us" } };
+    struct rig rig;
+    rig_start_on(&rig, &device, settings, 3, 8);
+    rig.config.max_batch_size = 1; /* A run each, so that there are enough of them. */
+    rig.model.batching = false;
+    run_clients_on(&rig);
+    struct pool *pool = rig.model.pool;
+    pthread_mutex_lock(&pool->lock);
+    assert_int_equal(rig.model.stages.depth, STAGE_DEPTH_MAX);
+    assert_int_equal(pool->thread_count, STAGE_DEPTH_MAX);
+    assert_int_equal(rig.model.runs_max, STAGE_DEPTH_MAX);
+    pthread_mutex_unlock(&pool->lock);
+    rig_stop(&rig);
+}
+
+static void await_idle(struct pool *pool)
+{
+    for (bool idle = false; !idle;) {
+        pthread_mutex_lock(&pool->lock);
+        idle = pool->idle_count == pool->thread_count;
+        pthread_mutex_unlock(&pool->lock);
+        sched_yield();
+    }
+}
+
+/* How often the executors of this process have gone to sleep. */
+static uint64_t executor_sleeps(void)
+{
+    uint64_t sleeps = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    assert_non_null(tasks);
+    for (const struct dirent *task = readdir(tasks); task != NULL; task = readdir(tasks)) {
+        char path[300];
+        char line[128];
+        bool executor = false;
+        (void)snprintf(path, sizeof(path), "/proc/self/task/%s/status", task->d_name);
+        FILE *file = fopen(path, "r");
+        while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+            unsigned long long count = 0;
+            executor = executor || strncmp(line, "Name:\tweir-", 11) == 0;
+            if (executor && sscanf(line, "voluntary_ctxt_switches: %llu", &count) == 1) {
+                sleeps += count;
+            }
+        }
+        if (file != NULL) {
+            (void)fclose(file);
+        }
+    }
+    (void)closedir(tasks);
+    return sleeps;
+}
+
+/* Requests came so close to each other that executors looked out for more; none come now. */
+static void test_idle_executors_sleep(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { { "tau0", "10us" } };
+    struct rig rig;
+    rig_start(&rig, settings, 1, 8);
+    run_clients_on(&rig);
+    await_idle(rig.model.pool);
+    (void)poll(NULL, 0, 50); /* To the end of their way to sleep. */
+    const uint64_t before = executor_sleeps();
+    assert_true(before > 0);
+    (void)poll(NULL, 0, 100); /* Nothing is awaited: nothing may happen. */
+    assert_int_equal(executor_sleeps(), before);
+    await_idle(rig.model.pool);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -551,6 +645,8 @@ int main(void)
         cmocka_unit_test(test_cancel_frees_a_run_that_waits_for_its_reader),
         cmocka_unit_test(test_a_draining_engine_finishes_what_it_took),
         cmocka_unit_test(test_requests_are_checked_against_their_model),
+        cmocka_unit_test(test_a_pipeline_gets_as_deep_as_it_must),
+        cmocka_unit_test(test_idle_executors_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
