@@ -18,38 +18,39 @@ struct shown {
     bool cpu;
     bool repeats;
     bool errors;
+    bool open;
 };
 
 struct cell {
     char text[BENCH_TEXT_MAX * 2];
 };
 
+struct column;
 typedef void fill_fn(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell);
+                     const struct column *column, struct cell *cell);
 typedef bool shown_fn(const struct shown *shown);
 
 struct column {
     const char *heading;
     fill_fn *fill;
-    shown_fn *shown; /* NULL: always. */
+    enum bench_metric metric; /* For those that show one. */
+    shown_fn *shown;          /* NULL: always. */
     bool left;
 };
+
+typedef char *format_fn(double value, char *out);
 
 static void put(struct cell *cell, const char *text)
 {
     (void)snprintf(cell->text, sizeof(cell->text), "%s", text);
 }
 
-static void put_us(struct cell *cell, const struct bench_point *point, enum bench_metric metric)
+static void put_range(struct cell *cell, const struct bench_spread *spread, format_fn *format)
 {
-    char text[BENCH_TEXT_MAX];
-    put(cell, bench_format_us(point->metrics[metric].median, text));
-}
-
-static void put_rate(struct cell *cell, double rate)
-{
-    char text[BENCH_TEXT_MAX];
-    put(cell, bench_format_count(rate, text));
+    char low[BENCH_TEXT_MAX];
+    char high[BENCH_TEXT_MAX];
+    (void)snprintf(cell->text, sizeof(cell->text), "%s to %s", format(spread->min, low),
+                   format(spread->max, high));
 }
 
 /* Some run at this point, for what is the same in all. */
@@ -65,106 +66,73 @@ static const struct bench_run *run_at(const struct bench_report *report,
 }
 
 static void fill_load(const struct bench_report *report, const struct bench_point *point,
-                      struct cell *cell)
+                      const struct column *column, struct cell *cell)
 {
     char text[BENCH_TEXT_MAX];
     (void)report;
+    (void)column;
     put(cell, bench_format_load(point->offered, text));
 }
 
 static void fill_target(const struct bench_report *report, const struct bench_point *point,
-                        struct cell *cell)
+                        const struct column *column, struct cell *cell)
 {
+    (void)column;
     (void)snprintf(cell->text, sizeof(cell->text), "%.32s", report->targets[point->target].name);
 }
 
-static void fill_throughput(const struct bench_report *report, const struct bench_point *point,
-                            struct cell *cell)
+static void fill_rate(const struct bench_report *report, const struct bench_point *point,
+                      const struct column *column, struct cell *cell)
 {
+    char text[BENCH_TEXT_MAX];
     (void)report;
-    put_rate(cell, point->metrics[BENCH_METRIC_THROUGHPUT].median);
-}
-
-static void fill_range(const struct bench_report *report, const struct bench_point *point,
-                       struct cell *cell)
-{
-    char low[BENCH_TEXT_MAX];
-    char high[BENCH_TEXT_MAX];
-    const struct bench_spread *spread = &point->metrics[BENCH_METRIC_THROUGHPUT];
-    (void)report;
-    (void)snprintf(cell->text, sizeof(cell->text), "%s to %s", bench_format_count(spread->min, low),
-                   bench_format_count(spread->max, high));
+    put(cell, bench_format_count(point->metrics[column->metric].median, text));
 }
 
 static void fill_rows(const struct bench_report *report, const struct bench_point *point,
-                      struct cell *cell)
+                      const struct column *column, struct cell *cell)
 {
+    char text[BENCH_TEXT_MAX];
     const double rows = run_at(report, point)->rows;
-    put_rate(cell, point->metrics[BENCH_METRIC_THROUGHPUT].median * rows);
+    put(cell, bench_format_count(point->metrics[column->metric].median * rows, text));
 }
 
-static void fill_goodput(const struct bench_report *report, const struct bench_point *point,
-                         struct cell *cell)
+static void fill_rate_range(const struct bench_report *report, const struct bench_point *point,
+                            const struct column *column, struct cell *cell)
 {
     (void)report;
-    put_rate(cell, point->metrics[BENCH_METRIC_GOODPUT].median);
+    put_range(cell, &point->metrics[column->metric], bench_format_count);
 }
 
-static void fill_p50(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell)
+static void fill_time(const struct bench_report *report, const struct bench_point *point,
+                      const struct column *column, struct cell *cell)
+{
+    char text[BENCH_TEXT_MAX];
+    (void)report;
+    put(cell, bench_format_us(point->metrics[column->metric].median, text));
+}
+
+static void fill_time_range(const struct bench_report *report, const struct bench_point *point,
+                            const struct column *column, struct cell *cell)
 {
     (void)report;
-    put_us(cell, point, BENCH_METRIC_P50);
+    put_range(cell, &point->metrics[column->metric], bench_format_us);
 }
 
-static void fill_p90(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell)
+static void fill_share(const struct bench_report *report, const struct bench_point *point,
+                       const struct column *column, struct cell *cell)
 {
-    (void)report;
-    put_us(cell, point, BENCH_METRIC_P90);
-}
-
-static void fill_p99(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell)
-{
-    (void)report;
-    put_us(cell, point, BENCH_METRIC_P99);
-}
-
-static void fill_p999(const struct bench_report *report, const struct bench_point *point,
-                      struct cell *cell)
-{
-    (void)report;
-    put_us(cell, point, BENCH_METRIC_P999);
-}
-
-static void fill_max(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell)
-{
-    (void)report;
-    put_us(cell, point, BENCH_METRIC_MAX);
-}
-
-static void fill_missed(const struct bench_report *report, const struct bench_point *point,
-                        struct cell *cell)
-{
-    const double percent = point->metrics[BENCH_METRIC_MISSED].median * 100;
+    const double percent = point->metrics[column->metric].median * 100;
     (void)report;
     (void)snprintf(cell->text, sizeof(cell->text),
                    percent > 0 && percent < 0.1 ? "%.3f %%" : "%.1f %%", percent);
 }
 
-static void fill_cpu(const struct bench_report *report, const struct bench_point *point,
-                     struct cell *cell)
-{
-    (void)report;
-    put_us(cell, point, BENCH_METRIC_CPU);
-}
-
 static void fill_verdict(const struct bench_report *report, const struct bench_point *point,
-                         struct cell *cell)
+                         const struct column *column, struct cell *cell)
 {
     const bool slo = run_at(report, point)->slo_ns != 0;
+    (void)column;
     if (point->valid == 0) {
         put(cell, "INVALID");
     } else if (point->valid < point->runs) {
@@ -173,7 +141,7 @@ static void fill_verdict(const struct bench_report *report, const struct bench_p
     } else if (slo && point->passed == point->runs) {
         put(cell, "passed");
     } else if (slo) {
-        put(cell, point->failed > 0 ? "failed" : "open");
+        put(cell, point->failed > 0 ? "failed" : "not proved");
     } else {
         put(cell, "");
     }
@@ -199,9 +167,15 @@ static bool shows_cpu(const struct shown *shown)
     return shown->cpu;
 }
 
-static bool shows_repeats(const struct shown *shown)
+/* An open loop fixes how many answers there are: there the runs differ in their tails. */
+static bool shows_rate_range(const struct shown *shown)
 {
-    return shown->repeats;
+    return shown->repeats && !shown->open;
+}
+
+static bool shows_time_range(const struct shown *shown)
+{
+    return shown->repeats && shown->open;
 }
 
 static bool shows_missed(const struct shown *shown)
@@ -209,25 +183,26 @@ static bool shows_missed(const struct shown *shown)
     return shown->slo || shown->errors;
 }
 
-#define COLUMNS 14
-#define COLUMN_VERDICT (COLUMNS - 1)
-
-static const struct column columns[COLUMNS] = {
-    { "load", fill_load, NULL, false },
-    { "target", fill_target, shows_targets, true },
-    { "answers/s", fill_throughput, NULL, false },
-    { "of runs", fill_range, shows_repeats, false },
-    { "rows/s", fill_rows, shows_rows, false },
-    { "in SLO/s", fill_goodput, shows_slo, false },
-    { "p50", fill_p50, NULL, false },
-    { "p90", fill_p90, NULL, false },
-    { "p99", fill_p99, NULL, false },
-    { "p99.9", fill_p999, NULL, false },
-    { "max", fill_max, NULL, false },
-    { "missed", fill_missed, shows_missed, false },
-    { "CPU each", fill_cpu, shows_cpu, false },
-    { "", fill_verdict, NULL, true },
+static const struct column columns[] = {
+    { "load", fill_load, 0, NULL, false },
+    { "target", fill_target, 0, shows_targets, true },
+    { "answers/s", fill_rate, BENCH_METRIC_THROUGHPUT, NULL, false },
+    { "of all runs", fill_rate_range, BENCH_METRIC_THROUGHPUT, shows_rate_range, false },
+    { "rows/s", fill_rows, BENCH_METRIC_THROUGHPUT, shows_rows, false },
+    { "in SLO/s", fill_rate, BENCH_METRIC_GOODPUT, shows_slo, false },
+    { "p50", fill_time, BENCH_METRIC_P50, NULL, false },
+    { "p90", fill_time, BENCH_METRIC_P90, NULL, false },
+    { "p99", fill_time, BENCH_METRIC_P99, NULL, false },
+    { "of all runs", fill_time_range, BENCH_METRIC_P99, shows_time_range, false },
+    { "p99.9", fill_time, BENCH_METRIC_P999, NULL, false },
+    { "max", fill_time, BENCH_METRIC_MAX, NULL, false },
+    { "missed", fill_share, BENCH_METRIC_MISSED, shows_missed, false },
+    { "CPU each", fill_time, BENCH_METRIC_CPU, shows_cpu, false },
+    { "", fill_verdict, 0, NULL, true },
 };
+
+#define COLUMNS (sizeof(columns) / sizeof(columns[0]))
+#define COLUMN_VERDICT (COLUMNS - 1)
 
 static struct shown shown_in(const struct bench_report *report)
 {
@@ -237,7 +212,8 @@ static struct shown shown_in(const struct bench_report *report)
         shown.slo = shown.slo || run->slo_ns != 0;
         shown.rows = shown.rows || run->rows > 1;
         shown.cpu = shown.cpu || run->server_cpu_ns != 0;
-        shown.repeats = shown.repeats || run->repeat > 0;
+        shown.repeats = shown.repeats || (run->repeat > 0 && !report->searched);
+        shown.open = shown.open || run->load == BENCH_LOAD_OPEN;
         shown.errors = shown.errors || bench_ended(run) != run->counts[BENCH_OK];
     }
     return shown;
@@ -258,7 +234,7 @@ static void measure(const struct bench_report *report, int *widths)
          more = bench_point_next(report, &point, &point)) {
         for (size_t c = 0; c < COLUMNS; c++) {
             struct cell cell;
-            columns[c].fill(report, &point, &cell);
+            columns[c].fill(report, &point, &columns[c], &cell);
             const int width = (int)strlen(cell.text);
             widths[c] = width > widths[c] ? width : widths[c];
         }
@@ -270,7 +246,7 @@ static const char *verdict_color(const char *text, bool color)
     if (strcmp(text, "passed") == 0) {
         return term_green(color);
     }
-    return strcmp(text, "open") == 0 ? term_dim(color) : term_red(color);
+    return strcmp(text, "not proved") == 0 ? term_dim(color) : term_red(color);
 }
 
 static void write_heading(const struct shown *shown, const int *widths, bool color,
@@ -292,11 +268,11 @@ static void write_point(const struct bench_report *report, const struct bench_po
     struct cell cell;
     for (size_t c = 0; c < COLUMN_VERDICT; c++) {
         if (is_shown(shown, c)) {
-            columns[c].fill(report, point, &cell);
+            columns[c].fill(report, point, &columns[c], &cell);
             buffer_printf(out, columns[c].left ? "  %-*s" : "  %*s", widths[c], cell.text);
         }
     }
-    columns[COLUMN_VERDICT].fill(report, point, &cell);
+    columns[COLUMN_VERDICT].fill(report, point, &columns[COLUMN_VERDICT], &cell);
     if (cell.text[0] != '\0') {
         buffer_printf(out, "  %s%s%s", verdict_color(cell.text, color), cell.text,
                       term_plain(color));
