@@ -104,7 +104,7 @@ static uint64_t slice_width_ns(uint64_t duration_ns)
                                           10000, 20000, 60000, 120000, 300000, 600000, 3600000 };
     const size_t count = sizeof(widths_ms) / sizeof(widths_ms[0]);
     for (size_t i = 0; i < count; i++) {
-        if (duration_ns / SLICES_MAX <= widths_ms[i] * NS_PER_MS) {
+        if (duration_ns <= widths_ms[i] * NS_PER_MS * SLICES_MAX) {
             return widths_ms[i] * NS_PER_MS;
         }
     }

@@ -163,7 +163,7 @@ static void test_the_table_compares_what_was_measured(void **state)
     char *table = text_of(write_plain_table, &s.report);
     assert_non_null(strstr(table, "digits, closed loop, 1.00 s a run"));
     assert_non_null(strstr(table, "load: requests in flight"));
-    assert_non_null(strstr(table, "  250  200 to 500  4.00 ms"));
+    assert_non_null(strstr(table, "  250   200 to 500  4.00 ms"));
     assert_non_null(strstr(table, "B, the \"old\" against A at 1: 0.10 x answers/s, 10.00 x p50"));
     assert_non_null(strstr(table, "1 of 3 invalid"));
     assert_non_null(strstr(table, "B, the \"old\" at 8: 1 x 503"));
@@ -231,8 +231,7 @@ static void test_the_distribution_is_whole(void **state)
     size_t i;
     size_t max;
     yyjson_val *item;
-    yyjson_arr_foreach(at(latency, "/histogram"), i, max, item)
-    {
+    yyjson_arr_foreach(at(latency, "/histogram"), i, max, item) {
         assert_true(yyjson_get_num(yyjson_arr_get(item, 0)) >= end * 0.999);
         end = yyjson_get_num(yyjson_arr_get(item, 1));
         sum += yyjson_get_uint(yyjson_arr_get(item, 2));
@@ -241,8 +240,7 @@ static void test_the_distribution_is_whole(void **state)
     assert_int_equal(sum, yyjson_get_uint(at(latency, "/count")));
     double q = -1;
     double us = -1;
-    yyjson_arr_foreach(at(latency, "/curve"), i, max, item)
-    {
+    yyjson_arr_foreach(at(latency, "/curve"), i, max, item) {
         assert_true(yyjson_get_num(yyjson_arr_get(item, 0)) > q);
         assert_true(yyjson_get_num(yyjson_arr_get(item, 1)) >= us);
         q = yyjson_get_num(yyjson_arr_get(item, 0));
