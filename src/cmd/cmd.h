@@ -15,6 +15,7 @@
 #define COMMANDS(X)                                                                          \
     X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP")             \
     X(infer, "MODEL [--input NAME=VALUE]... [OPTION]...", "ask a model, on a server or here") \
+    X(bench, "MODEL [OPTION]...", "measure a server: its rate, its latency, what it can promise") \
     X(inspect, "FILE.onnx|FOLDER [--json]", "say what is in a model")                        \
     X(key, "NAME [--allow GROUP,...] [OPTION]...", "make a key for clients of a server")     \
     X(config, "[OPTION]...", "explain every setting of the server")                          \

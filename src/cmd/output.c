@@ -136,7 +136,7 @@ void output_summary(struct buffer *out, const struct answer *answer, bool color)
     }
 }
 
-static void write_data(struct buffer *out, const struct tensor *tensor)
+void output_data(struct buffer *out, const struct tensor *tensor)
 {
     size_t at = 0;
     struct bytes text;
@@ -170,7 +170,7 @@ void output_json(struct buffer *out, const struct answer *answer)
         json_key(out, "shape");
         buffer_text(out, shape_format(&output->tensor.shape, shape));
         json_key(out, "data");
-        write_data(out, &output->tensor);
+        output_data(out, &output->tensor);
         buffer_char(out, '}');
     }
     buffer_char(out, ']');

@@ -12,6 +12,9 @@ void output_summary(struct buffer *out, const struct answer *answer, bool color)
 /* The outputs as the array of KServe's "outputs", FP16 and BF16 as numbers too. */
 void output_json(struct buffer *out, const struct answer *answer);
 
+/* A tensor's elements as a flat array of JSON. */
+void output_data(struct buffer *out, const struct tensor *tensor);
+
 /* Writes one output to a file by its ending: .npy, or .png where it is like a picture. 
  * WEIR_EINVAL, WEIR_EIO, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status output_save(const struct value *output, const char *path,

@@ -35,6 +35,11 @@ static const char *const code_names[] = {
 
 #define CODE_COUNT (sizeof code_names / sizeof code_names[0])
 
+const char *rpc_code_name(uint64_t code)
+{
+    return code < CODE_COUNT ? code_names[code] : "a code that gRPC has not";
+}
+
 void rpc_init(struct rpc *rpc, struct client *client)
 {
     *rpc = (struct rpc){ .client = client };
@@ -147,8 +152,7 @@ static int hex(char c)
                                   : -1;
 }
 
-/* grpc-message is percent-encoded. */
-static void decode_message(struct bytes text, char *out, size_t size_max)
+void rpc_decode_message(struct bytes text, char *out, size_t size_max)
 {
     size_t size = 0;
     for (size_t i = 0; i < text.size && size + 1 < size_max; i++) {
@@ -167,10 +171,9 @@ static void decode_message(struct bytes text, char *out, size_t size_max)
 static enum weir_status refused(uint64_t code, struct bytes message, struct weir_err *err)
 {
     char text[400];
-    decode_message(message, text, sizeof text);
+    rpc_decode_message(message, text, sizeof text);
     return err_set(err, code == 4 ? WEIR_ETIMEOUT : WEIR_EIO,
-                   "the server answers %s (%" PRIu64 ")%s%s",
-                   code < CODE_COUNT ? code_names[code] : "a code that gRPC has not", code,
+                   "the server answers %s (%" PRIu64 ")%s%s", rpc_code_name(code), code,
                    text[0] == '\0' ? "" : ": ", text);
 }
 

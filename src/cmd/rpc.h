@@ -33,4 +33,10 @@ WEIR_MUST_USE enum weir_status rpc_call(struct rpc *rpc, const char *path,
                                         struct rpc_reply *reply, struct weir_err *err);
 void rpc_reply_finish(struct rpc_reply *reply); /* Zeroed ones are fine. */
 
+/* "UNAVAILABLE" for 14: gRPC's own names. */
+const char *rpc_code_name(uint64_t code);
+
+/* A grpc-message, which is percent-encoded, as text; cut where `out` ends. */
+void rpc_decode_message(struct bytes text, char *out, size_t size_max);
+
 #endif

@@ -16,7 +16,7 @@ static uint64_t now_ns(void)
     return clock_now_ns(&clock);
 }
 
-static bool is_smart_terminal(FILE *file)
+bool term_is_live(FILE *file)
 {
     const char *term = getenv("TERM");
     return isatty(fileno(file)) != 0 && term != NULL && strcmp(term, "dumb") != 0;
@@ -25,7 +25,7 @@ static bool is_smart_terminal(FILE *file)
 bool term_color(FILE *file)
 {
     const char *no_color = getenv("NO_COLOR");
-    return (no_color == NULL || no_color[0] == '\0') && is_smart_terminal(file);
+    return (no_color == NULL || no_color[0] == '\0') && term_is_live(file);
 }
 
 const char *term_bold(bool color)
@@ -56,7 +56,7 @@ const char *term_plain(bool color)
 void progress_begin(struct progress *progress, const char *what, uint64_t total)
 {
     *progress = (struct progress){
-        .what = what, .total = total, .begun_ns = now_ns(), .terminal = is_smart_terminal(stderr)
+        .what = what, .total = total, .begun_ns = now_ns(), .terminal = term_is_live(stderr)
     };
 }
 

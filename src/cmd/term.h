@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* True where a line can be written over. */
+bool term_is_live(FILE *file);
+
 /* True when text written there may be coloured. */
 bool term_color(FILE *file);
 
