@@ -408,14 +408,19 @@ static void write_targets(const struct bench_report *report, struct buffer *out)
     buffer_char(out, ']');
 }
 
+/* A list: several notes may have the same name. */
 static void write_notes(const struct bench_report *report, struct buffer *out)
 {
     json_key(out, "notes");
-    buffer_char(out, '{');
+    buffer_char(out, '[');
     for (uint32_t i = 0; i < report->note_count; i++) {
-        text(out, report->notes[i].name, report->notes[i].value);
+        json_comma(out);
+        buffer_char(out, '{');
+        text(out, "name", report->notes[i].name);
+        text(out, "value", report->notes[i].value);
+        buffer_char(out, '}');
     }
-    buffer_char(out, '}');
+    buffer_char(out, ']');
 }
 
 static void write_flaw_lines(struct buffer *out)

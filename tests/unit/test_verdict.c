@@ -122,6 +122,19 @@ static void test_what_is_found_passes_twice(void **state)
     assert_true(s.valid <= 1000 && s.valid > 970);
 }
 
+/* Nothing that was found passes again: then nothing is valid. */
+static void test_what_never_passes_twice_is_not_valid(void **state)
+{
+    (void)state;
+    struct verdict_search s;
+    verdict_search_init(&s, 100, 1e7, 0.02);
+    while (!s.done) {
+        verdict_search_tell(&s, !s.confirming && s.rate <= 1000);
+    }
+    assert_true(s.confirming);
+    assert_true(s.valid == 0);
+}
+
 static void test_a_search_ends_whatever_it_is_told(void **state)
 {
     (void)state;
@@ -145,6 +158,7 @@ int main(void)
         cmocka_unit_test(test_failing_is_proved_as_well),
         cmocka_unit_test(test_the_search_finds_the_largest_rate),
         cmocka_unit_test(test_what_is_found_passes_twice),
+        cmocka_unit_test(test_what_never_passes_twice_is_not_valid),
         cmocka_unit_test(test_a_search_ends_whatever_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
