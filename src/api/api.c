@@ -22,6 +22,7 @@
 #include "api/call.h"
 #include "api/grpc_rpc.h"
 #include "api/infer_json.h"
+#include "api/infer_recall.h"
 #include "api/kserve_grpc_job.h"
 #include "net/encoding.h"
 #include "util/log.h"
@@ -625,6 +626,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     self->timer_ns = CLOCK_NEVER;
     list_init(&self->spare_jobs);
     self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
+    self->recalls = mem_alloc(API_RECALLS * sizeof *self->recalls);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
     list_init(&self->named);
     list_init(&self->streams);
@@ -656,6 +658,7 @@ void api_loop_detach(struct api_loop *self)
     home_finish(&self->home);
     buffer_finish(&self->scratch);
     mem_free(self->memories);
+    mem_free(self->recalls);
 }
 
 const struct http_handler *api_handler(const struct api *api)

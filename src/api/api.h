@@ -27,6 +27,7 @@
 
 #define API_LOOPS_MAX 64
 #define API_MEMORIES 16
+#define API_RECALLS 17
 #define API_CODES 600 /* HTTP status codes counted. */
 #define API_GRPC_CODES 17
 
@@ -55,6 +56,7 @@ struct api_options {
 
 struct api;
 struct infer_memory;
+struct infer_recall;
 
 /* Owned by its loop's thread but for the atomics, which /metrics reads from any. */
 struct api_loop {
@@ -67,6 +69,7 @@ struct api_loop {
     struct loop_timer timer;       /* For home_next_ns(). */
     uint64_t timer_ns;             /* What it is set to; CLOCK_NEVER: not set. */
     struct infer_memory *memories; /* API_MEMORIES of them, by model. */
+    struct infer_recall *recalls;  /* API_RECALLS of them, by message size. */
     struct buffer scratch;         /* For answers being written. */
     uint64_t request_number;       /* For generated request ids. */
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */

@@ -503,20 +503,11 @@ static struct infer_memory *begin_memory(struct infer_memory *memory, struct byt
     return memory;
 }
 
-/* Does the JSON say more than which tensors there are? */
-static bool says_more(const struct infer_call *call)
-{
-    const struct request *request = &call->request;
-    return call->id.size > 0 || call->deadline_ns != CLOCK_NEVER || call->timeout_ns != 0 ||
-           call->priority != 0 || call->timing || call->places != NULL ||
-           request->sequence_id.number != 0 || request->sequence_id.text.size > 0 ||
-           request->sequence_start || request->sequence_end;
-}
-
 static void end_memory(struct infer_memory *memory, const struct infer_call *call,
                        struct bytes json, uint64_t generation)
 {
-    if (memory == NULL || says_more(call) || call->output_count > INFER_MEMORY_TENSORS) {
+    if (memory == NULL || !kserve_is_plain(call) || call->deadline_ns != CLOCK_NEVER ||
+        call->output_count > INFER_MEMORY_TENSORS) {
         return;
     }
     memcpy(memory->outputs, call->outputs, call->output_count * sizeof *call->outputs);

@@ -455,6 +455,15 @@ enum weir_status kserve_complete(struct infer_call *call, struct weir_err *err)
     return WEIR_OK;
 }
 
+bool kserve_is_plain(const struct infer_call *call)
+{
+    const struct request *request = &call->request;
+    return call->id.size == 0 && call->timeout_ns == 0 && call->priority == 0 && !call->timing &&
+           call->places == NULL && request->sequence_id.number == 0 &&
+           request->sequence_id.text.size == 0 && !request->sequence_start &&
+           !request->sequence_end;
+}
+
 void kserve_want(struct infer_call *call)
 {
     bool *wanted = (bool *)(uintptr_t)call->request.wanted; /* Ours until the submit. */

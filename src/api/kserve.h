@@ -103,6 +103,10 @@ WEIR_MUST_USE enum weir_status kserve_parameter(struct infer_call *call, struct 
 /* Everything was read: all inputs there, all outputs listed and of types that can be sent. */
 WEIR_MUST_USE enum weir_status kserve_complete(struct infer_call *call, struct weir_err *err);
 
+/* Says the request no more than which tensors there are, but for its deadline?  Then another one that is the same may be
+ * read from memory. */
+bool kserve_is_plain(const struct infer_call *call);
+
 /* Marks the outputs of the answer as wanted, for the engine; kserve_complete() does it. */
 void kserve_want(struct infer_call *call);
 

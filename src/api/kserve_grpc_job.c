@@ -10,7 +10,9 @@
 
 #include "api/call.h"
 #include "api/classify.h"
+#include "api/infer_recall.h"
 #include "api/kserve_shared.h"
+#include "net/body.h"
 #include "util/mem.h"
 
 #define SPARE_MAX 1024 /* Jobs kept for reuse per loop: at most 8 MiB, after a peak. */
@@ -61,9 +63,20 @@ struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop, uint64_t m
     loop->jobs++;
     arena_init(&job->arena, job->block, sizeof job->block, 0);
     arena_init(&job->heads, job->heads_block, sizeof job->heads_block, 0);
-    infer_proto_begin(&job->proto, &job->arena, loop->api->options.engine->blocks,
-                      loop->api->options.limits, message_size);
+    job->message_size = message_size;
+    job->proto.id = (struct bytes){ NULL, 0 };
+    job->proto.empty_final = false;
     return job;
+}
+
+/* Once, before the first bytes are read. */
+static void begin_decoding(struct kserve_grpc_job *job)
+{
+    if (!job->decoding) {
+        job->decoding = true;
+        infer_proto_begin(&job->proto, &job->arena, job->loop->api->options.engine->blocks,
+                          job->loop->api->options.limits, job->message_size);
+    }
 }
 
 static struct request_part *part_of(struct mail *mail)
@@ -97,7 +110,10 @@ static void destroy(struct kserve_grpc_job *job)
     release_parts(&job->parts);
     release_parts(&job->sent);
     kserve_close(&job->infer);
-    infer_proto_close(&job->proto);
+    if (job->decoding) {
+        infer_proto_close(&job->proto);
+    }
+    body_let_go(job->held_bytes);
     arena_finish(&job->heads);
     arena_finish(&job->arena);
     job->loop->jobs--;
@@ -153,11 +169,72 @@ static void work(struct kserve_grpc_job *job, void (*run)(struct kserve_grpc_job
     loop_work(job->loop->loop, &job->work);
 }
 
+/* Where this loop remembers a message of that size. */
+static struct infer_recall *memory_of(const struct kserve_grpc_job *job)
+{
+    return &job->loop->recalls[job->message_size % API_RECALLS];
+}
+
+static enum weir_status open_call(struct kserve_grpc_job *job, struct model *model,
+                                  struct weir_err *err)
+{
+    struct api_options *options = &job->loop->api->options;
+    const enum weir_status status = kserve_open(
+        &job->infer, model, &job->arena, options->engine->blocks, job->loop->loop->now_ns, err);
+    if (status != WEIR_OK) {
+        model_release(model);
+    } else {
+        job->infer.shm = options->shm;
+        job->infer.client = job->client;
+    }
+    return status;
+}
+
+/* The message is one that was here before. */
+static enum weir_status recall(struct kserve_grpc_job *job, const struct infer_recall *memory,
+                               const struct bytes *tensors, struct weir_err *err)
+{
+    enum weir_status status = body_try_hold(job->message_size, job->loop->api->options.limits, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    job->held_bytes = job->message_size;
+    model_acquire(memory->model);
+    status = open_call(job, memory->model, err);
+    return status == WEIR_OK ? infer_recall_bind(memory, &job->infer, tensors, err) : status;
+}
+
+/* Compares a message that is whole with what is remembered; true when it is that. */
+static bool is_known(struct kserve_grpc_job *job, struct bytes message, struct bytes *tensors)
+{
+    struct home *home = &job->loop->home;
+    struct infer_recall *memory = memory_of(job);
+    (void)registry_catalogue(job->loop->api->options.registry, home);
+    if (infer_recall_is(memory, message, home->catalogue_generation, tensors)) {
+        return true;
+    }
+    job->memory = infer_recall_begin(memory, message) ? memory : NULL;
+    job->memory_serial = memory->serial;
+    return false;
+}
+
+static enum weir_status read_chunk(struct kserve_grpc_job *job, struct bytes chunk,
+                                   struct weir_err *err)
+{
+    struct bytes tensors[INFER_RECALL_TENSORS];
+    if (!job->decoding && chunk.size == job->message_size && is_known(job, chunk, tensors)) {
+        job->recalled = true;
+        return recall(job, memory_of(job), tensors, err);
+    }
+    begin_decoding(job);
+    return infer_proto_read(&job->proto, chunk, err);
+}
+
 void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk)
 {
-    assert(job->state == JOB_READING);
+    assert(job->state == JOB_READING && !job->recalled);
     struct weir_err err;
-    const enum weir_status status = infer_proto_read(&job->proto, chunk, &err);
+    const enum weir_status status = read_chunk(job, chunk, &err);
     if (status != WEIR_OK) {
         set_failure(job, status, err.text);
         job->state = JOB_ENDED;
@@ -266,13 +343,43 @@ static void bind_by_worker(struct kserve_grpc_job *job)
     job->work_err.status = infer_proto_bind(&job->proto, &job->infer, &job->work_err);
 }
 
+/* The place of the input of that name, which there is. */
+static uint32_t input_index(const struct signature *signature, struct bytes name)
+{
+    uint32_t index = 0;
+    while (!bytes_equal(bytes_of(signature->inputs[index].name), name)) {
+        index++;
+    }
+    return index;
+}
+
+/* The next message that is the same need not be decoded. */
+static void remember(struct kserve_grpc_job *job)
+{
+    const struct infer_call *call = &job->infer;
+    uint32_t indices[INFER_RECALL_TENSORS];
+    uint32_t count = 0;
+    for (const struct infer_proto_input *it = job->proto.inputs; it != NULL; it = it->next) {
+        if (it->typed || it->shared.region.key.size > 0 || count == INFER_RECALL_TENSORS) {
+            return;
+        }
+        indices[count++] = input_index(call->model->signature, it->name);
+    }
+    if (!job->proto.empty_final && !job->streams) {
+        infer_recall_end(job->memory, job->memory_serial, call, indices, count, job->generation);
+    }
+}
+
 static void bound(struct kserve_grpc_job *job)
 {
     if (job->work_err.status != WEIR_OK) {
         fail(job, job->work_err.status, job->work_err.text);
-    } else {
-        submit(job);
+        return;
     }
+    if (job->memory != NULL) {
+        remember(job);
+    }
+    submit(job);
 }
 
 static enum weir_status read_version(struct bytes text, uint64_t *out, struct weir_err *err)
@@ -309,21 +416,21 @@ static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err 
         return err_set(err, WEIR_EUNSUPPORTED,
                        "ModelInfer RPC doesn't support models with decoupled transaction policy");
     }
-    status = kserve_open(&job->infer, model, &job->arena, options->engine->blocks,
-                         job->loop->loop->now_ns, err);
-    if (status != WEIR_OK) {
-        model_release(model);
-    } else {
-        job->infer.shm = options->shm;
-        job->infer.client = job->client;
-    }
-    return status;
+    job->generation = job->loop->home.catalogue_generation;
+    return open_call(job, model, err);
 }
 
 void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams)
 {
     struct weir_err err;
     job->allow_streams = allow_streams;
+    if (job->recalled) {
+        job->infer.received_ns = job->loop->loop->now_ns;
+        job->infer.deadline_ns = deadline_ns;
+        submit(job);
+        return;
+    }
+    begin_decoding(job);
     const enum weir_status status = open_model(job, &err);
     if (status != WEIR_OK) {
         fail(job, status, err.text);

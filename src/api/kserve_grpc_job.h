@@ -47,6 +47,9 @@ struct kserve_grpc_job {
     void (*changed)(struct kserve_grpc_job *job); /* A part came, or it is late, or has ended. */
 
     /* The job's. */
+    uint64_t message_size;
+    bool decoding; /* infer_proto_begin() was called. */
+    bool recalled; /* The message was known: it need not be decoded. */
     bool closed;
     bool allow_streams;
     struct loop_work work;
@@ -55,6 +58,11 @@ struct kserve_grpc_job {
     struct mail *parts; /* Of struct request_part.home_mail.mail, to be sent: oldest first. */
     struct mail *parts_last;
     struct mail *sent; /* The same, lent out. */
+
+    struct infer_recall *memory; /* Where its message is to be remembered, */
+    uint64_t memory_serial;      /* if it is still this one. */
+    uint64_t generation;         /* Of the catalogue that the model is from. */
+    uint64_t held_bytes;         /* Of a recalled message: counted with the bodies. */
 
     struct infer_call infer; /* model NULL before it is leased. */
 
