@@ -20,6 +20,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "engine/bucket.h"
 #include "engine/engine.h"
 #include "engine/pieces.h"
 #include "engine/pool.h"
@@ -53,50 +54,109 @@ static bool alone(const struct list *members)
     return members->head.next == members->head.prev;
 }
 
-/* Concatenates one input of all members along the leading dimension. */
-static enum weir_status gather_input(struct instance *instance, const struct list *members,
-                                     uint32_t index, uint64_t rows, struct weir_err *err)
+/* What the request's inputs are padded to; NULL: they stay as they are. */
+static const struct bucket_lengths *
+lengths_of(const struct model *model, const struct request *request, struct bucket_lengths *space)
 {
-    size_t size = 0;
-    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
-        size += request_of(n)->inputs[index].size; /* Bounded by the model's bytes in line. */
+    return model->buckets != NULL && bucket_lengths(model->buckets, request->inputs, space) ? space
+                                                                                            : NULL;
+}
+
+/* A block for the input of a run, of that shape; BYTES have `size` bytes. */
+static enum weir_status make_input(struct instance *instance, uint32_t index,
+                                   const struct tensor *like, const struct shape *shape,
+                                   size_t size, struct weir_err *err)
+{
+    if (like->dtype != DTYPE_BYTES) {
+        const enum weir_status status = tensor_bytes(like->dtype, shape, &size, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
     }
     struct block *block = block_pool_take(instance->model->pool->engine->blocks, size);
     if (block == NULL) {
         return err_nomem(err, "the inputs of a batch", size);
     }
-    size_t at = 0;
-    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
-        const struct tensor *part = &request_of(n)->inputs[index];
-        memcpy(block->data + at, part->data, part->size);
-        at += part->size;
-    }
     struct tensor *input = &instance->inputs[index];
-    *input = request_of(list_first(members))->inputs[index];
-    input->shape.dims[0] = (int64_t)rows;
+    *input = *like;
+    input->shape = *shape;
     input->data = block->data;
     input->size = size;
     input->block = block;
     return WEIR_OK;
 }
 
-static enum weir_status gather(struct instance *instance, const struct list *members, uint64_t rows,
-                               struct weir_err *err)
+/* One input, padded. */
+static enum weir_status pad_input(struct instance *instance, uint32_t index,
+                                  const struct tensor *from, const struct bucket_lengths *lengths,
+                                  struct weir_err *err)
 {
-    const struct signature *signature = instance->model->signature;
-    const struct request *first = request_of(list_first(members));
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        if (alone(members) || !first->inputs[i].present) {
-            instance->inputs[i] = first->inputs[i];
-            instance->inputs[i].block = NULL; /* Borrowed. */
-            continue;
-        }
-        const enum weir_status status = gather_input(instance, members, i, rows, err);
-        if (status != WEIR_OK) {
-            return status;
+    const struct bucket_tensor *tensor = &instance->model->buckets->inputs[index];
+    const struct shape shape = bucket_shape(tensor, &from->shape, lengths->to);
+    const enum weir_status status = make_input(instance, index, from, &shape, 0, err);
+    if (status == WEIR_OK) {
+        bucket_pad(tensor, from, &shape, instance->inputs[index].data);
+    }
+    return status;
+}
+
+/* Concatenates one input of all members along the leading dimension, padded where there are
+ * lengths. */
+static enum weir_status gather_input(struct instance *instance, const struct list *members,
+                                     const struct tensor *first, uint32_t index, uint64_t rows,
+                                     const struct bucket_lengths *lengths, struct weir_err *err)
+{
+    const struct bucket_tensor *tensor =
+        lengths == NULL ? NULL : &instance->model->buckets->inputs[index];
+    size_t size = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        size += request_of(n)->inputs[index].size; /* Bounded by the model's bytes in line. */
+    }
+    struct shape shape =
+        tensor == NULL ? first->shape : bucket_shape(tensor, &first->shape, lengths->to);
+    shape.dims[0] = (int64_t)rows;
+    const enum weir_status status = make_input(instance, index, first, &shape, size, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct tensor *input = &instance->inputs[index];
+    size_t at = 0;
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        const struct tensor *part = &request_of(n)->inputs[index];
+        if (tensor == NULL) {
+            memcpy(input->data + at, part->data, part->size);
+            at += part->size;
+        } else {
+            shape.dims[0] = part->shape.dims[0];
+            bucket_pad(tensor, part, &shape, input->data + at);
+            at += input->size / rows * (size_t)part->shape.dims[0];
         }
     }
     return WEIR_OK;
+}
+
+static enum weir_status gather(struct instance *instance, const struct list *members, uint64_t rows,
+                               struct weir_err *err)
+{
+    const struct model *model = instance->model;
+    const struct request *first = request_of(list_first(members));
+    const bool one = alone(members);
+    struct bucket_lengths space;
+    const struct bucket_lengths *lengths = lengths_of(model, first, &space);
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < model->signature->input_count && status == WEIR_OK; i++) {
+        const struct tensor *input = &first->inputs[i];
+        const bool grouped = lengths != NULL && model->buckets->inputs[i].any;
+        if (!input->present || (one && !(grouped && lengths->padded))) {
+            instance->inputs[i] = *input;
+            instance->inputs[i].block = NULL; /* Borrowed. */
+        } else if (one) {
+            status = pad_input(instance, i, input, lengths, err);
+        } else {
+            status = gather_input(instance, members, input, i, rows, grouped ? lengths : NULL, err);
+        }
+    }
+    return status;
 }
 
 static void release_all(struct tensor *tensors, uint32_t count)
@@ -154,15 +214,19 @@ enum weir_status batch_slice(const struct engine *engine, const struct tensor *p
     return WEIR_OK;
 }
 
-/* A request's rows of one output. */
-static enum weir_status slice(const struct engine *engine, const struct tensor *output, size_t at,
-                              size_t size, uint64_t rows, struct tensor *out)
+/* True: the output is longer than the request's own; the request gets what is its own. */
+static bool cut(const struct instance *instance, struct request *request, uint32_t index,
+                const struct tensor *rows)
 {
-    struct tensor part = *output;
-    part.shape.dims[0] = (int64_t)rows;
-    part.size = size;
-    part.data = output->data + at;
-    return batch_slice(engine, &part, out);
+    const struct model *model = instance->model;
+    struct bucket_lengths space;
+    const struct bucket_lengths *lengths = lengths_of(model, request, &space);
+    if (lengths == NULL || !bucket_cuts(&model->buckets->outputs[index], lengths)) {
+        return false;
+    }
+    request->status = bucket_cut(model->buckets, index, lengths, rows, model->pool->engine->blocks,
+                                 &request->outputs[index], &request->err);
+    return true;
 }
 
 static void scatter_output(struct instance *instance, const struct list *members, uint32_t index,
@@ -172,12 +236,16 @@ static void scatter_output(struct instance *instance, const struct list *members
     size_t at = 0;
     for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
         struct request *request = request_of(n);
-        const size_t size = batch_row_bytes(output, rows, request->rows, at);
-        if (request->wanted[index] && request->status == WEIR_OK) {
-            request->status = slice(instance->model->pool->engine, output, at, size, request->rows,
-                                    &request->outputs[index]);
+        struct tensor part = *output;
+        part.shape.dims[0] = (int64_t)request->rows;
+        part.size = batch_row_bytes(output, rows, request->rows, at);
+        part.data = output->data + at;
+        if (request->wanted[index] && request->status == WEIR_OK &&
+            !cut(instance, request, index, &part)) {
+            request->status =
+                batch_slice(instance->model->pool->engine, &part, &request->outputs[index]);
         }
-        at += size;
+        at += part.size;
     }
     tensor_release(output);
 }
@@ -186,11 +254,13 @@ static void scatter_alone(struct instance *instance, struct request *request)
 {
     const uint32_t count = instance->model->signature->output_count;
     for (uint32_t i = 0; i < count; i++) {
-        if (request->wanted[i]) {
-            request->outputs[i] = instance->outputs[i];
-            instance->outputs[i] = (struct tensor){ 0 };
+        struct tensor *output = &instance->outputs[i];
+        if (!request->wanted[i] || request->status != WEIR_OK ||
+            (output->present && cut(instance, request, i, output))) {
+            tensor_release(output);
         } else {
-            tensor_release(&instance->outputs[i]);
+            request->outputs[i] = *output;
+            *output = (struct tensor){ 0 };
         }
     }
 }
@@ -348,13 +418,22 @@ static uint64_t piece_rows(const struct instance *instance, const struct request
 static enum weir_status run_piece(struct instance *instance, struct pieces *pieces, uint64_t rows,
                                   struct weir_err *err)
 {
-    const struct signature *signature = instance->model->signature;
-    for (uint32_t i = 0; i < signature->input_count; i++) {
+    const struct model *model = instance->model;
+    const struct signature *signature = model->signature;
+    struct bucket_lengths space;
+    const struct bucket_lengths *lengths = lengths_of(model, pieces->request, &space);
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < signature->input_count && status == WEIR_OK; i++) {
         instance->inputs[i] = pieces_view(pieces, i, rows);
+        if (lengths != NULL && lengths->padded && model->buckets->inputs[i].any &&
+            instance->inputs[i].present) {
+            const struct tensor view = instance->inputs[i];
+            status = pad_input(instance, i, &view, lengths, err);
+        }
     }
     instance->streaming = NULL;
     instance->run.part = NULL;
-    enum weir_status status = execute(instance, rows, err);
+    status = status == WEIR_OK ? execute(instance, rows, err) : status;
     release_all(instance->inputs, signature->input_count);
     if (status == WEIR_OK && !rows_kept(instance, rows)) {
         status = err_set(err, WEIR_ECONFLICT, "outputs do not have one row per input row");

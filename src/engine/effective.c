@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -555,4 +556,22 @@ enum weir_status effective_complete(struct model_config *config, const struct si
         status = complete_side(config, &sides[1], &config->outputs, &config->output_count, err);
     }
     return status == WEIR_OK ? check_scheduling(config, err) : status;
+}
+
+enum weir_status effective_remark(struct model_config *config, struct weir_err *err,
+                                  const char *format, ...)
+{
+    char sentence[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(sentence, sizeof(sentence), format, arguments);
+    va_end(arguments);
+    const bool first = config->remark == NULL;
+    const char *remark = arena_try_printf(config->arena, "%s%s%s", first ? "" : config->remark,
+                                          first ? "" : "; ", sentence);
+    if (remark == NULL) {
+        return err_nomem(err, "a model's configuration", strlen(sentence));
+    }
+    config->remark = remark;
+    return WEIR_OK;
 }

@@ -49,4 +49,9 @@ WEIR_MUST_USE enum weir_status effective_complete(struct model_config *config,
                                                   const struct signature *signature,
                                                   const char **why_not, struct weir_err *err);
 
+/* Adds a sentence to the configuration's remark.  WEIR_ENOMEM. */
+WEIR_MUST_USE enum weir_status effective_remark(struct model_config *config, struct weir_err *err,
+                                                const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 #endif

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "engine/bucket.h"
 #include "engine/cache.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
@@ -143,44 +144,6 @@ static enum weir_status check_declared(const struct model *model, uint32_t index
                    shape_format(&declared, expected));
 }
 
-/* The leading dimension that all inputs share; 0 when they do not. */
-static uint64_t common_rows(const struct signature *signature, const struct tensor *inputs)
-{
-    int64_t rows = 0;
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        if (!inputs[i].present) {
-            continue;
-        }
-        const int64_t leading = inputs[i].shape.rank > 0 ? inputs[i].shape.dims[0] : 0;
-        if (leading <= 0 || (rows > 0 && leading != rows)) {
-            return 0;
-        }
-        rows = leading;
-    }
-    return (uint64_t)rows;
-}
-
-/* Requests with equal keys can be concatenated along the leading dimension. */
-static uint64_t shape_key(const struct model *model, const struct tensor *inputs)
-{
-    if (model->rows_fixed) {
-        return 0;
-    }
-    int64_t words[2 + TENSOR_RANK_MAX];
-    uint64_t key = 0;
-    for (uint32_t i = 0; i < model->signature->input_count; i++) {
-        const struct shape *shape = &inputs[i].shape;
-        uint32_t count = 0;
-        words[count++] = (int64_t)key;
-        words[count++] = inputs[i].present ? (int64_t)shape->rank : -1;
-        for (uint32_t d = 1; inputs[i].present && d < shape->rank; d++) {
-            words[count++] = shape->dims[d];
-        }
-        key = map_hash(words, count * sizeof(*words));
-    }
-    return key;
-}
-
 static bool wants_any(const struct signature *signature, const bool *wanted)
 {
     for (uint32_t i = 0; i < signature->output_count; i++) {
@@ -213,7 +176,7 @@ enum weir_status engine_check(struct request *request, struct weir_err *err)
         return err_set(err, WEIR_EINVAL, "no output is asked for, expected at least one");
     }
     const int64_t rows_max = model->config->max_batch_size;
-    const uint64_t rows = common_rows(signature, request->inputs);
+    const uint64_t rows = bucket_rows(signature, request->inputs);
     if (rows_max > 0 && !model->config->max_batch_inferred) {
         if (rows == 0) {
             return err_set(
@@ -228,7 +191,7 @@ enum weir_status engine_check(struct request *request, struct weir_err *err)
     }
     request->rows = rows > 0 ? rows : 1;
     request->batchable = rows > 0 && model->batching && !signature->streams;
-    request->shape_key = shape_key(model, request->inputs);
+    request->shape_key = bucket_key(model, request->inputs);
     return model->sequences != NULL ? sequencer_check(request, err) : WEIR_OK;
 }
 
@@ -390,22 +353,6 @@ void engine_drain(struct engine *engine)
     atomic_store(&engine->draining, true);
 }
 
-static bool rows_are_fixed(const struct signature *signature)
-{
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        const struct tensor_spec *spec = &signature->inputs[i];
-        if (spec->optional || spec->any_rank) {
-            return false;
-        }
-        for (uint32_t d = 1; d < spec->shape.rank; d++) {
-            if (spec->shape.dims[d] < 0) {
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 /* What the model runs at once on its device. */
 static uint32_t instances_wanted(const struct model *model)
 {
@@ -484,7 +431,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
         own_max ? model->config->requests_max : (uint32_t)engine->limits->requests_max;
     model->bytes_max = engine->limits->queue_bytes_max;
     overload_init(model);
-    model->rows_fixed = rows_are_fixed(model->signature);
+    model->rows_fixed = bucket_rows_fixed(model->signature);
     model->serial = 1 + atomic_fetch_add(&engine->serials, 1);
     const bool lonely =
         model->signature->streams || model->sequence_plan != NULL || model->graph != NULL;

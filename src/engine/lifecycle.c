@@ -11,11 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/bucket.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
-#include "engine/probe.h"
-#include "engine/proof.h"
-#include "engine/warmup.h"
+#include "engine/tryout.h"
 #include "util/arena.h"
 #include "util/err.h"
 #include "util/file.h"
@@ -30,9 +29,8 @@ struct load {
     int model_fd;
     int version_fd;
     struct model *model;
-    struct backend_context *context; /* For the trial runs. */
-    const char *no_batch;            /* Why the model was found to be no batching one. */
-    struct sequence_plan *plan;      /* Of a model with sequences; NULL: none. */
+    const char *no_batch;       /* Why the model was found to be no batching one. */
+    struct sequence_plan *plan; /* Of a model with sequences; NULL: none. */
 };
 
 /* Resident bytes of this process; 0 when the system does not say. */
@@ -198,6 +196,7 @@ static enum weir_status check_ensemble(const struct model_config *config, struct
     const char *misplaced = config->instances > 0                        ? "instance_group"
                             : config->warmup_count > 0                   ? "model_warmup"
                             : config->sequence.strategy != SEQUENCE_NONE ? "sequence_batching"
+                            : config->bucket_count > 0                   ? "shape_buckets"
                             : config->dynamic_batching                   ? "dynamic_batching"
                                                                          : NULL;
     return misplaced == NULL
@@ -286,71 +285,16 @@ static enum weir_status read_all_labels(struct load *load, struct weir_err *err)
     return WEIR_OK;
 }
 
-/* Why requests may not share runs, or NULL, as far as it is known without trying. */
-static const char *known_obstacle(const struct load *load)
-{
-    const struct model_config *config = load->model->config;
-    if (config->batching == BATCHING_OFF) {
-        return "batching is off in the configuration";
-    }
-    if (config->max_batch_size <= 1) {
-        return load->no_batch != NULL ? load->no_batch : "max_batch_size is 0 or 1";
-    }
-    return load->model->signature->streams ? "the model answers in several parts" : NULL;
-}
-
-/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new. */
-static enum weir_status decide_batching(struct load *load, const struct probe *probe, bool *ran,
-                                        struct weir_err *err)
-{
-    struct model *model = load->model;
-    model->batching_reason = known_obstacle(load);
-    if (model->batching_reason != NULL) {
-        return WEIR_OK;
-    }
-    if (model->config->batching == BATCHING_INSIST) {
-        model->batching = true;
-        return WEIR_OK;
-    }
-    struct weir_err why = { 0 };
-    const enum weir_status status = proof_rows(probe, &why);
-    model->batching = status == WEIR_OK;
-    *ran = status == WEIR_OK || status == WEIR_ECONFLICT;
-    if (!model->batching) {
-        model->batching_reason =
-            arena_try_strndup(model->config->arena, why.text, strlen(why.text));
-    }
-    return !model->batching && model->batching_reason == NULL
-               ? err_nomem(err, "a model's configuration", strlen(why.text))
-               : WEIR_OK;
-}
-
 static enum weir_status try_out(struct load *load, struct weir_err *err)
 {
-    struct model *model = load->model;
-    enum weir_status status = backend_context_create(model->backend, &load->context, err);
-    if (status != WEIR_OK) {
-        return status;
-    }
-    const struct probe probe = {
-        .context = load->context,
-        .signature = model->signature,
-        .plan = model->sequence_plan,
-        .config = model->config,
-        .blocks = load->how->engine->blocks,
+    const struct tryout tryout = {
+        .engine = load->how->engine,
+        .model = load->model,
+        .model_fd = load->model_fd,
+        .no_batch = load->no_batch,
     };
-    bool ran = false;
-    status = decide_batching(load, &probe, &ran, err);
-    if (status == WEIR_OK && model->config->warmup_count > 0) {
-        status = warmup_run(&probe, load->model_fd, err);
-    } else if (status == WEIR_OK && !ran) {
-        warmup_canary(&probe);
-    }
-    backend_context_destroy(load->context);
-    load->context = NULL;
-    block_pool_trim(probe.blocks);
-    mem_trim();
-    return status;
+    load->model->rows_fixed = bucket_rows_fixed(load->model->signature);
+    return tryout_run(&tryout, err);
 }
 
 static void free_model(struct model *model)
@@ -358,6 +302,7 @@ static void free_model(struct model *model)
     if (model == NULL) {
         return;
     }
+    bucket_plan_destroy(model->buckets);
     backend_unload(model->backend);
     if (model->graph != NULL) {
         model->graph_free(model->graph);

@@ -23,6 +23,7 @@
 #include "util/map.h"
 #include "util/metric.h"
 
+struct bucket_plan; /* bucket.h */
 struct graph; /* pipeline/graph.h */
 struct home;
 struct instance; /* batch.h */
@@ -85,6 +86,7 @@ struct model {
     const struct backend_ops *ops;
     const struct signature *signature;         /* What clients send and get. */
     const struct sequence_plan *sequence_plan; /* What the engine adds; NULL: nothing. */
+    struct bucket_plan *buckets;               /* Owned; NULL: nothing is padded. */
     _Atomic bool batching;                     /* Requests may share runs. */
     _Atomic(const char *) batching_reason;     /* Why not, one sentence; NULL when on. */
     _Atomic(const char *) instances_reason;    /* Why fewer instances would do more; NULL: they

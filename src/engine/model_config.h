@@ -183,6 +183,18 @@ struct queue_policy {
     uint32_t requests_max; /* 0: no limit of its own. */
 };
 
+#define MODEL_BUCKETS_MAX 4       /* Dimensions that are padded, by symbolic name. */
+#define MODEL_BUCKET_SIZES_MAX 32 /* Sizes of one. */
+
+/* A dimension of an input that is padded to the next of some sizes (bucket.h). */
+struct bucket_config {
+    const char *input;
+    uint32_t dim;                           /* The batch dimension is 0. */
+    uint32_t sizes[MODEL_BUCKET_SIZES_MAX]; /* Ascending. */
+    uint32_t size_count; /* 0: those of another entry whose dimension has the same name. */
+    double pad;          /* What is put behind. */
+};
+
 /*
  * The effective configuration of a model: what a file said, else what was inferred.  All
  * strings and arrays live in one arena that the holder frees with `release`.
@@ -198,10 +210,10 @@ struct model_config {
     enum batching_mode batching;
     uint32_t preferred[MODEL_PREFERRED_MAX]; /* Ascending. */
     uint32_t preferred_count;
-    bool dynamic_batching;     /* Present in the file (shown in /config); batching itself is by
+    bool dynamic_batching;   /* Present in the file (shown in /config); batching itself is by
                                     `batching`. */
-    uint64_t queue_delay_ns;   /* Longest wait for company; 0. */
-    uint64_t deadline_ns;      /* Of requests that bring none, from their arrival; 0: none. */
+    uint64_t queue_delay_ns; /* Longest wait for company; 0. */
+    uint64_t deadline_ns;    /* Of requests that bring none, from their arrival; 0: none. */
     enum overload_mode overload;
     enum limit_mode adaptive_limit;
     uint64_t queue_timeout_ns; /* Default longest wait in line; CLOCK_NEVER. */
@@ -224,9 +236,11 @@ struct model_config {
     uint32_t warmup_count;
     struct sequence_config sequence;
     struct ensemble_config ensemble;
-    bool decoupled;                  /* The configuration says that it answers in parts. */
-    bool response_cache;             /* Equal requests may be answered from the cache. */
-    bool join;                       /* Equal requests in flight share one run. */
+    bool decoupled;                /* The configuration says that it answers in parts. */
+    bool response_cache;           /* Equal requests may be answered from the cache. */
+    bool join;                     /* Equal requests in flight share one run. */
+    struct bucket_config *buckets; /* Lengths that share runs. */
+    uint32_t bucket_count;
     struct rate_resource *resources; /* That each run holds. */
     uint32_t resource_count;
     uint32_t rate_priority;         /* Share of runs is 1 / priority; 0 and 1 are the same. */

@@ -3,6 +3,7 @@
  */
 #include <assert.h>
 
+#include "engine/bucket.h"
 #include "engine/cache.h"
 #include "engine/executor.h"
 #include "engine/join.h"
@@ -151,12 +152,27 @@ static void end_running(struct request *request, uint64_t now_ns)
     overload_request_ended(request);
 }
 
+/* What the shape is, told once: profiles outlive their keys. */
+static void name_shape(struct model *model, const struct batch *batch)
+{
+    struct profile_dims dims = { .known = true, .count = PROFILE_DIMS_NONE };
+    if (model->sequences == NULL) {
+        const struct request *any =
+            list_entry(list_first(&batch->ended), const struct request, line);
+        bucket_describe(model, any->inputs, &dims);
+    }
+    profile_name(&model->profile, batch->shape_key, &dims);
+}
+
 static void learn(struct model *model, const struct batch *batch)
 {
     if (batch->learn_rows > 0) {
         profile_note_unit(&model->profile, batch->shape_key,
                           (batch->rows + batch->count - 1) / batch->count);
         profile_observe(&model->profile, batch->shape_key, batch->learn_rows, batch->learn_ns);
+        if (profile_is_unnamed(&model->profile, batch->shape_key)) {
+            name_shape(model, batch);
+        }
     }
     if (batch->rows_too_many > 0) {
         profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);

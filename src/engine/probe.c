@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "engine/bucket.h"
 #include "util/list.h"
 #include "util/mem.h"
 
@@ -190,6 +191,25 @@ static enum weir_status release_part(struct backend_run *run)
     return WEIR_OK;
 }
 
+/* Of shapes that runs have as they are: not what would be padded. */
+static void learn(const struct probe *probe, const struct probe_run *run, uint64_t ns)
+{
+    struct model *model = probe->learner;
+    struct bucket_lengths lengths;
+    if (model->buckets != NULL &&
+        (!bucket_lengths(model->buckets, run->inputs, &lengths) || lengths.padded)) {
+        return;
+    }
+    const uint64_t key = bucket_key(model, run->inputs);
+    const uint64_t rows = bucket_rows(probe->signature, run->inputs);
+    profile_observe(&model->profile, key, rows > 0 ? rows : 1, ns);
+    if (profile_is_unnamed(&model->profile, key)) {
+        struct profile_dims dims;
+        bucket_describe(model, run->inputs, &dims);
+        profile_name(&model->profile, key, &dims);
+    }
+}
+
 static enum weir_status go(const struct probe *probe, struct probe_run *run, uint32_t output_count,
                            int64_t rows, struct weir_err *err)
 {
@@ -200,13 +220,21 @@ static enum weir_status go(const struct probe *probe, struct probe_run *run, uin
             .outputs = run->outputs,
             .wanted = run->wanted,
             .part = release_part,
-            .trim = true,
+            .trim = !probe->keep,
         },
         .output_count = output_count,
     };
+    const bool learns = probe->learner != NULL && probe->plan == NULL;
+    const uint64_t from_ns = learns ? clock_now_ns(probe->clock) : 0;
     enum weir_status status = backend_prepare(probe->context, &parted.run, err);
     status = status == WEIR_OK ? backend_run(probe->context, &parted.run, err) : status;
-    return status == WEIR_OK ? backend_finish(probe->context, &parted.run, err) : status;
+    status = status == WEIR_OK ? backend_finish(probe->context, &parted.run, err) : status;
+    if (status == WEIR_OK && learns) {
+        const uint64_t end_ns =
+            parted.run.virtual_end_ns > 0 ? parted.run.virtual_end_ns : clock_now_ns(probe->clock);
+        learn(probe, run, end_ns - from_ns);
+    }
+    return status;
 }
 
 /* Every row as the first request of a sequence. */

@@ -21,6 +21,9 @@ struct probe {
     const struct sequence_plan *plan;  /* What the engine adds to the inputs; NULL: nothing. */
     const struct model_config *config; /* After effective_complete(). */
     struct block_pool *blocks;
+    const struct clock *clock;
+    struct model *learner; /* Its profile learns from the runs; NULL: none does. */
+    bool keep;             /* Runs keep their scratch memory. */
 };
 
 /* Whole numbers are small: FILL_LOW 0 and 1, FILL_HIGH 1 and 2; floats are in 0..1; strings are

@@ -198,3 +198,123 @@ enum weir_status proof_rows(const struct probe *probe, struct weir_err *why)
     (void)err_prefix(why, "could not be proved");
     return first_status;
 }
+
+/* ---- Padding --------------------------------------------------------------------------------- */
+
+/* A length below some size, so that there is something to pad. */
+static int64_t short_length(const struct bucket_plan *plan)
+{
+    for (uint32_t i = 0; i < plan->groups[0].size_count; i++) {
+        if (plan->groups[0].sizes[i] > 1) {
+            return (int64_t)plan->groups[0].sizes[i] - 1;
+        }
+    }
+    return 1;
+}
+
+static enum weir_status pad_inputs(const struct probe *probe, const struct bucket_plan *plan,
+                                   const struct bucket_lengths *lengths,
+                                   const struct probe_run *from, struct probe_run *to,
+                                   struct weir_err *err)
+{
+    for (uint32_t i = 0; i < probe->signature->input_count; i++) {
+        const struct tensor *own = &from->inputs[i];
+        struct tensor padded = *own;
+        if (!own->present) {
+            continue;
+        }
+        padded.shape = bucket_shape(&plan->inputs[i], &own->shape, lengths->to);
+        if (own->dtype != DTYPE_BYTES) {
+            const enum weir_status status =
+                tensor_bytes(own->dtype, &padded.shape, &padded.size, err);
+            if (status != WEIR_OK) {
+                return status;
+            }
+        }
+        padded.block = block_pool_take(probe->blocks, padded.size == 0 ? 1 : padded.size);
+        if (padded.block == NULL) {
+            return err_nomem(err, "a trial input", padded.size);
+        }
+        padded.data = padded.block->data;
+        if (plan->inputs[i].any) {
+            bucket_pad(&plan->inputs[i], own, &padded.shape, padded.data);
+        } else {
+            memcpy(padded.data, own->data, own->size);
+        }
+        to->inputs[i] = padded;
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status compare_padded(const struct probe *probe, const struct bucket_plan *plan,
+                                       uint32_t index, const struct bucket_lengths *lengths,
+                                       const struct tensor *own, const struct tensor *padded,
+                                       struct weir_err *why)
+{
+    const char *name = probe->signature->outputs[index].name;
+    struct tensor cut = { 0 };
+    const struct tensor *found = padded;
+    if (own->present != padded->present) {
+        return err_set(why, WEIR_ECONFLICT, "output '%s' is sometimes missing", name);
+    }
+    if (own->present && bucket_cuts(&plan->outputs[index], lengths)) {
+        const enum weir_status status =
+            bucket_cut(plan, index, lengths, padded, probe->blocks, &cut, why);
+        if (status != WEIR_OK) {
+            return status == WEIR_ENOMEM ? status : WEIR_ECONFLICT;
+        }
+        found = &cut;
+    }
+    const bool same =
+        !own->present || (shape_equal(&own->shape, &found->shape) && own->size == found->size &&
+                          proof_close(own->dtype, found->data, own->data, own->size));
+    tensor_release(&cut);
+    return same ? WEIR_OK
+                : err_set(why, WEIR_ECONFLICT, "padding changes output '%s' of a row", name);
+}
+
+/* One guess: *decided when both runs came to their end. */
+static enum weir_status try_padding(const struct probe *probe, const struct bucket_plan *plan,
+                                    struct trial *trial, enum probe_fill fill, bool *decided,
+                                    struct weir_err *why)
+{
+    struct bucket_lengths lengths;
+    enum weir_status status =
+        probe_inputs(probe, &trial->first, 1, short_length(plan), fill, SEED_FIRST, why);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    if (!bucket_lengths(plan, trial->first.inputs, &lengths)) {
+        return err_set(why, WEIR_EINVAL, "lengths contradict each other");
+    }
+    status = pad_inputs(probe, plan, &lengths, &trial->first, &trial->both, why);
+    status = status == WEIR_OK ? probe_go(probe, &trial->first, 1, why) : status;
+    status = status == WEIR_OK ? probe_go(probe, &trial->both, 1, why) : status;
+    *decided = status == WEIR_OK;
+    for (uint32_t i = 0; i < probe->signature->output_count && status == WEIR_OK; i++) {
+        status = compare_padded(probe, plan, i, &lengths, &trial->first.outputs[i],
+                                &trial->both.outputs[i], why);
+    }
+    return status;
+}
+
+enum weir_status proof_padding(const struct probe *probe, const struct bucket_plan *plan,
+                               struct weir_err *why)
+{
+    enum weir_status status = WEIR_OK;
+    bool decided = false;
+    for (enum probe_fill fill = PROBE_LOW; fill <= PROBE_HIGH && !decided; fill++) {
+        struct trial trial = { 0 };
+        status = probe_run_init(probe, &trial.first, why);
+        status = status == WEIR_OK ? probe_run_init(probe, &trial.both, why) : status;
+        if (status == WEIR_OK) {
+            status = try_padding(probe, plan, &trial, fill, &decided, why);
+        }
+        probe_run_finish(probe, &trial.first);
+        probe_run_finish(probe, &trial.both);
+    }
+    if (!decided) {
+        (void)err_prefix(why, "could not be proved");
+    }
+    return status;
+}

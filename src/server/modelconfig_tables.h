@@ -43,4 +43,8 @@ extern const struct field_table modelconfig_ensemble_table;
 field_read_fn modelconfig_sequence;
 field_read_fn modelconfig_ensemble;
 
+/* modelconfig_bucket.c */
+extern const struct field_table modelconfig_bucket_table;
+field_read_fn modelconfig_buckets;
+
 #endif

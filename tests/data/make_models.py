@@ -62,6 +62,12 @@ def plain():
     put("unnamed_batch", identity(T.FLOAT, [None, 16]))
     put("fixed", identity(T.FLOAT, [2, 3]))
     put("dynamic", identity(T.FLOAT, ["batch", "height", "width"]))
+    put("words", model(
+        [h.make_node("Mul", ["x", "mask"], ["y"]),
+         h.make_node("ReduceSum", ["y", "axes"], ["total"], keepdims=0)],
+        [info("x", T.FLOAT, ["batch", "words"]), info("mask", T.FLOAT, ["batch", "words"])],
+        [info("y", T.FLOAT, ["batch", "words"]), info("total", T.FLOAT, ["batch"])],
+        [weight("axes", [1], np.int64)]))
     put("add_sub", model(
         [h.make_node("Add", ["INPUT0", "INPUT1"], ["OUTPUT0"]),
          h.make_node("Sub", ["INPUT0", "INPUT1"], ["OUTPUT1"])],

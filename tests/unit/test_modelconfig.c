@@ -168,6 +168,44 @@ static void test_short_forms(void **state)
     config->release(config);
 }
 
+static void test_shape_buckets(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct model_config *config =
+        parse("shape_buckets: [{ input: x, dim: 1, sizes: [8, 16], pad: -1 },\n"
+              "                { input: mask, dim: 2 }]",
+              false, &err);
+    assert_non_null(config);
+    assert_int_equal(config->bucket_count, 2);
+    assert_string_equal(config->buckets[0].input, "x");
+    assert_int_equal(config->buckets[0].size_count, 2);
+    assert_int_equal(config->buckets[0].sizes[1], 16);
+    assert_true(config->buckets[0].pad == -1);
+    assert_string_equal(config->buckets[1].input, "mask");
+    assert_int_equal(config->buckets[1].dim, 2);
+    effective_release(config);
+    config = parse("shape_buckets: { input: x, dim: 1, sizes: [8] }", false, &err);
+    assert_non_null(config);
+    assert_int_equal(config->bucket_count, 1);
+    effective_release(config);
+    static const char *const rows[][2] = {
+        { "shape_buckets: { dim: 1, sizes: [8] }", "expected input and dim in it" },
+        { "shape_buckets: { input: x, sizes: [8] }", "expected input and dim in it" },
+        { "shape_buckets: { input: x, dim: 0 }", "dim: found '0', expected a whole number from 1" },
+        { "shape_buckets: { input: x, dim: 1, sizes: [8, 8] }", "1 to 32 ascending sizes" },
+        { "shape_buckets: { input: x, dim: 1, sizes: [] }", "1 to 32 ascending sizes" },
+        { "shape_buckets: { input: x, dim: 1, sizes: [0] }", "from 1 to 16777216" },
+        { "shape_buckets: { input: x, dim: 1, length: 3 }", "unknown key 'length'" },
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        assert_null(parse(rows[i][0], false, &err));
+        if (strstr(err.text, rows[i][1]) == NULL) {
+            fail_msg("'%s' does not say '%s'", err.text, rows[i][1]);
+        }
+    }
+}
+
 static void test_mistakes_are_named(void **state)
 {
     (void)state;
@@ -608,6 +646,7 @@ int main(void)
         cmocka_unit_test(test_nothing_set_is_all_defaults),
         cmocka_unit_test(test_instances_in_short),
         cmocka_unit_test(test_short_forms),
+        cmocka_unit_test(test_shape_buckets),
         cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_an_override_may_be_protobufs_json),
         cmocka_unit_test(test_what_is_printed_can_be_read_back),

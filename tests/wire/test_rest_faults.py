@@ -32,6 +32,7 @@ def server(tmp_path):
     put_sim(root, "hangs", parameters={"hang_at": 2}, max_batch_size=1)
     put_sim(root, "poisoned", parameters={"poison": "13", "tau0": "5ms"})
     put_sim(root, "narrow", parameters={"oom_above_rows": 4, "tau0": "5ms"}, batching="insist")
+    put_sim(root, "whole", parameters={"oom_above_rows": 4, "tau0": "5ms"}, batching="off")
     put_sim(root, "weak", parameters={"fail_above_rows": 2, "tau0": "5ms"}, batching="insist")
     put_sim(root, "queue", parameters={"tau0": "100ms"}, max_batch_size=1)
     small = {"default_queue_policy": {"max_queue_size": 2}}
@@ -152,10 +153,16 @@ def test_batches_too_large_for_the_memory_are_split(server):
     assert sizes
 
 
-def test_one_request_that_is_too_large_by_itself_is_told(server):
+def test_one_request_that_is_too_large_by_itself_runs_in_pieces(server):
     answer = server.infer("narrow", sim_request(rows=8))
+    assert answer.status == 200
+    assert answer.json()["outputs"][0]["data"] == list(range(16)) * 8
+
+
+def test_where_rows_belong_together_it_is_told(server):
+    answer = server.infer("whole", sim_request(rows=8))
     assert (answer.status, "memory" in answer.error) == (503, True)
-    assert server.infer("narrow", sim_request(rows=4)).status == 200
+    assert server.infer("whole", sim_request(rows=4)).status == 200
 
 
 # --- Numbers that hurt ----------------------------------------------------------------------------

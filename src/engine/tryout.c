@@ -1,0 +1,240 @@
+/*
+ * Trial runs give their memory back, which makes them slow.  So where a run is short
+ * and cannot hang, further ones keep their memory and are measured: ever more rows, as long as
+ * there is time for it.  Of other models the trial runs have to do.
+ */
+#include "engine/tryout.h"
+
+#include <string.h>
+
+#include "engine/bucket.h"
+#include "engine/effective.h"
+#include "engine/probe.h"
+#include "engine/proof.h"
+#include "engine/warmup.h"
+#include "util/arena.h"
+#include "util/mem.h"
+
+#define MEASURE_NS (40 * NS_PER_MS)    /* For all measured runs of a model. */
+#define MEASURE_RUN_NS (8 * NS_PER_MS) /* A single row that takes longer is not measured again. */
+#define MEASURE_BYTES_MAX (UINT64_C(4) << 20) /* Of the inputs of such a run. */
+#define MEASURE_ROUNDS 2
+
+/* Why requests may not share runs, or NULL, as far as it is known without trying. */
+static const char *known_obstacle(const struct tryout *tryout)
+{
+    const struct model_config *config = tryout->model->config;
+    if (config->batching == BATCHING_OFF) {
+        return "batching is off in the configuration";
+    }
+    if (config->max_batch_size <= 1) {
+        return tryout->no_batch != NULL ? tryout->no_batch : "max_batch_size is 0 or 1";
+    }
+    return tryout->model->signature->streams ? "the model answers in several parts" : NULL;
+}
+
+/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new. */
+static enum weir_status decide_batching(const struct tryout *tryout, const struct probe *probe,
+                                        bool *ran, struct weir_err *err)
+{
+    struct model *model = tryout->model;
+    model->batching_reason = known_obstacle(tryout);
+    if (model->batching_reason != NULL) {
+        return WEIR_OK;
+    }
+    if (model->config->batching == BATCHING_INSIST) {
+        model->batching = true;
+        return WEIR_OK;
+    }
+    struct weir_err why = { 0 };
+    const enum weir_status status = proof_rows(probe, &why);
+    model->batching = status == WEIR_OK;
+    *ran = status == WEIR_OK || status == WEIR_ECONFLICT;
+    if (!model->batching) {
+        model->batching_reason =
+            arena_try_strndup(model->config->arena, why.text, strlen(why.text));
+    }
+    return !model->batching && model->batching_reason == NULL
+               ? err_nomem(err, "a model's configuration", strlen(why.text))
+               : WEIR_OK;
+}
+
+/* ---- Buckets --------------------------------------------------------------------------------- */
+
+static enum weir_status make_buckets(const struct tryout *tryout, struct weir_err *err)
+{
+    struct model *model = tryout->model;
+    const struct model_config *config = model->config;
+    if (config->bucket_count == 0) {
+        return WEIR_OK;
+    }
+    if (model->sequence_plan != NULL) {
+        return err_set(err, WEIR_EINVAL,
+                       "found both shape_buckets and sequence_batching, expected one of them");
+    }
+    if (config->max_batch_size <= 0) {
+        return err_set(err, WEIR_EINVAL,
+                       "shape_buckets: expected a model with a batch dimension, but %s",
+                       tryout->no_batch != NULL ? tryout->no_batch : "max_batch_size is 0");
+    }
+    return bucket_plan_create(config, model->signature, &model->buckets, err);
+}
+
+/* Buckets that bring nothing, or would bring wrong answers, go; the remark says why. */
+static enum weir_status judge_buckets(const struct tryout *tryout, const struct probe *probe,
+                                      struct weir_err *err)
+{
+    struct model *model = tryout->model;
+    struct model_config *config = model->config;
+    struct weir_err why = { 0 };
+    if (model->buckets == NULL || (model->batching && config->batching == BATCHING_INSIST)) {
+        return WEIR_OK;
+    }
+    const char *reason = model->batching_reason;
+    if (model->batching && proof_padding(probe, model->buckets, &why) == WEIR_ECONFLICT) {
+        reason = why.text;
+    }
+    if (reason == NULL) {
+        return WEIR_OK;
+    }
+    bucket_plan_destroy(model->buckets);
+    model->buckets = NULL;
+    return effective_remark(config, err, "shape_buckets are off: %s", reason);
+}
+
+/* ---- Measuring ------------------------------------------------------------------------------- */
+
+static uint64_t input_bytes(const struct probe *probe, const struct probe_run *run)
+{
+    uint64_t size = 0;
+    for (uint32_t i = 0; i < probe->signature->input_count; i++) {
+        size += run->inputs[i].size;
+    }
+    return size;
+}
+
+/* True: so many rows ran a few times, and there is time for twice as many. */
+static bool measure_size(const struct probe *probe, struct probe_run *run, int64_t rows,
+                         int64_t length, enum probe_fill fill, uint64_t until_ns)
+{
+    const uint32_t rounds = rows == 1 ? 2 * MEASURE_ROUNDS : MEASURE_ROUNDS;
+    uint64_t took_ns = 0;
+    if (probe_inputs(probe, run, rows, length, fill, 1, NULL) != WEIR_OK ||
+        input_bytes(probe, run) > MEASURE_BYTES_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < rounds; i++) {
+        const uint64_t from_ns = clock_now_ns(probe->clock);
+        if (probe_go(probe, run, rows, NULL) != WEIR_OK) {
+            return false;
+        }
+        took_ns = clock_now_ns(probe->clock) - from_ns;
+        if (took_ns > MEASURE_RUN_NS && i > 0) {
+            return false;
+        }
+    }
+    return clock_now_ns(probe->clock) + 2 * took_ns * MEASURE_ROUNDS < until_ns;
+}
+
+static void measure_length(const struct probe *probe, struct probe_run *run, int64_t length,
+                           uint64_t until_ns)
+{
+    const struct model *model = probe->learner;
+    const int64_t configured = model->config->max_batch_size;
+    const int64_t most = !model->batching                    ? 1
+                         : configured < MODEL_BATCH_INFERRED ? configured
+                                                             : MODEL_BATCH_INFERRED;
+    enum probe_fill fill = PROBE_LOW;
+    bool more = measure_size(probe, run, 1, length, fill, until_ns);
+    if (!more && !run->outputs[0].present) {
+        fill = PROBE_ZERO; /* It may not like such numbers. */
+        more = measure_size(probe, run, 1, length, fill, until_ns);
+    }
+    for (int64_t rows = 1; more && rows < most;) {
+        rows = 2 * rows < most ? 2 * rows : most;
+        more = measure_size(probe, run, rows, length, fill, until_ns);
+    }
+}
+
+static bool is_measurable(const struct probe *probe, const struct model *model)
+{
+    uint64_t row_ns;
+    if (!model->signature->short_lived || model->sequence_plan != NULL ||
+        (model->buckets == NULL && !model->rows_fixed)) {
+        return false;
+    }
+    const bool known = profile_predict_ns(&model->profile, 0, 1, &row_ns);
+    return probe->signature->input_count > 0 && probe->signature->output_count > 0 &&
+           (!known || row_ns <= MEASURE_RUN_NS);
+}
+
+static void measure(const struct probe *trial, struct model *model)
+{
+    if (!is_measurable(trial, model)) {
+        return;
+    }
+    struct probe probe = *trial;
+    struct probe_run run = { 0 };
+    const uint64_t share_ns =
+        MEASURE_NS / (model->buckets == NULL ? 1 : model->buckets->groups[0].size_count);
+    if (probe_run_init(&probe, &run, NULL) != WEIR_OK) {
+        return;
+    }
+    probe.learner = model;
+    probe.keep = true;
+    model->profile = (struct profile){ 0 };
+    if (model->buckets == NULL) {
+        measure_length(&probe, &run, 1, clock_now_ns(probe.clock) + share_ns);
+    } else {
+        for (uint32_t i = 0; i < model->buckets->groups[0].size_count && i < PROFILE_SHAPES; i++) {
+            measure_length(&probe, &run, model->buckets->groups[0].sizes[i],
+                           clock_now_ns(probe.clock) + share_ns);
+        }
+    }
+    probe.learner = NULL;
+    probe.keep = false; /* One more run gives the memory back. */
+    bool ran = probe_inputs(&probe, &run, 1, 1, PROBE_ZERO, 0, NULL) == WEIR_OK;
+    ran = ran && probe_go(&probe, &run, 1, NULL) == WEIR_OK;
+    (void)ran;
+    probe_run_finish(&probe, &run);
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
+enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
+{
+    struct model *model = tryout->model;
+    const bool learned = model->profile.tick > 0; /* In an earlier life. */
+    struct backend_context *context;
+    enum weir_status status = make_buckets(tryout, err);
+    status = status == WEIR_OK ? backend_context_create(model->backend, &context, err) : status;
+    if (status != WEIR_OK) {
+        return status;
+    }
+    struct probe probe = {
+        .context = context,
+        .signature = model->signature,
+        .plan = model->sequence_plan,
+        .config = model->config,
+        .blocks = tryout->engine->blocks,
+        .clock = tryout->engine->clock,
+        .learner = learned || !model->rows_fixed ? NULL : model,
+    };
+    bool ran = false;
+    status = decide_batching(tryout, &probe, &ran, err);
+    status = status == WEIR_OK ? judge_buckets(tryout, &probe, err) : status;
+    if (status == WEIR_OK && !learned) {
+        measure(&probe, model);
+        probe.learner = model;
+    }
+    if (status == WEIR_OK && model->config->warmup_count > 0) {
+        status = warmup_run(&probe, tryout->model_fd, err);
+    } else if (status == WEIR_OK && !ran) {
+        probe.learner = probe.learner != NULL && model->rows_fixed ? model : NULL;
+        warmup_canary(&probe);
+    }
+    backend_context_destroy(context);
+    block_pool_trim(probe.blocks);
+    mem_trim();
+    return status;
+}
