@@ -51,22 +51,32 @@ void admin_ready(struct call *call)
     }
 }
 
+static void reply_ready(struct call *call, const char *name)
+{
+    struct buffer *out = begin(call);
+    buffer_text(out, "{\"name\":");
+    json_string(out, name);
+    buffer_text(out, ",\"ready\":true}");
+    call_reply_buffer(call, CALL_JSON, out);
+}
+
 void admin_model_ready(struct call *call)
 {
     struct model *model;
     struct weir_err err;
+    if (catalogue_is_due(call_catalogue(call), call->model, call->match.version)) {
+        /* It will be, for whoever asks. */
+        reply_ready(call, catalogue_find(call_catalogue(call), call->model)->name);
+        return;
+    }
     if (call_lease(call, &model, &err) != WEIR_OK) {
         /* 400 whatever the reason, as clients of Triton expect. */
         (void)err_prefix(&err, "Model version not ready");
         call_fail(call, WEIR_EINVAL, err.text);
         return;
     }
-    struct buffer *out = begin(call);
-    buffer_text(out, "{\"name\":");
-    json_string(out, model->name);
-    buffer_text(out, ",\"ready\":true}");
+    reply_ready(call, model->name);
     model_release(model);
-    call_reply_buffer(call, CALL_JSON, out);
 }
 
 /* --- Metadata ------------------------------------------------------------------------------ */

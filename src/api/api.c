@@ -20,6 +20,7 @@
 #include "api/access.h"
 #include "api/admin.h"
 #include "api/call.h"
+#include "api/demand.h"
 #include "api/grpc_rpc.h"
 #include "api/infer_json.h"
 #include "api/infer_recall.h"
@@ -380,7 +381,7 @@ static void handle_inflated(struct call *call)
         return;
     }
     call->body = (struct bytes){ self->out.data, self->out.size };
-    call->match.route->handle(call);
+    demand_handle(call);
 }
 
 static void begin_inflating(struct call *call, enum encoding encoding)
@@ -420,7 +421,7 @@ static void handle_request(void *context, struct exchange *x)
             return;
         }
     }
-    call->match.route->handle(call);
+    demand_handle(call);
 }
 
 static void handle_data(void *context, struct exchange *x, struct bytes bytes)

@@ -65,6 +65,7 @@ struct call {
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */
     void *state;                         /* The handler's. */
+    void *waits;                         /* demand.c's, while the model is being loaded. */
     const struct grpc_rpc *rpc;          /* NULL: REST. */
     struct grpc_call *grpc;
     bool is_grpc;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/demand.h"
 #include "api/grpc_health.h"
 #include "api/grpc_json.h"
 #include "api/grpc_reflection.h"
@@ -323,7 +324,7 @@ static void transcode(struct call *call, struct whole *self)
         return;
     }
     call->body = (struct bytes){ self->json.data, self->json.size };
-    call->match.route->handle(call);
+    demand_handle(call);
 }
 
 /* Perhaps on a worker's thread. */
@@ -457,8 +458,10 @@ static void model_ready(struct call *call, const ProtobufCMessage *request)
         call_fail_err(call, &err);
         return;
     }
-    if (call_take_model(call, bytes_of(asked->name), &err) == WEIR_OK &&
-        call_lease(call, &model, &err) == WEIR_OK) {
+    const bool known = call_take_model(call, bytes_of(asked->name), &err) == WEIR_OK;
+    if (known && catalogue_is_due(call_catalogue(call), call->model, call->match.version)) {
+        answer.ready = true; /* It will be, for whoever asks. */
+    } else if (known && call_lease(call, &model, &err) == WEIR_OK) {
         answer.ready = true;
         model_release(model);
     }

@@ -15,6 +15,7 @@
 #include "net/body.h"
 #include "util/mem.h"
 
+#define LOADS_MAX 100
 #define SPARE_MAX 1024 /* Jobs kept for reuse per loop: at most 8 MiB, after a peak. */
 
 static struct kserve_grpc_job *job_of(struct infer_call *infer)
@@ -420,10 +421,70 @@ static enum weir_status open_model(struct kserve_grpc_job *job, struct weir_err 
     return open_call(job, model, err);
 }
 
-void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams)
+static void begin(struct kserve_grpc_job *job)
 {
     struct weir_err err;
+    const enum weir_status status = open_model(job, &err);
+    if (status != WEIR_OK) {
+        fail(job, status, err.text);
+        return;
+    }
+    job->infer.deadline_ns = job->deadline_ns;
+    if (infer_proto_bind_bytes(&job->proto) > CALL_INLINE_BINARY_BYTES) {
+        work(job, bind_by_worker, bound);
+        return;
+    }
+    bind_by_worker(job);
+    bound(job);
+}
+
+/* The model was loaded, or could not be: begin() finds out.  It may have had to go again, too. */
+static bool await_model(struct kserve_grpc_job *job);
+
+static void model_came(struct registry_order *order)
+{
+    struct kserve_grpc_job *job = list_entry(order, struct kserve_grpc_job, order);
+    if (job->closed) {
+        end(job);
+    } else if (order->status != WEIR_OK || !await_model(job)) {
+        begin(job);
+    }
+}
+
+/* True: it goes on when its model has been loaded. */
+static bool await_model(struct kserve_grpc_job *job)
+{
+    struct api_options *options = &job->loop->api->options;
+    const struct catalogue *catalogue = registry_catalogue(options->registry, &job->loop->home);
+    struct weir_err err;
+    uint64_t version;
+    if (!catalogue->on_demand || job->loads == LOADS_MAX ||
+        infer_proto_end(&job->proto, &err) != WEIR_OK ||
+        read_version(job->proto.model_version, &version, &err) != WEIR_OK ||
+        !catalogue_is_due(catalogue, job->proto.model_name, version)) {
+        return false;
+    }
+    const struct bytes name = job->proto.model_name;
+    char *copy = arena_try_strndup(&job->arena, name.data, name.size);
+    if (copy == NULL) {
+        return false; /* begin() will say so. */
+    }
+    job->loads++;
+    job->state = JOB_WORKING;
+    job->order = (struct registry_order){
+        .home = &job->loop->home,
+        .kind = REGISTRY_NEED,
+        .name = copy,
+        .done = model_came,
+    };
+    registry_order(options->registry, &job->order);
+    return true;
+}
+
+void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams)
+{
     job->allow_streams = allow_streams;
+    job->deadline_ns = deadline_ns;
     if (job->recalled) {
         job->infer.received_ns = job->loop->loop->now_ns;
         job->infer.deadline_ns = deadline_ns;
@@ -431,18 +492,9 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
         return;
     }
     begin_decoding(job);
-    const enum weir_status status = open_model(job, &err);
-    if (status != WEIR_OK) {
-        fail(job, status, err.text);
-        return;
+    if (!await_model(job)) {
+        begin(job);
     }
-    job->infer.deadline_ns = deadline_ns;
-    if (infer_proto_bind_bytes(&job->proto) > CALL_INLINE_BINARY_BYTES) {
-        work(job, bind_by_worker, bound);
-        return;
-    }
-    bind_by_worker(job);
-    bound(job);
 }
 
 static double ms_between(uint64_t from_ns, uint64_t to_ns)

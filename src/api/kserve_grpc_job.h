@@ -53,6 +53,9 @@ struct kserve_grpc_job {
     bool closed;
     bool allow_streams;
     struct loop_work work;
+    struct registry_order order; /* For a model that is loaded on demand. */
+    uint64_t deadline_ns;
+    uint32_t loads; /* Asked for. */
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
     void (*after)(struct kserve_grpc_job *job);
     struct mail *parts; /* Of struct request_part.home_mail.mail, to be sent: oldest first. */

@@ -573,6 +573,26 @@ static void write_turns(const struct scrape *scrape, const char *name)
     }
 }
 
+static void write_models_bytes(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->memory_bytes);
+}
+
+static void write_models_bytes_max(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->memory_max);
+}
+
+static void write_evictions(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->evictions);
+}
+
+static void write_room_refusals(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->refusals);
+}
+
 static const struct server_family {
     const char *name;
     const char *type;
@@ -589,6 +609,14 @@ static const struct server_family {
     { "process_resident_memory_bytes", "gauge", "Resident memory", write_resident },
     { "weir_ready", "gauge", "1 while the server is ready", write_ready },
     { "weir_models", "gauge", "Model versions by state", write_model_states },
+    { "weir_models_memory_bytes", "gauge", "Memory booked for models: loaded, loading or leaving",
+      write_models_bytes },
+    { "weir_models_memory_max_bytes", "gauge", "Budget of that memory; 0: no limit",
+      write_models_bytes_max },
+    { "weir_model_evictions_total", "counter", "Models unloaded to make room or because idle",
+      write_evictions },
+    { "weir_model_room_refusals_total", "counter", "Loads that found no room",
+      write_room_refusals },
     { "weir_http_responses_total", "counter", "Answers by HTTP status", write_responses },
     { "weir_grpc_responses_total", "counter", "Calls of gRPC by their status",
       write_grpc_responses },

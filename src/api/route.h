@@ -53,6 +53,7 @@ struct route {
     enum route_body body;
     void (*handle)(struct call *call); /* The body is complete and decoded. */
     const char *help;
+    bool loads; /* A model that is loaded on demand is loaded first. */
 };
 
 struct route_match {

@@ -104,13 +104,25 @@ static enum weir_status refuse_model(const struct catalogue_entry *entry, struct
                        "Request for unknown model: '%s' has no available versions: it is loading",
                        entry->name);
     }
-    if (reason != NULL) {
+    if (reason != NULL || entry->on_demand) {
+        reason = reason != NULL ? reason : "it was unloaded to make room";
         return err_set(err, WEIR_EUNAVAILABLE,
                        "Request for unknown model: '%s' has no available versions: %s", entry->name,
                        reason);
     }
     return err_set(err, WEIR_ENOENT, "Request for unknown model: '%s' has no available versions",
                    entry->name);
+}
+
+bool catalogue_is_due(const struct catalogue *catalogue, struct bytes name, uint64_t version)
+{
+    const struct catalogue_entry *entry =
+        catalogue->on_demand ? catalogue_find(catalogue, name) : NULL;
+    if (entry == NULL || !entry->on_demand) {
+        return false;
+    }
+    const struct catalogue_version *found = catalogue_version_find(entry, version);
+    return entry->latest == NULL && (found == NULL || found->model == NULL);
 }
 
 enum weir_status catalogue_lease(const struct catalogue *catalogue, struct bytes name,

@@ -51,6 +51,7 @@ struct catalogue_entry {
     uint32_t version_count;
     struct model *latest; /* Highest READY version, or NULL. */
     bool required;        /* Counts for readiness. */
+    bool on_demand;       /* It is loaded when somebody asks for it. */
     bool loading;         /* A load is under way, also beside versions that serve. */
 };
 
@@ -60,10 +61,15 @@ struct catalogue {
     struct map entries;           /* Of struct catalogue_entry, by name. */
     struct catalogue_entry *list; /* The same, sorted by name in byte order. */
     uint32_t count;
-    bool settled;       /* The folders were looked at, and no load or unload is under way. */
-    bool ready;         /* Every required model has all the versions it should have READY. */
-    uint32_t capacity;  /* Of list. */
-    struct arena arena; /* Everything in it. */
+    bool on_demand;        /* Some of its models are loaded when somebody asks. */
+    bool settled;          /* The folders were looked at, and no load or unload is under way. */
+    bool ready;            /* Every required model has all the versions it should have READY. */
+    uint64_t memory_bytes; /* Booked for models: loaded, being loaded or leaving. */
+    uint64_t memory_max;   /* That may be; 0: no limit. */
+    uint64_t evictions;    /* Models unloaded to make room, or because nobody asked. */
+    uint64_t refusals;     /* Loads that found no room. */
+    uint32_t capacity;     /* Of list. */
+    struct arena arena;    /* Everything in it. */
 };
 
 void catalogue_acquire(struct catalogue *catalogue);
@@ -74,6 +80,9 @@ const struct catalogue_entry *catalogue_find(const struct catalogue *catalogue, 
 /* The version (0: the latest READY one), or NULL. */
 const struct catalogue_version *catalogue_version_find(const struct catalogue_entry *entry,
                                                        uint64_t version);
+
+/* The model is there, does not serve this version (0: any), and would be loaded for a request. */
+bool catalogue_is_due(const struct catalogue *catalogue, struct bytes name, uint64_t version);
 
 /* Leases a version (0: the latest READY one) into *out.  WEIR_ENOENT: no such model, no such version,
  * or unloaded; WEIR_ELOADING: still loading; WEIR_EUNAVAILABLE: failed, with its reason. */

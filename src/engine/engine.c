@@ -340,6 +340,18 @@ uint32_t engine_runs_max(struct model *model)
     return runs;
 }
 
+bool engine_is_working(struct model *model)
+{
+    if (model->graph != NULL) {
+        return atomic_load(&model->runs) > 0;
+    }
+    pthread_mutex_lock(&model->pool->lock);
+    const bool sequences = model->sequences != NULL && model->sequences->count > 0;
+    const bool works = model->waiting_count > 0 || model->running > 0 || sequences;
+    pthread_mutex_unlock(&model->pool->lock);
+    return works;
+}
+
 uint32_t engine_sequence_count(struct model *model)
 {
     pthread_mutex_lock(&model->pool->lock);

@@ -114,6 +114,9 @@ uint32_t engine_waiting_count(struct model *model);
 /* Runs of this model that there may be at once now; any thread. */
 uint32_t engine_runs_max(struct model *model);
 
+/* Requests of this model wait or run, or its sequences are open; any thread. */
+bool engine_is_working(struct model *model);
+
 /* Sequences that are open or wait for a place; any thread. */
 uint32_t engine_sequence_count(struct model *model);
 

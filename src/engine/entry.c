@@ -28,6 +28,7 @@ void entry_host_init(struct entry_host *host)
     list_init(&host->entries);
     list_init(&host->answers);
     list_init(&host->gone);
+    room_init(&host->room);
 }
 
 void entry_host_finish(struct entry_host *host)
@@ -165,12 +166,13 @@ static void unloaded(struct worker_job *job)
     struct slot *slot = entry_find_slot(entry, resident->version);
     host->jobs--;
     host->residents--;
+    room_return(&host->room, resident->booked_bytes);
     host->dirty = true;
     if (slot != NULL && slot->leaving > 0) {
         slot->leaving--;
         if (slot->leaving == 0 && slot->state == MODEL_UNLOADING) {
             slot->state = MODEL_UNAVAILABLE;
-            if (!slot->failed) {
+            if (!slot->failed && slot->why.text[0] == '\0') {
                 (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
             }
         }
@@ -207,7 +209,9 @@ void entry_let_go(struct slot *slot)
 {
     struct model *model = slot->model;
     const struct resident *resident = model->owner;
-    resident->entry->host->changes++;
+    struct entry_host *host = resident->entry->host;
+    host->changes++;
+    room_leave(&host->room, resident->booked_bytes);
     slot->model = NULL;
     slot->leaving++;
     slot->state = MODEL_UNLOADING;
@@ -215,7 +219,7 @@ void entry_let_go(struct slot *slot)
     model_release(model);
 }
 
-static void drop_all(struct entry *entry)
+void entry_drop(struct entry *entry)
 {
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
@@ -254,6 +258,9 @@ void entry_answer(struct entry_host *host, struct registry_order *order, enum we
 /* The work is over, well or not. */
 static void finish(struct entry *entry, enum weir_status status, const struct weir_err *err)
 {
+    if (entry->active != NULL && entry->active->kind == REGISTRY_NEED) {
+        entry_note_demand(entry, status);
+    }
     if (entry->active != NULL) {
         entry_answer(entry->host, entry->active, status, err);
         entry->active = NULL;
@@ -268,7 +275,7 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     entry->busy = false;
     entry->host->dirty = true;
     if (entry->host->stopping) {
-        drop_all(entry);
+        entry_drop(entry);
     }
     entry_prune(entry);
     entry_advance(entry);
@@ -363,6 +370,7 @@ static void discard(struct load_job *load, uint64_t failed_version)
 {
     struct slot *slot = load->slot;
     slot->leaving++;
+    room_leave(&load->entry->host->room, load->resident->booked_bytes);
     model_release(load->model);
     if (slot->model == NULL) {
         slot->failed = true;
@@ -470,7 +478,9 @@ static void loaded(struct worker_job *job)
         entry->host->residents++;
         entry->residents++;
         load->resident->model = load->model;
+        room_measured(entry, load);
     } else {
+        room_cancel(&entry->host->room, load->resident->booked_bytes);
         mem_free(load->resident);
         load->resident = NULL;
     }
@@ -553,6 +563,7 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
     }
     resident->entry = entry;
     resident->version = version->version;
+    resident->booked_bytes = room_estimate(slot, version->fingerprint, version->bytes);
     *load = (struct load_job){
         .job = { .run = load_version },
         .entry = entry,
@@ -576,6 +587,13 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
     return WEIR_OK;
 }
 
+static void drop_loads(struct entry *entry)
+{
+    while (entry->load_count > 0) {
+        mem_free(entry->loads[--entry->load_count].resident);
+    }
+}
+
 /* Makes all jobs before any is sent, so that running out of memory leaves nothing half done. */
 static enum weir_status prepare_loads(struct entry *entry, uint32_t count, struct weir_err *err)
 {
@@ -590,9 +608,7 @@ static enum weir_status prepare_loads(struct entry *entry, uint32_t count, struc
         const enum weir_status status =
             prepare_load(entry, i, &entry->loads[entry->load_count], err);
         if (status != WEIR_OK) {
-            while (entry->load_count > 0) {
-                mem_free(entry->loads[--entry->load_count].resident);
-            }
+            drop_loads(entry);
             return status;
         }
         entry->load_count++;
@@ -614,6 +630,11 @@ void entry_start_loads(struct entry *entry)
         end_load(entry);
         return;
     }
+    room_ask(entry);
+}
+
+void entry_send_loads(struct entry *entry)
+{
     entry->loads_out = entry->load_count;
     entry->host->dirty = true;
     for (uint32_t i = 0; i < entry->load_count; i++) {
@@ -625,6 +646,16 @@ void entry_start_loads(struct entry *entry)
         }
         entry->host->jobs++;
         worker_send(&entry->host->loaders[entry->look.loader], &job->job);
+    }
+}
+
+void entry_refuse_loads(struct entry *entry, const struct weir_err *err)
+{
+    drop_loads(entry);
+    if (entry->host->stopping) {
+        finish(entry, WEIR_EDRAINING, NULL);
+    } else {
+        entry_fail(entry, err->status, err);
     }
 }
 
@@ -692,7 +723,7 @@ static void run_look(struct worker_job *job)
     return_job(look->entry->host, job, looked);
 }
 
-static void start(struct entry *entry, const char *override)
+void entry_start(struct entry *entry, const char *override)
 {
     entry->busy = true;
     entry->look = (struct look_job){
@@ -702,80 +733,4 @@ static void start(struct entry *entry, const char *override)
     };
     entry->host->jobs++;
     worker_send(entry->host->scanner, &entry->look.job);
-}
-
-/* ---- The line ---------------------------------------------------------------------------------- */
-
-static void take_order(struct entry *entry, struct registry_order *order)
-{
-    if (entry->host->stopping) {
-        entry_answer(entry->host, order, WEIR_EDRAINING, NULL);
-    } else if (order->kind == REGISTRY_UNLOAD) {
-        if (order->dependents) {
-            entry_parts_unwant(entry);
-        }
-        drop_all(entry);
-        entry_answer(entry->host, order, WEIR_OK, NULL);
-    } else if (entry->barred) {
-        entry_answer(entry->host, order, WEIR_EINVAL, &entry->why);
-    } else {
-        entry->active = order;
-        start(entry, order->override);
-    }
-}
-
-void entry_advance(struct entry *entry)
-{
-    while (!entry->busy) {
-        struct list_node *node = list_pop(&entry->orders);
-        if (node != NULL) {
-            take_order(entry, list_entry(node, struct registry_order, node));
-        } else if (entry->want_unload) {
-            entry->want_unload = false;
-            drop_all(entry);
-        } else if (entry->want_load) {
-            entry->want_load = false;
-            start(entry, NULL);
-        } else {
-            return;
-        }
-    }
-}
-
-void entry_order(struct entry *entry, struct registry_order *order)
-{
-    list_append(&entry->orders, &order->node);
-    entry_advance(entry);
-}
-
-void entry_stop(struct entry *entry)
-{
-    entry->want_load = false;
-    entry->want_unload = false;
-    if (!entry->busy) {
-        entry_advance(entry);
-        drop_all(entry);
-    }
-}
-
-void entry_bar(struct entry *entry, const char *why)
-{
-    if (entry->barred && strcmp(entry->why.text, why) == 0) {
-        return;
-    }
-    entry->barred = true;
-    entry->announce = true;
-    (void)err_set(&entry->why, WEIR_EINVAL, "%s", why);
-    entry->host->dirty = true;
-}
-
-bool entry_is_busy(const struct entry *entry)
-{
-    return entry->busy || entry->want_load || entry->want_unload || !list_empty(&entry->orders);
-}
-
-bool entry_is_empty(const struct entry *entry)
-{
-    return !entry_is_busy(entry) && !entry->present && !entry->required && entry->slot_count == 0 &&
-           entry->residents == 0 && !entry->announce;
 }

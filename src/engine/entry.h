@@ -17,6 +17,7 @@
 #include "engine/lifecycle.h"
 #include "engine/registry.h"
 #include "engine/repository.h"
+#include "engine/room.h"
 #include "engine/worker.h"
 #include "util/arena.h"
 #include "util/list.h"
@@ -29,11 +30,13 @@ struct entry_host {
     struct repository repository;
     struct worker *manager;
     struct worker *scanner;
-    struct worker *loaders; /* One per pool, by its index. */
-    _Atomic bool stopping;  /* Read by the workers too: what has not begun is left undone. */
-    bool dirty;             /* There is something to publish. */
-    struct map by_name;     /* Of struct entry. */
-    struct list entries;    /* Of entry.node. */
+    struct worker *loaders;    /* One per pool, by its index. */
+    const struct clock *clock; /* The system's. */
+    struct room room;
+    _Atomic bool stopping; /* Read by the workers too: what has not begun is left undone. */
+    bool dirty;            /* There is something to publish. */
+    struct map by_name;    /* Of struct entry. */
+    struct list entries;   /* Of entry.node. */
     uint32_t entry_count;
     uint64_t changes;    /* Of what serves: ensembles look at their parts again. */
     uint64_t walk;       /* Number of the last walk over entries. */
@@ -50,6 +53,7 @@ struct resident {
     struct entry *entry;
     struct model *model;
     uint64_t version;
+    uint64_t booked_bytes; /* Of the budget. */
     uint64_t freed_bytes;
 };
 
@@ -57,13 +61,15 @@ struct slot {
     struct list_node node; /* In entry.slots, by version. */
     uint64_t version;
     enum model_state state;
-    struct model *model;  /* READY: with a lease of the registry's. */
-    uint64_t fingerprint; /* Of the files the model was loaded from. */
-    uint32_t leaving;     /* Earlier loads of it whose leases are not gone yet. */
-    bool failed;          /* The last load of it failed. */
-    bool gone;            /* Its folder is. */
-    bool announce;        /* Say so in the log after the next publishing. */
-    struct weir_err why;  /* The reason in the index; empty text: none. */
+    struct model *model;        /* READY: with a lease of the registry's. */
+    uint64_t fingerprint;       /* Of the files the model was loaded from. */
+    uint64_t bytes;             /* What its last load took, measured; 0: not known. */
+    uint64_t bytes_fingerprint; /* Of the files that was measured with. */
+    uint32_t leaving;           /* Earlier loads of it whose leases are not gone yet. */
+    bool failed;                /* The last load of it failed. */
+    bool gone;                  /* Its folder is. */
+    bool announce;              /* Say so in the log after the next publishing. */
+    struct weir_err why;        /* The reason in the index; empty text: none. */
 };
 
 /* What a step of an ensemble names. */
@@ -124,9 +130,16 @@ struct entry {
     struct weir_err why; /* Why nothing could be tried; empty text: none. */
 
     bool busy;
-    bool waiting;              /* An ensemble, between the look and the load: for its parts. */
-    bool lacking;              /* An ensemble that does not serve for want of a part. */
-    bool retrying;             /* The load under way is nobody's order: it loads no parts. */
+    bool waiting;          /* An ensemble, between the look and the load: for its parts. */
+    bool lacking;          /* An ensemble that does not serve for want of a part. */
+    bool retrying;         /* The load under way is nobody's order: it loads no parts. */
+    struct list_node room; /* In host.room.waiting: for memory. */
+    uint64_t asked_ns;     /* Since when. */
+    struct usage usage;
+    uint64_t uses;             /* Of its models at the last look. */
+    uint64_t loaded_ns;        /* Its last load came up then. */
+    uint32_t failures;         /* Loads on demand that failed, one after the other. */
+    uint64_t retry_ns;         /* No further one before. */
     uint64_t judged;           /* host.changes when its parts were last looked at. */
     uint64_t tried;            /* Digest of the parts of the last attempt. */
     struct entry_parts *wants; /* An ensemble's, as of the last look; owned. */
@@ -207,6 +220,17 @@ bool entry_serves(const struct entry *entry);
 void entry_start_loads(struct entry *entry);
 void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err);
 void entry_let_go(struct slot *slot);
+
+/* For entry_line.c: everything is unloaded; a load begins. */
+void entry_drop(struct entry *entry);
+void entry_start(struct entry *entry, const char *override);
+
+/* A load that a request asked for is over. */
+void entry_note_demand(struct entry *entry, enum weir_status status);
+
+/* For room.c: what the entry prepared goes to the loaders; or comes to nothing. */
+void entry_send_loads(struct entry *entry);
+void entry_refuse_loads(struct entry *entry, const struct weir_err *err);
 
 /* Forgets versions of which there is nothing left to tell. */
 void entry_prune(struct entry *entry);

@@ -63,6 +63,12 @@ static struct model *resolve_step(const struct entry_host *host, const struct en
     return resolve(host, step->model, step->version < 0 ? 0 : (uint64_t)step->version);
 }
 
+/* Parts are loaded with the ensemble, not by themselves. */
+static bool loads_parts(const struct entry_host *host)
+{
+    return host->options->control == CONTROL_EXPLICIT || host->options->control == CONTROL_DEMAND;
+}
+
 /* Tells one set of parts from another. */
 static uint64_t digest(const struct entry *entry)
 {
@@ -157,7 +163,7 @@ void entry_parts_await(struct entry *entry)
     host->walk++;
     if (leads_to(entry, entry)) {
         status = err_set(&err, WEIR_EINVAL, "ensemble '%s' is a step of itself", entry->name);
-    } else if (host->options->control == CONTROL_EXPLICIT && !entry->retrying) {
+    } else if (loads_parts(host) && !entry->retrying) {
         status = order_parts(entry, &err);
     }
     if (status != WEIR_OK) {
@@ -312,7 +318,7 @@ static void drop(struct entry *entry, const struct model *model, uint32_t step)
     }
     entry->lacking = true;
     entry->serving = false;
-    if (entry->host->options->control == CONTROL_EXPLICIT) {
+    if (loads_parts(entry->host)) {
         entry->required = false; /* Somebody wanted it so. */
     }
     entry->host->dirty = true;

@@ -9,11 +9,18 @@
 
 enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue)
 {
+    const bool demand =
+        entry->host->options->control == CONTROL_DEMAND && entry->present && !entry->barred;
     const char *why = entry->why.text[0] == '\0' ? NULL : entry->why.text;
+    const char *idle =
+        demand && entry->slot_count == 0 ? "not loaded: it is loaded when it is asked for" : NULL;
+    why = why == NULL ? idle : why;
     struct catalogue_entry *shown = catalogue_add(catalogue, entry->name, why, entry->slot_count);
     if (shown == NULL) {
         return WEIR_ENOMEM;
     }
+    shown->on_demand = demand;
+    catalogue->on_demand = catalogue->on_demand || demand;
     shown->required = entry->required;
     shown->loading = entry->busy || entry->want_load;
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;

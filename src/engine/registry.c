@@ -153,6 +153,10 @@ static struct catalogue *take_snapshot(const struct registry *registry)
         catalogue_release(catalogue);
         return NULL;
     }
+    catalogue->memory_bytes = registry->host.room.booked_bytes;
+    catalogue->memory_max = registry->options->room.memory_max;
+    catalogue->evictions = registry->host.room.evictions;
+    catalogue->refusals = registry->host.room.refusals;
     catalogue->ready = all_required_serve(registry);
     catalogue->settled = registry->scan_number > 0 && !any_busy(registry);
     return catalogue;
@@ -223,11 +227,18 @@ static bool publish(struct registry *registry)
 
 static void scanned(struct worker_job *job);
 
+/* Changes in the folders are noticed by themselves. */
+static bool looks_often(const struct registry *registry)
+{
+    return registry->options->control == CONTROL_POLL ||
+           registry->options->control == CONTROL_DEMAND;
+}
+
 static void scan(struct worker_job *job)
 {
     struct scan_job *scan_job = list_entry(job, struct scan_job, job);
     struct registry *registry = scan_job->registry;
-    const bool fingerprints = registry->options->control == CONTROL_POLL;
+    const bool fingerprints = looks_often(registry);
     arena_reset(&scan_job->arena);
     scan_job->status = repository_scan(&registry->host.repository, fingerprints, &scan_job->arena,
                                        &scan_job->list, &scan_job->err);
@@ -248,7 +259,7 @@ static void start_scan(struct registry *registry)
 static bool wanted_at_start(const struct registry *registry, const char *name)
 {
     const struct registry_options *options = registry->options;
-    if (options->control != CONTROL_EXPLICIT) {
+    if (options->control != CONTROL_EXPLICIT && options->control != CONTROL_DEMAND) {
         return true;
     }
     for (uint32_t i = 0; i < options->preload_count; i++) {
@@ -276,12 +287,18 @@ static bool see(struct registry *registry, const struct repository_model *found)
     const bool was_barred = entry->barred;
     entry->barred = false;
     bool load = registry->scan_number == 0 && wanted_at_start(registry, found->name);
+    if (registry->options->control == CONTROL_DEMAND) {
+        const bool changed = entry->seen_fingerprint != found->fingerprint;
+        load = load || (changed && !first_time && entry_serves(entry));
+        entry->seen_fingerprint = found->fingerprint;
+        entry->retry_ns = changed ? 0 : entry->retry_ns;
+    }
     if (registry->options->control == CONTROL_POLL) {
         load = load || first_time || was_barred || entry->seen_fingerprint != found->fingerprint;
         entry->seen_fingerprint = found->fingerprint;
     }
     entry->want_load = entry->want_load || load;
-    entry->required = entry->required || load;
+    entry->required = entry->required || (load && wanted_at_start(registry, found->name));
     return true;
 }
 
@@ -296,7 +313,7 @@ static void miss(struct registry *registry)
         entry->present = false;
         entry->scan = 0;
         entry->barred = false;
-        if (registry->options->control == CONTROL_POLL) {
+        if (looks_often(registry)) {
             entry->want_unload = true;
         }
     }
@@ -306,7 +323,8 @@ static void miss(struct registry *registry)
 static bool add_preloads(struct registry *registry)
 {
     const struct registry_options *options = registry->options;
-    for (uint32_t i = 0; options->control == CONTROL_EXPLICIT && i < options->preload_count; i++) {
+    const bool named = options->control == CONTROL_EXPLICIT || options->control == CONTROL_DEMAND;
+    for (uint32_t i = 0; named && i < options->preload_count; i++) {
         if (strcmp(options->preload[i], "*") == 0) {
             continue;
         }
@@ -364,7 +382,7 @@ static void scanned(struct worker_job *job)
         registry->next_scan_ns = clock_add(now_ns, RESCAN_NS);
         answer_list(registry, &registry->refreshing, status, &scan_job->err);
     } else {
-        if (registry->options->control == CONTROL_POLL) {
+        if (looks_often(registry)) {
             registry->next_scan_ns = clock_add(now_ns, registry->options->poll_ns);
         }
         list_splice(&registry->settling, &registry->refreshing);
@@ -387,17 +405,20 @@ static bool turn(void *context, uint64_t *next_ns)
         start_scan(registry);
     }
     if (!list_empty(&registry->settling) &&
-        (registry->options->control == CONTROL_EXPLICIT || !any_busy(registry))) {
+        (registry->options->control == CONTROL_EXPLICIT ||
+         registry->options->control == CONTROL_DEMAND || !any_busy(registry))) {
         answer_list(registry, &registry->settling, WEIR_OK, NULL);
     }
     entry_parts_turn(host);
+    uint64_t room_ns = CLOCK_NEVER;
+    room_turn(host, now_ns, &room_ns);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);
             return false;
         }
     }
-    *next_ns = registry->next_scan_ns;
+    *next_ns = registry->next_scan_ns < room_ns ? registry->next_scan_ns : room_ns;
     return host->stopping && host->jobs == 0 && host->residents == 0;
 }
 
@@ -409,9 +430,21 @@ static void refuse_order(struct registry *registry, struct registry_order *order
     entry_answer(&registry->host, order, status, &err);
 }
 
+/* A request for a model that may have to be loaded first. */
+static void take_need(struct registry *registry, struct registry_order *order)
+{
+    struct entry *entry = entry_find(&registry->host, order->name);
+    if (entry == NULL || registry->options->control != CONTROL_DEMAND) {
+        refuse_order(registry, order, WEIR_ENOENT, "no model of that name is loaded on demand");
+        return;
+    }
+    entry_order(entry, order);
+}
+
 static void take_model_order(struct registry *registry, struct registry_order *order)
 {
-    if (registry->options->control != CONTROL_EXPLICIT) {
+    if (registry->options->control != CONTROL_EXPLICIT &&
+        registry->options->control != CONTROL_DEMAND) {
         refuse_order(registry, order, WEIR_ECONFLICT,
                      registry->options->control == CONTROL_POLL
                          ? "explicit model load / unload is not allowed if polling is enabled"
@@ -446,6 +479,8 @@ static void take_order(struct worker_job *job)
         refuse_order(registry, order, WEIR_EDRAINING, "the server is shutting down");
     } else if (order->kind == REGISTRY_REFRESH) {
         list_append(&registry->refreshes, &order->node);
+    } else if (order->kind == REGISTRY_NEED) {
+        take_need(registry, order);
     } else {
         take_model_order(registry, order);
     }
@@ -467,6 +502,7 @@ static void stop(struct worker_job *job)
     registry->next_scan_ns = CLOCK_NEVER;
     answer_list(registry, &registry->refreshes, WEIR_EDRAINING, NULL);
     answer_list(registry, &registry->settling, WEIR_EDRAINING, NULL);
+    room_stop(&registry->host);
     for (struct entry *entry = entry_first(&registry->host); entry != NULL;
          entry = entry_next(entry)) {
         entry_stop(entry);
@@ -504,6 +540,7 @@ static void init_state(struct registry *registry, struct engine *engine,
         .engine = engine,
         .options = options,
         .repository = { options->roots, options->root_count, options->models_max },
+        .clock = &registry->clock,
         .manager = &registry->manager,
         .scanner = &registry->scanner,
     };

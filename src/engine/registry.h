@@ -29,6 +29,7 @@
 
 #include "engine/catalogue.h"
 #include "engine/home.h"
+#include "engine/room.h"
 #include "engine/worker.h"
 #include "util/list.h"
 
@@ -36,7 +37,7 @@ struct engine;
 struct registry;
 
 /* X(name, text) */
-#define MODEL_CONTROLS(X) X(ALL, "all") X(EXPLICIT, "explicit") X(POLL, "poll")
+#define MODEL_CONTROLS(X) X(ALL, "all") X(EXPLICIT, "explicit") X(POLL, "poll") X(DEMAND, "demand")
 
 enum model_control {
 #define MODEL_CONTROL_ENUM(name, text) CONTROL_##name,
@@ -59,9 +60,10 @@ struct registry_options {
     const char *const *roots; /* Repository folders. */
     uint32_t root_count;
     enum model_control control;
-    const char *const *preload; /* EXPLICIT: names to load at start ("*": all). */
+    const char *const *preload; /* EXPLICIT, DEMAND: names to load at start ("*": all). */
     uint32_t preload_count;
-    uint64_t poll_ns; /* POLL: how often to look. */
+    uint64_t poll_ns; /* POLL, DEMAND: how often to look. */
+    struct room_options room;
     uint64_t models_max;
     uint64_t model_bytes_max;
     registry_configure_fn *configure;
@@ -94,7 +96,7 @@ struct catalogue *registry_snapshot(struct registry *registry);
  * load when not).  Home thread.  Valid until the next call for this home, or its next turn. */
 const struct catalogue *registry_catalogue(struct registry *registry, struct home *home);
 
-enum registry_order_kind { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH };
+enum registry_order_kind { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH, REGISTRY_NEED };
 
 /* An order to the manager; zeroed and filled in by the caller, whose memory it is until `done` runs at
  * home. */
@@ -117,7 +119,9 @@ struct registry_order {
  * model, its name or its configuration is broken, WEIR_ENOMEM, WEIR_ECONFLICT outside EXPLICIT mode or where
  * the device has no room for its instances.  UNLOAD is done when the versions are no longer offered;
  * in-flight requests finish; an unknown model is fine.  REFRESH looks at the repositories now: the index then
- * shows what is there; outside EXPLICIT mode it is done when all that is to be loaded or unloaded is. */
+ * shows what is there; outside EXPLICIT mode it is done when all that is to be loaded or unloaded is.
+ * NEED, in DEMAND mode: as LOAD, but done at once where the model serves, or where its last load has just
+ * failed. */
 void registry_order(struct registry *registry, struct registry_order *order);
 
 #endif

@@ -101,12 +101,13 @@ enum weir_status repository_open(const struct repository *repository, uint32_t r
 }
 
 /* The fingerprint of one folder beneath `fd`. */
-static enum weir_status fingerprint(int fd, const char *name, uint64_t *out, struct weir_err *err)
+static enum weir_status fingerprint(int fd, const char *name, uint64_t *out, uint64_t *bytes,
+                                    struct weir_err *err)
 {
     int folder_fd;
     enum weir_status status = file_open_beneath(fd, name, true, &folder_fd, err);
     if (status == WEIR_OK) {
-        status = file_fingerprint(folder_fd, out, err);
+        status = file_fingerprint(folder_fd, out, bytes, err);
         (void)close(folder_fd);
     }
     return status;
@@ -152,7 +153,8 @@ static enum weir_status visit_model(void *context, const char *name, bool folder
                          0);
     }
     uint64_t print = 0;
-    if (scan->fingerprints && fingerprint(scan->root_fd, name, &print, NULL) != WEIR_OK) {
+    uint64_t bytes;
+    if (scan->fingerprints && fingerprint(scan->root_fd, name, &print, &bytes, NULL) != WEIR_OK) {
         print = 0; /* The closer look will say what is wrong with it. */
     }
     return add_model(scan, name, NULL, print);
@@ -225,7 +227,7 @@ static enum weir_status add_version(struct look *look, const char *folder, uint6
     struct repository_version *found = &look->versions[look->count];
     found->version = version;
     const enum weir_status status =
-        fingerprint(look->model_fd, folder, &found->fingerprint, look->err);
+        fingerprint(look->model_fd, folder, &found->fingerprint, &found->bytes, look->err);
     look->count += status == WEIR_OK ? 1 : 0;
     return status;
 }
@@ -239,7 +241,9 @@ static enum weir_status add_config(struct look *look, const char *name, bool fol
         return WEIR_OK; /* Gone since it was listed. */
     }
     if (folder) {
-        const enum weir_status status = fingerprint(look->model_fd, name, &parts[0], look->err);
+        uint64_t bytes;
+        const enum weir_status status =
+            fingerprint(look->model_fd, name, &parts[0], &bytes, look->err);
         if (status != WEIR_OK) {
             return status;
         }

@@ -42,6 +42,7 @@ struct repository_list {
 struct repository_version {
     uint64_t version;
     uint64_t fingerprint;
+    uint64_t bytes; /* Of its files. */
 };
 
 /* One model's folder, looked at closely. */

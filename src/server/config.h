@@ -64,6 +64,12 @@ struct config {
     uint64_t model_control; /* enum model_control */
     struct config_list load_model;
     uint64_t poll_interval_ns;
+    uint64_t memory_max_bytes;
+    uint64_t resident_models_max;
+    uint64_t eviction; /* enum eviction */
+    struct config_list pinned;
+    uint64_t residency_min_ns;
+    uint64_t idle_unload_ns;
 
     const char *host;
     uint64_t http_port;

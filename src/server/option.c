@@ -17,6 +17,13 @@ static const char *const control_texts[] = {
         NULL,
 };
 
+static const char *const eviction_texts[] = {
+#define EVICTION_TEXT(name, text) text,
+    EVICTIONS(EVICTION_TEXT)
+#undef EVICTION_TEXT
+        NULL,
+};
+
 static const char *const level_texts[] = {
 #define LEVEL_TEXT(name, text) text,
     LOG_LEVELS(LEVEL_TEXT)
@@ -50,11 +57,26 @@ const struct option options[] = {
     { "repository", "models", KIND_LIST, AT(repository), 0, 0, "models", NULL,
       "folders of models, laid out NAME/VERSION/model.onnx" },
     { "model_control", "models", KIND_ENUM, AT(model_control), 0, 0, "all", control_texts,
-      "load all at start, only on request (explicit), or follow the folders (poll)" },
+      "load all at start, only when told to (explicit), follow the folders (poll), or load a model "
+      "when it is asked for (demand)" },
     { "load_model", "models", KIND_LIST, AT(load_model), 0, 0, "", NULL,
-      "explicit: models to load at start; * is all" },
+      "explicit, demand: models to load at start; * is all" },
     { "poll_interval", "models", KIND_DURATION, AT(poll_interval_ns), 0, 0, "15s", NULL,
-      "poll: time between looks at the folders" },
+      "poll, demand: time between looks at the folders" },
+    { "memory_max", "models", KIND_SIZE, AT(memory_max_bytes), 0, SIZE_BYTES_MAX, "0", NULL,
+      "memory of all loaded models; demand: others are unloaded to make room; 0: no limit" },
+    { "resident_models_max", "models", KIND_COUNT, AT(resident_models_max), 0, COUNT_MAX, "0", NULL,
+      "the same in models; 0: no limit" },
+    { "eviction", "models", KIND_ENUM, AT(eviction), 0, 0, "cost", eviction_texts,
+      "demand: who goes first: used longest ago (lru), least often (lfu), or cheapest to do "
+      "without: "
+      "time to load x rate of use / memory (cost)" },
+    { "pinned", "models", KIND_LIST, AT(pinned), 0, 0, "", NULL,
+      "demand: models that stay once they are loaded" },
+    { "residency_min", "models", KIND_DURATION, AT(residency_min_ns), 0, 0, "1s", NULL,
+      "demand: a model stays at least so long after it was loaded" },
+    { "idle_unload", "models", KIND_DURATION, AT(idle_unload_ns), 0, 0, "0s", NULL,
+      "demand: a model that nobody asks for is unloaded after so long; 0: never" },
     { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
       "answers kept for models with response_cache; 0: none" },
     { "host", "listeners", KIND_TEXT, AT(host), 0, 0, "127.0.0.1", NULL, "address to listen on" },

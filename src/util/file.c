@@ -452,6 +452,7 @@ enum weir_status file_list(int folder_fd, file_visit_fn *visit, void *context, s
 
 struct fingerprint {
     uint64_t hash;
+    uint64_t bytes;
     uint32_t entries;
     uint32_t depth;
     int folder_fd;
@@ -521,10 +522,12 @@ static enum weir_status visit_entry(void *context, const char *name, bool folder
     if (S_ISLNK(info.st_mode) && fstatat(f->folder_fd, name, &info, 0) == 0) {
         mix_stat(f, &info);
     }
+    f->bytes += S_ISREG(info.st_mode) ? (uint64_t)info.st_size : 0;
     return WEIR_OK;
 }
 
-enum weir_status file_fingerprint(int folder_fd, uint64_t *out, struct weir_err *err)
+enum weir_status file_fingerprint(int folder_fd, uint64_t *out, uint64_t *bytes,
+                                  struct weir_err *err)
 {
     struct fingerprint f = {
         .hash = UINT64_C(0xcbf29ce484222325),
@@ -537,5 +540,6 @@ enum weir_status file_fingerprint(int folder_fd, uint64_t *out, struct weir_err 
         return status;
     }
     *out = f.hash;
+    *bytes = f.bytes;
     return WEIR_OK;
 }

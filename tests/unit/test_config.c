@@ -245,7 +245,7 @@ static const struct {
     { { .file = "log_level: loud\n" },
       "weir.yaml:1: log_level: found 'loud', expected error, warning, info or debug" },
     { { .file = "model_control: some\n" },
-      "weir.yaml:1: model_control: found 'some', expected all, explicit or poll" },
+      "weir.yaml:1: model_control: found 'some', expected all, explicit, poll or demand" },
     { { .file = "poll_interval: 15\n" },
       "weir.yaml:1: poll_interval: found '15', expected a duration such as 30s or 500ms" },
     { { .file = "limits: { body_bytes_max: lots }\n" },

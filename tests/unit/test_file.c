@@ -327,8 +327,9 @@ static void test_lists_in_order(void **state)
 static uint64_t fingerprint(void)
 {
     uint64_t value = 0;
+    uint64_t bytes = 0;
     struct weir_err err = { 0 };
-    const enum weir_status status = file_fingerprint(root_fd, &value, &err);
+    const enum weir_status status = file_fingerprint(root_fd, &value, &bytes, &err);
     assert_string_equal(err.text, "");
     assert_int_equal(status, WEIR_OK);
     return value;
@@ -370,9 +371,10 @@ static void test_fingerprint_is_limited(void **state)
     const int outer = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const int inner = openat(outer, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     uint64_t value = 7;
-    assert_int_equal(file_fingerprint(outer, &value, NULL), WEIR_ETOOBIG);
+    uint64_t bytes;
+    assert_int_equal(file_fingerprint(outer, &value, &bytes, NULL), WEIR_ETOOBIG);
     assert_int_equal(value, 7);
-    assert_int_equal(file_fingerprint(inner, &value, NULL), WEIR_OK);
+    assert_int_equal(file_fingerprint(inner, &value, &bytes, NULL), WEIR_OK);
     (void)close(inner);
     (void)close(outer);
 }

@@ -1,0 +1,148 @@
+/*
+ * The order to the registry outlives the call where the client does not wait so long.  So it has memory of
+ * its own, which goes when the order is done and the call is over.
+ */
+#include "api/demand.h"
+
+#include <string.h>
+
+#include "engine/catalogue.h"
+#include "engine/registry.h"
+#include "net/grpc.h"
+#include "util/mem.h"
+
+#define TRIES_MAX 100
+
+struct demand {
+    struct registry_order order;
+    struct call *call; /* NULL: it is over. */
+    struct arena_disposable detach;
+    struct loop_timer timer; /* The call's deadline. */
+    bool done;
+    uint32_t tries;
+    char name[]; /* The model's. */
+};
+
+static void free_if_over(struct demand *self)
+{
+    if (self->done && self->call == NULL) {
+        mem_free(self);
+    }
+}
+
+/* The exchange is over. */
+static void detach(struct arena_disposable *disposable)
+{
+    struct demand *self = list_entry(disposable, struct demand, detach);
+    loop_timer_clear(self->call->x->loop, &self->timer);
+    self->call = NULL;
+    free_if_over(self);
+}
+
+static void handle(struct call *call)
+{
+    call->canceled = NULL;
+    call->match.route->handle(call);
+}
+
+static bool is_due(struct call *call)
+{
+    return catalogue_is_due(call_catalogue(call), call->model, call->match.version);
+}
+
+static void order_load(struct demand *self);
+
+static void loaded(struct registry_order *order)
+{
+    struct demand *self = list_entry(order, struct demand, order);
+    struct call *call = self->call;
+    self->done = true;
+    if (call == NULL || call->state == self) {
+        /* Answered already: only its end is waited for. */
+        free_if_over(self);
+        return;
+    }
+    if (order->status == WEIR_OK && is_due(call) && self->tries < TRIES_MAX) {
+        self->done = false;
+        order_load(self); /* It had to go again before its turn came. */
+        return;
+    }
+    loop_timer_clear(call->x->loop, &self->timer);
+    handle(call);
+}
+
+/* The call is answered without its model. */
+static void give_up(struct demand *self, enum weir_status status, const char *text)
+{
+    struct call *call = self->call;
+    call->canceled = NULL;
+    call->state = self;
+    call_fail(call, status, text);
+}
+
+static void too_late(struct loop_timer *timer)
+{
+    give_up(list_entry(timer, struct demand, timer), WEIR_ETIMEOUT,
+            "the deadline passed while the model was being loaded");
+}
+
+static void canceled(struct call *call)
+{
+    struct demand *self = call->waits;
+    give_up(self, WEIR_ECANCELED, "canceled while the model was being loaded");
+}
+
+static uint64_t deadline_of(const struct call *call)
+{
+    uint64_t ms = 0;
+    if (call->grpc != NULL) {
+        return call->grpc->deadline_ns;
+    }
+    return bytes_to_u64(call->fields[FIELD_DEADLINE_MS], UINT64_MAX / NS_PER_MS, &ms) && ms > 0
+               ? clock_add(call->x->received_ns, ms * NS_PER_MS)
+               : CLOCK_NEVER;
+}
+
+static void order_load(struct demand *self)
+{
+    struct call *call = self->call;
+    self->tries++;
+    self->order = (struct registry_order){
+        .home = &call->loop->home,
+        .kind = REGISTRY_NEED,
+        .name = self->name,
+        .done = loaded,
+    };
+    registry_order(call->api->options.registry, &self->order);
+}
+
+static void wait_for_model(struct call *call)
+{
+    struct demand *self = mem_try_zero(1, sizeof(*self) + call->model.size + 1);
+    if (self == NULL) {
+        call_fail(call, WEIR_ENOMEM, "out of memory for this request");
+        return;
+    }
+    memcpy(self->name, call->model.data, call->model.size);
+    self->call = call;
+    self->detach.dispose = detach;
+    self->timer.fire = too_late;
+    arena_dispose(&call->x->arena, &self->detach);
+    call->waits = self;
+    call->canceled = canceled;
+    const uint64_t at_ns = deadline_of(call);
+    if (at_ns != CLOCK_NEVER) {
+        loop_timer_set(call->x->loop, &self->timer, at_ns);
+    }
+    order_load(self);
+}
+
+void demand_handle(struct call *call)
+{
+    const struct route_match *match = &call->match;
+    if (match->route->loads && call->model.data != NULL && !call->x->canceled && is_due(call)) {
+        wait_for_model(call);
+    } else {
+        handle(call);
+    }
+}
