@@ -6,7 +6,8 @@
  *
  * Waking a thread on an idle core costs some 40 us.  Where requests come closer to each other than
  * that, one executor looks out for the next for as long before it sleeps, if the machine has a core
- * to spare for it: on two it was measured to take from loops and clients more than it gave.  Where they do not, or none come, executors sleep: an idle server uses no CPU.
+ * to spare for it: on two it was measured to take more from loops and clients than it gave.  Where
+ * requests are not so dense, or none come, executors sleep: an idle server uses no CPU.
  */
 #include <sched.h>
 

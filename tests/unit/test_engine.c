@@ -621,6 +621,7 @@ static void test_idle_executors_sleep(void **state)
     static const struct setting settings[] = { { "tau0", "10us" } };
     struct rig rig;
     rig_start(&rig, settings, 1, 8);
+    rig.model.pool->cpu_count = 8; /* Also on a machine with fewer. */
     run_clients_on(&rig);
     await_idle(rig.model.pool);
     (void)poll(NULL, 0, 50); /* To the end of their way to sleep. */
