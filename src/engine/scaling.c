@@ -21,6 +21,10 @@
 #define AT_ONCE_SWAY 0.2  /* A run belongs to a count when its average was so close to it. */
 #define AS_MUCH 0.98
 #define CLEARLY_MORE 1.05
+#define HOPE 0.9         /* Fewer runs are tried if they may do so much. */
+#define SIZE_RUNS_MIN 8  /* Before a size says anything, */
+#define SIZE_RUNS_MAX 16 /* and that its average goes back to. */
+#define SIZE_AGE_MAX 65536
 #define PATIENCE 8 /* A trial is given up after so many times its runs: the load has gone. */
 
 void scaling_init(struct scaling *scaling, uint32_t runs_max, bool fixed)
@@ -158,10 +162,36 @@ uint32_t scaling_knee(const struct scaling_law *law, uint32_t runs_max)
 
 /* --- Trials ----------------------------------------------------------------------------------- */
 
+static uint32_t known_runs(const struct scaling *scaling, const struct scaling_size *size)
+{
+    return scaling->runs - size->seen <= SIZE_AGE_MAX && size->runs >= SIZE_RUNS_MIN ? size->runs
+                                                                                     : 0;
+}
+
+/* Could so many runs do nearly as much as the chosen number, by what runs of one size take? */
+static bool may_keep_up(const struct scaling *scaling, uint32_t runs)
+{
+    const struct scaling_size *here = scaling->sizes[scaling->chosen];
+    const struct scaling_size *there = scaling->sizes[runs];
+    uint32_t best = 0;
+    double gain = 1;
+    for (uint32_t i = 0; i < SCALING_SIZES; i++) {
+        const uint32_t mine = known_runs(scaling, &here[i]);
+        const uint32_t its = known_runs(scaling, &there[i]);
+        const uint32_t known = mine < its ? mine : its;
+        if (known > best) {
+            best = known;
+            gain = (double)here[i].row_ns / scaling->chosen / (double)there[i].row_ns * runs;
+        }
+    }
+    return gain >= HOPE;
+}
+
 static bool worth_trying(const struct scaling *scaling, uint32_t runs)
 {
     return runs >= 1 && runs <= scaling->runs_max && runs != scaling->chosen &&
-           (scaling->tried & (UINT32_C(1) << (runs - 1))) == 0;
+           (scaling->tried & (UINT32_C(1) << (runs - 1))) == 0 &&
+           (runs > scaling->chosen || may_keep_up(scaling, runs));
 }
 
 /* The next count to try, or 0. */
@@ -243,16 +273,32 @@ static void learn(struct scaling *scaling, uint32_t count, double at_once, uint6
     level->runs++;
 }
 
+static void learn_size(struct scaling *scaling, uint32_t count, uint64_t rows, uint64_t ns)
+{
+    const uint32_t power = 63U - (uint32_t)__builtin_clzll(rows);
+    const uint32_t index = power < SCALING_SIZES ? power : SCALING_SIZES - 1;
+    struct scaling_size *size = &scaling->sizes[count][index];
+    const float row_ns = (float)((double)ns / (double)rows);
+    size->runs += size->runs < SIZE_RUNS_MAX ? 1 : 0;
+    size->row_ns += (row_ns - size->row_ns) / (float)size->runs;
+    size->seen = scaling->runs;
+}
+
 bool scaling_observe(struct scaling *scaling, double at_once, uint64_t rows, uint64_t ns,
                      bool saturated)
 {
-    if (scaling->runs_max < 2 || ns == 0) {
+    if (scaling->runs_max < 2 || ns == 0 || rows == 0) {
         return false;
     }
     const uint32_t cap = scaling_cap(scaling);
     const uint32_t better = scaling->better;
     const double nearest = round(at_once);
-    const bool counts = saturated && fabs(at_once - nearest) <= AT_ONCE_SWAY && nearest == cap;
+    const bool clear = fabs(at_once - nearest) <= AT_ONCE_SWAY;
+    const bool counts = saturated && clear && nearest == cap;
+    scaling->runs++;
+    if (clear && nearest >= 1 && nearest <= scaling->runs_max) {
+        learn_size(scaling, (uint32_t)nearest, rows, ns);
+    }
     if (counts) {
         learn(scaling, cap, at_once, rows, ns);
     }

@@ -11,7 +11,9 @@
  *
  * What N runs do is measured: each settled run tells its time and how many ran beside it.  Counts
  * that the load does not bring about by itself are tried for a few runs now and then (a *trial*).
- * Only runs count that left others waiting: where nobody waits, the number decides nothing.
+ * Only runs that left others waiting say what a count achieves: where nobody waits, it decides
+ * nothing.  The others say what runs of a size take beside so many: where that shows that fewer
+ * could not keep up, fewer are not tried.
  *
  * Pure: no clock, no allocation, called under the pool's lock.  A count that a person configured
  * stays; it is only measured, and said when it hurts.
@@ -24,12 +26,20 @@
 
 #define SCALING_RUNS_MAX 32   /* Counts told apart; with more runs at once nothing is learned. */
 #define SCALING_TRIAL_RUNS 32 /* Runs that measure a count on trial. */
+#define SCALING_SIZES 7       /* Batch sizes told apart, by powers of two; the last one is open. */
 
 /* What was seen at one count: decayed sums. */
 struct scaling_level {
     double work; /* Rows, times the runs that shared the time. */
     double ns;
     uint64_t runs; /* Since it was last measured afresh. */
+};
+
+/* What runs of a size take at one count, averaged. */
+struct scaling_size {
+    float row_ns;
+    uint32_t runs;
+    uint64_t seen; /* The last one, by the number of all runs. */
 };
 
 /* The law's parameters; `one`: rows per ns of a single run. */
@@ -52,6 +62,8 @@ struct scaling {
     uint32_t suspect;    /* One trial said so, the next must agree. */
     double gain;         /* What `better` did, as a multiple of the fixed count's. */
     struct scaling_level levels[SCALING_RUNS_MAX + 1];
+    struct scaling_size sizes[SCALING_RUNS_MAX + 1][SCALING_SIZES];
+    uint64_t runs; /* Observed so far. */
 
     uint64_t area; /* Runs x ns so far: who keeps its value from before knows what ran beside. */
     uint64_t area_ns;
