@@ -27,7 +27,7 @@ struct layout {
 
 static const struct request *request_at(const struct list_node *node)
 {
-    return list_entry(node, struct request, line);
+    return list_entry(node, struct request, due);
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)

@@ -35,7 +35,7 @@ enum admission_verdict {
     ADMISSION_CROWDS, /* Somebody in line would be late for it who is not otherwise. */
 };
 
-/* *end_ns is when the request's run is expected to end at the latest.  `waiting` (request.line) is in order
+/* *end_ns is when the request's run is expected to end at the latest.  `waiting` (request.due) is in order
  * of deadlines, those without one last; `waiting_rows` are the rows of all. */
 enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
                                        const struct request *request,

@@ -1,29 +1,27 @@
 /*
  * Dynamic batching.
  *
- * The oldest request leads; requests of its shape ride along in order of arrival.
- * The batch is whatever waits at the moment an executor is free: a timer was
- * measured to gain next to nothing and to cost a lot, so the delay is 0 unless
- * somebody configures one.
+ * The leader was chosen before; requests of its shape ride along in the order in which they are
+ * offered.  The batch is whatever waits at the moment an executor is free: a timer
+ * was measured to gain next to nothing and to cost a lot, so the delay is 0
+ * unless somebody configures one.
  *
  * The walk stops at the first rider that does not fit instead of looking for a
  * smaller one behind it: filling the gaps would let small requests overtake a
  * large one without end.
+ *
+ * Who rides must be in time with those that ride already, and does not let others ride that
+ * would make it late.  What the leader's deadline allows is the caller's to say (rows_max).
  */
 #include "engine/batcher.h"
 
 #include <assert.h>
 
+#include "engine/pace.h"
 #include "engine/request.h"
 #include "util/clock.h"
 
-/* Riders and rows counted so far. */
-struct load {
-    uint32_t count;
-    uint64_t rows;
-};
-
-static const struct request *request_at(const struct list_node *node)
+static struct request *request_at(const struct list_node *node)
 {
     return list_entry(node, struct request, line);
 }
@@ -38,52 +36,96 @@ static uint64_t preferred_reached(const struct batch_rules *rules, uint64_t rows
     return reached;
 }
 
-/* Everything of the leader's shape that fits; `exact` is the load when it last matched a
- * preferred size. */
-static struct load survey(const struct list *waiting, const struct batch_rules *rules,
-                          struct load *exact, bool *full)
+/* The most rows of a run that this request's deadline allows. */
+static uint64_t rows_due(const struct batcher *b, const struct request *request)
 {
-    const struct request *leader = request_at(list_first(waiting));
-    struct load load = { 1, leader->rows };
-    *full = !leader->batchable || leader->rows >= rules->rows_max;
-    *exact = preferred_reached(rules, load.rows) == load.rows ? load : (struct load){ 0 };
-    for (const struct list_node *node = list_next(waiting, &leader->line); node != NULL && !*full;
-         node = list_next(waiting, node)) {
-        const struct request *rider = request_at(node);
-        if (!rider->batchable || rider->shape_key != leader->shape_key) {
-            continue;
-        }
-        if (rider->rows > rules->rows_max - load.rows) {
-            *full = true;
-            break;
-        }
-        load.count++;
-        load.rows += rider->rows;
-        *full = load.rows == rules->rows_max;
-        if (preferred_reached(rules, load.rows) == load.rows) {
-            *exact = load;
-        }
+    const uint64_t deadline_ns = request->deadline_ns;
+    if (deadline_ns == CLOCK_NEVER || b->rules->cost == NULL) {
+        return UINT64_MAX;
     }
-    return load;
+    return pace_rows_within(b->rules->cost, deadline_ns > b->now_ns ? deadline_ns - b->now_ns : 0);
+}
+
+static void count(struct batcher *b, struct request *request)
+{
+    const uint64_t arrived_ns = request->times.submitted_ns;
+    b->last = request;
+    b->load.count++;
+    b->load.rows += request->rows;
+    b->oldest_ns = arrived_ns < b->oldest_ns ? arrived_ns : b->oldest_ns;
+    if (b->rules->preferred_count > 0 &&
+        preferred_reached(b->rules, b->load.rows) == b->load.rows) {
+        b->exact = b->load;
+    }
+}
+
+void batcher_begin(struct batcher *b, const struct batch_rules *rules, struct request *leader,
+                   uint64_t now_ns)
+{
+    *b = (struct batcher){
+        .rules = rules,
+        .now_ns = now_ns,
+        .leader = leader,
+        .rows_fit = rules->rows_short > 0 ? rules->rows_short : UINT64_MAX,
+        .oldest_ns = CLOCK_NEVER,
+    };
+    count(b, leader);
+    b->full = !leader->batchable || leader->rows >= rules->rows_max || leader->rows >= b->rows_fit;
+}
+
+bool batcher_offer(struct batcher *b, struct request *request)
+{
+    assert(!b->full);
+    if (!request->batchable || request->shape_key != b->leader->shape_key) {
+        return false;
+    }
+    const uint64_t rows = b->load.rows + request->rows;
+    if (rows > b->rules->rows_max || rows > b->rows_fit) {
+        b->full = true;
+        return false;
+    }
+    const uint64_t due = rows_due(b, request);
+    if (due < rows) {
+        return false; /* In this company it would be late. */
+    }
+    b->rows_fit = due < b->rows_fit ? due : b->rows_fit;
+    b->last->rides = request;
+    count(b, request);
+    b->full = rows == b->rules->rows_max || rows == b->rows_fit;
+    return true;
+}
+
+void batcher_narrow(struct batcher *b, uint64_t rows)
+{
+    const uint64_t most = rows < UINT64_MAX - b->load.rows ? b->load.rows + rows : UINT64_MAX;
+    b->rows_fit = most < b->rows_fit ? most : b->rows_fit;
+    b->full = b->full || b->load.rows >= b->rows_fit;
+}
+
+struct batch_plan batcher_end(const struct batcher *b)
+{
+    const bool preferred = b->exact.count > 0;
+    const struct batch_load load = preferred && !b->full ? b->exact : b->load;
+    const uint64_t delay_ns = b->rules->delay_ns;
+    return (struct batch_plan){
+        .leader = b->leader,
+        .count = load.count,
+        .rows = load.rows,
+        .shape_key = b->leader->shape_key,
+        .leave_ns =
+            b->full || preferred || delay_ns == 0 ? b->now_ns : clock_add(b->oldest_ns, delay_ns),
+    };
 }
 
 struct batch_plan batcher_plan(const struct list *waiting, const struct batch_rules *rules,
                                uint64_t now_ns)
 {
     assert(!list_empty(waiting));
-    const struct request *leader = request_at(list_first(waiting));
-    struct load exact;
-    bool full;
-    struct load load = survey(waiting, rules, &exact, &full);
-    const bool preferred = exact.count > 0;
-    if (preferred && !full) {
-        load = exact;
+    struct batcher b;
+    batcher_begin(&b, rules, request_at(list_first(waiting)), now_ns);
+    for (const struct list_node *node = list_next(waiting, list_first(waiting));
+         node != NULL && !b.full; node = list_next(waiting, node)) {
+        (void)batcher_offer(&b, request_at(node));
     }
-    const uint64_t waits_until = clock_add(leader->times.submitted_ns, rules->delay_ns);
-    return (struct batch_plan){
-        .count = load.count,
-        .rows = load.rows,
-        .shape_key = leader->shape_key,
-        .leave_ns = full || preferred || rules->delay_ns == 0 ? now_ns : waits_until,
-    };
+    return batcher_end(&b);
 }

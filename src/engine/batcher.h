@@ -1,32 +1,71 @@
 /*
- * batcher.h — which of the waiting requests share the next run, and when it may leave.
+ * batcher.h — which requests share the next run, and when it may leave.
  *
- * Pure: reads a model's line of requests, changes nothing, knows no clock.  The caller holds the
- * pool's lock.
+ * A batch begins with its leader; others are offered to it in the order in which they may ride.
+ * Those that do are linked through request.rides.  Pure but for that: knows no clock, moves
+ * nothing.  The caller holds the pool's lock.
  */
 #ifndef WEIR_ENGINE_BATCHER_H
 #define WEIR_ENGINE_BATCHER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "util/list.h"
+
+struct pace_cost;
+struct request;
 
 struct batch_rules {
     uint64_t rows_max;         /* At least 1; a request with more runs alone. */
     const uint32_t *preferred; /* Ascending sizes; a batch stops at the largest it can fill. */
     uint32_t preferred_count;
     uint64_t delay_ns; /* Longest wait of the oldest rider for company. */
+    const struct pace_cost
+        *cost; /* Of a run; NULL: not known, or riders' deadlines do not count. */
+    uint64_t
+        rows_short; /* The most rows of a run of more than one request, for its time; 0: any. */
 };
 
 struct batch_plan {
-    uint32_t count; /* Riders, the leader included; at least 1. */
+    struct request *leader; /* The first of a chain of `count` through request.rides. */
+    uint32_t count;         /* Riders, the leader included; at least 1. */
     uint64_t rows;
     uint64_t shape_key;
     uint64_t leave_ns; /* Leaves at this time at the latest; at or before `now`: now. */
 };
 
-/* Plans the next batch of the requests in `waiting` (request.line, in order of arrival, not empty).  The
- * riders are the leader and the first count - 1 behind it that are batchable and of its shape. */
+/* Riders and rows counted so far. */
+struct batch_load {
+    uint32_t count;
+    uint64_t rows;
+};
+
+struct batcher {
+    const struct batch_rules *rules;
+    uint64_t now_ns;
+    struct request *leader;
+    struct request *last; /* Rider so far. */
+    struct batch_load load;
+    struct batch_load exact; /* The load when it last was of a preferred size. */
+    uint64_t rows_fit;       /* By time: no more than so many rows. */
+    uint64_t oldest_ns;      /* Arrival of the longest waiting rider. */
+    bool full;               /* Nobody need be offered any more. */
+};
+
+void batcher_begin(struct batcher *batcher, const struct batch_rules *rules, struct request *leader,
+                   uint64_t now_ns);
+
+/* True: the request rides.  Not once the batch is full. */
+bool batcher_offer(struct batcher *batcher, struct request *request);
+
+/* From now on at most so many more rows. */
+void batcher_narrow(struct batcher *batcher, uint64_t rows);
+
+struct batch_plan batcher_end(const struct batcher *batcher);
+
+/* All of the above: the first of `waiting` (request.line, in the order in which they may ride, not
+ * empty) leads. */
 struct batch_plan batcher_plan(const struct list *waiting, const struct batch_rules *rules,
                                uint64_t now_ns);
 

@@ -37,6 +37,7 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     engine->threads = options->threads;
     engine->advise = options->advise;
     engine->advise_context = options->advise_context;
+    engine->order = options->order != NULL ? *options->order : order_defaults();
     engine->pools = mem_alloc(options->device_count * sizeof(struct pool *));
     pthread_mutex_init(&engine->lock, NULL);
     list_init(&engine->homes);
@@ -436,7 +437,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
         return err_set(err, WEIR_EINVAL, "device '%s' is not configured", model->config->device);
     }
     model->pool = pool;
-    list_init(&model->waiting);
+    line_init(&model->line);
     model->leave_next_ns = CLOCK_NEVER;
     const bool own_max = model->config->requests_max > 0 && model->config->levels == NULL;
     model->requests_max =

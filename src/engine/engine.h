@@ -19,6 +19,7 @@
 
 #include "engine/home.h"
 #include "engine/model.h"
+#include "engine/order.h"
 #include "engine/request.h"
 #include "util/clock.h"
 #include "util/limits.h"
@@ -54,6 +55,7 @@ struct engine_options {
     uint64_t cache_bytes;     /* Of answers kept for models with response_cache; 0: none. */
     engine_advise_fn *advise; /* NULL: nobody wants to know. */
     void *advise_context;
+    const struct order_options *order; /* NULL: order_defaults(). */
 };
 
 struct engine {
@@ -66,6 +68,7 @@ struct engine {
     bool threads;
     engine_advise_fn *advise; /* May be NULL. */
     void *advise_context;
+    struct order_options order; /* Of every pool. */
     struct rate_limiter *rates; /* NULL: off. */
     struct cache *cache;        /* NULL: none. */
     _Atomic uint64_t serials;   /* Models adopted so far. */

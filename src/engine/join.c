@@ -28,10 +28,10 @@ bool join_attach(struct pool *pool, struct request *request)
     if (leader == NULL) {
         return false;
     }
-    if (leader->state == REQUEST_WAITING && request->priority < leader->priority) {
-        leader->priority = request->priority; /* The most urgent counts. */
-        list_remove(&leader->line);
-        pool_line_up(leader->model, leader);
+    if (leader->state == REQUEST_WAITING && request->class < leader->class) {
+        line_remove(&leader->model->line, leader);
+        leader->class = request->class; /* The most urgent counts. */
+        line_push(&leader->model->line, leader);
         pool_place(pool, leader->model, request->times.submitted_ns);
     }
     request->state = REQUEST_JOINED;
@@ -90,22 +90,14 @@ static struct request *heir_of(struct pool *pool, struct request *leader, uint64
 
 void join_hand_over(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended)
 {
-    struct model *model = leader->model;
     retire(leader);
     struct request *heir = heir_of(pool, leader, now_ns, ended);
     if (heir == NULL) {
         return;
     }
-    list_insert_before(&leader->line, &heir->line);
-    heir->priority = leader->priority;
-    heir->state = REQUEST_WAITING;
+    heir->class = leader->class;
     pool->joined--;
-    pool->waiting++;
-    model->waiting_count++;
-    model->waiting_rows += heir->rows;
-    model->waiting_bytes += heir->input_bytes;
-    model->leave_next_ns =
-        heir->leave_by_ns < model->leave_next_ns ? heir->leave_by_ns : model->leave_next_ns;
+    pool_line_up(pool, heir, now_ns);
     join_lead(heir);
     list_splice(&heir->followers, &leader->followers);
     for (struct list_node *n = list_first(&heir->followers); n != NULL;

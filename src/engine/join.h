@@ -5,7 +5,8 @@
  * its run has ended are JOINED to it and get its answer, each a counted view.  Every one keeps
  * its own deadline and may be canceled by itself:
  *
- *   - a leader that goes while it waits hands its place in line to its first follower;
+ *   - a leader that goes while it waits leaves its class to its first follower, which stands in line
+ *     then by its own deadline and arrival;
  *   - one that goes while it runs leaves the run to its followers, which is terminated when the
  *     last of them has gone, too;
  *   - a follower that goes ends at once.
@@ -29,8 +30,8 @@ WEIR_MUST_USE bool join_attach(struct pool *pool, struct request *request);
 /* A request that was put in line may be joined from now on. */
 void join_lead(struct request *request);
 
-/* A leader goes that waits and still stands in line.  Its first follower stands there
- * afterwards; those that are late themselves are appended to `ended`. */
+/* A leader goes that waits.  Its first follower stands in line afterwards; those that are late
+ * themselves are appended to `ended`. */
 void join_hand_over(struct pool *pool, struct request *leader, uint64_t now_ns, struct list *ended);
 
 /* A leader's run has ended, its status and outputs are the run's: followers are appended to

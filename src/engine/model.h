@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "engine/line.h"
 #include "engine/model_config.h"
 #include "engine/overload.h"
 #include "engine/profile.h"
@@ -57,15 +58,15 @@ struct model_stats {
     struct duration compute_input;
     struct duration compute_infer;
     struct duration compute_output;
-    struct duration cache_hit;  /* Look-ups that found an answer. */
-    struct duration cache_miss; /* Those that did not, and keeping what was then computed. */
-    _Atomic uint64_t joined;    /* Shared the run of an equal request. */
-    _Atomic uint64_t refused;   /* Never accepted: queue full, deadline passed on arrival. */
+    struct duration cache_hit;      /* Look-ups that found an answer. */
+    struct duration cache_miss;     /* Those that did not, and keeping what was then computed. */
+    _Atomic uint64_t joined;        /* Shared the run of an equal request. */
+    _Atomic uint64_t refused;       /* Never accepted: queue full, deadline passed on arrival. */
     _Atomic uint64_t refused_late;  /* Part of `refused`: the deadline could not have been met, */
     _Atomic uint64_t refused_limit; /* or as many were in hand as are answered in time. */
     _Atomic uint64_t dropped;       /* Accepted, part of `fail`: let go by the early-drop window. */
-    _Atomic uint64_t timed_out; /* Accepted, part of `fail`. */
-    _Atomic uint64_t canceled;  /* The same. */
+    _Atomic uint64_t timed_out;     /* Accepted, part of `fail`. */
+    _Atomic uint64_t canceled;      /* The same. */
     struct {
         struct duration compute_input;
         struct duration compute_infer;
@@ -112,18 +113,19 @@ struct model {
     struct model_stats stats;
 
     /* Line: guarded by the pool's lock. */
-    struct list waiting; /* Of request.line, in order of arrival. */
+    struct model_line line;
     uint32_t waiting_count;
     uint64_t waiting_rows;
     uint64_t waiting_bytes;
-    uint64_t leave_next_ns; /* No request in line expires before this time. */
+    uint64_t leave_next_ns; /* No time-out of the queue ends a request before this time. */
     uint32_t requests_max;
     uint64_t bytes_max;
     struct map joins;            /* From a request's key to the one that leads. */
     struct rate_claim *claim;    /* What a run holds while the rate limiter is on, or NULL. */
-    struct sequencer *sequences; /* Has the lines, `waiting` is empty then; NULL: no sequences. */
+    struct sequencer *sequences; /* Has the lines, `line` is empty then; NULL: no sequences. */
     uint32_t running;            /* Batches. */
     uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
+    uint64_t served_ns;          /* Device time, against other models of a client. */
     uint32_t device_runs;        /* Those that hold a pipelined device. */
     uint32_t instance_count;     /* Concurrent runs, configured or as the device has; constant. */
     struct instance *instances;  /* Array of slots_max, of which slot_count are made: more than
@@ -137,8 +139,9 @@ struct model {
     struct stage_times stages;
     struct profile profile;
     struct overload overload;
-    struct heap_node ready;       /* In pool.ready or pool.delayed, or in none. */
-    bool delayed;                 /* Which of the two. */
+    struct list_node ready;       /* In pool.ready, */
+    struct heap_node again;       /* or in pool.delayed, or in none. */
+    struct request *head;         /* While in one: who leads the next run; NULL: the line says. */
     struct home *inline_home;     /* Will run what waits at the end of its turn. */
     struct list_node inline_node; /* In that home's inline_models. */
     bool rows_fixed;              /* All dimensions but the leading one are fixed. */

@@ -28,8 +28,7 @@ void overload_init(struct model *model)
     limiter_init(&model->overload.limiter, model->requests_max);
 }
 
-/* What a run of that shape costs; false: nobody knows yet. */
-static bool cost_of(const struct model *model, uint64_t shape_key, struct pace_cost *out)
+bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_cost *out)
 {
     double tau0_ns;
     double alpha_ns;
@@ -48,10 +47,11 @@ static uint32_t rows_of_run(const struct model *model, const struct request *req
                : 1;
 }
 
-static const struct request *head_of(const struct model *model)
+/* The earliest deadline in line, or NULL. */
+static struct request *head_of(const struct model *model)
 {
-    const struct list_node *first = list_first(&model->waiting);
-    return first == NULL ? NULL : list_entry(first, struct request, line);
+    const struct list_node *first = list_first(&model->line.due);
+    return first == NULL ? NULL : list_entry(first, struct request, due);
 }
 
 /* ---- Executors ------------------------------------------------------------------------------- */
@@ -122,26 +122,32 @@ static void let_go(struct pool *pool, struct request *request, uint64_t now_ns, 
     pool_end_waiting(pool, request, WEIR_EOVERLOAD, now_ns, ended);
 }
 
-void overload_drop(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
+                   struct list *ended)
 {
+    struct model *model = leader->model;
+    const struct list *due = &model->line.due;
     struct window_rules rules;
-    const struct request *head = head_of(model);
-    if (!model->overload.drops || head == NULL || head->deadline_ns == CLOCK_NEVER ||
-        !cost_of(model, head->shape_key, &rules.cost)) {
-        return;
+    if (!model->overload.drops || leader->deadline_ns == CLOCK_NEVER || leader->lane == NULL ||
+        !overload_cost(model, leader->shape_key, &rules.cost)) {
+        return false;
     }
-    rules.rows_max = rows_of_run(model, head);
-    uint32_t skip = window_skip(&model->waiting, model->waiting_rows, &rules, now_ns);
-    const uint64_t key = head->shape_key;
-    const bool batchable = head->batchable;
-    for (struct list_node *n = list_first(&model->waiting); skip > 0 && n != NULL;) {
-        struct request *request = list_entry(n, struct request, line);
-        n = list_next(&model->waiting, n);
-        if (request == head || (batchable && request->batchable && request->shape_key == key)) {
+    rules.rows_max = rows_of_run(model, leader);
+    const uint32_t count = window_skip(due, leader, model->waiting_rows, &rules, now_ns);
+    const uint64_t key = leader->shape_key; /* It may go itself. */
+    const uint32_t class_index = leader->class;
+    const bool batchable = leader->batchable;
+    uint32_t skip = count;
+    for (struct list_node *n = list_first(due); skip > 0 && n != NULL;) {
+        struct request *request = list_entry(n, struct request, due);
+        n = list_next(due, n);
+        const bool rides = batchable && request->batchable && request->shape_key == key;
+        if (request->class >= class_index && (request == leader || rides)) {
             let_go(pool, request, now_ns, ended);
             skip--;
         }
     }
+    return count > 0;
 }
 
 /* While all executors are busy nobody pulls; who cannot be served any more is told now. */
@@ -149,12 +155,12 @@ static void let_hopeless_go(struct pool *pool, struct model *model, uint64_t now
                             struct list *ended)
 {
     struct pace_cost cost;
-    for (const struct request *head = head_of(model); head != NULL; head = head_of(model)) {
-        if (head->deadline_ns == CLOCK_NEVER || !cost_of(model, head->shape_key, &cost) ||
+    for (struct request *head = head_of(model); head != NULL; head = head_of(model)) {
+        if (!overload_cost(model, head->shape_key, &cost) ||
             !window_hopeless(head, &cost, first_free_ns(pool, model, now_ns))) {
             return;
         }
-        let_go(pool, list_entry(&head->line, struct request, line), now_ns, ended);
+        let_go(pool, head, now_ns, ended);
     }
 }
 
@@ -191,14 +197,14 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
         .arriving = model->overload.pace.arriving,
     };
     uint64_t end_ns;
-    if (!cost_of(model, request->shape_key, &admission.cost)) {
+    if (!overload_cost(model, request->shape_key, &admission.cost)) {
         return WEIR_OK;
     }
     admission.slots = slots_of(pool, model, admission.now_ns, admission.free_ns);
     const enum admission_verdict verdict =
         admission.slots == 0
             ? ADMISSION_FITS
-            : admission_check(&model->waiting, model->waiting_rows, request, &admission, &end_ns);
+            : admission_check(&model->line.due, model->waiting_rows, request, &admission, &end_ns);
     if (verdict == ADMISSION_FITS) {
         return WEIR_OK;
     }
@@ -236,7 +242,7 @@ uint64_t overload_rows(const struct model *model, const struct request *leader, 
 {
     struct window_rules rules = { .rows_max = rows_max };
     return model->overload.drops && leader->deadline_ns != CLOCK_NEVER &&
-                   cost_of(model, leader->shape_key, &rules.cost)
+                   overload_cost(model, leader->shape_key, &rules.cost)
                ? window_rows(leader, &rules, now_ns)
                : rows_max;
 }

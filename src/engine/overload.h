@@ -38,8 +38,13 @@ WEIR_MUST_USE enum weir_status overload_admit(struct pool *pool, struct model *m
                                               struct request *request, struct list *ended,
                                               struct weir_err *err);
 
-/* A run may start: those whom the window lets go end and are appended to `ended`. */
-void overload_drop(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended);
+/* What a run of that shape costs; false: nobody knows yet. */
+bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_cost *out);
+
+/* A run that `leader` leads may start: those whom the window lets go end and are appended to `ended`.
+ * True: somebody did, it may be the leader. */
+bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
+                   struct list *ended);
 
 /* The most rows of a run that starts now and that `leader` leads, of `rows_max` at most. */
 uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,

@@ -6,9 +6,13 @@
  * queue, no polling.  One lock guards the lines of all models on the pool and
  * the states of its executors; it is held for a queue operation, never for work.
  *
- * Models with work to do stand in one of two heaps: `ready` (may leave now, the longest waiting
- * first) or `delayed` (waits for company until a configured time).  Those whose runs hold
- * resources of the rate limiter stand in `limited` instead of `ready`.
+ * Models with work to do stand in `ready` (may leave now) or in `delayed` (waits for company until
+ * a configured time).  Those whose runs hold resources of the rate limiter stand in `limited`
+ * instead of `ready`.
+ *
+ * A pull decides in this order: the class (order.h); in it the client with the least device time
+ * for its weight; of that client's requests the earliest due leads, unless its model has had more
+ * of the device than another one that the client waits for; then who rides with it (line.h).
  */
 #ifndef WEIR_ENGINE_POOL_H
 #define WEIR_ENGINE_POOL_H
@@ -21,6 +25,7 @@
 #include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
+#include "engine/order.h"
 #include "engine/request.h"
 #include "util/heap.h"
 #include "util/list.h"
@@ -35,8 +40,9 @@ struct pool {
     struct executor *executors; /* executor_count, times the deepest pipeline. */
 
     pthread_mutex_t lock; /* Guards the rest, and the "line" of every model on the pool. */
-    struct heap ready;    /* Of model.ready, by arrival of the line's head. */
-    struct heap delayed;  /* Of model.ready, by the time to look again. */
+    struct pool_order order;
+    struct list ready;   /* Of model.ready. */
+    struct heap delayed; /* Of model.again, by the time to look again. */
     struct list
         limited;      /* Of rate_claim.node: models that are ready if they get their resources. */
     uint64_t share;   /* Of the limited model that ran last. */

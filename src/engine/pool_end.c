@@ -58,7 +58,11 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
     if (request->leads) {
         join_hand_over(pool, request, now_ns, ended);
     }
+    if (request->lane != NULL) {
+        line_remove(&model->line, request);
+    }
     list_remove(&request->line);
+    order_leave(&pool->order, request->payer, 1, now_ns);
     model->waiting_count--;
     model->waiting_rows -= request->rows;
     model->waiting_bytes -= request->input_bytes;
@@ -101,32 +105,61 @@ static enum weir_status lateness(const struct request *request, uint64_t now_ns)
     return request->deadline_ns <= now_ns ? WEIR_ETIMEOUT : WEIR_EFULL;
 }
 
-/* Lock held: drops what has waited too long. */
-void pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+/* Lock held: the first in line whose deadline has passed, or NULL. */
+static struct request *first_late(const struct model *model, uint64_t now_ns)
 {
-    if (model->leave_next_ns > now_ns) {
-        return;
-    }
-    if (model->sequences != NULL) {
-        for (struct request *late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns);
-             late != NULL; late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns)) {
-            pool_end_waiting(pool, late, lateness(late, now_ns), now_ns, ended);
-        }
-        return;
-    }
+    const struct list_node *node = list_first(&model->line.due);
+    struct request *first = node == NULL ? NULL : list_entry(node, struct request, due);
+    return first != NULL && first->deadline_ns <= now_ns ? first : NULL;
+}
+
+/* Lock held: ends those whose queue's time-out is over. */
+static bool expire_others(struct pool *pool, struct model *model, uint64_t now_ns,
+                          struct list *ended)
+{
+    bool some = false;
+    struct request *next;
     model->leave_next_ns = CLOCK_NEVER;
-    struct list_node *next;
-    for (struct list_node *n = list_first(&model->waiting); n != NULL; n = next) {
-        struct request *request = list_entry(n, struct request, line);
-        next = list_next(&model->waiting, n);
-        if (request->leave_by_ns > now_ns) {
+    for (struct request *request = line_first(&model->line); request != NULL; request = next) {
+        next = line_next(&model->line, request);
+        if (request->leave_by_ns <= now_ns) {
+            end_one(pool, request, WEIR_EFULL, now_ns, ended);
+            some = true;
+        } else if (request->leave_by_ns < request->deadline_ns) {
             model->leave_next_ns = request->leave_by_ns < model->leave_next_ns
                                        ? request->leave_by_ns
                                        : model->leave_next_ns;
-        } else {
-            end_one(pool, request, lateness(request, now_ns), now_ns, ended);
         }
     }
+    return some;
+}
+
+static bool expire_sequences(struct pool *pool, struct model *model, uint64_t now_ns,
+                             struct list *ended)
+{
+    bool some = false;
+    for (struct request *late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns);
+         late != NULL; late = sequencer_late(model->sequences, now_ns, &model->leave_next_ns)) {
+        pool_end_waiting(pool, late, lateness(late, now_ns), now_ns, ended);
+        some = true;
+    }
+    return some;
+}
+
+bool pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended)
+{
+    bool some = false;
+    for (struct request *late = first_late(model, now_ns); late != NULL;
+         late = first_late(model, now_ns)) {
+        end_one(pool, late, WEIR_ETIMEOUT, now_ns, ended);
+        some = true;
+    }
+    if (model->leave_next_ns > now_ns) {
+        return some;
+    }
+    return (model->sequences != NULL ? expire_sequences(pool, model, now_ns, ended)
+                                     : expire_others(pool, model, now_ns, ended)) ||
+           some;
 }
 
 static void release_outputs(struct request *request)
@@ -180,6 +213,26 @@ static void learn(struct model *model, const struct batch *batch)
     if (batch->dependent) {
         model->batching_reason = "a batch of several requests gave outputs without one row each";
         model->batching = false;
+    }
+}
+
+/* Lock held: what the run has taken is charged, its members are no longer here. */
+static void settle_account(struct pool *pool, struct model *model, const struct batch *batch,
+                           uint64_t now_ns)
+{
+    const uint64_t ns =
+        batch->computed_ns > batch->taken_ns ? batch->computed_ns - batch->taken_ns : 0;
+    const int64_t more = (int64_t)ns - (int64_t)batch->charged_ns;
+    if (batch->charged_ns == 0) {
+        order_run(&pool->order, batch->class, batch->rivals, ns);
+    } else {
+        order_rerun(&pool->order, batch->class, batch->rivals, more, batch->owed);
+    }
+    pool_charge(pool, batch, &batch->ended, more, batch->charged_ns == 0);
+    model->served_ns += (uint64_t)more;
+    for (struct list_node *n = list_first(&batch->ended); n != NULL;
+         n = list_next(&batch->ended, n)) {
+        order_leave(&pool->order, list_entry(n, struct request, line)->payer, 1, now_ns);
     }
 }
 
@@ -246,6 +299,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         }
         end_running(request, now_ns);
     }
+    settle_account(pool, model, batch, now_ns);
     if (model->claim != NULL) {
         rate_give(pool->engine->rates, model->claim);
         shared = model->claim->global;

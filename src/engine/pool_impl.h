@@ -9,9 +9,24 @@
 /* Restores the pool's first invariant for one model, after anything about its line has changed. */
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns);
 
-/* Puts a request in its model's line: behind those that are as urgent (priority: the level that
- * it is served at, 1 first; 0 for all where the model has none). */
-void pool_line_up(struct model *model, struct request *request);
+/* Puts a request in its model's line, and counts it there and with its client; its class is set.
+ * One that belongs to a sequence is counted only. */
+void pool_line_up(struct pool *pool, struct request *request, uint64_t now_ns);
+
+/* `ns` of device time of a run go to its requests' clients, by rows; and to their classes if it
+ * has not been charged there. */
+void pool_charge(struct pool *pool, const struct batch *batch, const struct list *members,
+                 int64_t ns, bool classes);
+
+/* As pool_pull(); what ends on the way is appended to `ended`. */
+struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                                  struct list *ended);
+
+/* A run of so many rows may begin and is over before an executor would have woken. */
+bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows);
+
+/* Could some executor take something now? */
+bool pool_has_work(const struct pool *pool);
 
 /* pool_scale.c: how many runs of a model there shall be at once, and what they take. */
 
@@ -35,13 +50,6 @@ struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
 /* Without the lock, with a lease on the model. */
 void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news);
 
-/* The best batch that may leave, as pool_pull(); requests found expired are appended to `ended`. */
-struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
-                                  struct list *ended);
-
-/* Some model could run now. */
-bool pool_has_work(const struct pool *pool);
-
 /* pool_wake.c: how executors sleep and wake. */
 void pool_wake_init(struct pool *pool);
 
@@ -56,8 +64,8 @@ struct executor *pool_executor_for_work(struct pool *pool);
 void pool_end_waiting(struct pool *pool, struct request *request, enum weir_status status,
                       uint64_t now_ns, struct list *ended);
 
-/* Ends what has waited too long in the model's line. */
-void pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended);
+/* Ends what has waited too long in the model's line.  True: something did. */
+bool pool_expire(struct pool *pool, struct model *model, uint64_t now_ns, struct list *ended);
 
 /* Why a request that has not run is stopped, for a person. */
 const char *pool_stop_text(enum weir_status why);

@@ -22,6 +22,8 @@ void request_init(struct request *request)
     request->err.status = WEIR_OK;
     request->err.text[0] = '\0';
     request->priority = 0;
+    request->client = 0;
+    request->client_weight = 0;
     request->deadline_ns = CLOCK_NEVER;
     request->queue_timeout_ns = CLOCK_NEVER;
     request->sequence_id = (struct sequence_id){ 0 };
@@ -37,6 +39,10 @@ void request_init(struct request *request)
     request->parts_sent = 0;
     request->deadline = (struct heap_node){ 0 };
     request->line = (struct list_node){ 0 };
+    request->age = (struct list_node){ 0 };
+    request->due = (struct list_node){ 0 };
+    request->lane = NULL;
+    request->payer = NULL;
     request->batch = NULL;
     request->sequence = NULL;
     request->run = NULL;

@@ -31,9 +31,11 @@
 #include "util/mailbox.h"
 
 struct home;
+struct lane; /* line.h */
 struct model;
 struct batch;
-struct run; /* pipeline/run.c */
+struct order_client; /* order.h */
+struct run;          /* pipeline/run.c */
 struct sequence;
 
 #define SEQUENCE_ID_BYTES_MAX 128
@@ -116,13 +118,21 @@ struct request {
 
     /* The engine's. */
     struct home_mail end_mail;
-    struct heap_node deadline; /* In the home's heap. */
-    struct list_node line;     /* In the model's queue, or in a batch. */
-    struct batch *batch;       /* While RUNNING. */
-    struct sequence *sequence; /* Of sequence models, from submit to end. */
-    struct run *run;           /* Of ensembles, from submit to end. */
-    uint64_t rows;             /* Leading dimension, or 1. */
-    uint64_t shape_key;        /* Only equal keys share a batch. */
+    struct heap_node deadline;  /* In the home's heap. */
+    struct list_node line;      /* In its lane, in a batch, or among those that end. */
+    struct list_node age;       /* In line_class.arrivals, while WAITING without a sequence. */
+    struct list_node due;       /* In line.due, the same, with a deadline. */
+    struct lane *lane;          /* Where it stands; NULL: in no line. */
+    struct order_client *payer; /* Who is charged; from WAITING to ENDED. */
+    struct request *rides;      /* The next one of a batch that is planned. */
+    uint32_t class;             /* How urgent it is, 0 the most; grows less with the wait. */
+    uint64_t since_ns;          /* In this class. */
+    uint64_t due_ns;            /* Its deadline, or when it would have aged. */
+    struct batch *batch;        /* While RUNNING. */
+    struct sequence *sequence;  /* Of sequence models, from submit to end. */
+    struct run *run;            /* Of ensembles, from submit to end. */
+    uint64_t rows;              /* Leading dimension, or 1. */
+    uint64_t shape_key;         /* Only equal keys share a batch. */
     uint64_t input_bytes;
     uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
     struct request_key key;   /* Where `keyed`. */

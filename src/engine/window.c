@@ -15,7 +15,7 @@
 
 static const struct request *request_at(const struct list_node *node)
 {
-    return list_entry(node, struct request, line);
+    return list_entry(node, struct request, due);
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -53,30 +53,32 @@ static bool may_lead(const struct request *request, const struct window_rules *r
     return within >= request->rows && within >= smaller(smaller(useful, rest), rules->rows_max);
 }
 
-uint32_t window_skip(const struct list *waiting, uint64_t waiting_rows,
-                     const struct window_rules *rules, uint64_t now_ns)
+/* The first from `node` on that may be let go for a run of that leader's, or NULL. */
+static const struct request *next_guest(const struct list *waiting, const struct list_node *node,
+                                        const struct request *leader)
 {
-    const struct list_node *first = list_first(waiting);
-    if (first == NULL || request_at(first)->deadline_ns == CLOCK_NEVER) {
-        return 0;
+    while (node != NULL &&
+           (request_at(node)->class < leader->class || !rides_with(request_at(node), leader))) {
+        node = list_next(waiting, node);
     }
-    const struct request *head = request_at(first);
+    return node == NULL ? NULL : request_at(node);
+}
+
+uint32_t window_skip(const struct list *waiting, const struct request *leader,
+                     uint64_t waiting_rows, const struct window_rules *rules, uint64_t now_ns)
+{
+    const struct request *request = next_guest(waiting, list_first(waiting), leader);
     const uint64_t most = smaller(waiting_rows, rules->rows_max);
-    if (pace_rows_within(&rules->cost, left_ns(head, now_ns)) >= most) {
+    if (request == NULL || pace_rows_within(&rules->cost, left_ns(request, now_ns)) >= most) {
         return 0;
     }
-    uint64_t rest = rows_like(waiting, head);
+    uint64_t rest = rows_like(waiting, leader);
     uint32_t skip = 0;
-    for (const struct list_node *n = first; n != NULL; n = list_next(waiting, n)) {
-        const struct request *request = request_at(n);
-        if (!rides_with(request, head)) {
-            continue;
-        }
-        if (request->deadline_ns == CLOCK_NEVER || may_lead(request, rules, rest, now_ns)) {
-            break;
-        }
+    while (request != NULL && request->deadline_ns != CLOCK_NEVER &&
+           !may_lead(request, rules, rest, now_ns)) {
         rest -= request->rows;
         skip++;
+        request = next_guest(waiting, list_next(waiting, &request->due), leader);
     }
     return skip;
 }

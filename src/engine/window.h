@@ -23,10 +23,10 @@ struct window_rules {
     uint64_t rows_max;
 };
 
-/* How many requests to let go: the first of the line that are of its head's shape.  `waiting` (request.line)
- * is in order of deadlines, those without one last; they are never let go.  `waiting_rows`: of the whole line. */
-uint32_t window_skip(const struct list *waiting, uint64_t waiting_rows,
-                     const struct window_rules *rules, uint64_t now_ns);
+/* How many requests to let go for a run that `leader` leads: the first of `waiting` (request.due, in order
+ * of deadlines) that could ride with it and are no more urgent.  `waiting_rows`: of the whole line. */
+uint32_t window_skip(const struct list *waiting, const struct request *leader,
+                     uint64_t waiting_rows, const struct window_rules *rules, uint64_t now_ns);
 
 /* The most rows of a run that starts now and that this request leads; at least its own. */
 uint64_t window_rows(const struct request *leader, const struct window_rules *rules,

@@ -36,11 +36,15 @@ void check_batch(struct world *world, const struct instance *instance)
     LAW(rows == batch->rows, "a batch that miscounts its rows");
 }
 
-static uint64_t arrival(const struct list *requests)
+/* Of the longest waiting member. */
+static uint64_t arrival(const struct list *members)
 {
-    const struct list_node *first = list_first(requests);
-    return first == NULL ? CLOCK_NEVER
-                         : list_entry(first, struct request, line)->times.submitted_ns;
+    uint64_t oldest_ns = CLOCK_NEVER;
+    for (const struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        const uint64_t at_ns = list_entry(n, struct request, line)->times.submitted_ns;
+        oldest_ns = at_ns < oldest_ns ? at_ns : oldest_ns;
+    }
+    return oldest_ns;
 }
 
 /* How much of the resource of `m` is held, and how much there is. */
@@ -83,55 +87,90 @@ static bool may_wait(const struct world *world, const struct model *model)
     return model->claim != NULL && held > 0;
 }
 
+/* Whom the model would run next if it were alone. */
+static const struct request *first_of(const struct model *model)
+{
+    return line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
+}
+
+/* Everybody has waited long enough for company, whoever leads. */
+static bool patience_over(const struct world *world, const struct model *model)
+{
+    uint64_t last_ns = 0;
+    for (const struct request *waits = line_first(&model->line); waits != NULL;
+         waits = line_next(&model->line, waits)) {
+        last_ns = waits->times.submitted_ns > last_ns ? waits->times.submitted_ns : last_ns;
+    }
+    return clock_add(last_ns, model->config->queue_delay_ns) <= clock_now_ns(&world->clock);
+}
+
 /* Could some executor take of this model's line now? */
 static bool could_go(const struct world *world, const struct model *model)
 {
     return model->waiting_count > 0 && model->instances_free != NULL &&
            model->running < model->runs_max && model->inline_home == NULL &&
-           !may_wait(world, model) &&
-           clock_add(arrival(&model->waiting), model->config->queue_delay_ns) <=
-               clock_now_ns(&world->clock);
+           !may_wait(world, model) && patience_over(world, model);
 }
 
-/* It has the place in line of an older one that went. */
-static bool led_by_heir(const struct batch *batch)
+void note_turn(struct world *world, const struct pool *pool)
 {
-    const struct request *leader = list_entry(list_first(&batch->members), struct request, line);
-    return list_entry(leader, struct sim_request, request)->joined;
-}
-
-/* Of one model: who is more urgent goes first, then who is older.  A request that was joined may
- * stand higher than its age says. */
-static bool in_turn(const struct model *model, const struct batch *batch)
-{
-    if (model->waiting_count == 0) {
-        return true;
+    for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
+        world->credit_ns[i] = pool->order.classes[i].credit_ns;
     }
-    const struct request *led = list_entry(list_first(&batch->members), struct request, line);
-    const struct request *next = list_entry(list_first(&model->waiting), struct request, line);
-    return led->priority != next->priority
-               ? led->priority < next->priority
-               : model->joining || led->times.submitted_ns <= next->times.submitted_ns;
-}
-
-void check_order(struct world *world, const struct instance *instance)
-{
-    const struct batch *batch = &instance->batch;
-    const uint64_t led_ns = arrival(&batch->members);
-    if (led_by_heir(batch) || instance->model->claim != NULL) {
-        return;
+    for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
+        world->times[i] = pool->order.clients[i].time;
     }
     for (uint32_t i = 0; i < world->model_count; i++) {
+        world->served_ns[i] = world->models[i].model.served_ns;
+    }
+}
+
+static uint64_t time_of(const struct world *world, const struct request *request)
+{
+    const struct order_client *clients = request->model->pool->order.clients;
+    return world->times[request->payer - clients];
+}
+
+static uint64_t served(const struct world *world, const struct request *request)
+{
+    return world->served_ns[list_entry(request->model, struct sim_model, model) - world->models];
+}
+
+/* Neither of the two may lead before its time. */
+static void check_pair(struct world *world, const struct request *led, const struct request *waits)
+{
+    LAW(led->class <= waits->class || world->credit_ns[led->class] > 0,
+        "class %u led before class %u without being owed", led->class, waits->class);
+    if (led->class != waits->class || led->model->config->queue_delay_ns > 0) {
+        return; /* With a delay, who leads was decided when company was found. */
+    }
+    LAW(time_of(world, led) <= time_of(world, waits), "a client led that has had more");
+    if (led->payer == waits->payer && led->due_ns > waits->due_ns) {
+        LAW(led->model != waits->model, "'%s' serves out of turn", led->model->name);
+        LAW(served(world, led) < served(world, waits), "'%s' overtook '%s'", led->model->name,
+            waits->model->name);
+    }
+}
+
+/* Who leads comes before everybody else who could. */
+void check_order(struct world *world, const struct instance *instance)
+{
+    const struct request *led =
+        list_entry(list_first(&instance->batch.members), struct request, line);
+    for (uint32_t i = 0; i < world->model_count && led->model->claim == NULL; i++) {
         const struct model *model = &world->models[i].model;
-        LAW(model != instance->model || in_turn(model, batch), "'%s' serves out of turn",
-            model->name);
-        if (model->claim != NULL || model == instance->model ||
-            model->pool != instance->model->pool) {
-            continue; /* Shares count for more than age. */
+        const bool could = model == led->model || could_go(world, model);
+        if (model->claim != NULL || model->pool != led->model->pool || !could) {
+            continue; /* Shares count for more. */
         }
-        LAW(!could_go(world, model) || led_ns <= arrival(&model->waiting),
-            "a batch of '%s' overtook an older request of '%s'", instance->model->name,
-            model->name);
+        if (model != led->model && model->config->queue_delay_ns > 0) {
+            check_pair(world, led, first_of(model));
+            continue;
+        }
+        for (const struct request *waits = line_first(&model->line); waits != NULL;
+             waits = line_next(&model->line, waits)) {
+            check_pair(world, led, waits);
+        }
     }
 }
 
@@ -155,15 +194,15 @@ void check_delay(struct world *world, const struct instance *instance)
     double tau0;
     double alpha;
     if (clock_now_ns(&world->clock) >= until_ns || model->signature->streams ||
-        led_by_heir(batch) || profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
+        profile_fit(&model->profile, batch->shape_key, &tau0, &alpha) ||
         profile_rows_cap(&model->profile, batch->shape_key) > 0) {
         return;
     }
     uint64_t next = 0;
-    for (const struct list_node *n = list_first(&model->waiting); n != NULL && next == 0;
-         n = list_next(&model->waiting, n)) {
-        const struct request *request = list_entry(n, struct request, line);
-        next = request->shape_key == batch->shape_key ? request->rows : 0;
+    for (const struct request *request = line_first(&model->line); request != NULL;
+         request = line_next(&model->line, request)) {
+        const bool same = request->shape_key == batch->shape_key;
+        next = same && request->rows > next ? request->rows : next;
     }
     LAW(batch->rows + next >= (uint64_t)model->config->max_batch_size ||
             is_preferred(model->config, batch->rows),
@@ -188,9 +227,8 @@ void check_lines(struct world *world)
         uint64_t rows = 0;
         uint64_t bytes = 0;
         uint32_t count = 0;
-        for (const struct list_node *n = list_first(&model->waiting); n != NULL;
-             n = list_next(&model->waiting, n)) {
-            const struct request *request = list_entry(n, struct request, line);
+        for (const struct request *request = line_first(&model->line); request != NULL;
+             request = line_next(&model->line, request)) {
             LAW(request->state == REQUEST_WAITING, "a request in line is %s",
                 request_state_text(request->state));
             rows += request->rows;

@@ -96,13 +96,18 @@ struct world {
     struct flight flights[64];
     uint32_t flight_count;
     uint64_t wakes_ns[ENGINE_POOLS_MAX];
-    uint64_t lag_ns; /* Homes come to their deadlines this much late. */
+    struct order_options order;
+    int64_t credit_ns[ORDER_CLASSES];  /* Before the last pull: of classes, */
+    uint64_t times[ORDER_CLIENTS + 1]; /* of clients */
+    uint64_t served_ns[MODELS_MAX];    /* and of models. */
+    uint64_t lag_ns;                   /* Homes come to their deadlines this much late. */
     uint32_t accepted;
     uint32_t ended;
 };
 
 /* The laws of batches as they are pulled, of executors that find nothing, and of what stands
  * where. */
+void note_turn(struct world *world, const struct pool *pool); /* Before a pull. */
 void check_batch(struct world *world, const struct instance *instance);
 void check_order(struct world *world, const struct instance *instance);
 void check_delay(struct world *world, const struct instance *instance);

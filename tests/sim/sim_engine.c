@@ -9,9 +9,9 @@
  *   - an answer carries the request's own rows;
  *   - no batch has more rows than its model allows, nor mixes shapes, nor leaves before its time
  *     but for a reason;
- *   - nobody overtakes: a batch is led by its model's most urgent and then oldest request, and no
- *     model that could have gone has an older one at its head; nothing that could go waits while an
- *     executor is free;
+ *   - nobody overtakes: who leads is of the most urgent class or one that is owed, in it of the
+ *     client that has had the least, and of that client's requests the earliest due, but for models
+ *     that have had more; nothing that could go waits while an executor is free;
  *   - parts come in order and before the end, all of them;
  *   - nothing starts after its deadline, no line is longer than its limit;
  *   - a request that fails does so for a fault of its own, not its neighbour's;
@@ -268,7 +268,11 @@ static void make_world(struct world *world, uint64_t seed)
         { .name = "cpu", .executors = 1 + (uint32_t)draw(world, 3), .first_cpu = -1 },
         { .name = "npu", .executors = 1, .first_cpu = -1, .pipelined = chance(world, 50) },
     };
+    world->order = order_defaults();
+    world->order.ageing_ns = chance(world, 50) ? (1 + draw(world, 20)) * NS_PER_MS : NS_PER_S;
+    world->order.budget_ns = draw(world, 4) * NS_PER_MS;
     const struct engine_options options = { .devices = devices,
+                                            .order = &world->order,
                                             .device_count = 2,
                                             .limits = &world->limits,
                                             .clock = &world->clock,
@@ -325,6 +329,8 @@ static void make_request(struct world *world, uint64_t arrives_ns)
     r->request.home = &world->homes[draw(world, world->home_count)].home;
     r->request.model = model;
     r->request.priority = (uint32_t)draw(world, 6);
+    r->request.client = draw(world, 4);
+    r->request.client_weight = (uint32_t)draw(world, 4);
     r->request.inputs = &r->input;
     r->request.outputs = &r->output;
     r->request.wanted = &r->wanted;
@@ -379,6 +385,7 @@ static void pull_all(struct world *world)
         world->wakes_ns[p] = CLOCK_NEVER;
         while (flights_on(world, pool) < pool->thread_count) {
             pool->idle_count = pool->thread_count - flights_on(world, pool) - 1;
+            note_turn(world, pool);
             struct instance *instance =
                 pool_pull(pool, clock_now_ns(&world->clock), &world->wakes_ns[p]);
             pool->idle_count = 0;

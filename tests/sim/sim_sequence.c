@@ -459,12 +459,12 @@ static void end_world(struct world *world)
     clock_turn(&world->clock, clock_now_ns(&world->clock) + world->config->sequence.idle_ns);
     for (struct list_node *n = list_first(&world->model.sequences->all); n != NULL;
          n = list_next(&world->model.sequences->all, n)) {
-        LAW(world->model.ready.in, "idle sequences that nobody will look at");
+        LAW(world->model.again.in, "idle sequences that nobody will look at");
     }
     if (chance(world, 50)) {
         pull_all(world);
         LAW(world->model.sequences->count == 0, "sequences that do not idle away");
-        LAW(!world->model.ready.in, "a model without sequences is still looked at");
+        LAW(!world->model.again.in, "a model without sequences is still looked at");
     }
     LAW(atomic_load(&world->model.leases) == 1, "a lease was not given back");
     model_release(&world->model);

@@ -50,7 +50,7 @@ static struct request *make(struct rig *rig, uint64_t came_ns, uint64_t allowed_
 
 static void wait(struct rig *rig, const struct request *request)
 {
-    list_append(&rig->waiting, (struct list_node *)(uintptr_t)&request->line);
+    list_append(&rig->waiting, (struct list_node *)(uintptr_t)&request->due);
     rig->rows += request->rows;
 }
 

@@ -40,14 +40,17 @@ static struct request *add(struct line *line, uint64_t left_ns, uint64_t allowed
     request->batchable = true;
     request->deadline_ns = left_ns == CLOCK_NEVER ? CLOCK_NEVER : NOW + left_ns;
     request->times.submitted_ns = left_ns == CLOCK_NEVER ? NOW : NOW + left_ns - allowed_ns;
-    list_append(&line->waiting, &request->line);
+    list_append(&line->waiting, &request->due);
     line->rows++;
     return request;
 }
 
 static uint32_t gone(const struct line *line)
 {
-    return window_skip(&line->waiting, line->rows, &rules, NOW);
+    const struct list_node *first = list_first(&line->waiting);
+    const struct request *leader =
+        first == NULL ? &line->requests[0] : list_entry(first, struct request, due);
+    return window_skip(&line->waiting, leader, line->rows, &rules, NOW);
 }
 
 static void test_nobody_is_let_go_while_one_run_takes_all_in_time(void **state)
@@ -113,7 +116,7 @@ static void test_who_has_no_deadline_is_never_let_go(void **state)
     }
     assert_int_equal(gone(&line), 1);
     assert_int_equal(window_rows(&line.requests[1], &rules, NOW), 64);
-    list_remove(&line.requests[0].line);
+    list_remove(&line.requests[0].due);
     assert_int_equal(gone(&line), 0);
 }
 

@@ -1,0 +1,234 @@
+/*
+ * Credit and time.
+ *
+ * A class leads out of turn once it has earned what its runs cost: so the more
+ * urgent ones are kept waiting by whole runs, seldom, and not by each of them.
+ * What a class gets in its turn is not held against it later, nor what it was
+ * owed when it had nothing to run.  So over any time in which it could run, a
+ * class gets its share but for about one run.
+ *
+ * Clients are start-time fair: the least time of those that are here is the
+ * time now, and nobody who comes starts before it.
+ */
+#include "engine/order.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+#include "util/clock.h"
+
+#define FORGIVEN_NS NS_PER_S /* Who was away so long owes nothing. */
+
+struct order_options order_defaults(void)
+{
+    struct order_options options = { .ageing_ns = 10 * NS_PER_S, .budget_ns = 10 * NS_PER_MS };
+    for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
+        options.shares[i] = ORDER_SHARE_DEFAULT;
+    }
+    return options;
+}
+
+void order_init(struct pool_order *order, const struct order_options *options)
+{
+    *order = (struct pool_order){ .options = *options };
+    list_init(&order->idle);
+    for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
+        list_init(&order->clients[i].lanes);
+        order->clients[i].weight = 1;
+    }
+    order->recent = &order->clients[ORDER_CLIENTS];
+}
+
+static struct order_client **bucket_of(struct pool_order *order, uint64_t key)
+{
+    return &order->buckets[(key ^ (key >> 32)) % ORDER_CLIENTS];
+}
+
+static void forget(struct pool_order *order, struct order_client *client)
+{
+    struct order_client **link = bucket_of(order, client->key);
+    while (*link != client) {
+        link = &(*link)->next;
+    }
+    *link = client->next;
+    list_remove(&client->idle);
+}
+
+/* An account that nobody needs, or the one that many share. */
+static struct order_client *open_account(struct pool_order *order, uint64_t key)
+{
+    struct order_client *client;
+    if (order->client_count < ORDER_CLIENTS) {
+        client = &order->clients[order->client_count++];
+    } else if (!list_empty(&order->idle)) {
+        client = list_entry(list_first(&order->idle), struct order_client, idle);
+        forget(order, client);
+    } else {
+        return &order->clients[ORDER_CLIENTS];
+    }
+    struct order_client **bucket = bucket_of(order, key);
+    client->key = key;
+    client->time = 0;
+    client->idle_ns = 0;
+    client->next = *bucket;
+    *bucket = client;
+    list_append(&order->idle, &client->idle);
+    return client;
+}
+
+struct order_client *order_client(struct pool_order *order, uint64_t key, uint32_t weight)
+{
+    struct order_client *shared = &order->clients[ORDER_CLIENTS];
+    struct order_client *client = order->recent;
+    if (client == shared || client->key != key) {
+        client = *bucket_of(order, key);
+        while (client != NULL && client->key != key) {
+            client = client->next;
+        }
+        client = client != NULL ? client : open_account(order, key);
+        order->recent = client;
+    }
+    if (client != shared) {
+        client->weight = weight > 0 ? weight : 1;
+    }
+    return client;
+}
+
+/* The least time of those that are here. */
+static uint64_t time_now(const struct pool_order *order)
+{
+    const struct heap_node *least = heap_top(&order->active);
+    return least != NULL ? least->key : order->rest;
+}
+
+void order_enter(struct pool_order *order, struct order_client *client, uint32_t class_index,
+                 uint64_t now_ns)
+{
+    struct order_class *class = &order->classes[class_index];
+    if (class->credit_ns < 0 && now_ns > clock_add(class->seen_ns, FORGIVEN_NS)) {
+        class->credit_ns = 0;
+    }
+    class->seen_ns = now_ns;
+    if (client->held++ > 0) {
+        return;
+    }
+    const uint64_t least = time_now(order);
+    const bool forgiven = now_ns > clock_add(client->idle_ns, FORGIVEN_NS);
+    client->time = forgiven || client->time < least ? least : client->time;
+    list_remove(&client->idle);
+    client->active.key = client->time;
+    heap_push(&order->active, &client->active);
+}
+
+void order_leave(struct pool_order *order, struct order_client *client, uint32_t count,
+                 uint64_t now_ns)
+{
+    assert(client->held >= count);
+    client->held -= count;
+    if (client->held > 0) {
+        return;
+    }
+    heap_remove(&order->active, &client->active);
+    order->rest = client->time;
+    client->idle_ns = now_ns;
+    if (client != &order->clients[ORDER_CLIENTS]) {
+        list_append(&order->idle, &client->idle);
+    }
+}
+
+uint32_t order_class(const struct pool_order *order, uint32_t mask)
+{
+    uint32_t best = (uint32_t)__builtin_ctz(mask);
+    uint32_t owed = order->owed & mask;
+    if (owed == 0) {
+        return best;
+    }
+    best = (uint32_t)__builtin_ctz(owed);
+    for (owed &= owed - 1; owed != 0; owed &= owed - 1) {
+        const uint32_t i = (uint32_t)__builtin_ctz(owed);
+        best = order->classes[i].credit_ns > order->classes[best].credit_ns ? i : best;
+    }
+    return best;
+}
+
+static void set_credit(struct pool_order *order, uint32_t class_index, int64_t ns)
+{
+    struct order_class *class = &order->classes[class_index];
+    const uint32_t bit = 1U << class_index;
+    const uint64_t run_ns = class->run_ns > 0 ? class->run_ns : order->run_ns;
+    class->credit_ns = ns;
+    order->earning = ns > 0 ? order->earning | bit : order->earning & ~bit;
+    order->owed = ns > 0 && (uint64_t)ns >= run_ns ? order->owed | bit : order->owed & ~bit;
+}
+
+static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
+{
+    /* Who could not run saves nothing up. */
+    for (uint32_t lost = order->earning & ~rivals; lost != 0; lost &= lost - 1) {
+        set_credit(order, (uint32_t)__builtin_ctz(lost), 0);
+    }
+    for (uint32_t left = rivals; left != 0; left &= left - 1) {
+        const uint32_t i = (uint32_t)__builtin_ctz(left);
+        const int64_t share = ns * order->options.shares[i] / ORDER_SHARE_ALL;
+        set_credit(order, i, order->classes[i].credit_ns + share);
+    }
+}
+
+void order_run(struct pool_order *order, uint32_t class_index, uint32_t rivals, uint64_t ns)
+{
+    order->run_ns = ns;
+    order->classes[class_index].run_ns = ns;
+    earn(order, rivals, (int64_t)ns);
+}
+
+void order_spend(struct pool_order *order, uint32_t class_index, uint64_t ns, bool owed)
+{
+    const int64_t had = order->classes[class_index].credit_ns;
+    const int64_t left = had - (int64_t)ns;
+    const int64_t least = had < 0 ? had : 0;
+    set_credit(order, class_index, owed || left > least ? left : least);
+}
+
+void order_rerun(struct pool_order *order, uint32_t class_index, uint32_t rivals, int64_t ns,
+                 bool owed)
+{
+    struct order_class *class = &order->classes[class_index];
+    order->run_ns += (uint64_t)ns;
+    class->run_ns += (uint64_t)ns;
+    earn(order, rivals, ns);
+    if (owed) {
+        set_credit(order, class_index, class->credit_ns - ns);
+    }
+}
+
+void order_charge(struct pool_order *order, struct order_client *client, int64_t ns)
+{
+    const uint64_t weight = client->weight;
+    if (ns >= 0) {
+        client->time += (uint64_t)ns * ORDER_TIME_PER_NS / weight;
+    } else {
+        const uint64_t back = (uint64_t)-ns * ORDER_TIME_PER_NS / weight;
+        client->time = back < client->time ? client->time - back : 0;
+    }
+    if (client->active.in && client->active.key != client->time) {
+        heap_remove(&order->active, &client->active);
+        client->active.key = client->time;
+        heap_push(&order->active, &client->active);
+    }
+}
+
+bool order_owed(const struct pool_order *order, uint32_t class_index)
+{
+    return (order->owed & 1U << class_index) != 0;
+}
+
+uint64_t order_run_max_ns(const struct pool_order *order, uint32_t class_index, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < class_index; i++) {
+        const uint64_t seen_ns = order->classes[i].seen_ns;
+        if (seen_ns > 0 && now_ns <= clock_add(seen_ns, ORDER_RECENT_NS)) {
+            return order->options.budget_ns;
+        }
+    }
+    return CLOCK_NEVER;
+}

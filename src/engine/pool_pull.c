@@ -1,0 +1,527 @@
+/*
+ * Pulling: whose turn it is, and who rides.
+ *
+ * Everything here is a few list operations under one lock.  Three invariants
+ * hold whenever the lock is free:
+ *
+ *  1. A model stands in `ready`, `limited` or `delayed` exactly when it has requests in
+ *     line, a free instance, fewer runs than pay, and no home that promised to run them inline.
+ *  2. A request is in exactly one place: its model's line (WAITING), a batch
+ *     (RUNNING), or on its way home (ENDED).
+ *  3. An executor in `idle` sleeps or is about to look again.
+ *
+ * A pull walks the models that are ready, not their lines: each says at once who would lead
+ * for a class.  Models of one client that want the same class compete by age, but one that has had
+ * LEAD_NS more of the device than another waits for it, so that a model with a long line cannot
+ * keep a client's other models waiting.  Being behind by more than that does not count.
+ *
+ * Where a delay is configured, or sequences are served, who leads is decided when the model is
+ * placed: what was found to be worth leaving is what then leaves.
+ */
+#include <assert.h>
+
+#include "engine/batcher.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+#include "engine/rate.h"
+#include "engine/sequence.h"
+
+#define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
+#define LEAD_NS (20 * NS_PER_MS)
+#define ROW_NS (100 * NS_PER_US) /* What a row is taken for while nobody knows. */
+#define GUEST_SHARE 8 /* Less urgent riders take one part in so many of a blocking budget. */
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t share_of(const struct model *model, uint32_t takers)
+{
+    return takers <= 1 ? model->waiting_rows : (model->waiting_rows + takers - 1) / takers;
+}
+
+/* The most rows worth taking at once.  While other executors sleep that could run this model,
+ * each gets its share of what waits: a run that leaves them idle would only end later.  Where
+ * even a share costs more for its rows than for the run itself, those that are busy get theirs
+ * too.  Who configures a delay or preferred sizes has decided otherwise. */
+static uint64_t rows_worth(const struct pool *pool, const struct model *model, uint64_t key,
+                           uint32_t takers)
+{
+    const struct model_config *config = model->config;
+    const uint32_t configured = config->max_batch_size > 0 ? (uint32_t)config->max_batch_size : 1;
+    if (config->queue_delay_ns > 0 || config->preferred_count > 0) {
+        const uint32_t cap = profile_rows_cap(&model->profile, key);
+        return cap > 0 ? smaller(cap, configured) : configured;
+    }
+    const uint64_t useful = profile_rows_useful(&model->profile, key, configured);
+    const uint32_t most = smaller(pool->executor_count, model->runs_max);
+    const uint32_t left = model->runs_max > model->running ? model->runs_max - model->running : 1;
+    const uint64_t fair = share_of(model, most);
+    const uint64_t share = profile_rows_dominate(&model->profile, key, fair)
+                               ? fair
+                               : share_of(model, smaller(smaller(takers, most), left));
+    return share < useful ? share : useful;
+}
+
+/* `takers`: executors that could take of this model's line now, the asking one included. */
+static struct batch_plan plan(const struct pool *pool, struct model *model, struct request *leader,
+                              uint32_t takers, uint64_t now_ns)
+{
+    const struct model_config *config = model->config;
+    const struct pool_order *order = &pool->order;
+    const uint64_t worth = rows_worth(pool, model, leader->shape_key, takers);
+    struct pace_cost cost;
+    struct batch_rules rules = {
+        .rows_max = overload_rows(model, leader, worth, now_ns),
+        .preferred = config->preferred,
+        .preferred_count = config->preferred_count,
+        .delay_ns = config->queue_delay_ns,
+    };
+    uint64_t row_ns = ROW_NS;
+    uint64_t rows_guests = UINT64_MAX;
+    if (model->waiting_count > 1 && overload_cost(model, leader->shape_key, &cost)) {
+        const uint64_t run_ns = order_run_max_ns(order, leader->class, now_ns);
+        const uint64_t rows = run_ns == CLOCK_NEVER ? 0 : pace_rows_within(&cost, run_ns);
+        rules.cost = model->overload.drops ? &cost : NULL;
+        rules.rows_short = run_ns == CLOCK_NEVER || rows > 0 ? rows : 1;
+        row_ns = cost.alpha_ns >= 1 ? (uint64_t)cost.alpha_ns : 1;
+        rows_guests = order->options.budget_ns / GUEST_SHARE / row_ns;
+    }
+    struct batcher batcher;
+    batcher_begin(&batcher, &rules, leader, now_ns);
+    line_gather(&model->line, &batcher, row_ns, rows_guests);
+    return batcher_end(&batcher);
+}
+
+static bool stands(const struct model *model)
+{
+    return list_linked(&model->ready) || model->again.in ||
+           (model->claim != NULL && list_linked(&model->claim->node));
+}
+
+/* Lock held: the model stands nowhere. */
+static void step_out(struct pool *pool, struct model *model)
+{
+    list_remove(&model->ready);
+    heap_remove(&pool->delayed, &model->again);
+    if (model->claim != NULL) {
+        list_remove(&model->claim->node);
+    }
+    model->head = NULL;
+}
+
+void pool_forget(struct pool *pool, struct model *model)
+{
+    pthread_mutex_lock(&pool->lock);
+    step_out(pool, model);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+/* Lock held: the model may leave now. */
+static void stand_ready(struct pool *pool, struct model *model)
+{
+    struct rate_claim *claim = model->claim;
+    if (claim == NULL) {
+        list_append(&pool->ready, &model->ready);
+        return;
+    }
+    /* Who did not want to run does not save up for later. */
+    claim->share = claim->share < pool->share ? pool->share : claim->share;
+    list_append(&pool->limited, &claim->node);
+}
+
+/* Lock held: the model is looked at again at `at_ns`. */
+static void stand_delayed(struct pool *pool, struct model *model, uint64_t at_ns)
+{
+    model->again.key = at_ns;
+    heap_push(&pool->delayed, &model->again);
+}
+
+/* Lock held: invariant 1 for a model with sequences; it is looked at again also to drop idle
+ * ones. */
+static void place_sequences(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
+    if (turn.ready && model->running < model->runs_max) {
+        model->head = turn.riders.leader;
+        stand_ready(pool, model);
+    } else if (!turn.ready && turn.again_ns != CLOCK_NEVER) {
+        stand_delayed(pool, model, turn.again_ns);
+    }
+}
+
+/* Lock held: the same for one that waits for company. */
+static void place_patient(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    line_age(&model->line, pool->order.options.ageing_ns, now_ns);
+    struct request *leader = line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
+    const struct batch_plan next = plan(pool, model, leader, 1, now_ns);
+    if (next.leave_ns > now_ns) {
+        stand_delayed(pool, model, next.leave_ns);
+    } else {
+        model->head = leader;
+        stand_ready(pool, model);
+    }
+}
+
+void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    const bool could = model->waiting_count > 0 && model->instances_free != NULL &&
+                       model->running < model->runs_max && model->inline_home == NULL;
+    const bool plain = model->sequences == NULL && model->config->queue_delay_ns == 0;
+    if (plain && could) {
+        if (!stands(model)) {
+            stand_ready(pool, model);
+        }
+        return;
+    }
+    step_out(pool, model);
+    if (model->sequences != NULL) {
+        place_sequences(pool, model, now_ns);
+    } else if (could) {
+        place_patient(pool, model, now_ns);
+    }
+}
+
+/* Lock held: a free instance, or that one, which is free. */
+static struct instance *take_instance(struct model *model, struct instance *wanted)
+{
+    struct instance **link = &model->instances_free;
+    while (wanted != NULL && *link != wanted) {
+        link = &(*link)->next;
+    }
+    struct instance *instance = *link;
+    *link = instance->next;
+    return instance;
+}
+
+/* Lock held: WAITING -> RUNNING. */
+static void ride(struct model *model, struct batch *batch, struct request *request)
+{
+    request->state = REQUEST_RUNNING;
+    request->batch = batch;
+    model->waiting_bytes -= request->input_bytes;
+}
+
+/* Lock held: the riders leave the model's line for the batch. */
+static void board(struct model *model, const struct batch_plan *riders, struct batch *batch)
+{
+    struct request *request = riders->leader;
+    for (uint32_t taken = 0; taken < riders->count; taken++) {
+        struct request *next = request->rides;
+        line_remove(&model->line, request);
+        list_append(&batch->members, &request->line);
+        ride(model, batch, request);
+        request = next;
+    }
+}
+
+/* Lock held: the same of a lane of sequences. */
+static void board_turn(struct model *model, const struct sequence_turn *turn, struct batch *batch)
+{
+    sequencer_take(model->sequences, turn, batch);
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        ride(model, batch, list_entry(n, struct request, line));
+    }
+}
+
+void pool_charge(struct pool *pool, const struct batch *batch, const struct list *members,
+                 int64_t ns, bool classes)
+{
+    int64_t spent[ORDER_CLASSES] = { 0 };
+    uint32_t mask = 0;
+    for (struct list_node *n = list_first(members); n != NULL;) {
+        const struct request *first = list_entry(n, struct request, line);
+        const struct request *request = first;
+        uint64_t rows = 0;
+        while (n != NULL && request->payer == first->payer && request->class == first->class) {
+            rows += request->rows;
+            n = list_next(members, n);
+            request = n == NULL ? NULL : list_entry(n, struct request, line);
+        }
+        const double part = (double)rows / (double)batch->rows;
+        const int64_t its_ns = rows == batch->rows ? ns : (int64_t)((double)ns * part);
+        order_charge(&pool->order, first->payer, its_ns);
+        line_retime(first->payer);
+        spent[first->class] += its_ns;
+        mask |= 1U << first->class;
+    }
+    for (; classes && mask != 0; mask &= mask - 1) {
+        const uint32_t i = (uint32_t)__builtin_ctz(mask);
+        order_spend(&pool->order, i, (uint64_t)spent[i], batch->owed && i == batch->class);
+    }
+}
+
+/* Lock held: what the run will take is charged now, so that the next pull knows of it. */
+static void charge_expected(struct pool *pool, struct model *model, struct batch *batch)
+{
+    if (pool->waiting == 0 || batch->predicted_ns == 0) {
+        return; /* Nobody compares, or nobody knows. */
+    }
+    batch->charged_ns = batch->predicted_ns;
+    order_run(&pool->order, batch->class, batch->rivals, batch->charged_ns);
+    pool_charge(pool, batch, &batch->members, (int64_t)batch->charged_ns, true);
+    model->served_ns += batch->charged_ns;
+}
+
+/* Lock held: the planned riders leave the line for a free instance; `turn`: of which sequences,
+ * `rivals`: classes that could have run instead. */
+static struct instance *take(struct pool *pool, struct model *model,
+                             const struct batch_plan *riders, const struct sequence_turn *turn,
+                             uint32_t rivals, uint64_t now_ns)
+{
+    struct instance *instance = take_instance(model, turn == NULL ? NULL : turn->lane->instance);
+    struct batch *batch = &instance->batch;
+    *batch = (struct batch){ .shape_key = riders->shape_key,
+                             .count = riders->count,
+                             .wanting = riders->count,
+                             .rows = riders->rows,
+                             .rows_cap = profile_rows_cap(&model->profile, riders->shape_key),
+                             .class = riders->leader->class,
+                             .owed = order_owed(&pool->order, riders->leader->class),
+                             .rivals = rivals,
+                             .taken_ns = now_ns };
+    list_init(&batch->members);
+    if (turn == NULL) {
+        board(model, riders, batch);
+    } else {
+        board_turn(model, turn, batch);
+    }
+    model->waiting_count -= riders->count;
+    model->waiting_rows -= riders->rows;
+    pool->waiting -= riders->count;
+    pool->running += riders->count;
+    pool_scale_begin(pool, model, batch, now_ns);
+    pool->batches++;
+    model->running++;
+    overload_run_starts(pool, model, batch);
+    charge_expected(pool, model, batch);
+    backend_rearm(instance->context);
+    return instance;
+}
+
+/* What is to run next, and the classes that could have run instead. */
+struct choice {
+    struct request *leader; /* NULL: nothing. */
+    uint32_t rivals;
+};
+
+/* Lock held: the best batch that this request leads, or NULL. */
+static struct instance *take_best(struct pool *pool, struct model *model,
+                                  const struct choice *choice, uint64_t now_ns)
+{
+    if (model->sequences != NULL) {
+        const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
+        return turn.ready ? take(pool, model, &turn.riders, &turn, choice->rivals, now_ns) : NULL;
+    }
+    const struct batch_plan riders =
+        plan(pool, model, choice->leader, pool->idle_count + 1, now_ns);
+    return take(pool, model, &riders, NULL, choice->rivals, now_ns);
+}
+
+/* Lock held: models whose wait for company is over are looked at again. */
+static void promote(struct pool *pool, uint64_t now_ns)
+{
+    for (struct heap_node *top = heap_top(&pool->delayed); top != NULL && top->key <= now_ns;
+         top = heap_top(&pool->delayed)) {
+        pool_place(pool, list_entry(top, struct model, again), now_ns);
+    }
+}
+
+/* Lock held: the limited model whose turn it is, if its resources are there now. */
+static struct model *next_limited(const struct pool *pool)
+{
+    const struct rate_claim *best = NULL;
+    for (const struct list_node *n = list_first(&pool->limited); n != NULL;
+         n = list_next(&pool->limited, n)) {
+        const struct rate_claim *claim = list_entry(n, struct rate_claim, node);
+        best = best == NULL || claim->share < best->share ? claim : best;
+    }
+    return best != NULL && rate_free(pool->engine->rates, best) ? best->model : NULL;
+}
+
+bool pool_has_work(const struct pool *pool)
+{
+    return !list_empty(&pool->ready) || (!list_empty(&pool->limited) && next_limited(pool) != NULL);
+}
+
+/* A model's place among those that could run: all that are ready, then the limited one. */
+static struct model *next_model(const struct pool *pool, struct model *limited,
+                                const struct model *model)
+{
+    if (model != NULL && model == limited) {
+        return NULL;
+    }
+    const struct list_node *node =
+        model == NULL ? list_first(&pool->ready) : list_next(&pool->ready, &model->ready);
+    return node != NULL ? list_entry(node, struct model, ready) : limited;
+}
+
+static uint32_t classes_of(const struct model *model)
+{
+    return model->head != NULL ? 1U << model->head->class : model->line.mask;
+}
+
+/* Who would lead for that class; NULL: the model has nobody in it. */
+static struct request *leader_of(const struct model *model, uint32_t class_index)
+{
+    if ((classes_of(model) & 1U << class_index) == 0) {
+        return NULL;
+    }
+    return model->head != NULL ? model->head : line_leader(&model->line, class_index);
+}
+
+/* Lock held: the client with the least time in that class, and the range of what its models have had. */
+static const struct order_client *next_client(const struct pool *pool, struct model *limited,
+                                              uint32_t class_index, uint64_t *least_ns)
+{
+    const struct order_client *best = NULL;
+    uint64_t most_ns = 0;
+    for (const struct model *m = next_model(pool, limited, NULL); m != NULL;
+         m = next_model(pool, limited, m)) {
+        const struct request *leader = leader_of(m, class_index);
+        if (leader == NULL || (best != NULL && leader->payer->time > best->time) ||
+            (best != NULL && leader->payer->time == best->time && leader->payer != best)) {
+            continue;
+        }
+        if (leader->payer != best) {
+            best = leader->payer;
+            most_ns = m->served_ns;
+            *least_ns = m->served_ns;
+        }
+        most_ns = m->served_ns > most_ns ? m->served_ns : most_ns;
+        *least_ns = m->served_ns < *least_ns ? m->served_ns : *least_ns;
+    }
+    *least_ns = most_ns > LEAD_NS && *least_ns < most_ns - LEAD_NS ? most_ns - LEAD_NS : *least_ns;
+    return best;
+}
+
+static bool due_before(const struct request *a, const struct request *b)
+{
+    return b == NULL || a->due_ns < b->due_ns;
+}
+
+/* Lock held: who leads of several models' requests of that class. */
+static struct request *choose_leader(const struct pool *pool, struct model *limited,
+                                     uint32_t class_index)
+{
+    uint64_t least_ns = 0;
+    const struct order_client *client = next_client(pool, limited, class_index, &least_ns);
+    struct request *best = NULL;
+    for (struct model *m = next_model(pool, limited, NULL); m != NULL;
+         m = next_model(pool, limited, m)) {
+        struct request *leader = leader_of(m, class_index);
+        if (leader == NULL || leader->payer != client) {
+            continue;
+        }
+        m->served_ns = m->served_ns < least_ns ? least_ns : m->served_ns;
+        if (m->served_ns - least_ns < LEAD_NS && due_before(leader, best)) {
+            best = leader;
+        }
+    }
+    return best;
+}
+
+/* Lock held: what is to run next. */
+static struct choice choose(struct pool *pool, uint64_t now_ns)
+{
+    struct model *limited = list_empty(&pool->limited) ? NULL : next_limited(pool);
+    struct model *first = next_model(pool, limited, NULL);
+    struct choice choice = { 0 };
+    for (struct model *m = first; m != NULL; m = next_model(pool, limited, m)) {
+        if (m->head == NULL) {
+            line_age(&m->line, pool->order.options.ageing_ns, now_ns);
+        }
+        choice.rivals |= classes_of(m);
+    }
+    if (first == NULL) {
+        return choice;
+    }
+    const uint32_t class_index = order_class(&pool->order, choice.rivals);
+    const bool only = next_model(pool, limited, first) == NULL;
+    choice.leader =
+        only ? leader_of(first, class_index) : choose_leader(pool, limited, class_index);
+    return choice;
+}
+
+/* Lock held: as take_best(), with the resources that the run holds. */
+static struct instance *take_limited(struct pool *pool, struct model *model,
+                                     const struct choice *choice, uint64_t now_ns)
+{
+    struct rate_limiter *rates = pool->engine->rates;
+    if (!rate_take(rates, model->claim)) {
+        return NULL; /* Another device was quicker. */
+    }
+    struct instance *instance = take_best(pool, model, choice, now_ns);
+    if (instance == NULL) {
+        rate_give(rates, model->claim);
+        return NULL;
+    }
+    pool->share = model->claim->share;
+    model->claim->share += model->claim->priority;
+    return instance;
+}
+
+struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                                  struct list *ended)
+{
+    promote(pool, now_ns);
+    for (struct choice choice = choose(pool, now_ns); choice.leader != NULL;
+         choice = choose(pool, now_ns)) {
+        struct model *model = choice.leader->model;
+        const bool some = pool_expire(pool, model, now_ns, ended) ||
+                          overload_drop(pool, choice.leader, now_ns, ended);
+        struct instance *instance = some ? NULL
+                                    : model->claim != NULL
+                                        ? take_limited(pool, model, &choice, now_ns)
+                                        : take_best(pool, model, &choice, now_ns);
+        pool_place(pool, model, now_ns); /* It owed its place to requests that are gone. */
+        if (instance != NULL) {
+            return instance;
+        }
+    }
+    const struct heap_node *next = heap_top(&pool->delayed);
+    *wake_ns = next == NULL ? CLOCK_NEVER : next->key;
+    return NULL;
+}
+
+struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns)
+{
+    struct list ended;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    struct instance *instance = pool_pull_locked(pool, now_ns, wake_ns, &ended);
+    pthread_mutex_unlock(&pool->lock);
+    pool_send_home(&ended);
+    return instance;
+}
+
+bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows)
+{
+    uint64_t predicted_ns;
+    return model->instances_free != NULL &&
+           profile_predict_ns(&model->profile, shape_key, rows, &predicted_ns) &&
+           predicted_ns <= INLINE_NS;
+}
+
+struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    struct list ended;
+    list_init(&ended);
+    struct instance *instance = NULL;
+    pthread_mutex_lock(&pool->lock);
+    (void)pool_expire(pool, model, now_ns, &ended);
+    if (model->waiting_count > 0 && model->instances_free != NULL) {
+        struct request *leader =
+            line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
+        const struct batch_plan riders = plan(pool, model, leader, 1, now_ns);
+        if (pool_is_short(model, riders.shape_key, riders.rows)) {
+            instance = take(pool, model, &riders, NULL, 0, now_ns);
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    pool_send_home(&ended);
+    return instance;
+}
