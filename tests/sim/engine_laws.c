@@ -87,12 +87,6 @@ static bool may_wait(const struct world *world, const struct model *model)
     return model->claim != NULL && held > 0;
 }
 
-/* Whom the model would run next if it were alone. */
-static const struct request *first_of(const struct model *model)
-{
-    return line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
-}
-
 /* Everybody has waited long enough for company, whoever leads. */
 static bool patience_over(const struct world *world, const struct model *model)
 {
@@ -136,9 +130,29 @@ static uint64_t served(const struct world *world, const struct request *request)
     return world->served_ns[list_entry(request->model, struct sim_model, model) - world->models];
 }
 
+/* Another client stood at the head of the model's line, with as little time: which of them it is
+ * does not matter. */
+static bool is_tied(const struct world *world, const struct model *model, const struct request *led)
+{
+    for (const struct request *waits = line_first(&model->line); waits != NULL;
+         waits = line_next(&model->line, waits)) {
+        if (waits->class == led->class && waits->payer != led->payer &&
+            time_of(world, waits) == time_of(world, led)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Neither of the two may lead before its time. */
 static void check_pair(struct world *world, const struct request *led, const struct request *waits)
 {
+    if (waits->since_ns == clock_now_ns(&world->clock) && waits->model == led->model) {
+        return; /* It may have gone up a class after the pull, */
+    }
+    if (list_entry(waits, struct sim_request, request)->joined) {
+        return; /* or have come into line with it. */
+    }
     LAW(led->class <= waits->class || world->credit_ns[led->class] > 0,
         "class %u led before class %u without being owed", led->class, waits->class);
     if (led->class != waits->class || led->model->config->queue_delay_ns > 0) {
@@ -147,8 +161,8 @@ static void check_pair(struct world *world, const struct request *led, const str
     LAW(time_of(world, led) <= time_of(world, waits), "a client led that has had more");
     if (led->payer == waits->payer && led->due_ns > waits->due_ns) {
         LAW(led->model != waits->model, "'%s' serves out of turn", led->model->name);
-        LAW(served(world, led) < served(world, waits), "'%s' overtook '%s'", led->model->name,
-            waits->model->name);
+        LAW(served(world, led) < served(world, waits) || is_tied(world, waits->model, led),
+            "'%s' overtook '%s'", led->model->name, waits->model->name);
     }
 }
 
@@ -164,7 +178,9 @@ void check_order(struct world *world, const struct instance *instance)
             continue; /* Shares count for more. */
         }
         if (model != led->model && model->config->queue_delay_ns > 0) {
-            check_pair(world, led, first_of(model));
+            if (model->head != NULL) {
+                check_pair(world, led, model->head);
+            }
             continue;
         }
         for (const struct request *waits = line_first(&model->line); waits != NULL;
@@ -184,8 +200,28 @@ static bool is_preferred(const struct model_config *config, uint64_t rows)
     return false;
 }
 
+/* All that could ride with these are one client's. */
+static bool one_client(const struct batch *batch, const struct model *model)
+{
+    const struct request *led = list_entry(list_first(&batch->members), struct request, line);
+    for (struct list_node *n = list_first(&batch->members); n != NULL;
+         n = list_next(&batch->members, n)) {
+        if (list_entry(n, struct request, line)->payer != led->payer) {
+            return false;
+        }
+    }
+    for (const struct request *waits = line_first(&model->line); waits != NULL;
+         waits = line_next(&model->line, waits)) {
+        if (waits->payer != led->payer) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* A batch that left before its delay was over was full, of a preferred size, or had company that
- * did not fit.  What the profile makes of a shape that it knows changes from run to run. */
+ * did not fit.  What the profile makes of a shape that it knows changes from run to run; so does
+ * whose turn it is of several clients, between the find that the batch may leave and the pull. */
 void check_delay(struct world *world, const struct instance *instance)
 {
     const struct batch *batch = &instance->batch;
@@ -204,7 +240,8 @@ void check_delay(struct world *world, const struct instance *instance)
         const bool same = request->shape_key == batch->shape_key;
         next = same && request->rows > next ? request->rows : next;
     }
-    LAW(batch->rows + next >= (uint64_t)model->config->max_batch_size ||
+    LAW(!one_client(batch, model) ||
+            batch->rows + next >= (uint64_t)model->config->max_batch_size ||
             is_preferred(model->config, batch->rows),
         "a batch of %" PRIu64 " rows left '%s' early", batch->rows, model->name);
 }
