@@ -18,6 +18,7 @@
 #include "server/caller.h"
 #include "server/guard.h"
 #include "server/modelconfig.h"
+#include "server/notify.h"
 #include "util/json.h"
 #include "util/mem.h"
 
@@ -34,6 +35,9 @@ struct front {
     struct http_listener *listeners[LISTENERS_MAX];
     uint32_t listener_count;
     struct loop_mail drain;
+    struct loop_mail pulse; /* Comes back as `beats`: the loop turns. */
+    _Atomic uint64_t beats;
+    uint64_t asked;          /* Pulses sent. */
     struct loop_hook ending; /* Draining: ends the loop after its last connection. */
     bool running;            /* The thread is to be joined. */
     _Atomic bool ended;      /* It is about to end. */
@@ -44,7 +48,9 @@ struct server {
     enum server_mode mode;
     struct clock clock;
     struct guard guard;
-    uint64_t look_ns; /* When the guard looks at its files again. */
+    struct notify notify;
+    uint64_t pulse_ns; /* When the watchdog is to hear of us again. */
+    uint64_t look_ns;  /* When the guard looks at its files again. */
     struct engine *engine;
     struct device_options *devices;
     uint32_t device_count;
@@ -395,6 +401,8 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     server->main = pthread_self();
     server->activated = mode == SERVER_SERVE ? activation_take() : 0;
     clock_init(&server->clock);
+    notify_init(&server->notify);
+    server->pulse_ns = server->notify.watchdog_ns == CLOCK_NEVER ? CLOCK_NEVER : 0;
     const enum weir_status status = start_all(server, err);
     if (status != WEIR_OK) {
         server_destroy(server);
@@ -437,12 +445,39 @@ static void look_at_files(struct server *server, bool asked)
     }
 }
 
-static uint64_t until_look_ns(const struct server *server)
+static void on_pulse(struct loop_mail *mail)
+{
+    atomic_fetch_add(&list_entry(mail, struct front, pulse)->beats, 1);
+}
+
+/* Live means that the loops turn: the watchdog hears nothing while one does not answer. */
+static void feed_watchdog(struct server *server)
 {
     const uint64_t now_ns = clock_now_ns(&server->clock);
-    return server->look_ns == CLOCK_NEVER ? CLOCK_NEVER
-           : server->look_ns > now_ns     ? server->look_ns - now_ns
-                                          : 0;
+    if (now_ns < server->pulse_ns) {
+        return;
+    }
+    bool live = true;
+    for (uint32_t i = 0; i < server->front_count; i++) {
+        struct front *front = &server->fronts[i];
+        const bool answered = atomic_load(&front->beats) == front->asked;
+        live = live && (answered || atomic_load(&front->ended));
+        if (answered && front->running && !atomic_load(&front->ended)) {
+            front->asked++;
+            front->pulse.receive = on_pulse;
+            loop_send(&front->loop, &front->pulse);
+        }
+    }
+    if (live) {
+        notify_send(&server->notify, "WATCHDOG=1");
+    }
+    server->pulse_ns = clock_add(now_ns, server->notify.watchdog_ns / 2);
+}
+
+static uint64_t until(const struct server *server, uint64_t at_ns)
+{
+    const uint64_t now_ns = clock_now_ns(&server->clock);
+    return at_ns == CLOCK_NEVER ? CLOCK_NEVER : at_ns > now_ns ? at_ns - now_ns : 0;
 }
 
 /* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed or less, SIGNAL_WAKE when
@@ -450,8 +485,10 @@ static uint64_t until_look_ns(const struct server *server)
 static int wait_signal(struct server *server, uint64_t timeout_ns)
 {
     const sigset_t set = watched_signals();
-    const uint64_t look_ns = until_look_ns(server);
+    const uint64_t look_ns = until(server, server->look_ns);
+    const uint64_t pulse_ns = until(server, server->pulse_ns);
     timeout_ns = look_ns < timeout_ns ? look_ns : timeout_ns;
+    timeout_ns = pulse_ns < timeout_ns ? pulse_ns : timeout_ns;
     const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / NS_PER_S),
                                       .tv_nsec = (long)(timeout_ns % NS_PER_S) };
     int got;
@@ -460,6 +497,7 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
                                         : sigtimedwait(&set, NULL, &timeout);
     } while (got < 0 && errno == EINTR);
     look_at_files(server, got == SIGHUP);
+    feed_watchdog(server);
     home_turn(&server->home);
     return got < 0 ? 0 : got;
 }
@@ -529,12 +567,23 @@ static uint64_t from_now(const struct server *server, uint64_t delay_ns)
     return clock_add(clock_now_ns(&server->clock), delay_ns);
 }
 
+static void notify_ready(struct server *server)
+{
+    const struct server_count count = server_count_models(server);
+    char text[64];
+    (void)snprintf(text, sizeof(text), "READY=1\nSTATUS=%u of %u models ready", count.ready,
+                   count.models);
+    notify_send(&server->notify, text);
+}
+
 enum weir_status server_wait(struct server *server)
 {
     const struct limits *limits = &server->config->limits;
+    notify_ready(server);
     const int got = server->signal != 0 ? server->signal : wait_until(server, CLOCK_NEVER, NULL);
     log_event(LOG_INFO, "stopping", LOG_STR("signal", got == SIGINT ? "SIGINT" : "SIGTERM"),
               LOG_MS("grace_ms", limits->drain_grace_ns));
+    notify_send(&server->notify, "STOPPING=1\nSTATUS=finishing what was accepted");
     api_drain(server->api);
     if (wait_until(server, from_now(server, limits->drain_grace_ns), NULL) != 0) {
         return WEIR_ECANCELED;
@@ -589,6 +638,7 @@ void server_destroy(struct server *server)
     }
     mem_free(server->devices);
     guard_finish(&server->guard);
+    notify_finish(&server->notify);
     mem_free(server->fronts);
     mem_free(server);
 }
