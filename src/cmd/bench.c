@@ -290,7 +290,12 @@ static enum weir_status search_once(struct bench *bench, uint32_t target, uint32
         if (status != WEIR_OK) {
             return status;
         }
-        verdict_search_tell(&search, bench_run_passed(&bench->runs[bench->run_count - 1]));
+        const struct bench_run *run = &bench->runs[bench->run_count - 1];
+        if (run->flaws == 0) {
+            verdict_search_tell(&search, bench_run_passed(run));
+        } else {
+            verdict_search_void(&search);
+        }
     }
     *valid = stopped != 0 ? 0 : search.valid;
     return WEIR_OK;

@@ -374,7 +374,8 @@ static uint32_t flaws_of(const struct bench_run *run)
         [BENCH_FLAW_LAG] = open && lags(run),
         [BENCH_FLAW_LITTLE] = run->little != 0 && (run->little < 1 - LITTLE_OFF_MAX ||
                                                    run->little > 1 + LITTLE_OFF_MAX),
-        [BENCH_FLAW_SHORT] = count == 0 || (open && (double)count * (1 - run->quantile) < 1 - 1e-9),
+        [BENCH_FLAW_SHORT] = count == 0 || (open && run->verdict == VERDICT_OPEN &&
+                                            (double)count * (1 - run->quantile) < 1 - 1e-9),
         [BENCH_FLAW_ERRORS] = (double)run->counts[BENCH_FAILED] > FAILED_SHARE_MAX * (double)count,
         [BENCH_FLAW_STOPPED] = run->stopped,
     };
@@ -394,10 +395,10 @@ void bench_run_close(struct bench_run *run)
     run->throughput = seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0;
     run->goodput = seconds > 0 ? (double)run->good / seconds : 0;
     run->little = little_of(run);
-    run->flaws = flaws_of(run);
     run->verdict = run->slo_ns == 0
                        ? VERDICT_OPEN
                        : verdict_of(count, count - run->good, 1 - run->quantile, VERDICT_DOUBT);
+    run->flaws = flaws_of(run);
     run->closed = true;
 }
 

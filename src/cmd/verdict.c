@@ -11,7 +11,7 @@
 #define FRACTION_EPSILON 1e-14
 #define FRACTION_TINY 1e-300
 
-#define SEARCH_SPAN 1000 /* How far below its first rate a search looks. */
+#define SEARCH_SPAN 100 /* How far below its first rate a search looks. */
 
 const char *verdict_word(enum verdict verdict)
 {
@@ -156,9 +156,23 @@ static void confirm(struct verdict_search *search, bool passed)
     search->rate /= 1 + search->resolution;
 }
 
+void verdict_search_void(struct verdict_search *search)
+{
+    search->voids++;
+    if (search->voids < VERDICT_VOIDS_MAX) {
+        search->tries++;
+        search->done = search->tries >= search->tries_max;
+    } else if (search->valid > 0) {
+        verdict_search_tell(search, false);
+    } else {
+        search->done = true;
+    }
+}
+
 void verdict_search_tell(struct verdict_search *search, bool passed)
 {
     search->tries++;
+    search->voids = 0;
     if (search->confirming) {
         search->valid = passed ? search->rate : search->valid;
         confirm(search, passed);

@@ -47,7 +47,7 @@ uint64_t verdict_requests(uint64_t misses, double miss, double doubt);
  *     struct verdict_search search;
  *     verdict_search_init(&search, 100, 1e6, 0.02);
  *     while (!search.done) {
- *         verdict_search_tell(&search, run_at(search.rate));
+ *         verdict_search_tell(&search, run_at(search.rate)); (or verdict_search_void())
  *     }
  *     ... search.valid is the answer, 0 when not even the lowest rate passed.
  */
@@ -55,16 +55,18 @@ struct verdict_search {
     double rate;     /* To try next; meaningless when done. */
     double valid;    /* Largest that passed; 0: none. */
     double failed;   /* Smallest that failed; 0: none. */
-    double rate_min; /* Gives up below, at a thousandth of the first. */
+    double rate_min; /* Gives up below, at a hundredth of the first. */
     double rate_max;
     double resolution; /* 0.02: stop when failed <= 1.02 valid. */
     uint32_t tries;
     uint32_t tries_max;
+    uint32_t voids;  /* In a row. */
     bool confirming; /* `rate` is one that has passed before. */
     bool done;
 };
 
 #define VERDICT_TRIES_MAX 40
+#define VERDICT_VOIDS_MAX 3
 
 /* 0 < start <= rate_max, resolution > 0. */
 void verdict_search_init(struct verdict_search *search, double start, double rate_max,
@@ -73,5 +75,10 @@ void verdict_search_init(struct verdict_search *search, double start, double rat
 /* What came of search->rate.  `passed` is true only for VERDICT_PASSED and a valid run: a run that
  * ended undecided has not shown that the rate holds. */
 void verdict_search_tell(struct verdict_search *search, bool passed);
+
+/* The run at search->rate was invalid, which says nothing about the rate: it is tried again, up to
+ * VERDICT_VOIDS_MAX times.  After that the search stays below what could be measured, or ends
+ * without an answer where nothing could. */
+void verdict_search_void(struct verdict_search *search);
 
 #endif

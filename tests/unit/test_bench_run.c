@@ -176,6 +176,23 @@ static void test_other_flaws(void **state)
     bench_run_finish(&run);
 }
 
+/* Few requests are enough when all of them are late. */
+static void test_few_requests_may_decide(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        struct bench_run run = make();
+        for (uint64_t i = 0; i < 20; i++) {
+            pass(&run, i * 10 * MS, 0, late == 1 ? 20 * MS : MS, BENCH_OK);
+        }
+        run.elapsed_ns = NS_PER_S;
+        bench_run_close(&run);
+        assert_int_equal(run.verdict, late == 1 ? VERDICT_FAILED : VERDICT_OPEN);
+        assert_true(late == 1 ? run.flaws == 0 : has(&run, BENCH_FLAW_SHORT));
+        bench_run_finish(&run);
+    }
+}
+
 static void test_the_timeline_says_when(void **state)
 {
     (void)state;
@@ -305,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_a_full_generator_makes_an_open_loop_invalid),
         cmocka_unit_test(test_late_sending_makes_an_open_loop_invalid),
         cmocka_unit_test(test_other_flaws),
+        cmocka_unit_test(test_few_requests_may_decide),
         cmocka_unit_test(test_the_timeline_says_when),
         cmocka_unit_test(test_slices_suit_the_length),
         cmocka_unit_test(test_threads_are_merged),

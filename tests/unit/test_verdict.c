@@ -135,6 +135,41 @@ static void test_what_never_passes_twice_is_not_valid(void **state)
     assert_true(s.valid == 0);
 }
 
+/* An invalid run says nothing: one or two in a row change nothing, three end what they can. */
+static void test_invalid_runs_are_tried_again(void **state)
+{
+    (void)state;
+    struct verdict_search s;
+    verdict_search_init(&s, 100, 1e7, 0.02);
+    for (uint32_t i = 0; !s.done; i++) {
+        const double rate = s.rate;
+        if (i % 3 != 2) {
+            verdict_search_void(&s);
+            assert_true(s.rate == rate);
+        } else {
+            verdict_search_tell(&s, rate <= 1000);
+        }
+    }
+    assert_true(s.valid > 980 && s.valid <= 1000);
+
+    verdict_search_init(&s, 100, 1e7, 0.02);
+    while (!s.done) { /* Above 1000 the generator is the limit. */
+        if (s.rate > 1000) {
+            verdict_search_void(&s);
+        } else {
+            verdict_search_tell(&s, true);
+        }
+    }
+    assert_true(s.valid > 980 && s.valid <= 1000);
+
+    verdict_search_init(&s, 100, 1e7, 0.02);
+    for (int i = 0; i < VERDICT_VOIDS_MAX; i++) {
+        assert_false(s.done);
+        verdict_search_void(&s);
+    }
+    assert_true(s.done && s.valid == 0);
+}
+
 static void test_a_search_ends_whatever_it_is_told(void **state)
 {
     (void)state;
@@ -159,6 +194,7 @@ int main(void)
         cmocka_unit_test(test_the_search_finds_the_largest_rate),
         cmocka_unit_test(test_what_is_found_passes_twice),
         cmocka_unit_test(test_what_never_passes_twice_is_not_valid),
+        cmocka_unit_test(test_invalid_runs_are_tried_again),
         cmocka_unit_test(test_a_search_ends_whatever_it_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
