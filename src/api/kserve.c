@@ -513,22 +513,12 @@ static void set_timeout(struct infer_call *call)
     request->deadline_ns = at_ns < request->deadline_ns ? at_ns : request->deadline_ns;
 }
 
-/* What is asked for, or the model's default, but no more urgent than the client's key allows. */
-static uint32_t priority_of(const struct infer_call *call)
-{
-    const struct model_config *config = call->model->config;
-    const uint32_t levels = config->priority_levels;
-    const bool known = call->priority >= 1 && call->priority <= levels;
-    const uint32_t wanted = known ? call->priority : config->priority_default;
-    const uint32_t best = call->client.priority_best < levels ? call->client.priority_best : levels;
-    return wanted < best ? best : wanted;
-}
-
 enum weir_status kserve_submit(struct infer_call *call, struct api_loop *loop, struct weir_err *err)
 {
     struct request *request = &call->request;
     request->home = &loop->home;
-    request->priority = priority_of(call);
+    request->priority = call->priority;
+    request->priority_best = call->client.priority_best;
     request->client = call->client.digest;
     request->client_weight = call->client.weight;
     request->deadline_ns = call->deadline_ns;

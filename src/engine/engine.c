@@ -216,7 +216,7 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
 {
     const struct model_config *config = request->model->config;
-    const uint32_t level = pool_level(config, request->priority);
+    const uint32_t level = pool_level(config, request);
     const struct queue_policy *own =
         config->levels != NULL ? &config->levels[level > 0 ? level - 1 : 0] : NULL;
     uint64_t timeout_ns = own != NULL ? own->timeout_ns : config->queue_timeout_ns;

@@ -75,9 +75,9 @@ void pool_destroy(struct pool *pool); /* Stops and joins them. */
 
 struct model_config;
 
-/* The level that a request of this priority is served at: its own where the model has it, else the model's
- * default; 0 for all where there is one. */
-uint32_t pool_level(const struct model_config *config, uint32_t priority);
+/* The level that a request is served at: that of its priority where the model has it, else the model's
+ * default, but no more urgent than it may have; 0 for all where there is one. */
+uint32_t pool_level(const struct model_config *config, const struct request *request);
 
 /* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for
  * all that a turn brought.  WEIR_EFULL names the limit. */

@@ -6,26 +6,38 @@
 #include "engine/pool_impl.h"
 #include "engine/sequence.h"
 
-uint32_t pool_level(const struct model_config *config, uint32_t priority)
+static uint32_t larger(uint32_t a, uint32_t b)
 {
-    if (config->priority_levels <= 1) {
+    return a > b ? a : b;
+}
+
+uint32_t pool_level(const struct model_config *config, const struct request *request)
+{
+    const uint32_t levels = config->priority_levels;
+    if (levels <= 1) {
         return 0;
     }
-    return priority >= 1 && priority <= config->priority_levels ? priority
-                                                                : config->priority_default;
+    const bool known = request->priority >= 1 && request->priority <= levels;
+    const uint32_t best = request->priority_best < levels ? request->priority_best : levels;
+    return larger(known ? request->priority : config->priority_default, best);
 }
 
 /* How urgent a request is against those of other models. */
-static uint32_t class_of(const struct model_config *config, uint32_t level, uint32_t priority)
+static uint32_t class_of(const struct model_config *config, uint32_t level,
+                         const struct request *request)
 {
-    if (config->priority_levels > 1) {
-        return level < ORDER_CLASSES ? level - 1 : ORDER_CLASSES - 1;
-    }
-    if (!config->proto && priority >= 1 && priority <= ORDER_CLASSES) {
-        return priority - 1;
-    }
+    const uint32_t asked = config->proto ? 0 : request->priority;
     const uint32_t preset = config->priority_default;
-    return preset >= 1 && preset <= ORDER_CLASSES ? preset - 1 : ORDER_CLASS_DEFAULT;
+    uint32_t priority = ORDER_CLASS_DEFAULT + 1;
+    if (level > 0) {
+        priority = level;
+    } else if (asked >= 1 && asked <= ORDER_CLASSES) {
+        priority = asked;
+    } else if (preset >= 1 && preset <= ORDER_CLASSES) {
+        priority = preset;
+    }
+    priority = larger(priority, request->priority_best);
+    return (priority < ORDER_CLASSES ? priority : ORDER_CLASSES) - 1;
 }
 
 /* A level has its own limit only where its policy says so; then its requests are counted. */
@@ -113,8 +125,8 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     struct model *model = request->model;
     struct list ended;
     list_init(&ended);
-    const uint32_t level = pool_level(model->config, request->priority);
-    request->class = class_of(model->config, level, request->priority);
+    const uint32_t level = pool_level(model->config, request);
+    request->class = class_of(model->config, level, request);
     request->priority = level;
     pthread_mutex_lock(&pool->lock);
     const bool joins = model->joining && request->keyed;

@@ -22,6 +22,7 @@ void request_init(struct request *request)
     request->err.status = WEIR_OK;
     request->err.text[0] = '\0';
     request->priority = 0;
+    request->priority_best = 0;
     request->client = 0;
     request->client_weight = 0;
     request->deadline_ns = CLOCK_NEVER;

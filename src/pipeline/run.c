@@ -282,6 +282,9 @@ static void launch(struct run *run, struct run_step *step)
     request->home = outer->home;
     request->model = plan_of->model;
     request->priority = outer->priority;
+    request->priority_best = outer->priority_best;
+    request->client = outer->client;
+    request->client_weight = outer->client_weight;
     request->deadline_ns = outer->deadline_ns;
     request->queue_timeout_ns = outer->queue_timeout_ns;
     request->sequence_id = outer->sequence_id;

@@ -10,6 +10,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import threading
 
 import pytest
 
@@ -450,3 +451,35 @@ def test_weir_infer_sends_its_key(guarded, keys, way):
         done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == code, done.stderr
         assert ("key" in done.stderr) == (code == 1)
+
+
+def test_a_key_goes_no_further_forward_than_it_may(tmp_path):
+    """Two requests wait for one slot; the key that may not be urgent waits longer, whatever it asks for."""
+    root = tmp_path / "models"
+    config = {"max_batch_size": 0, "batching": "off", "instance_group": [{"count": 1}]}
+    put_sim(root, "slow", parameters={"tau0": "300ms"}, **config)
+    file = tmp_path / "keys.yaml"
+    urgent = make_key(file, "urgent")
+    patient = make_key(file, "patient", "--priority", "6")
+    with Server(tmp_path, root, "--api-keys", file, "--open-groups", "metrics") as server:
+        ended = []
+
+        def ask(name, key, priority):
+            body = sim_request(parameters={"priority": priority})
+            assert server.infer("slow", body, {"X-Api-Key": key}).status == 200
+            ended.append(name)
+
+        def there(count):
+            """One runs, the others are in line."""
+            metrics = server.metrics()
+            in_line = metrics.of_model("nv_inference_pending_request_count", "slow")
+            return in_line == count - 1 and metrics.get("weir_http_bodies_bytes") > 0
+
+        threads = []
+        for who in (("runs", urgent, 4), ("patient", patient, 1), ("urgent", urgent, 2)):
+            threads.append(threading.Thread(target=ask, args=who))
+            threads[-1].start()
+            server.await_(f"{who[0]} is there", lambda: there(len(threads)))
+        for thread in threads:
+            thread.join()
+        assert ended == ["runs", "urgent", "patient"]
