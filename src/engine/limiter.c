@@ -1,5 +1,5 @@
 /*
- * The mean over a run's members is what counts, not its oldest: under an overload that the window has in
+ * The mean over requests is what counts, not the oldest of each run: under an overload that the window has in
  * hand the oldest of each batch come close to their deadlines, which is as it should be, while in a
  * line that is too long all of them do.
  *
@@ -15,7 +15,8 @@
 #define BASELINE_SHARE (1 / 600.0)
 #define BASELINE_RUNS_AT_ONCE 3.0 /* One running, its own, and one to spare. */
 #define DEADLINE_USED 0.9
-#define EXCESS_SHARE 0.2
+#define EXCESS_SHARE (1 / 64.0) /* Of each request. */
+#define EXCESS_MISSED 2.0 /* Of one that missed its deadline: it would have taken longer still. */
 #define GRADIENT_MIN 0.5
 #define SMOOTHING 0.2
 
@@ -31,10 +32,15 @@ void limiter_ended(struct limiter *limiter, uint64_t total_ns, uint64_t allowed_
     if (allowed_ns != CLOCK_NEVER && DEADLINE_USED * (double)allowed_ns > should_ns) {
         should_ns = DEADLINE_USED * (double)allowed_ns;
     }
-    if (should_ns > 0) {
-        limiter->sum += (double)total_ns / should_ns;
-        limiter->count++;
+    if (should_ns <= 0) {
+        return;
     }
+    double excess = (double)total_ns / should_ns;
+    if (total_ns >= allowed_ns && excess < EXCESS_MISSED) {
+        excess = EXCESS_MISSED;
+    }
+    limiter->excess += EXCESS_SHARE * (excess - limiter->excess);
+    limiter->ended = true;
 }
 
 void limiter_turn(struct limiter *limiter, uint64_t service_ns, uint32_t in_hand)
@@ -42,13 +48,10 @@ void limiter_turn(struct limiter *limiter, uint64_t service_ns, uint32_t in_hand
     const double service = (double)service_ns;
     limiter->service_ns +=
         limiter->service_ns > 0 ? BASELINE_SHARE * (service - limiter->service_ns) : service;
-    if (limiter->count == 0) {
+    if (!limiter->ended) {
         return;
     }
-    const double excess = limiter->sum / limiter->count;
-    limiter->excess += EXCESS_SHARE * (excess - limiter->excess);
-    limiter->sum = 0;
-    limiter->count = 0;
+    limiter->ended = false;
     double gradient = limiter->excess > 1 ? 1 / limiter->excess : 1;
     gradient = gradient < GRADIENT_MIN ? GRADIENT_MIN : gradient;
     if (gradient >= 1 && in_hand < limiter->limit / 2) {

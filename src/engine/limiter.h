@@ -28,8 +28,7 @@ struct limiter {
     double most;
     double service_ns; /* The baseline; 0: none yet. */
     double excess;     /* Time taken over time that it should take, of late. */
-    double sum;        /* Of the same since the last turn, */
-    uint32_t count;    /* and of how many requests. */
+    bool ended;        /* A request has ended since the last turn. */
 };
 
 /* `most` is where it starts, and its upper bound. */

@@ -1,0 +1,376 @@
+/*
+ * overload: what clients are told when a model has more to do than it can, under a clock turned by
+ * hand.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+#define CALLS 64
+#define MS(n) ((uint64_t)(n)*NS_PER_MS)
+
+/* A run of b rows takes 2 + b ms; one executor. */
+struct rig {
+    struct limits limits;
+    struct clock clock;
+    struct engine *engine;
+    struct model_config config;
+    struct model model;
+    struct home home;
+    struct call *calls;
+    struct instance *running;
+};
+
+struct call {
+    struct request request;
+    struct tensor input;
+    struct tensor output;
+    struct weir_err err;
+    float value;
+    bool wanted;
+    bool ended;
+};
+
+static void unleased(struct model *model)
+{
+    (void)model;
+}
+
+static void rig_start(struct rig *rig)
+{
+    static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    static const struct setting settings[] = { { "tau0", "2ms" },
+                                               { "alpha", "1ms" },
+                                               { "inputs", "x:FP32[-1,1]" },
+                                               { "outputs", "y:FP32[-1,1]" } };
+    memset(rig, 0, sizeof(*rig));
+    limits_init(&rig->limits);
+    clock_init_manual(&rig->clock, NS_PER_S);
+    const struct engine_options options = {
+        .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
+    };
+    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
+    const struct backend_load how = { .model_name = "m",
+                                      .version = 1,
+                                      .folder_fd = -1,
+                                      .device = "cpu",
+                                      .intra_threads = 1,
+                                      .contexts_max = 8,
+                                      .settings = settings,
+                                      .setting_count = 4,
+                                      .clock = &rig->clock,
+                                      .blocks = rig->engine->blocks };
+    rig->config = (struct model_config){
+        .name = "m", .device = "cpu", .max_batch_size = 8, .queue_timeout_ns = CLOCK_NEVER
+    };
+    rig->model.ops = backend_find("sim");
+    assert_int_equal(backend_load(rig->model.ops, &how, &rig->model.backend, NULL), WEIR_OK);
+    rig->model.name = "m";
+    rig->model.config = &rig->config;
+    rig->model.signature = backend_signature(rig->model.backend);
+    rig->model.batching = true;
+    rig->model.unleased = unleased;
+    model_acquire(&rig->model);
+}
+
+static void rig_adopt(struct rig *rig)
+{
+    static struct call calls[CALLS];
+    assert_int_equal(engine_adopt(rig->engine, &rig->model, NULL), WEIR_OK);
+    home_init(&rig->home, rig->engine, NULL, NULL);
+    rig->calls = calls;
+}
+
+static void rig_stop(struct rig *rig)
+{
+    home_finish(&rig->home);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    engine_destroy(rig->engine);
+}
+
+static void on_end(struct request *request)
+{
+    struct call *call = list_entry(request, struct call, request);
+    call->ended = true;
+    tensor_release(&call->output);
+    model_release(request->model);
+}
+
+/* `allowed_ns` from now; CLOCK_NEVER: no deadline. */
+static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allowed_ns)
+{
+    memset(call, 0, sizeof(*call));
+    call->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                   .present = true,
+                                   .shape = { 2, { 1, 1 } },
+                                   .data = (uint8_t *)&call->value,
+                                   .size = sizeof(call->value) };
+    call->wanted = true;
+    request_init(&call->request);
+    call->request.home = &rig->home;
+    call->request.model = &rig->model;
+    call->request.inputs = &call->input;
+    call->request.outputs = &call->output;
+    call->request.wanted = &call->wanted;
+    call->request.deadline_ns = clock_add(clock_now_ns(&rig->clock), allowed_ns);
+    call->request.ended = on_end;
+    model_acquire(&rig->model);
+    const enum weir_status status = engine_submit(rig->engine, &call->request, &call->err);
+    if (status != WEIR_OK) {
+        model_release(&rig->model);
+    }
+    return status;
+}
+
+static void start(struct rig *rig)
+{
+    uint64_t wake_ns;
+    rig->running = pool_pull(rig->model.pool, clock_now_ns(&rig->clock), &wake_ns);
+    if (rig->running != NULL) {
+        batch_run(rig->running);
+    }
+}
+
+/* The run under way ends when it should. */
+static void settle(struct rig *rig)
+{
+    if (rig->running->batch.computed_ns > clock_now_ns(&rig->clock)) {
+        clock_turn(&rig->clock, rig->running->batch.computed_ns);
+    }
+    pool_settle(rig->model.pool, rig->running, clock_now_ns(&rig->clock));
+    home_turn(&rig->home);
+}
+
+static void later(struct rig *rig, uint64_t ns)
+{
+    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + ns);
+}
+
+/* Until the profile knows what a run takes. */
+static void learn(struct rig *rig)
+{
+    for (uint32_t round = 0; round < 40; round++) {
+        for (uint32_t i = 0; i <= round % 8; i++) {
+            assert_int_equal(submit(rig, &rig->calls[i], CLOCK_NEVER), WEIR_OK);
+        }
+        for (start(rig); rig->running != NULL; start(rig)) {
+            settle(rig);
+        }
+        later(rig, MS(1));
+    }
+    double tau0;
+    double alpha;
+    assert_true(profile_fit(&rig->model.profile, 0, &tau0, &alpha));
+    assert_true(tau0 > 1.9e6 && tau0 < 2.1e6 && alpha > 0.95e6 && alpha < 1.05e6);
+}
+
+static void test_a_hopeless_request_is_refused_and_told_why(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_EOVERLOAD);
+    assert_string_equal(calls[0].err.text, "model 'm' is overloaded: an answer is expected in 3.0 "
+                                           "ms, the deadline is in 2.0 ms");
+    assert_int_equal(submit(&rig, &calls[0], MS(20)), WEIR_OK);
+    start(&rig); /* Until 3 ms. */
+    assert_int_equal(submit(&rig, &calls[1], MS(5)), WEIR_EOVERLOAD);
+    assert_int_equal(submit(&rig, &calls[2], MS(8)), WEIR_OK);
+    assert_int_equal(submit(&rig, &calls[3], CLOCK_NEVER), WEIR_OK);
+    assert_int_equal(rig.model.stats.refused_late, 2);
+    assert_int_equal(rig.model.stats.refused, 2);
+    settle(&rig);
+    start(&rig);
+    settle(&rig);
+    assert_int_equal(calls[2].request.status, WEIR_OK);
+    assert_true(calls[2].request.times.ended_ns <= calls[2].request.deadline_ns);
+    rig_stop(&rig);
+}
+
+static void test_who_becomes_hopeless_is_told_while_executors_are_busy(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], MS(20)), WEIR_OK);
+    start(&rig);
+    assert_int_equal(submit(&rig, &calls[1], MS(10)), WEIR_OK);
+    later(&rig, MS(8)); /* The run takes longer than it should. */
+    assert_int_equal(submit(&rig, &calls[2], MS(20)), WEIR_OK);
+    home_turn(&rig.home);
+    assert_true(calls[1].ended);
+    assert_int_equal(calls[1].request.status, WEIR_EOVERLOAD);
+    assert_string_equal(calls[1].request.err.text,
+                        "model 'm' is overloaded: after 8.0 ms in line the deadline in 2.0 ms "
+                        "leaves no time for a run");
+    assert_int_equal(rig.model.stats.dropped, 1);
+    assert_false(calls[2].ended);
+    settle(&rig);
+    start(&rig);
+    settle(&rig);
+    assert_int_equal(calls[2].request.status, WEIR_OK);
+    rig_stop(&rig);
+}
+
+static void test_the_window_lets_the_oldest_go(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], MS(40)), WEIR_OK);
+    start(&rig);
+    assert_int_equal(submit(&rig, &calls[1], MS(20)), WEIR_OK);
+    later(&rig, MS(10));
+    for (int i = 2; i < 10; i++) { /* Late as they are, nobody who comes now has to wait for it. */
+        assert_int_equal(submit(&rig, &calls[i], MS(20)), WEIR_OK);
+    }
+    later(&rig, MS(4)); /* The oldest has 6 ms left, the others 16; useful runs take 10. */
+    settle(&rig);
+    start(&rig);
+    home_turn(&rig.home);
+    assert_true(calls[1].ended);
+    assert_int_equal(calls[1].request.status, WEIR_EOVERLOAD);
+    settle(&rig);
+    for (int i = 2; i < 10; i++) {
+        assert_int_equal(calls[i].request.status, WEIR_OK);
+    }
+    rig_stop(&rig);
+}
+
+static void test_first_come_first_served_where_that_is_wished(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig.config.overload = OVERLOAD_QUEUE;
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_OK);
+    later(&rig, MS(1));
+    start(&rig);
+    assert_non_null(rig.running);
+    settle(&rig);
+    assert_int_equal(submit(&rig, &calls[1], MS(2)), WEIR_OK);
+    later(&rig, MS(2));
+    start(&rig); /* Work whose deadline has passed is not begun. */
+    assert_null(rig.running);
+    home_turn(&rig.home);
+    assert_int_equal(calls[1].request.status, WEIR_ETIMEOUT);
+    rig_stop(&rig);
+}
+
+static void test_the_model_gives_a_deadline_to_those_that_bring_none(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig.config.deadline_ns = MS(7);
+    rig_adopt(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], CLOCK_NEVER), WEIR_OK);
+    assert_int_equal(submit(&rig, &calls[1], MS(9)), WEIR_OK);
+    assert_int_equal(calls[1].request.deadline_ns, clock_now_ns(&rig.clock) + MS(9));
+    assert_int_equal(home_next_ns(&rig.home), clock_now_ns(&rig.clock) + MS(7));
+    later(&rig, MS(7));
+    home_turn(&rig.home);
+    assert_int_equal(calls[0].request.status, WEIR_ETIMEOUT);
+    assert_false(calls[1].ended);
+    start(&rig);
+    settle(&rig);
+    rig_stop(&rig);
+}
+
+static void test_retry_after_is_the_measured_time_to_serve_the_line(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    assert_int_equal(engine_retry_after_ms(rig.engine, &rig.model), 1000);
+    learn(&rig);
+    assert_int_equal(engine_retry_after_ms(rig.engine, &rig.model), 1);
+    for (int i = 0; i < 60; i++) {
+        assert_int_equal(submit(&rig, &rig.calls[i], CLOCK_NEVER), WEIR_OK);
+    }
+    start(&rig);
+    settle(&rig);
+    start(&rig);
+    settle(&rig);
+    /* 44 rows wait; those before took 1.25 to 3 ms each. */
+    assert_in_range(engine_retry_after_ms(rig.engine, &rig.model), 44, 120);
+    assert_int_equal(engine_retry_after_s(rig.engine, &rig.model), 1);
+    for (start(&rig); rig.running != NULL; start(&rig)) {
+        settle(&rig);
+    }
+    rig_stop(&rig);
+}
+
+/* Nothing is known about the model, and each run takes longer than a deadline allows for a line. */
+static void test_the_limit_holds_where_the_profile_does_not(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    struct call *calls = rig.calls;
+    uint32_t refused = 0;
+    for (int round = 0; round < 200; round++) {
+        memset(&rig.model.profile, 0, sizeof(rig.model.profile));
+        for (int i = 0; i < CALLS; i++) {
+            if (calls[i].ended || round == 0) {
+                const enum weir_status status = submit(&rig, &calls[i], MS(30));
+                refused += status == WEIR_EOVERLOAD ? 1 : 0;
+                calls[i].ended = status != WEIR_OK;
+            }
+        }
+        start(&rig);
+        if (rig.running != NULL) {
+            settle(&rig);
+        }
+        home_turn(&rig.home);
+    }
+    assert_true(refused > 0);
+    assert_int_equal(rig.model.stats.refused_limit, refused);
+    assert_true(engine_adaptive_limit(&rig.model) < 40);
+    for (start(&rig); rig.running != NULL; start(&rig)) {
+        settle(&rig);
+    }
+    home_turn(&rig.home);
+    assert_int_equal(rig.model.overload.in_hand, 0);
+    rig_stop(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_hopeless_request_is_refused_and_told_why),
+        cmocka_unit_test(test_who_becomes_hopeless_is_told_while_executors_are_busy),
+        cmocka_unit_test(test_the_window_lets_the_oldest_go),
+        cmocka_unit_test(test_first_come_first_served_where_that_is_wished),
+        cmocka_unit_test(test_the_model_gives_a_deadline_to_those_that_bring_none),
+        cmocka_unit_test(test_retry_after_is_the_measured_time_to_serve_the_line),
+        cmocka_unit_test(test_the_limit_holds_where_the_profile_does_not),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
