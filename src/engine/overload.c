@@ -13,6 +13,8 @@
 #include "engine/pool_impl.h"
 #include "engine/window.h"
 
+#define KEEPS_UP 0.9 /* Above this load a line grows. */
+
 #define MS(ns) ((double)(ns) / (double)NS_PER_MS)
 
 static void count(_Atomic uint64_t *number)
@@ -76,6 +78,14 @@ static uint32_t ends_of(const struct pool *pool, const struct model *model, uint
     return count;
 }
 
+/* Executors that may run the model at once. */
+static uint32_t slots_count(const struct pool *pool, const struct model *model)
+{
+    const uint32_t most =
+        pool->executor_count < model->runs_max ? pool->executor_count : model->runs_max;
+    return most < ADMISSION_SLOTS_MAX ? most : ADMISSION_SLOTS_MAX;
+}
+
 /* When each executor may start a run of the model: it is free, and the model's own runs are fewer than may
  * be. */
 static uint32_t slots_of(const struct pool *pool, const struct model *model, uint64_t now_ns,
@@ -85,7 +95,7 @@ static uint32_t slots_of(const struct pool *pool, const struct model *model, uin
     uint64_t own[ADMISSION_SLOTS_MAX];
     const uint32_t executors =
         pool->executor_count < ADMISSION_SLOTS_MAX ? pool->executor_count : ADMISSION_SLOTS_MAX;
-    const uint32_t slots = model->runs_max < executors ? model->runs_max : executors;
+    const uint32_t slots = slots_count(pool, model);
     const uint32_t busy_count = ends_of(pool, NULL, executors, now_ns, busy);
     const uint32_t own_count = ends_of(pool, model, slots, now_ns, own);
     for (uint32_t i = 0; i < slots; i++) {
@@ -233,6 +243,18 @@ enum weir_status overload_admit(struct pool *pool, struct model *model, struct r
         status = admit_deadline(pool, model, request, err);
     }
     return status;
+}
+
+uint64_t overload_share(const struct pool *pool, const struct model *model, uint64_t shape_key,
+                        uint64_t share, uint64_t useful)
+{
+    struct pace_cost cost;
+    if (!model->overload.drops || !cost_of(model, shape_key, &cost)) {
+        return share;
+    }
+    const double served =
+        (double)share / (double)pace_run_ns(&cost, share) * slots_count(pool, model);
+    return model->overload.pace.arriving > KEEPS_UP * served ? useful : share;
 }
 
 /* ---- Runs ------------------------------------------------------------------------------------ */

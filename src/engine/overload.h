@@ -46,6 +46,11 @@ bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_co
 bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
                    struct list *ended);
 
+/* A run of `share` rows leaves something for other executors; `useful` is returned instead where runs
+ * so small would not keep up with what comes. */
+uint64_t overload_share(const struct pool *pool, const struct model *model, uint64_t shape_key,
+                        uint64_t share, uint64_t useful);
+
 /* The most rows of a run that starts now and that `leader` leads, of `rows_max` at most. */
 uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,
                        uint64_t now_ns);
