@@ -249,7 +249,7 @@ uint64_t overload_share(const struct pool *pool, const struct model *model, uint
                         uint64_t share, uint64_t useful)
 {
     struct pace_cost cost;
-    if (!model->overload.drops || !cost_of(model, shape_key, &cost)) {
+    if (!model->overload.drops || !overload_cost(model, shape_key, &cost)) {
         return share;
     }
     const double served =

@@ -61,7 +61,7 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
     const uint64_t share = profile_rows_dominate(&model->profile, key, fair)
                                ? fair
                                : share_of(model, smaller(smaller(takers, most), left));
-    return share < useful ? share : useful;
+    return share < useful ? overload_share(pool, model, key, share, useful) : useful;
 }
 
 /* `takers`: executors that could take of this model's line now, the asking one included. */
