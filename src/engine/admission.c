@@ -21,8 +21,9 @@ struct layout {
     uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* Without the batch that is open. */
     uint32_t slot;                         /* Where that one runs. */
     uint64_t start_ns;
-    uint64_t rows;     /* 0: none is open. */
-    uint64_t rows_max; /* Its oldest member allows no more. */
+    uint64_t rows;        /* 0: none is open. */
+    uint64_t rows_max;    /* Its earliest deadline allows no more, */
+    uint64_t deadline_ns; /* which is this. */
 };
 
 static const struct request *request_at(const struct list_node *node)
@@ -68,14 +69,31 @@ static void close_batch(struct layout *layout, const struct admission *admission
     }
 }
 
+/* Puts a request into the batch that is open, if all its members stay in time. */
+static bool ride(struct layout *layout, const struct admission *admission,
+                 const struct request *request)
+{
+    if (layout->rows == 0 || !request->batchable) {
+        return false;
+    }
+    uint64_t most = layout->rows_max;
+    if (request->deadline_ns < layout->deadline_ns) { /* Only where classes ride together. */
+        most = smaller(most, rows_allowed(admission, request, layout->start_ns));
+    }
+    if (layout->rows + request->rows > most) {
+        return false;
+    }
+    layout->rows += request->rows;
+    layout->rows_max = most;
+    layout->deadline_ns = smaller(layout->deadline_ns, request->deadline_ns);
+    return true;
+}
+
 /* Puts a request behind those that are laid out; false: it would be late and is left out. */
 static bool lay(struct layout *layout, const struct admission *admission,
                 const struct request *request)
 {
-    const bool rides =
-        layout->rows > 0 && request->batchable && layout->rows + request->rows <= layout->rows_max;
-    if (rides) {
-        layout->rows += request->rows;
+    if (ride(layout, admission, request)) {
         return true;
     }
     close_batch(layout, admission);
@@ -86,6 +104,7 @@ static bool lay(struct layout *layout, const struct admission *admission,
         return false;
     }
     layout->rows = request->rows;
+    layout->deadline_ns = request->deadline_ns;
     layout->rows_max = request->batchable && allowed > request->rows ? allowed : request->rows;
     return true;
 }
@@ -149,6 +168,27 @@ static bool easily(const struct list *waiting, uint64_t waiting_rows, const stru
     return *end_ns <= by_ns;
 }
 
+/* Those that go first whatever their deadlines. */
+static void lay_class(struct layout *layout, const struct admission *admission,
+                      const struct list *waiting, const struct request *request)
+{
+    for (const struct list_node *n = list_first(waiting); n != NULL; n = list_next(waiting, n)) {
+        if (request_at(n)->class < request->class) {
+            (void)lay(layout, admission, request_at(n));
+        }
+    }
+}
+
+/* The first from `node` on of the newcomer's class: the less urgent wait for it, late or not. */
+static const struct list_node *peer(const struct list *waiting, const struct list_node *node,
+                                    const struct request *request)
+{
+    while (node != NULL && request_at(node)->class != request->class) {
+        node = list_next(waiting, node);
+    }
+    return node;
+}
+
 enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
                                        const struct request *request,
                                        const struct admission *admission, uint64_t *end_ns)
@@ -160,16 +200,19 @@ enum admission_verdict admission_check(const struct list *waiting, uint64_t wait
     for (uint32_t i = 0; i < admission->slots; i++) {
         with.free_ns[i] = admission->free_ns[i];
     }
-    const struct list_node *n = list_first(waiting);
+    if (admission->outranked) {
+        lay_class(&with, admission, waiting, request);
+    }
+    const struct list_node *n = peer(waiting, list_first(waiting), request);
     for (; n != NULL && request_at(n)->deadline_ns <= request->deadline_ns;
-         n = list_next(waiting, n)) {
+         n = peer(waiting, list_next(waiting, n), request)) {
         (void)lay(&with, admission, request_at(n)); /* Who is late anyway will be let go. */
     }
     struct layout without = with;
     if (!lay_newcomer(&with, admission, request, end_ns)) {
         return ADMISSION_LATE;
     }
-    for (; n != NULL && request_at(n)->deadline_ns != CLOCK_NEVER; n = list_next(waiting, n)) {
+    for (; n != NULL; n = peer(waiting, list_next(waiting, n), request)) {
         const bool held = lay(&with, admission, request_at(n));
         if (lay(&without, admission, request_at(n)) && !held) {
             return ADMISSION_CROWDS;

@@ -1,8 +1,9 @@
 /*
  * admission.h — would a request that comes now be served by its deadline?
  *
- * The line is laid out as it will be run: batch by batch in order of deadlines, each on the executor
- * that is free first, each as large as its oldest member's deadline allows.  The newcomer is checked
+ * The line is laid out as it will be run: more urgent classes first, then batch by batch in order of
+ * deadlines, each on the executor that is free first, each as large as its oldest member's deadline
+ * allows.  The newcomer is checked
  * as a member of its batch, and so is everybody behind it.  Checking only the newcomer's own
  * deadline would let it wait for a batch that its oldest member's deadline makes tiny.
  *
@@ -11,6 +12,7 @@
 #ifndef WEIR_ENGINE_ADMISSION_H
 #define WEIR_ENGINE_ADMISSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "engine/pace.h"
@@ -27,6 +29,7 @@ struct admission {
     double arriving;                       /* Rows per ns that come for this model. */
     uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* When each executor may start a run of it. */
     uint32_t slots;                        /* At least 1. */
+    bool outranked;                        /* More urgent requests than the newcomer wait. */
 };
 
 enum admission_verdict {

@@ -205,6 +205,7 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
         .rows_max = rows_of_run(model, request),
         .now_ns = request->times.submitted_ns,
         .arriving = model->overload.pace.arriving,
+        .outranked = (model->line.mask & ((UINT32_C(1) << request->class) - 1)) != 0,
     };
     uint64_t end_ns;
     if (!overload_cost(model, request->shape_key, &admission.cost)) {

@@ -127,6 +127,27 @@ static void test_who_is_late_anyway_keeps_nobody_out(void **state)
     assert_int_equal(check(&rig, make(&rig, NOW, 5 * NS_PER_MS)), ADMISSION_FITS);
 }
 
+static void test_classes_wait_for_the_more_urgent_only(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_make(&rig, 0);
+    for (int i = 0; i < 100; i++) { /* 64 in 7.4 ms, the others in 4.6 more. */
+        struct request *request = make(&rig, NOW, 15 * NS_PER_MS);
+        request->class = 4;
+        wait(&rig, request);
+    }
+    struct request *request = make(&rig, NOW, 10 * NS_PER_MS);
+    request->class = 4;
+    assert_int_equal(check(&rig, request), ADMISSION_FITS); /* It is due before them. */
+    request->class = 2;
+    assert_int_equal(check(&rig, request), ADMISSION_FITS);
+    assert_int_equal(rig.end_ns, NOW + 1100 * NS_PER_US);
+    request->class = 6;
+    rig.admission.outranked = true;
+    assert_int_equal(check(&rig, request), ADMISSION_LATE);
+}
+
 static void test_two_executors_take_twice_as_much(void **state)
 {
     (void)state;
@@ -194,6 +215,7 @@ int main(void)
         cmocka_unit_test(test_the_oldest_member_counts),
         cmocka_unit_test(test_later_runs_count_too),
         cmocka_unit_test(test_who_is_late_anyway_keeps_nobody_out),
+        cmocka_unit_test(test_classes_wait_for_the_more_urgent_only),
         cmocka_unit_test(test_two_executors_take_twice_as_much),
         cmocka_unit_test(test_who_opens_a_run_leaves_room_for_those_that_come),
         cmocka_unit_test(test_without_a_deadline_everybody_gets_in),
