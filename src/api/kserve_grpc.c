@@ -32,6 +32,7 @@ static void answer(struct unary *self)
         grpc_send(self->call, pieces.pieces, pieces.count);
         grpc_finish(self->call, WEIR_OK, NULL);
     } else {
+        kserve_grpc_job_push_back(job, self->call);
         grpc_finish(self->call, job->status, job->text);
     }
 }

@@ -21,6 +21,7 @@
 #include "api/api.h"
 #include "api/infer_proto.h"
 #include "api/infer_proto_write.h"
+#include "net/grpc.h"
 #include "util/list.h"
 
 #define KSERVE_GRPC_JOB_BLOCK_BYTES 3072 /* A small request fits in it, */
@@ -55,7 +56,7 @@ struct kserve_grpc_job {
     struct loop_work work;
     struct registry_order order; /* For a model that is loaded on demand. */
     uint64_t deadline_ns;
-    uint32_t loads; /* Asked for. */
+    uint32_t loads;                              /* Asked for. */
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
     void (*after)(struct kserve_grpc_job *job);
     struct mail *parts; /* Of struct request_part.home_mail.mail, to be sent: oldest first. */
@@ -93,6 +94,9 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
  * kserve_grpc_job_sent() or close.  A response that cannot be written makes a failure. */
 WEIR_MUST_USE bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
                                         struct infer_proto_pieces *out);
+
+/* Tells the client of a failed job when to try again, from its model's measured rate. */
+void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call);
 
 /* Everything given out so far has been written. */
 void kserve_grpc_job_sent(struct kserve_grpc_job *job);

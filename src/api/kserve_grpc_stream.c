@@ -74,6 +74,7 @@ static bool send_next(struct stream_infer *self, struct kserve_grpc_job *job)
 {
     struct infer_proto_pieces pieces;
     if (ends_call(self, job)) {
+        kserve_grpc_job_push_back(job, self->call);
         stop(self, job->status, job->text);
         return false;
     }
