@@ -173,7 +173,7 @@ static void write_classes(const struct bench_run *run, struct buffer *out)
         count(out, "sent", class->sent);
         write_outcomes(class->counts, out);
         count(out, "good", class->good);
-        write_hdr("latency", &class->latency, false, out);
+        write_hdr("latency", &class->latency, true, out);
         buffer_char(out, '}');
     }
     buffer_char(out, ']');

@@ -313,7 +313,9 @@ static void write_settings(const struct bench_report *report, struct buffer *out
     const struct bench_run *run = &report->runs[0];
     char text[BENCH_TEXT_MAX];
     buffer_printf(out, "%s, ", report->model);
-    if (report->arrivals == NULL) {
+    if (run->class_count > 0) {
+        buffer_printf(out, "mix of %u classes", run->class_count);
+    } else if (report->arrivals == NULL) {
         buffer_printf(out, "%s loop", bench_load_word(run->load));
     } else {
         buffer_printf(out, "open loop, %s arrivals", report->arrivals);
@@ -327,6 +329,40 @@ static void write_settings(const struct bench_report *report, struct buffer *out
         buffer_printf(out, ", %s %s", report->notes[i].name, report->notes[i].value);
     }
     buffer_text(out, "\n");
+}
+
+/* The classes of a run, one line each; their columns are the same in all. */
+static void write_classes(const struct bench_report *report, bool color, struct buffer *out)
+{
+    char texts[5][BENCH_TEXT_MAX];
+    bool headed = false;
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        const struct bench_run *run = &report->runs[i];
+        for (uint32_t k = 0; k < run->class_count; k++) {
+            const struct bench_class *class = &run->classes[k];
+            const double sent = class->sent > 0 ? (double)class->sent : 1;
+            if (!headed) {
+                buffer_printf(out, "%s  %-28s %9s %9s %9s %9s %9s %9s%s\n", term_dim(color),
+                              "class", "sent", "in SLO", "p50", "p99", "p99.9", "max",
+                              term_plain(color));
+                headed = true;
+            }
+            char name[BENCH_TEXT_MAX * 2];
+            (void)snprintf(name, sizeof(name), "%.20s%s%.32s",
+                           report->target_count > 1 ? report->targets[run->target].name : "",
+                           report->target_count > 1 ? ", " : "", class->name);
+            buffer_printf(
+                out, "  %-28s %9s %7.2f %% %9s %9s %9s %9s\n", name,
+                bench_format_count((double)class->sent, texts[0]), (double)class->good / sent * 100,
+                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.5) / 1e3, texts[1]),
+                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.99) / 1e3, texts[2]),
+                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.999) / 1e3, texts[3]),
+                bench_format_us((double)class->latency.max_ns / 1e3, texts[4]));
+        }
+    }
+    if (headed) {
+        buffer_char(out, '\n');
+    }
 }
 
 /* The first target at the load of `point`; false when it was not measured there. */
@@ -452,6 +488,7 @@ void bench_report_table(const struct bench_report *report, bool color, struct bu
     buffer_char(out, '\n');
     write_points(report, color, out);
     buffer_char(out, '\n');
+    write_classes(report, color, out);
     write_found(report, color, out);
     write_comparison(report, out);
     write_codes(report, out);

@@ -43,7 +43,7 @@ enum bench_outcome bench_outcome_of_grpc(int code);
 /* X(name, word, one line): why a run says nothing about the server. */
 #define BENCH_FLAWS(X)                                                                   \
     X(CPU, "generator-cpu", "the generator used more than 80 % of a core it sends from") \
-    X(LAG, "send-lag", "p99 of the send lag is above 5 % of the SLO")                    \
+    X(LAG, "send-lag", "p99 of the send lag is above 5 % of the SLO (without one: of the p99)")                    \
     X(LITTLE, "little", "requests in flight differ from rate times latency")             \
     X(SHORT, "too-few", "too few requests for the percentile that is judged")            \
     X(ERRORS, "errors", "requests failed for other reasons than load")                   \
