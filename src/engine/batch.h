@@ -48,6 +48,7 @@ struct batch {
 struct instance {
     struct instance *next; /* In model.instances_free. */
     struct model *model;
+    uint32_t places; /* That its run takes on the device; 0: it is run by a loop. */
     struct backend_context *context;
     struct batch batch;
     struct backend_run run;

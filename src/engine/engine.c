@@ -210,7 +210,7 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 {
     const struct pool *pool = model->pool;
     return engine->inline_runs && model->signature->short_lived && model->sequence_plan == NULL &&
-           model->claim == NULL && !pool->pipelined;
+           model->claim == NULL && model->config->intra_threads <= 1 && !pool->pipelined;
 }
 
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)
@@ -428,6 +428,7 @@ static void start_scaling(struct model *model)
     const bool learns = model->sequence_plan == NULL && !model->signature->streams;
     scaling_init(&model->scaling, learns ? runs : 0, model->config->instances > 0);
     pool_set_runs(model);
+    model->width = pool_width(model->pool, model);
 }
 
 enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)

@@ -124,6 +124,9 @@ struct model {
     struct rate_claim *claim;    /* What a run holds while the rate limiter is on, or NULL. */
     struct sequencer *sequences; /* Has the lines, `line` is empty then; NULL: no sequences. */
     uint32_t running;            /* Batches. */
+    uint32_t width;              /* Places of the device that a run takes; constant. */
+    struct list_node wide;       /* In pool.wide while it waits for so many. */
+    uint64_t holds_ns;           /* Then nobody else begins before it; 0: it waits for none. */
     uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
     uint64_t served_ns;          /* Device time, against other models of a client. */
     uint32_t device_runs;        /* Those that hold a pipelined device. */

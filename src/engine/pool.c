@@ -32,6 +32,7 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     order_init(&pool->order, &engine->order);
     list_init(&pool->ready);
     list_init(&pool->limited);
+    list_init(&pool->wide);
     list_init(&pool->runs);
     for (uint32_t i = 0; i < threads_max; i++) {
         pool->executors[i].pool = pool;

@@ -55,6 +55,8 @@ struct pool {
     uint64_t joined;         /* Requests that share another's run. */
     uint32_t thread_count;   /* Executor threads: more than executor_count where it is pipelined. */
     uint32_t batches;        /* Under way. */
+    uint32_t places_taken;   /* Of executor_count, by the width of executors' runs. */
+    struct list wide;        /* Of model.wide: who has reserved places, the most pressing first. */
     uint32_t device_runs;    /* Runs on a pipelined device, those handed over ahead included. */
     uint64_t device_left_ns; /* The latest end of one. */
     pthread_cond_t device;   /* device_runs shrank. */

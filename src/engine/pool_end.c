@@ -313,6 +313,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     overload_run_ended(model, batch, now_ns);
     pool->running -= batch->count;
     pool->batches--;
+    pool_wide_end(pool, instance);
     model->running--;
     list_splice(&ended, &batch->ended);
     const struct batch counted = *batch;

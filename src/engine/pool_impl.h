@@ -28,6 +28,28 @@ bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows)
 /* Could some executor take something now? */
 bool pool_has_work(const struct pool *pool);
 
+/* pool_wide.c: runs that take several of the device's places. */
+
+/* Of a run of the model, for what it asks and the device has. */
+uint32_t pool_width(const struct pool *pool, const struct model *model);
+
+/* There are places for one more run of it. */
+bool pool_wide_fits(const struct pool *pool, const struct model *model);
+
+/* It was the model's turn, it did not fit and stands nowhere else: it waits in pool.wide. */
+void pool_wide_reserve(struct pool *pool, struct model *model, const struct request *leader,
+                       uint64_t now_ns);
+
+/* The most pressing reservation's model, if it fits now; or NULL. */
+struct model *pool_wide_next(const struct pool *pool);
+
+/* That one has waited long enough: nobody else begins. */
+bool pool_wide_holds(const struct pool *pool, uint64_t now_ns);
+
+/* An executor's run takes its places, and gives them back. */
+void pool_wide_begin(struct pool *pool, struct instance *instance);
+void pool_wide_end(struct pool *pool, struct instance *instance);
+
 /* pool_scale.c: how many runs of a model there shall be at once, and what they take. */
 
 /* With what is configured or pays, and the depth of the pipeline: runs under way. */

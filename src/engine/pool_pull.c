@@ -96,7 +96,7 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
 
 static bool stands(const struct model *model)
 {
-    return list_linked(&model->ready) || model->again.in ||
+    return list_linked(&model->ready) || model->again.in || list_linked(&model->wide) ||
            (model->claim != NULL && list_linked(&model->claim->node));
 }
 
@@ -104,7 +104,9 @@ static bool stands(const struct model *model)
 static void step_out(struct pool *pool, struct model *model)
 {
     list_remove(&model->ready);
+    list_remove(&model->wide);
     heap_remove(&pool->delayed, &model->again);
+    model->holds_ns = model->waiting_count == 0 ? 0 : model->holds_ns;
     if (model->claim != NULL) {
         list_remove(&model->claim->node);
     }
@@ -344,7 +346,8 @@ static struct model *next_limited(const struct pool *pool)
 
 bool pool_has_work(const struct pool *pool)
 {
-    return !list_empty(&pool->ready) || (!list_empty(&pool->limited) && next_limited(pool) != NULL);
+    return !list_empty(&pool->ready) || pool_wide_next(pool) != NULL ||
+           (!list_empty(&pool->limited) && next_limited(pool) != NULL);
 }
 
 /* A model's place among those that could run: all that are ready, then the limited one. */
@@ -446,6 +449,26 @@ static struct choice choose(struct pool *pool, uint64_t now_ns)
     return choice;
 }
 
+/* Lock held: as choose(), but for those who wait for places: who has waited for them long enough is
+ * next, or nobody is. */
+static struct choice choose_by_places(struct pool *pool, uint64_t now_ns)
+{
+    const bool holds = pool_wide_holds(pool, now_ns);
+    struct model *model = pool_wide_next(pool);
+    if (model != NULL) {
+        list_remove(&model->wide);
+        pool_place(pool, model, now_ns);
+    }
+    if (holds && model == NULL) {
+        return (struct choice){ 0 };
+    }
+    if (!holds || !list_linked(&model->ready)) {
+        return choose(pool, now_ns);
+    }
+    const uint32_t mask = classes_of(model);
+    return (struct choice){ leader_of(model, (uint32_t)__builtin_ctz(mask)), mask };
+}
+
 /* Lock held: as take_best(), with the resources that the run holds. */
 static struct instance *take_limited(struct pool *pool, struct model *model,
                                      const struct choice *choice, uint64_t now_ns)
@@ -468,9 +491,14 @@ struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *
                                   struct list *ended)
 {
     promote(pool, now_ns);
-    for (struct choice choice = choose(pool, now_ns); choice.leader != NULL;
-         choice = choose(pool, now_ns)) {
+    for (struct choice choice = choose_by_places(pool, now_ns); choice.leader != NULL;
+         choice = choose_by_places(pool, now_ns)) {
         struct model *model = choice.leader->model;
+        if (!pool_wide_fits(pool, model)) {
+            step_out(pool, model);
+            pool_wide_reserve(pool, model, choice.leader, now_ns);
+            continue;
+        }
         const bool some = pool_expire(pool, model, now_ns, ended) ||
                           overload_drop(pool, choice.leader, now_ns, ended);
         struct instance *instance = some ? NULL
@@ -479,6 +507,7 @@ struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *
                                         : take_best(pool, model, &choice, now_ns);
         pool_place(pool, model, now_ns); /* It owed its place to requests that are gone. */
         if (instance != NULL) {
+            pool_wide_begin(pool, instance);
             return instance;
         }
     }
