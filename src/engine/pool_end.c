@@ -222,9 +222,9 @@ static void settle_account(struct pool *pool, struct model *model, const struct 
 {
     const uint64_t ns =
         batch->computed_ns > batch->taken_ns ? batch->computed_ns - batch->taken_ns : 0;
-    const int64_t more = (int64_t)ns - (int64_t)batch->charged_ns;
+    const int64_t more = (int64_t)(ns * model->width) - (int64_t)batch->charged_ns;
     if (batch->charged_ns == 0) {
-        order_run(&pool->order, batch->class, batch->rivals, ns);
+        order_run(&pool->order, batch->class, batch->rivals, ns * model->width);
     } else {
         order_rerun(&pool->order, batch->class, batch->rivals, more, batch->owed);
     }

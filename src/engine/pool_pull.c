@@ -262,7 +262,7 @@ static void charge_expected(struct pool *pool, struct model *model, struct batch
     if (pool->waiting == 0 || batch->predicted_ns == 0) {
         return; /* Nobody compares, or nobody knows. */
     }
-    batch->charged_ns = batch->predicted_ns;
+    batch->charged_ns = batch->predicted_ns * model->width;
     order_run(&pool->order, batch->class, batch->rivals, batch->charged_ns);
     pool_charge(pool, batch, &batch->members, (int64_t)batch->charged_ns, true);
     model->served_ns += batch->charged_ns;

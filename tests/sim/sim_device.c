@@ -43,6 +43,8 @@ struct bed;
 struct client {
     struct request request;
     struct bed *bed;
+    struct model *model;
+    uint64_t patience_ns; /* From asking to the deadline. */
     struct tensor input;
     struct tensor output;
     bool wanted;
@@ -62,10 +64,15 @@ struct bed {
     struct home home;
     struct model model;
     struct model_config config;
+    struct model wide; /* Beside it, in some cases. */
+    struct model_config wide_config;
+    double wide_ms; /* The longest that an answer of it took, from asking on. */
+    uint64_t wide_answers;
     struct client clients[CLIENTS_MAX];
     uint32_t client_count;
     struct flight flights[FLIGHTS_MAX];
     uint32_t flight_count;
+    uint32_t threads_most; /* Of all runs at once. */
     uint64_t answers;
     double taking_ns; /* Of all answers, from the start of their runs. */
     double mean_ms;
@@ -104,6 +111,12 @@ static void on_end(struct request *request)
 {
     struct client *client = list_entry(request, struct client, request);
     CHECK(request->status == WEIR_OK, "a request failed: %s", request->err.text);
+    if (client->model == &client->bed->wide) {
+        const double ms =
+            (double)(request->times.ended_ns - request->times.submitted_ns) / NS_PER_MS;
+        client->bed->wide_ms = fmax(client->bed->wide_ms, ms);
+        client->bed->wide_answers++;
+    }
     client->bed->answers++;
     client->bed->taking_ns += (double)(request->times.computed_ns - request->times.taken_ns);
     tensor_release(&client->output);
@@ -122,14 +135,48 @@ static void ask(struct bed *bed, struct client *client, uint32_t rows)
     client->wanted = true;
     request_init(&client->request);
     client->request.home = &bed->home;
-    client->request.model = &bed->model;
+    client->request.model = client->model;
+    client->request.deadline_ns =
+        client->patience_ns == 0 ? CLOCK_NEVER : clock_now_ns(&bed->clock) + client->patience_ns;
     client->request.inputs = &client->input;
     client->request.outputs = &client->output;
     client->request.wanted = &client->wanted;
     client->request.ended = on_end;
     struct weir_err err = { 0 };
-    model_acquire(&bed->model);
+    model_acquire(client->model);
     CHECK(engine_submit(bed->engine, &client->request, &err) == WEIR_OK, "refused: %s", err.text);
+}
+
+static enum weir_status adopt(struct bed *bed, struct model *model, struct model_config *config,
+                              const struct setting *settings, struct weir_err *err)
+{
+    config->backend = "sim";
+    config->device = "npu";
+    config->queue_timeout_ns = CLOCK_NEVER;
+    config->settings = settings;
+    while (settings[config->setting_count].key != NULL) {
+        config->setting_count++;
+    }
+    const struct backend_load how = { .model_name = config->name,
+                                      .version = 1,
+                                      .folder_fd = -1,
+                                      .device = "npu",
+                                      .intra_threads = config->intra_threads,
+                                      .contexts_max = 16,
+                                      .settings = settings,
+                                      .setting_count = config->setting_count,
+                                      .clock = &bed->clock,
+                                      .blocks = bed->engine->blocks };
+    model->name = config->name;
+    model->version = 1;
+    model->config = config;
+    model->ops = backend_find("sim");
+    model->unleased = unleased;
+    model->batching = true;
+    CHECK(backend_load(model->ops, &how, &model->backend, err) == WEIR_OK, "%s", err->text);
+    model->signature = backend_signature(model->backend);
+    model_acquire(model);
+    return engine_adopt(bed->engine, model, err);
 }
 
 static enum weir_status open_bed(struct bed *bed, const struct setup *setup, struct weir_err *err)
@@ -153,42 +200,19 @@ static enum weir_status open_bed(struct bed *bed, const struct setup *setup, str
     CHECK(engine_create(&options, &bed->engine, err) == WEIR_OK, "%s", err->text);
     home_init(&bed->home, bed->engine, wake, NULL);
     bed->config = (struct model_config){ .name = "m",
-                                         .backend = "sim",
-                                         .device = "npu",
                                          .max_batch_size = setup->rows > 0 ? setup->rows : 1,
-                                         .queue_timeout_ns = CLOCK_NEVER,
-                                         .instances = setup->instances,
-                                         .settings = setup->settings };
-    while (setup->settings[bed->config.setting_count].key != NULL) {
-        bed->config.setting_count++;
-    }
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "npu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 16,
-                                      .settings = setup->settings,
-                                      .setting_count = bed->config.setting_count,
-                                      .clock = &bed->clock,
-                                      .blocks = bed->engine->blocks };
-    struct model *model = &bed->model;
-    model->name = "m";
-    model->version = 1;
-    model->config = &bed->config;
-    model->ops = backend_find("sim");
-    model->unleased = unleased;
-    model->batching = true;
-    CHECK(backend_load(model->ops, &how, &model->backend, err) == WEIR_OK, "%s", err->text);
-    model->signature = backend_signature(model->backend);
-    model_acquire(model);
-    return engine_adopt(bed->engine, model, err);
+                                         .intra_threads = 1,
+                                         .instances = setup->instances };
+    return adopt(bed, &bed->model, &bed->config, setup->settings, err);
 }
 
 static void close_bed(struct bed *bed)
 {
-    engine_abandon(bed->engine, &bed->model);
-    backend_unload(bed->model.backend);
+    struct model *models[] = { &bed->model, &bed->wide };
+    for (int i = 0; i < 2 && models[i]->backend != NULL; i++) {
+        engine_abandon(bed->engine, models[i]);
+        backend_unload(models[i]->backend);
+    }
     home_finish(&bed->home);
     engine_destroy(bed->engine);
 }
@@ -204,6 +228,12 @@ static void pull_all(struct bed *bed)
         if (instance == NULL) {
             return;
         }
+        uint32_t width = instance->model->width;
+        for (uint32_t i = 0; i < bed->flight_count; i++) {
+            width += bed->flights[i].instance->model->width;
+        }
+        CHECK(pool->pipelined || width <= pool->executor_count, "runs of %u threads", width);
+        bed->threads_most = width > bed->threads_most ? width : bed->threads_most;
         batch_run(instance);
         bed->flights[bed->flight_count++] =
             (struct flight){ instance, instance->batch.computed_ns };
@@ -234,6 +264,7 @@ static double load(struct bed *bed, uint32_t clients, uint64_t answers)
     bed->taking_ns = 0;
     for (uint32_t i = 0; i < clients; i++) {
         bed->clients[i].bed = bed;
+        bed->clients[i].model = i == 0 && bed->wide.backend != NULL ? &bed->wide : &bed->model;
         bed->clients[i].asks = true;
     }
     while (bed->answers < answers) {
@@ -385,6 +416,46 @@ static void too_many(struct bed *bed)
     close_bed(bed);
 }
 
+/* A model with threads of its own among many small runs: they leave it its places in time, and have
+ * theirs while it does not run. */
+static void wide(struct bed *bed)
+{
+    static const struct setting small[] = { { "tau0", "1ms" },
+                                            { "exclusive", "false" },
+                                            { NULL, NULL } };
+    static const struct setting large[] = { { "tau0", "2ms" },
+                                            { "exclusive", "false" },
+                                            { NULL, NULL } };
+    static const struct {
+        uint32_t threads;
+        uint64_t patience_ns;
+        double
+            ms_max; /* What its turn may take, half of its patience, the others' runs, its own. */
+    } cases[] = {
+        { 4, 0, 18 }, { 4, 8 * NS_PER_MS, 8 }, { 4, 4 * NS_PER_MS, 4 }, { 2, 0, 18 }, { 9, 0, 18 }
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct weir_err err = { 0 };
+        open_or_die(bed, &(struct setup){ .executors = 4, .settings = small });
+        bed->wide_config = (struct model_config){ .name = "wide",
+                                                  .max_batch_size = 1,
+                                                  .intra_threads = cases[i].threads };
+        CHECK(adopt(bed, &bed->wide, &bed->wide_config, large, &err) == WEIR_OK, "%s", err.text);
+        CHECK(bed->wide.runs_max == 1, "%u wide runs at once", bed->wide.runs_max);
+        (void)load(bed, 13, 200); /* Until its time is known. */
+        bed->clients[0].patience_ns = cases[i].patience_ns;
+        bed->wide_ms = 0;
+        bed->wide_answers = 0;
+        const double rate = load(bed, 13, 4000);
+        printf("%u threads: at most %.2f ms, %" PRIu64 " of %.2f per ms\n", cases[i].threads,
+               bed->wide_ms, bed->wide_answers, rate);
+        CHECK(bed->wide_ms <= cases[i].ms_max + 0.001, "a wide run took %.2f ms", bed->wide_ms);
+        CHECK(bed->threads_most == 4, "%u threads at most", bed->threads_most);
+        CHECK(rate > 1, "%.2f per ms", rate);
+        close_bed(bed);
+    }
+}
+
 int main(void)
 {
     struct bed *bed = mem_alloc(sizeof(*bed));
@@ -395,6 +466,7 @@ int main(void)
     deep(bed);
     left_alone(bed);
     too_many(bed);
+    wide(bed);
     mem_free(bed);
     return 0;
 }
