@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/utsname.h>
 
+#include "cmd/bench_account.h"
 #include "cmd/bench_live.h"
 #include "cmd/bench_load.h"
 #include "cmd/bench_options.h"
@@ -234,9 +235,14 @@ static enum weir_status measure(struct bench *bench, uint32_t target, uint32_t r
         bench->live.run++;
         (void)snprintf(bench->live.load, sizeof(bench->live.load), "%g %s", run->offered,
                        bench_load_unit(run->load));
+        struct bench_account before;
+        struct bench_account after;
+        bench_account_read(options.url, wish->model, wish->version, &before);
         status = load_play(&options, run, &bench->sentences[target], err);
         live_wipe(&bench->live);
         if (status == WEIR_OK) {
+            bench_account_read(options.url, wish->model, wish->version, &after);
+            bench_account_between(&before, &after, run);
             bench_run_close(run);
             bench->run_count++;
         } else {

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/bench_account.h"
 #include "cmd/bench_summary.h"
 #include "util/clock.h"
 #include "util/json.h"
@@ -291,6 +292,36 @@ static void test_the_page_is_self_contained(void **state)
     finish_sample(&s);
 }
 
+/* As Triton answers: sums of each version since it was loaded. */
+static void test_stages_are_what_came_between(void **state)
+{
+    (void)state;
+    struct bench_account before;
+    struct bench_account after;
+    struct bench_run run = { 0 };
+    bench_account_parse(BYTES_LITERAL("{\"model_stats\":[{\"inference_stats\":{"
+                                      "\"queue\":{\"count\":10,\"ns\":1000},"
+                                      "\"compute_infer\":{\"count\":10,\"ns\":5000}}}]}"),
+                        &before);
+    bench_account_parse(BYTES_LITERAL("{\"model_stats\":[{\"inference_stats\":{"
+                                      "\"queue\":{\"count\":25,\"ns\":4000},"
+                                      "\"compute_infer\":{\"count\":10,\"ns\":5000}}},"
+                                      "{\"inference_stats\":{"
+                                      "\"queue\":{\"count\":5,\"ns\":7000}}}]}"),
+                        &after);
+    bench_account_between(&before, &after, &run);
+    assert_int_equal(run.stage_count, 1); /* Nothing was inferred: from a cache, say. */
+    assert_string_equal(run.stages[0].name, "queue");
+    assert_int_equal(run.stages[0].count, 20);
+    assert_int_equal(run.stages[0].ns, 10000);
+    bench_account_between(&after, &before, &run); /* Loaded anew. */
+    assert_int_equal(run.stage_count, 0);
+    bench_account_parse(BYTES_LITERAL("{\"error\":\"no\"}"), &after);
+    assert_false(after.known);
+    bench_account_between(&before, &after, &run);
+    assert_int_equal(run.stage_count, 0);
+}
+
 static void test_nothing_measured(void **state)
 {
     (void)state;
@@ -327,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_the_distribution_is_whole),
         cmocka_unit_test(test_csv_has_a_line_per_run),
         cmocka_unit_test(test_the_page_is_self_contained),
+        cmocka_unit_test(test_stages_are_what_came_between),
         cmocka_unit_test(test_nothing_measured),
         cmocka_unit_test(test_a_small_buffer_fails_whole),
     };
