@@ -97,7 +97,56 @@ static void write_batch_stats(struct buffer *out, const struct model_stats *stat
     buffer_char(out, ']');
 }
 
-static void write_model(struct buffer *out, const struct model *model)
+static void write_double(struct buffer *out, const char *key, double value)
+{
+    json_key(out, key);
+    json_double(out, value);
+}
+
+static void write_shape(struct buffer *out, const struct profile_shape *shape)
+{
+    double tau0_ns = 0;
+    double alpha_ns = 0;
+    const bool known = profile_shape_fit(shape, &tau0_ns, &alpha_ns);
+    json_comma(out);
+    buffer_char(out, '{');
+    if (shape->dims.known && shape->dims.count != PROFILE_DIMS_NONE) {
+        buffer_text(out, "\"dims\":[");
+        for (uint32_t i = 0; i < shape->dims.count; i++) {
+            json_comma(out);
+            buffer_i64(out, shape->dims.dims[i]);
+        }
+        buffer_char(out, ']');
+    }
+    write_number(out, "runs", shape->runs);
+    if (known) {
+        write_double(out, "tau0_us", tau0_ns / 1e3);
+        write_double(out, "alpha_us", alpha_ns / 1e3);
+        write_double(out, "jitter", shape->jitter);
+        write_double(out, "slack", shape->slack);
+    }
+    write_number(out, "rows_seen", shape->rows_seen);
+    write_number(out, "rows_cap", shape->rows_cap);
+    json_key(out, "batching_pays");
+    json_bool(out, profile_shape_batches(shape));
+    buffer_char(out, '}');
+}
+
+/* Weir's own: what runs are expected to take. */
+static void write_profile(struct buffer *out, struct model *model)
+{
+    struct profile profile;
+    engine_profile(model, &profile);
+    json_key(out, "profile");
+    buffer_char(out, '[');
+    for (const struct profile_shape *shape = profile_next(&profile, NULL); shape != NULL;
+         shape = profile_next(&profile, shape)) {
+        write_shape(out, shape);
+    }
+    buffer_char(out, ']');
+}
+
+static void write_model(struct buffer *out, struct model *model)
 {
     const struct model_stats *stats = &model->stats;
     json_comma(out);
@@ -112,6 +161,7 @@ static void write_model(struct buffer *out, const struct model *model)
     write_inference_stats(out, stats);
     write_response_stats(out, stats);
     write_batch_stats(out, stats);
+    write_profile(out, model);
     buffer_text(out, ",\"memory_usage\":[{\"type\":\"CPU\",\"id\":0,\"byte_size\":");
     buffer_u64(out, model->loaded_bytes);
     buffer_text(out, "}]}");

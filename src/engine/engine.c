@@ -325,6 +325,17 @@ uint32_t engine_adaptive_limit(struct model *model)
     return limit;
 }
 
+void engine_profile(struct model *model, struct profile *out)
+{
+    if (model->pool == NULL || model->graph != NULL) {
+        *out = (struct profile){ 0 };
+        return;
+    }
+    pthread_mutex_lock(&model->pool->lock);
+    *out = model->profile;
+    pthread_mutex_unlock(&model->pool->lock);
+}
+
 uint32_t engine_waiting_count(struct model *model)
 {
     pthread_mutex_lock(&model->pool->lock);

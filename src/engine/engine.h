@@ -111,6 +111,9 @@ uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model)
 /* The most requests of this model that are taken in hand now (limiter.h); any thread. */
 uint32_t engine_adaptive_limit(struct model *model);
 
+/* What was learned about the model's runs; any thread that holds a lease.  Empty for ensembles. */
+void engine_profile(struct model *model, struct profile *out);
+
 /* Requests in line for this model now; any thread. */
 uint32_t engine_waiting_count(struct model *model);
 

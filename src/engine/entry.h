@@ -49,6 +49,8 @@ struct entry_host {
 /* A loaded model, from the order to load it until its memory is gone: model.owner. */
 struct resident {
     struct worker_job job;
+    struct worker_job save; /* While `saving`: its profile is being written. */
+    bool saving;
     struct list_node node; /* In host.gone. */
     struct entry *entry;
     struct model *model;
@@ -245,5 +247,8 @@ void entry_announce_gone(struct entry_host *host);
 /* Records the outcome of an order; it goes home after the next publishing. */
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
                   const struct weir_err *err);
+
+/* entry_save.c: has the profiles of all models written that learned something.  Manager. */
+void entry_save(struct entry_host *host);
 
 #endif

@@ -14,6 +14,7 @@
 #include "engine/bucket.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
+#include "engine/profile_store.h"
 #include "engine/tryout.h"
 #include "util/arena.h"
 #include "util/err.h"
@@ -293,8 +294,13 @@ static enum weir_status try_out(struct load *load, struct weir_err *err)
         .model_fd = load->model_fd,
         .no_batch = load->no_batch,
     };
-    load->model->rows_fixed = bucket_rows_fixed(load->model->signature);
-    return tryout_run(&tryout, err);
+    const struct lifecycle_load *how = load->how;
+    struct model *model = load->model;
+    model->rows_fixed = bucket_rows_fixed(model->signature);
+    const enum weir_status status =
+        profile_store_create(how->options->profile_store, how->options->roots[how->root], model,
+                             load->version_fd, &model->profile_store, err);
+    return status == WEIR_OK ? tryout_run(&tryout, err) : status;
 }
 
 static void free_model(struct model *model)
@@ -303,6 +309,7 @@ static void free_model(struct model *model)
         return;
     }
     bucket_plan_destroy(model->buckets);
+    profile_store_destroy(model->profile_store);
     backend_unload(model->backend);
     if (model->graph != NULL) {
         model->graph_free(model->graph);
@@ -358,6 +365,7 @@ uint64_t lifecycle_unload(struct engine *engine, struct model *model)
 {
     assert(atomic_load(&model->leases) == 0);
     const uint64_t before = resident_bytes();
+    profile_store_write(model->profile_store, model);
     engine_abandon(engine, model);
     free_model(model);
     block_pool_trim(engine->blocks);

@@ -25,10 +25,11 @@
 #include "util/metric.h"
 
 struct bucket_plan; /* bucket.h */
-struct graph; /* pipeline/graph.h */
+struct graph;       /* pipeline/graph.h */
 struct home;
 struct instance; /* batch.h */
 struct pool;
+struct profile_store; /* profile_store.h */
 struct rate_claim;    /* rate.h */
 struct sequence_plan; /* sequence_plan.h */
 struct sequencer;     /* sequence.h */
@@ -98,6 +99,8 @@ struct model {
     bool joining;    /* Equal requests in flight share one run. */
     bool cached;     /* Equal requests are answered from the engine's cache. */
     struct pool *pool;
+
+    struct profile_store *profile_store; /* Owned; NULL: its profile is not kept. */
 
     _Atomic uint64_t leases;
     void (*unleased)(struct model *self); /* The last lease is gone; any thread. */

@@ -14,11 +14,13 @@
 #include "engine/engine.h"
 #include "engine/entry.h"
 #include "engine/entry_parts.h"
+#include "engine/profile_store.h"
 #include "util/clock.h"
 #include "util/err.h"
 #include "util/mem.h"
 
 #define RETRY_NS (20 * NS_PER_MS) /* After publishing ran out of memory. */
+#define SAVE_NS (60 * NS_PER_S)   /* Between looks for profiles to be written. */
 #define RESCAN_NS (1 * NS_PER_S)  /* After a scan failed. */
 #define SCAN_BYTES_MAX (UINT64_C(256) << 20)
 
@@ -51,6 +53,7 @@ struct registry {
     bool announced;       /* That the first did. */
     bool scanning;
     uint64_t next_scan_ns;
+    uint64_t next_save_ns;
     struct list refreshes;  /* Of registry_order.node: wait for a scan that has not begun. */
     struct list refreshing; /* Wait for the scan in progress. */
     struct list settling;   /* Wait until what it found is loaded. */
@@ -410,6 +413,10 @@ static bool turn(void *context, uint64_t *next_ns)
         answer_list(registry, &registry->settling, WEIR_OK, NULL);
     }
     entry_parts_turn(host);
+    if (!host->stopping && now_ns >= registry->next_save_ns) {
+        registry->next_save_ns = clock_add(now_ns, SAVE_NS);
+        entry_save(host);
+    }
     uint64_t room_ns = CLOCK_NEVER;
     room_turn(host, now_ns, &room_ns);
     while (host->dirty) {
@@ -419,6 +426,7 @@ static bool turn(void *context, uint64_t *next_ns)
         }
     }
     *next_ns = registry->next_scan_ns < room_ns ? registry->next_scan_ns : room_ns;
+    *next_ns = registry->next_save_ns < *next_ns ? registry->next_save_ns : *next_ns;
     return host->stopping && host->jobs == 0 && host->residents == 0;
 }
 
@@ -500,6 +508,7 @@ static void stop(struct worker_job *job)
     registry->host.stopping = true;
     registry->host.dirty = true;
     registry->next_scan_ns = CLOCK_NEVER;
+    registry->next_save_ns = CLOCK_NEVER;
     answer_list(registry, &registry->refreshes, WEIR_EDRAINING, NULL);
     answer_list(registry, &registry->settling, WEIR_EDRAINING, NULL);
     room_stop(&registry->host);
@@ -528,6 +537,10 @@ static void init_state(struct registry *registry, struct engine *engine,
     registry->options = options;
     registry->next_scan_ns = 0;
     clock_init(&registry->clock);
+    const bool saves =
+        options->profile_store != NULL && strcmp(options->profile_store, PROFILE_STORE_OFF) != 0;
+    registry->next_save_ns =
+        saves ? clock_add(clock_now_ns(&registry->clock), SAVE_NS) : CLOCK_NEVER;
     pthread_mutex_init(&registry->lock, NULL);
     atomic_init(&registry->generation, 1);
     list_init(&registry->refreshes);

@@ -66,6 +66,7 @@ struct registry_options {
     struct room_options room;
     uint64_t models_max;
     uint64_t model_bytes_max;
+    const char *profile_store; /* Where profiles are kept (profile_store.h); NULL: nowhere. */
     registry_configure_fn *configure;
     void *configure_context;
     registry_compose_fn *compose; /* NULL: ensembles cannot be loaded. */

@@ -10,6 +10,7 @@
 #include "engine/bucket.h"
 #include "engine/effective.h"
 #include "engine/probe.h"
+#include "engine/profile_store.h"
 #include "engine/proof.h"
 #include "engine/warmup.h"
 #include "util/arena.h"
@@ -158,14 +159,13 @@ static void measure_length(const struct probe *probe, struct probe_run *run, int
 
 static bool is_measurable(const struct probe *probe, const struct model *model)
 {
-    uint64_t row_ns;
     if (!model->signature->short_lived || model->sequence_plan != NULL ||
         (model->buckets == NULL && !model->rows_fixed)) {
         return false;
     }
-    const bool known = profile_predict_ns(&model->profile, 0, 1, &row_ns);
+    const struct profile_shape *tried = profile_next(&model->profile, NULL);
     return probe->signature->input_count > 0 && probe->signature->output_count > 0 &&
-           (!known || row_ns <= MEASURE_RUN_NS);
+           (tried == NULL || tried->row_ns[0] <= (double)MEASURE_RUN_NS);
 }
 
 static void measure(const struct probe *trial, struct model *model)
@@ -199,14 +199,29 @@ static void measure(const struct probe *trial, struct model *model)
     probe_run_finish(&probe, &run);
 }
 
+/* What was learned in an earlier life, where it can be read; else the remark says why not. */
+static enum weir_status read_profile(struct model *model, struct weir_err *err)
+{
+    struct weir_err why = { 0 };
+    if (model->profile_store == NULL) {
+        return WEIR_OK;
+    }
+    const enum weir_status status = profile_store_read(model->profile_store, model, &why);
+    return status == WEIR_OK || status == WEIR_ENOENT
+               ? WEIR_OK
+               : effective_remark(model->config, err, "the stored profile is not used: %s",
+                                  why.text);
+}
+
 /* ---- All of it ------------------------------------------------------------------------------- */
 
 enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
 {
     struct model *model = tryout->model;
-    const bool learned = model->profile.tick > 0; /* In an earlier life. */
     struct backend_context *context;
     enum weir_status status = make_buckets(tryout, err);
+    status = status == WEIR_OK ? read_profile(model, err) : status;
+    const bool learned = model->profile.tick > 0; /* In an earlier life. */
     status = status == WEIR_OK ? backend_context_create(model->backend, &context, err) : status;
     if (status != WEIR_OK) {
         return status;

@@ -101,6 +101,7 @@ struct config {
     uint64_t rate_limit;                    /* 1: on. */
     struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t cache_bytes;
+    const char *profile_store; /* "off", "model" or a folder. */
 
     const char *shared_memory; /* "": none; a prefix of names in /dev/shm, "*": all. */
     const char *name;

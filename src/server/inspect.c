@@ -388,6 +388,7 @@ static void report_text(struct buffer *out, const struct inspection *self)
     } else {
         write_config(out, self);
     }
+    inspect_profile_text(self, out);
 }
 
 /* ---- For programs ---------------------------------------------------------------------------- */
@@ -499,6 +500,7 @@ static void report_json(struct buffer *out, const struct inspection *self)
     json_bool(out, onnx->bounded);
     census_json(out, onnx);
     verdict_json(out, self);
+    inspect_profile_json(self, out);
     buffer_text(out, "}\n");
 }
 

@@ -30,4 +30,8 @@ WEIR_MUST_USE enum weir_status inspect_look(struct inspection *self, const char 
                                             struct weir_err *err);
 void inspect_finish(struct inspection *self);
 
+/* inspect_profile.c: what a server has left beside the model; nothing where it has not. */
+void inspect_profile_text(const struct inspection *self, struct buffer *out);
+void inspect_profile_json(const struct inspection *self, struct buffer *out); /* A member. */
+
 #endif

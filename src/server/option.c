@@ -79,6 +79,8 @@ const struct option options[] = {
       "demand: a model that nobody asks for is unloaded after so long; 0: never" },
     { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
       "answers kept for models with response_cache; 0: none" },
+    { "profile_store", "models", KIND_TEXT, AT(profile_store), 0, 0, "model", NULL,
+      "what runs cost is kept from start to start: beside the model (model), in a folder, or off" },
     { "host", "listeners", KIND_TEXT, AT(host), 0, 0, "127.0.0.1", NULL, "address to listen on" },
     { "http_port", "listeners", KIND_COUNT, AT(http_port), 0, 65535, "8000", NULL,
       "first port; every port speaks every protocol; 0 picks a free one" },

@@ -10,9 +10,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "api/api.h"
 #include "api/shm.h"
+#include "engine/profile_store.h"
 #include "pipeline/graph.h"
 #include "server/activation.h"
 #include "server/caller.h"
@@ -183,9 +185,28 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
     return engine_create(&options, &server->engine, err);
 }
 
+/* A folder that somebody named is meant to be there; beside the models it is as it is. */
+static enum weir_status check_profile_store(const char *store, struct weir_err *err)
+{
+    if (strcmp(store, PROFILE_STORE_OFF) == 0 || strcmp(store, PROFILE_STORE_MODEL) == 0 ||
+        access(store, R_OK | W_OK | X_OK) == 0) {
+        return WEIR_OK;
+    }
+    return err_set(err, errno == ENOENT ? WEIR_ENOENT : WEIR_EINVAL,
+                   "profile_store: found '%s', expected 'model', 'off' or a folder that can be "
+                   "written to: %s",
+                   store, strerror(errno));
+}
+
 static enum weir_status start_registry(struct server *server, struct weir_err *err)
 {
     const struct config *config = server->config;
+    const bool stores = server->mode == SERVER_SERVE;
+    const enum weir_status usable =
+        stores ? check_profile_store(config->profile_store, err) : WEIR_OK;
+    if (usable != WEIR_OK) {
+        return usable;
+    }
     server->registry_options = (struct registry_options){
         .roots = config->repository.items,
         .root_count = (uint32_t)config->repository.count,
@@ -206,6 +227,7 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .model_bytes_max = config->limits.model_bytes_max,
         .configure = modelconfig_read,
         .compose = graph_compose,
+        .profile_store = stores ? config->profile_store : NULL,
         .changed = server->mode == SERVER_SERVE ? on_change : NULL,
     };
     const enum weir_status status =

@@ -506,6 +506,9 @@ static enum weir_status visit_entry(void *context, const char *name, bool folder
 {
     (void)folder;
     struct fingerprint *f = context;
+    if (strncmp(name, FILE_OWN_PREFIX, sizeof(FILE_OWN_PREFIX) - 1) == 0) {
+        return WEIR_OK;
+    }
     if (++f->entries > FINGERPRINT_ENTRIES_MAX) {
         return err_set(f->err, WEIR_ETOOBIG, "found more than %d files and folders",
                        FINGERPRINT_ENTRIES_MAX);

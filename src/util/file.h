@@ -54,9 +54,12 @@ typedef enum weir_status file_visit_fn(void *context, const char *name, bool fol
 WEIR_MUST_USE enum weir_status file_list(int folder_fd, file_visit_fn *visit, void *context,
                                          struct weir_err *err);
 
+/* What the server itself writes into folders that it watches begins with this. */
+#define FILE_OWN_PREFIX ".weir-"
+
 /* A fingerprint of all names, sizes and change times beneath the folder, to notice edits: poll
  * mode and "is this model modified".  Linked files count with what they lead to, linked folders are
- * not entered.  *bytes is how large the files are in all.  More than 8 levels or 10,000 entries are WEIR_ETOOBIG; WEIR_EIO, WEIR_ENOMEM. */
+ * not entered, and what the server writes itself is passed over.  *bytes is how large the files are in all.  More than 8 levels or 10,000 entries are WEIR_ETOOBIG; WEIR_EIO, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status file_fingerprint(int folder_fd, uint64_t *out, uint64_t *bytes,
                                                 struct weir_err *err);
 

@@ -584,6 +584,7 @@ static void test_every_allocation_of_a_load_may_fail(void **state)
                   "model_warmup: [{ name: w, inputs: { x: { data_type: FP32, dims: [16], "
                   "zero_data: true } } }]\n");
     model_bed_put(&bed, 0, "a/labels.txt", "cat\ndog\n");
+    bed.options.profile_store = "model";
     model_bed_start(&bed);
     model_bed_settle(&bed);
     assert_int_equal(load("a"), WEIR_OK);

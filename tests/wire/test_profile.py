@@ -3,11 +3,12 @@ and what was learned, after a restart."""
 
 import concurrent.futures
 import json
+import subprocess
 
 import numpy as np
 import pytest
 
-from serving import Server, binary_request, put_model, put_sim
+from serving import BINARY, Server, binary_request, put_model, put_sim
 
 LENGTHS = (3, 7, 8, 12)
 BUCKETS = [{"input": "x", "dim": 1, "sizes": [8, 16], "pad": 5}, {"input": "mask", "dim": 1}]
@@ -119,3 +120,62 @@ def test_a_request_larger_than_the_memory(server):
         answer = server.infer("capped", *binary_request({"x": rows}, ["y"]))
         assert answer.status == 200, answer.body
         np.testing.assert_array_equal(tensors_of(answer)["y"], rows)
+
+
+def shapes(server, model):
+    return {tuple(shape["dims"]): shape for shape in server.stats(model)["profile"]}
+
+
+def test_what_was_learned_survives_a_restart(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_model(root, "words", "words")
+    put_model(root, "padded", "words", shape_buckets=BUCKETS)
+    with Server(tmp_path, root) as first:
+        for length in (3, 12):
+            for rows in (1, 2, 3, 4):
+                inputs = texts(rows, length)
+                expect(ask(first, "words", inputs), inputs)
+                expect(ask(first, "padded", inputs), inputs)
+        learned = shapes(first, "words"), shapes(first, "padded")
+        assert set(learned[0]) == {(3, 3), (12, 12)}
+        assert set(learned[1]) == {(8, 8), (16, 16)}
+        assert learned[0][3, 3]["runs"] == 4
+        assert learned[0][3, 3]["tau0_us"] + learned[0][3, 3]["alpha_us"] > 0
+    with Server(tmp_path, root) as second:
+        found = shapes(second, "words"), shapes(second, "padded")
+        for before, after in zip(learned, found):
+            assert set(before) == set(after)
+            for dims in before:
+                assert after[dims]["runs"] == before[dims]["runs"]
+                assert after[dims]["tau0_us"] == pytest.approx(before[dims]["tau0_us"], rel=1e-3)
+        expect(ask(second, "words", texts(2, 3)), texts(2, 3))
+        assert shapes(second, "words")[3, 3]["runs"] == 5
+    kept = root / "words" / ".weir-profile.1.json"
+    kept.write_text(kept.read_text().replace("weir-profile", "leek-profile"))
+    with Server(tmp_path, root) as third:
+        assert shapes(third, "words") == {}
+        assert "found format 'leek-profile'" in third.logged()
+        expect(ask(third, "words", texts(2, 3)), texts(2, 3))
+
+
+def test_a_fresh_server_knows_what_a_row_costs(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_model(root, "double_it")
+    with Server(tmp_path, "--profile-store", "off", root) as server:
+        shape = shapes(server, "double_it")[()]
+        assert shape["runs"] >= 4
+        assert shape["rows_seen"] > 1
+        assert shape["tau0_us"] > 0
+        assert shape["rows_cap"] == 0
+    assert not list((root / "double_it").glob(".weir*"))
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    words = [BINARY, "serve", "--profile-store", tmp_path / "nowhere", "--port", "0", root]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "profile_store: found" in done.stderr
