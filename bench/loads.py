@@ -1,4 +1,8 @@
-"""The requests that are sent, the programs that send them, and how rounds alternate."""
+"""The requests that are sent, the programs that send them, and how rounds alternate.
+
+Closed loops over REST are driven by wrk, over HTTP/2 by h2load, single connections by roundtrip.c; tool.py drives
+the open loops.
+"""
 import json
 import os
 import re
@@ -17,6 +21,11 @@ def infer_body(tensor, shape, data):
                                    "parameters": {"binary_data_size": len(data)}}],
                        "parameters": {"binary_data_output": True}}, separators=(",", ":"))
     return head.encode(), head.encode() + data
+
+
+def json_body(tensor, shape, values):
+    return json.dumps({"inputs": [{"name": tensor, "datatype": "FP32", "shape": shape, "data": values}]},
+                      separators=(",", ":")).encode()
 
 
 def varint(value):
@@ -40,8 +49,10 @@ def infer_message(model, tensor, shape, data):
 
 
 def post(port, path, header_bytes, body):
+    """`header_bytes` 0: the body is JSON alone."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {
-        "Inference-Header-Content-Length": str(header_bytes)})
+        "Content-Type": "application/octet-stream",
+        **({"Inference-Header-Content-Length": str(header_bytes)} if header_bytes else {})})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return dict(answer.headers), answer.read()
 
@@ -87,15 +98,33 @@ def median(rounds, key):
     return statistics.median(one[key] for one in rounds)
 
 
-def side_by_side(sides, rounds, warm, seconds):
-    """Alternates A B A B A...; sides is name -> function(seconds); returns name -> rounds."""
-    for one in sides.values():
-        one(warm)
-    results = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, one in sides.items():
-            results[name].append(one(seconds))
-    return results
+def spread(values):
+    """What is kept of repeats: their median and how far they lie apart."""
+    values = list(values)
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "all": values}
+
+
+class Plan:
+    """How long things take: in full, or in the short form that only shows that it works."""
+
+    def __init__(self, quick):
+        self.quick = quick
+        self.rounds = 2 if quick else 3
+        self.known = {}  # What later cases build upon.
+
+    def seconds(self, full, quick=1):
+        return quick if self.quick else full
+
+    def side_by_side(self, sides, warm=2, seconds=4, rounds=None):
+        """Alternates A B A B A...; sides is name -> function(seconds); returns name -> rounds."""
+        warm, seconds = self.seconds(warm), self.seconds(seconds)
+        for one in sides.values():
+            one(warm)
+        results = {name: [] for name in sides}
+        for _ in range(self.rounds if self.quick or rounds is None else rounds):
+            for name, one in sides.items():
+                results[name].append(one(seconds))
+        return results
 
 
 def direct(model, rows, threads, seconds, cpus):

@@ -1,10 +1,12 @@
--- POSTs the same bytes again and again: BODY names the file, HEADER_BYTES the length of its JSON part.
+-- POSTs the same bytes again and again: BODY names the file, HEADER_BYTES the length of its JSON part; 0: it is all JSON.
 local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.method = "POST"
 wrk.body = file:read("*a")
 file:close()
 wrk.headers["Content-Type"] = "application/octet-stream"
-wrk.headers["Inference-Header-Content-Length"] = os.getenv("HEADER_BYTES")
+if os.getenv("HEADER_BYTES") ~= "0" then
+    wrk.headers["Inference-Header-Content-Length"] = os.getenv("HEADER_BYTES")
+end
 
 function done(summary, latency)
     local errors = summary.errors

@@ -22,8 +22,13 @@ ROUNDTRIP = BUILD / "bench/roundtrip"
 SERVER_CPU, CLIENT_CPU = "0", "1"
 
 
+begun = time.monotonic()
+
+
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    """A line of progress."""
+    minutes, seconds = divmod(int(time.monotonic() - begun), 60)
+    print(f"{minutes:3}:{seconds:02}  {text}", file=sys.stderr, flush=True)
 
 
 def free_port():
@@ -64,13 +69,33 @@ def get(port, path):
 
 
 def wait_ready(port, process):
+    """At most half a minute: a server whose models cannot be loaded never becomes ready."""
+    until = time.monotonic() + 30
     while process.poll() is None:
         try:
             get(port, "/v2/health/ready")
             return
         except OSError:
             time.sleep(0.002)
+        if time.monotonic() > until:
+            raise RuntimeError("the server does not become ready")
     raise RuntimeError(f"the server ended with status {process.returncode}")
+
+
+def wait_settled(port, process):
+    """Until every model is loaded or has failed."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            if b'"LOADING"' not in index(port):
+                return
+        time.sleep(0.01)
+    raise RuntimeError(f"the server ended with status {process.returncode}")
+
+
+def index(port):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/repository/index", b"{}", method="POST")
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read()
 
 
 def wait_listening(port, process):
@@ -89,16 +114,22 @@ def running(words):
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
 
 
 @contextlib.contextmanager
-def weir(repository, cpus=SERVER_CPU, executors=1):
+def weir(repository, *more, cpus=SERVER_CPU, executors=1, ready=True):
+    """`more` are further words of the command line; not `ready`: models may fail to load."""
     port = free_port()
     words = pinned(cpus, WEIR, "serve", "--repository", repository, "--port", port, "--loops", 1,
-                   "--executors", executors, "--log-level", "warning", "--limits.drain-grace", "0s")
+                   "--executors", executors, "--log-level", "error", "--limits.drain-grace", "0s",
+                   "--limits.drain-timeout", "2s", *more)
     with running(words) as process:
-        wait_ready(port, process)
+        (wait_ready if ready else wait_settled)(port, process)
         yield process.pid, port
 
 
@@ -106,7 +137,13 @@ def weir(repository, cpus=SERVER_CPU, executors=1):
 def nginx(folder, headers, body_bytes):
     """nginx with one worker, answering the same number of bytes under the same headers."""
     port = free_port()
+    folder = folder / f"nginx-{port}"
+    folder.mkdir()
     fields = "".join(f'add_header {name} "{value}" always;' for name, value in headers.items())
+    # No word of the file may be longer than 4 KB.
+    piece, pieces = "x" * 2048, body_bytes // 2048
+    fields += f'set $piece "{piece}";'
+    answer = "$piece" * pieces + "x" * (body_bytes % 2048)
     (folder / "nginx.conf").write_text(f"""
         daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
         events {{ worker_connections 1024; }}
@@ -115,7 +152,7 @@ def nginx(folder, headers, body_bytes):
           proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
           scgi_temp_path {folder}/s; default_type application/octet-stream;
           server {{ listen 127.0.0.1:{port}; location / {{ {fields}
-            return 200 "{'x' * body_bytes}"; }} }} }}""")
+            return 200 "{answer}"; }} }} }}""")
     with running(pinned(SERVER_CPU, "nginx", "-c", folder / "nginx.conf", "-e", folder / "error.log")) as process:
         wait_listening(port, process)
         yield process.pid, port

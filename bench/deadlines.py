@@ -1,0 +1,195 @@
+"""How close a server with deadlines comes to its capacity, and what is left of it beyond.
+
+B3 `server`: the largest rate of Poisson arrivals of which 99 % are answered within the SLO, against C1, what a
+perfect server on one core could do.  B4 `overload`: answers within the SLO at rates up to four times that one.
+"""
+import os
+
+from ceilings import against, binary_exchange
+from loads import direct, median, spread
+from models import perceptron, simulated
+from servers import SERVER_CPU, say, weir
+from tool import play, recorded, steps
+
+SLOS_MS = (15, 30)
+ROWS = (16, 32, 64)
+SHAPE = [1, 2048]
+LEAST, MOST = 0.5, 1.02  # Of C1: where the search begins.
+
+
+def linked(folder, source, name, settings):
+    """The same model file again under other settings."""
+    version = folder / name / "1"
+    version.mkdir(parents=True)
+    os.link(source, version / "model.onnx")
+    (folder / name / "model.yaml").write_text(settings)
+
+
+def repository(folder):
+    """The perceptron with a deadline for each SLO, one without, and one that takes whatever comes in order."""
+    models = folder / "models"
+    model = perceptron(models, "plain")
+    for slo in SLOS_MS:
+        linked(models, model, f"slo{slo}", f"deadline: {slo}ms\n")
+    linked(models, model, "queue", f"deadline: {SLOS_MS[0]}ms\noverload: queue\nadaptive_limit: off\n")
+    simulated(models, "single", {"tau0": "5ms", "alpha": "5ms"}, "max_batch_size: 0\ndeadline: 100ms\n")
+    return models, model
+
+
+def http_time(folder, server, plan, model="plain", shape=SHAPE):
+    """nginx's CPU time per request for the same bytes in and out, in microseconds."""
+    exchange = binary_exchange(folder, model, "x", shape)
+    with exchange.limit(folder, server[1]) as limit:
+        drive = exchange.load(limit, 64)
+        return median([drive(plan.seconds(2)) for _ in range(plan.rounds)], "cpu_us")
+
+
+def row_time(model, rows, seconds):
+    """Microseconds of the direct loop per row."""
+    return direct(model, rows, 1, seconds, SERVER_CPU)["cpu_us_per_row"]
+
+
+def largest_rate(server, slo, low, high, tries, seconds):
+    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried."""
+    tried = []
+    valid = 0.0
+    for index in range(tries):
+        rate = (low * high) ** 0.5
+        run = play(server, f"slo{slo}", seconds, rate=f"{rate:.1f}", slo=f"{slo}ms", seed=index + 1)
+        passed = run["verdict"] == "passed" and run["valid"]
+        tried.append({"rate": rate, "passed": passed, "p99_us": run["latency"].get("p99_us"), "missed": run["missed"],
+                      "flaws": run["flaws"], "generator_cpu": run["generator_cpu"]})
+        valid, low, high = (rate, rate, high) if passed else (valid, low, rate)
+    return valid, tried
+
+
+def bracket(c1, shares):
+    """Where to look: all over at first, then around what was found."""
+    if not shares or not shares[-1]:
+        return LEAST * c1, MOST * c1, 5
+    return 0.93 * shares[-1] * c1, 1.06 * shares[-1] * c1, 3
+
+
+def server_rates(folder, plan, server, model, t_http):
+    """Direct loop, 15 ms, 30 ms; direct loop, 15 ms, ..."""
+    seconds = plan.seconds(3, 1.5)
+    best = min(ROWS, key=lambda rows: row_time(model, rows, plan.seconds(2, 0.5)))
+    rounds = []
+    shares = {slo: [] for slo in SLOS_MS}
+    for index in range(plan.rounds):
+        t_row = row_time(model, best, seconds)
+        c1 = 1e6 / (t_row + t_http)
+        found = {"rows": best, "t_row_us": t_row, "C1": c1}
+        for slo in SLOS_MS:
+            say(f"server: {slo} ms, search {index + 1} of {plan.rounds}; C1 is {c1:.0f}/s")
+            low, high, tries = bracket(c1, shares[slo])
+            valid, found[f"tried{slo}"] = largest_rate(server, slo, low, high, 3 if plan.quick else tries, seconds)
+            shares[slo].append(valid / c1)
+            found[f"valid{slo}"] = valid
+        rounds.append(found)
+        plan.known["valid_rate"] = spread(one[f"valid{SLOS_MS[0]}"] for one in rounds)["median"]
+        ratios = {f"server.{slo}ms": spread(shares[slo])["median"] for slo in SLOS_MS}
+        yield ratios, {"t_http_us": t_http, "rounds": rounds, "shares": {str(slo): spread(shares[slo]) for slo in SLOS_MS}}
+
+
+def offline(plan, server, model):
+    """64 rows at a time, through the server and without it."""
+    say("server: offline, 64 rows a request")
+    found = plan.side_by_side({
+        "weir": lambda s: play(server, "plain", s, concurrency=2, rows=64),
+        "direct": lambda s: direct(model, 64, 1, s, SERVER_CPU),
+    }, 1, 4)
+    return {"server.offline": median(found["weir"], "rows_per_s") / median(found["direct"], "rows_per_s")}, {"offline": found}
+
+
+def server(folder, plan):
+    models, model = repository(folder)
+    with weir(models) as running:
+        t_http = http_time(folder, running, plan)
+        learn(running, plan)
+        yield from server_rates(folder, plan, running, model, t_http)
+        yield offline(plan, running, model)
+
+
+def learn(running, plan):
+    """Lets the server find out what batches cost, as it would in its first seconds of traffic."""
+    for slo in SLOS_MS:
+        play(running, f"slo{slo}", plan.seconds(3, 2), concurrency=48)
+
+
+def goodput(plan, sides, model_slo_ms, rate, loads, seconds, keep):
+    """Answers within the SLO of each side at multiples of `rate`; `keep` is told each load's results."""
+    for load in loads:
+        say(f"overload: {load:g} times {rate:.0f}/s within {model_slo_ms} ms")
+        found = {name: [] for name in sides}
+        for index in range(plan.rounds):
+            for name, (server, model) in sides.items():
+                found[name].append(play(server, model, seconds, 1, rate=f"{load * rate:.1f}", slo=f"{model_slo_ms}ms",
+                                        seed=index + 1))
+        keep[f"{load:g}"] = {"offered": load * rate, **found}
+        yield load, {name: median(runs, "goodput") for name, runs in found.items()}
+
+
+def refusal_ms(found):
+    """p99 of the time to a refusal, the median of the repeats."""
+    waits = [run["refusal"]["p99_us"] / 1e3 for one in found.values() for run in one["weir"]
+             if run["refusal"]["count"] > 100]
+    return spread(waits)["median"] if waits else None
+
+
+def perceptron_overload(plan, models, rate, t_http):
+    slo = SLOS_MS[0]
+    details = {"valid_rate": rate, "t_http_us": t_http, "slo_ms": slo, "loads": {}}
+    loads = (0.9, 1.1, 2, 4) if plan.quick else (0.5, 0.9, 1.1, 1.5, 2, 4)
+    with weir(models) as ours, weir(models) as plain:
+        learn(ours, plan)
+        play(plain, "queue", plan.seconds(3, 2), concurrency=48)
+        sides = {"weir": (ours, f"slo{slo}"), "fcfs": (plain, "queue")}
+        for load, good in goodput(plan, sides, slo, rate, loads, plan.seconds(3, 1), details["loads"]):
+            # Those who are refused have to be read and answered, too.
+            left = rate * (1 - max(0, load - 1) * rate * t_http / 1e6) if load >= 4 else rate
+            details["loads"][f"{load:g}"]["left"] = left
+            yield ({f"overload.{load:g}": good["weir"] / left} if load > 1 else {}), details
+        wait = refusal_ms(details["loads"])
+        yield {"overload.refusal": wait} if wait is not None else {}, details
+        yield from recovery(plan, ours, f"slo{slo}", slo, rate, models.parent)
+
+
+def recovery(plan, server, model, slo_ms, rate, folder):
+    """Four times the rate for a second, then 0.7: those who come later than twice the SLO after it are answered
+    within the SLO again."""
+    say("overload: recovery after a burst")
+    before, burst, after = 1.0, 1.0, plan.seconds(2)
+    warm = before + burst + 2 * slo_ms / 1e3
+    late = []
+    for index in range(plan.rounds):
+        arrivals = steps((0.5 * rate, before), (4 * rate, burst), (0.7 * rate, after + 1), seed=10 * index)
+        run = play(server, model, after, f"{warm:.3f}", recorded=recorded(folder, f"burst{index}", arrivals), slo=f"{slo_ms}ms")
+        late.append(run)
+    p99 = median([run["latency"] for run in late], "p99_us")
+    return iter([({"overload.recovery": p99 / 1e3 / slo_ms}, {"recovery": late})])
+
+
+def single_overload(plan, models):
+    """A simulated model of 5 ms that takes one row at a time, SLO 100 ms."""
+    details = {"valid_rate": 200, "slo_ms": 100, "loads": {}}
+    worst = []
+    with weir(models) as running:
+        play(running, "single", 1, concurrency=2)
+        for _, good in goodput(plan, {"weir": (running, "single")}, 100, 200, (1.1, 2, 4), plan.seconds(4, 2), details["loads"]):
+            worst.append(good["weir"] / 200)
+    return {"overload.single": min(worst)}, {"single": details}
+
+
+def overload(folder, plan):
+    models, model = repository(folder)
+    with weir(models) as running:
+        t_http = http_time(folder, running, plan)
+        rate = plan.known.get("valid_rate")
+        if not rate:
+            learn(running, plan)
+            c1 = 1e6 / (row_time(model, ROWS[-1], plan.seconds(3)) + t_http)
+            rate, _ = largest_rate(running, SLOS_MS[0], LEAST * c1, MOST * c1, 4, plan.seconds(3, 1.5))
+            rate = rate or LEAST * c1
+    yield from perceptron_overload(plan, models, rate, t_http)
+    yield single_overload(plan, models)

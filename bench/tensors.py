@@ -1,0 +1,32 @@
+"""B11 `tensors`: one large tensor to the identity model and back, against a bare TCP connection."""
+from ceilings import IDENTITY, floats
+from loads import infer_body, infer_message, median, round_trips
+from servers import copied, echo, say, weir
+
+
+def tensor(folder, plan, count):
+    """One FP32 tensor of `count` values, one connection, one at a time."""
+    data = floats(count)
+    shape = [count // 16, 16]
+    head, body = infer_body("x", shape, data)
+    files = {"raw": data, "grpc": infer_message("identity_fp32", "x", shape, data), "http": (
+        f"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Inference-Header-Content-Length: {len(head)}\r\n\r\n").encode() + body}
+    for way, content in files.items():
+        (folder / way).write_bytes(content)
+    with (weir(copied(folder, IDENTITY)) as (_, weir_port), echo(len(data)) as (_, echo_port)):
+        return plan.side_by_side({
+            "raw": lambda s: round_trips("raw", echo_port, folder / "raw", s),
+            "http": lambda s: round_trips("http", weir_port, folder / "http", s, len(data)),
+            "grpc": lambda s: round_trips("grpc", weir_port, folder / "grpc", s, len(data)),
+        }, 2, 3, 5)
+
+
+def tensors(folder, plan):
+    for name, count in (("602KB", 150528), ("4.8MB", 1200000)):
+        say(f"tensors: {name}")
+        inside = folder / name
+        inside.mkdir()
+        found = tensor(inside, plan, count)
+        limit = median(found["raw"], "p50_us")
+        yield {f"tensors.{way}.{name}": median(found[way], "p50_us") / limit for way in ("http", "grpc")}, {name: found}
