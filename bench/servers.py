@@ -143,7 +143,7 @@ def nginx(folder, headers, body_bytes):
     # No word of the file may be longer than 4 KB.
     piece, pieces = "x" * 2048, body_bytes // 2048
     fields += f'set $piece "{piece}";'
-    answer = "$piece" * pieces + "x" * (body_bytes % 2048)
+    answer = "${piece}" * pieces + "x" * (body_bytes % 2048)
     (folder / "nginx.conf").write_text(f"""
         daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
         events {{ worker_connections 1024; }}

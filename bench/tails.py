@@ -16,7 +16,7 @@ def tail_run(folder, server, service_us, load, seconds, seed):
     """One run, and the simulation of the same arrivals: a server that takes `service_us` for each."""
     warm = 0.5
     arrivals = poisson(load * 1e6 / service_us, warm + seconds, seed)
-    run = play(server, "cnn", seconds, warm, recorded=recorded(folder, f"arrivals{load}-{seed}", arrivals))
+    run = play(server, "cnn", seconds, warm, 3, recorded=recorded(folder, f"arrivals{load}-{seed}", arrivals))
     limit = simulated_latencies(arrivals, service_us / 1e6)
     counted = [latency * 1e6 for at, latency in zip(arrivals, limit) if at >= warm]
     run["simulated"] = {f"p{name}_us": quantile(counted, share) for name, share in
@@ -87,13 +87,14 @@ def isolation(folder, plan):
         simulated(models, name, {"tau0": f"{RUN_MS}ms", "exclusive": "false"}, "max_batch_size: 1\n")
     rate = QUIET_LOAD * 1e3 / RUN_MS
     noise = 5 * 2 * 1e3 / RUN_MS
-    with weir(models, executors=2) as server:
+    # Fair to clients, not to models: each model has its own.
+    with weir(models, "--client-header", "Client", executors=2) as server:
         def alone(seconds):
-            return play(server, "quiet", seconds, rate=f"{rate:.0f}")
+            return play(server, "quiet", seconds, rate=f"{rate:.0f}", header="Client: quiet", spin=False)
 
         def beside(seconds):
-            with playing(server, "noisy", seconds + 1, 0.2, rate=f"{noise:.0f}", timeout="1s", drain="100ms") as noisy:
-                run = play(server, "quiet", seconds, 0.8, rate=f"{rate:.0f}")
+            with playing(server, "noisy", seconds + 1, 0.2, rate=f"{noise:.0f}", header="Client: noisy", drain="100ms") as noisy:
+                run = play(server, "quiet", seconds, 0.8, rate=f"{rate:.0f}", header="Client: quiet", spin=False)
                 run["noisy"] = noisy()
             return run
         say(f"isolation: {rate:.0f} requests a second beside {noise:.0f}")

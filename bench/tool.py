@@ -13,10 +13,6 @@ KEPT = ("offered", "elapsed_s", "valid", "flaws", "verdict", "missed", "sent", "
 KEPT_TIMES = ("count", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "max_us")
 
 
-class Invalid(RuntimeError):
-    """The generator, not the server, was measured."""
-
-
 def times(histogram):
     return {key: histogram[key] for key in KEPT_TIMES if key in histogram}
 
@@ -33,10 +29,11 @@ def kept(run):
 
 
 def options(settings):
-    """Words of the command line: slo="15ms" is --slo 15ms, spin=True is --spin, a list repeats its option."""
+    """Words of the command line: slo="15ms" is --slo 15ms, spin=True is --spin, False is none, a list repeats its
+    option."""
     words = []
     for name, value in settings.items():
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if isinstance(value, list) else [value] if value is not False else []:
             words += [f"--{name.replace('_', '-')}"] + ([] if one is True else [one])
     return words
 
@@ -63,10 +60,14 @@ def playing(server, model, seconds, warm, **settings):
             process.communicate()
 
 
-def play(server, model, seconds, warm=0.5, **settings):
-    """One run of `weir bench`: what is kept of it, `classes` by name."""
+def play(server, model, seconds, warm=0.5, tries=1, **settings):
+    """One run of `weir bench`: what is kept of it, `classes` by name.  Open loops spin, which sends on the dot; one
+    of which the generator was the limit is repeated while there are `tries` left."""
+    if "rate" in settings or "recorded" in settings:
+        settings.setdefault("spin", True)
     with playing(server, model, seconds, warm, **settings) as result:
-        return result()
+        run = result()
+    return run if run["valid"] or tries <= 1 else play(server, model, seconds, warm, tries - 1, **settings)
 
 
 def poisson(rate, seconds, seed):
