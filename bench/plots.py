@@ -4,7 +4,7 @@ import statistics
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 70, 24, 48, 56
+LEFT, RIGHT, TOP, BOTTOM = 70, 24, 64, 56
 INK, FAINT, GRID = "#1f2933", "#66737f", "#dfe5ea"
 COLORS = ("#0b6bcb", "#d1495b", "#2a9d5c", "#c98a00", "#7a4fb5", "#5b6770")
 
@@ -22,7 +22,7 @@ def page(parts, title):
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
             f'font-family="system-ui, sans-serif" role="img"><title>{escape(title)}</title>'
             f'<rect width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#ffffff"/>\n'
-            + "\n".join([text(LEFT, 26, title, "start", 15, more=' font-weight="600"'), *parts]) + "\n</svg>\n")
+            + "\n".join([text(LEFT, 24, title, "start", 15, more=' font-weight="600"'), *parts]) + "\n</svg>\n")
 
 
 def nice_ticks(low, high):
@@ -48,7 +48,7 @@ class Axes:
     def __init__(self, xs, ys, xlabel, ylabel, log=False):
         self.log = log
         self.xticks = nice_ticks(min(xs), max(xs))
-        self.yticks = log_ticks(min(ys), max(ys)) if log else nice_ticks(0, max(ys))
+        self.yticks = log_ticks(min(ys), max(ys)) if log else nice_ticks(0, 1.06 * max(ys))
         self.xlabel, self.ylabel = xlabel, ylabel
 
     def x(self, value):
@@ -72,18 +72,16 @@ class Axes:
 
 
 def legend(names):
-    """Top right, one after the other, last one at the right."""
-    parts, x = [], WIDTH - RIGHT
-    for index in reversed(range(len(names))):
-        x -= 7 * len(names[index])
-        parts.append(text(x, TOP - 8, names[index], "start", 12))
-        x -= 18
-        parts.append(f'<rect x="{x:.1f}" y="{TOP - 18}" width="12" height="12" rx="2" fill="{COLORS[index]}"/>')
-        x -= 12
+    """Under the title, one after the other."""
+    parts, x = [], LEFT
+    for color, name in zip(COLORS, names):
+        parts += [f'<rect x="{x:.1f}" y="36" width="12" height="12" rx="2" fill="{color}"/>',
+                  text(x + 18, 46, name, "start", 12)]
+        x += 18 + 7 * len(name) + 16
     return parts
 
 
-def curves(title, xlabel, ylabel, series, levels=(), log=False):
+def curves(title, xlabel, ylabel, series, levels=(), log=False, joined=True):
     """series: name -> [(x, low, middle, high)]; levels: [(y, what)] are drawn dashed."""
     points = [point for one in series.values() for point in one]
     axes = Axes([x for x, *_ in points], [y for _, *ys in points for y in ys] + [y for y, _ in levels], xlabel, ylabel, log)
@@ -93,7 +91,7 @@ def curves(title, xlabel, ylabel, series, levels=(), log=False):
                   text(WIDTH - RIGHT, axes.y(y) - 5, what, "end", 11, FAINT)]
     for color, one in zip(COLORS, series.values()):
         path = " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, _, y, _ in sorted(one))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts += [f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'] if joined else []
         for x, low, y, high in one:
             parts += [line(axes.x(x), axes.y(low), axes.x(x), axes.y(high), color, 1.2),
                       f'<circle cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3.5" fill="{color}"/>']
@@ -152,9 +150,13 @@ def single(details):
 
 
 def large(details):
-    groups = [(f"{what}, {way}", [of(details["tensors"][what][side], "p50_us", 1e-3) for side in (way, "raw")])
-              for what in ("602KB", "4.8MB") for way in ("http", "grpc")]
-    return bars("A tensor there and back: p50", "milliseconds", groups, ["Weir", "bare TCP connection"])
+    groups = []
+    for what in ("602KB", "4.8MB"):
+        limit = statistics.median(one["p50_us"] for one in details["tensors"][what]["raw"])
+        groups.append((f"{what[:-2]} {what[-2:]}", [of(details["tensors"][what][way], "p50_us", 1 / limit)
+                                                    for way in ("raw", "http", "grpc")]))
+    return bars("A tensor there and back: p50 over that of a bare TCP connection", "times", groups,
+                ["bare TCP connection", "Weir, REST", "Weir, gRPC"])
 
 
 def searches(details):
@@ -163,7 +165,8 @@ def searches(details):
         found = [(one["rate"] / each["C1"], one["p99_us"] / 1e3) for each in details["server"]["rounds"]
                  for one in each[f"tried{slo}"] if one["p99_us"] and one["p99_us"] < 1e3 * 3 * int(slo)]
         series[f"SLO {slo} ms"] = [(x, y, y, y) for x, y in found]
-    return curves("Poisson arrivals, weight-heavy perceptron", "rate / C1", "p99, ms", series, [(15, "15 ms"), (30, "30 ms")])
+    return curves("Poisson arrivals, weight-heavy perceptron", "rate / C1", "p99, ms", series, [(15, "15 ms"), (30, "30 ms")],
+                  joined=False)
 
 
 def overload(details):
@@ -182,7 +185,7 @@ def tails(details):
                                  ("simulated p99", lambda one: one["simulated"]["p99_us"] / 1e3),
                                  ("Weir p50", lambda one: one["latency"]["p50_us"] / 1e3),
                                  ("simulated p50", lambda one: one["simulated"]["p50_us"] / 1e3))}
-    return curves("1 ms model, Poisson arrivals", "load", "milliseconds", series)
+    return curves("1 ms model, Poisson arrivals", "load", "milliseconds", series, log=True)
 
 
 def priorities(details):
