@@ -10,7 +10,14 @@ yaml = pytest.importorskip("yaml")
 
 FILE = ROOT / "src" / "api" / "openapi.yaml"
 METHODS = {"get", "post", "put", "delete"}
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 
 
 @pytest.fixture(scope="module")
