@@ -98,12 +98,31 @@ static bool patience_over(const struct world *world, const struct model *model)
     return clock_add(last_ns, model->config->queue_delay_ns) <= clock_now_ns(&world->clock);
 }
 
+/* There are places for a run, and nobody who has waited for more holds them back. */
+static bool has_places(const struct model *model)
+{
+    const struct pool *pool = model->pool;
+    return pool->pipelined ||
+           (pool->places_taken + model->width <= pool->executor_count && list_empty(&pool->wide));
+}
+
 /* Could some executor take of this model's line now? */
 static bool could_go(const struct world *world, const struct model *model)
 {
     return model->waiting_count > 0 && model->instances_free != NULL &&
-           model->running < model->runs_max && model->inline_home == NULL &&
+           model->running < model->runs_max && model->inline_home == NULL && has_places(model) &&
            !may_wait(world, model) && patience_over(world, model);
+}
+
+/* Runs of several threads count for several: there are never more than the device carries. */
+void check_places(struct world *world, const struct pool *pool)
+{
+    uint32_t taken = 0;
+    for (uint32_t i = 0; i < world->flight_count; i++) {
+        taken += world->flights[i].pool == pool ? world->flights[i].instance->model->width : 0;
+    }
+    LAW(pool->pipelined || taken <= pool->executor_count, "runs of %u threads on '%s'", taken,
+        pool->name);
 }
 
 void note_turn(struct world *world, const struct pool *pool)
@@ -114,6 +133,7 @@ void note_turn(struct world *world, const struct pool *pool)
     for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
         world->times[i] = pool->order.clients[i].time;
     }
+    world->reserved = !list_empty(&pool->wide);
     for (uint32_t i = 0; i < world->model_count; i++) {
         world->served_ns[i] = world->models[i].model.served_ns;
     }
@@ -171,7 +191,8 @@ void check_order(struct world *world, const struct instance *instance)
 {
     const struct request *led =
         list_entry(list_first(&instance->batch.members), struct request, line);
-    for (uint32_t i = 0; i < world->model_count && led->model->claim == NULL; i++) {
+    const bool by_turn = led->model->claim == NULL && !world->reserved;
+    for (uint32_t i = 0; i < world->model_count && by_turn; i++) {
         const struct model *model = &world->models[i].model;
         const bool could = model == led->model || could_go(world, model);
         if (model->claim != NULL || model->pool != led->model->pool || !could) {

@@ -99,8 +99,9 @@ struct world {
     struct order_options order;
     int64_t credit_ns[ORDER_CLASSES];  /* Before the last pull: of classes, */
     uint64_t times[ORDER_CLIENTS + 1]; /* of clients */
-    uint64_t served_ns[MODELS_MAX];    /* and of models. */
-    uint64_t lag_ns;                   /* Homes come to their deadlines this much late. */
+    bool reserved; /* Somebody waited for places before the pull: its turn may have come. */
+    uint64_t served_ns[MODELS_MAX]; /* and of models. */
+    uint64_t lag_ns;                /* Homes come to their deadlines this much late. */
     uint32_t accepted;
     uint32_t ended;
 };
@@ -113,6 +114,7 @@ void check_order(struct world *world, const struct instance *instance);
 void check_delay(struct world *world, const struct instance *instance);
 void check_idle(struct world *world, const struct pool *pool);
 void check_resources(struct world *world);
+void check_places(struct world *world, const struct pool *pool);
 void check_lines(struct world *world);
 void check_joined(struct world *world);
 

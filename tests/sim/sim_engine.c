@@ -199,6 +199,7 @@ static void make_config(struct world *world, struct sim_model *m, const char *na
         .requests_max = chance(world, 40) ? (uint32_t)(1 + draw(world, 30)) : 0,
         .instances = chance(world, 40) ? (uint32_t)(1 + draw(world, 3)) : 0,
         .join = chance(world, 40),
+        .intra_threads = chance(world, 20) ? 2 + (uint32_t)draw(world, 3) : 1,
         .settings = m->settings,
     };
     if (chance(world, 40)) {
@@ -400,6 +401,7 @@ static void pull_all(struct world *world)
             const uint64_t ends_ns = instance->batch.computed_ns;
             world->flights[world->flight_count++] = (struct flight){ instance, ends_ns, pool };
             check_resources(world);
+            check_places(world, pool);
         }
     }
 }
