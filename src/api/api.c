@@ -250,7 +250,48 @@ static void fail_method(struct call *call, uint32_t allow)
     call_fail_err(call, &err);
 }
 
-static void handle_grpc_head(struct call *call)
+/* What this header came to when it was read the first time. */
+struct call_memo {
+    struct bytes fields[FIELD_COUNT];
+    struct route_match match;
+    struct bytes model;
+    const struct grpc_rpc *rpc; /* NULL: REST. */
+};
+
+static_assert(sizeof(struct call_memo) <= HTTP_MEMO_BYTES, "a call fits in net's memo");
+
+static struct call_memo *memo_of(const struct http_memo *memo)
+{
+    return (struct call_memo *)(void *)(uintptr_t)memo->bytes;
+}
+
+/* Everything in it must live as long as the header. */
+static void remember(const struct call *call, const struct bytes *fields)
+{
+    struct http_memo *memo = exchange_memo(call->x);
+    if (memo == NULL || call->model.data != call->match.model.data) {
+        return;
+    }
+    struct call_memo *self = memo_of(memo);
+    memcpy(self->fields, fields, sizeof self->fields);
+    self->match = call->match;
+    self->model = call->model;
+    self->rpc = call->rpc;
+    memo->set = true;
+}
+
+static void enter_grpc(struct call *call)
+{
+    struct weir_err err;
+    call->grpc_status = authorise(call, &err);
+    if (call->grpc_status != WEIR_OK) {
+        grpc_fail(call->x, err.status, err.text);
+    } else {
+        grpc_rpc_open(call, call->rpc);
+    }
+}
+
+static void handle_grpc_head(struct call *call, const struct bytes *fields)
 {
     struct exchange *x = call->x;
     struct weir_err err;
@@ -267,34 +308,26 @@ static void handle_grpc_head(struct call *call)
     if (call->rpc == NULL) {
         call->grpc_status = err_set(&err, WEIR_EUNSUPPORTED, "there is no call '%.*s'",
                                     x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
-    } else {
-        call->grpc_status = authorise(call, &err);
-    }
-    if (call->grpc_status != WEIR_OK) {
         grpc_fail(x, err.status, err.text);
-    } else {
-        grpc_rpc_open(call, call->rpc);
+        return;
     }
+    remember(call, fields);
+    enter_grpc(call);
 }
 
-static void handle_head(void *context, struct exchange *x)
+static void enter_rest(struct call *call)
 {
-    struct call *call = arena_try_zero(&x->arena, 1, sizeof *call);
-    if (call == NULL) {
-        exchange_fail(x, WEIR_ENOMEM, "out of memory for this request", 1);
+    struct weir_err err;
+    if (authorise(call, &err) != WEIR_OK) {
+        call_fail_err(call, &err);
         return;
     }
-    call->x = x;
-    call->api = context;
-    call->loop = x->loop->user;
-    x->user = call;
-    read_fields(call);
-    name_request(call);
-    access_share(call->api->options.access, call);
-    if (grpc_rpc_is(x)) {
-        handle_grpc_head(call);
-        return;
-    }
+    set_body_rules(call);
+}
+
+static void handle_rest_head(struct call *call, const struct bytes *fields)
+{
+    const struct exchange *x = call->x;
     uint32_t allow = 0;
     const enum weir_status status = route_find(x->method, x->path, &call->match, &allow);
     if (status == WEIR_EMETHOD) {
@@ -310,11 +343,57 @@ static void handle_head(void *context, struct exchange *x)
         call_fail_err(call, &err);
         return;
     }
-    if (read_model_name(call, &err) != WEIR_OK || authorise(call, &err) != WEIR_OK) {
+    if (read_model_name(call, &err) != WEIR_OK) {
         call_fail_err(call, &err);
         return;
     }
-    set_body_rules(call);
+    remember(call, fields);
+    enter_rest(call);
+}
+
+/* A header that was here before. */
+static void handle_known_head(struct call *call, const struct call_memo *memo)
+{
+    memcpy(call->fields, memo->fields, sizeof call->fields);
+    call->match = memo->match;
+    call->model = memo->model;
+    call->rpc = memo->rpc;
+    call->is_grpc = memo->rpc != NULL;
+    name_request(call);
+    access_share(call->api->options.access, call);
+    if (call->is_grpc) {
+        enter_grpc(call);
+    } else {
+        enter_rest(call);
+    }
+}
+
+static void handle_head(void *context, struct exchange *x)
+{
+    struct call *call = arena_try_zero(&x->arena, 1, sizeof *call);
+    if (call == NULL) {
+        exchange_fail(x, WEIR_ENOMEM, "out of memory for this request", 1);
+        return;
+    }
+    call->x = x;
+    call->api = context;
+    call->loop = x->loop->user;
+    x->user = call;
+    const struct http_memo *memo = exchange_memo(x);
+    if (memo != NULL && memo->set) {
+        handle_known_head(call, memo_of(memo));
+        return;
+    }
+    read_fields(call);
+    struct bytes fields[FIELD_COUNT]; /* As they came. */
+    memcpy(fields, call->fields, sizeof fields);
+    name_request(call);
+    access_share(call->api->options.access, call);
+    if (grpc_rpc_is(x)) {
+        handle_grpc_head(call, fields);
+    } else {
+        handle_rest_head(call, fields);
+    }
 }
 
 /* A body that came compressed. */

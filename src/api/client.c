@@ -36,7 +36,9 @@ struct client client_of(const struct call *call)
     } else if (field.size > 0) {
         client.digest = digest(CLIENT_FIELD, field);
     } else {
-        client.digest = digest(CLIENT_ADDRESS, address_of(call->x->peer));
+        uint64_t *kept = call->x->peer_memo;
+        *kept = *kept != 0 ? *kept : digest(CLIENT_ADDRESS, address_of(call->x->peer));
+        client.digest = *kept;
     }
     return client;
 }

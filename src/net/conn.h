@@ -80,6 +80,7 @@ struct http_conn {
     uint64_t idle_ns;  /* Since when there are no streams; in LINGER, since when it lingers. */
     uv_write_t write;
     uv_shutdown_t shutdown;
+    uint64_t peer_memo; /* As in the exchange. */
     char peer[56];
     uint32_t peer_size;
     int64_t peer_user; /* As in the exchange. */

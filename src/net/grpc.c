@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "net/body.h"
+#include "net/head.h"
 #include "util/mem.h"
 
 #define TYPE "application/grpc"
@@ -574,19 +575,28 @@ static bool read_timeout(struct bytes text, uint64_t *out_ns)
     return false;
 }
 
+/* What the header says of the call.  False: its time-out makes no sense. */
+static bool read_head(const struct exchange *x, struct head_grpc *out)
+{
+    *out = (struct head_grpc){ .known = true };
+    out->encoding_unknown =
+        encoding_of(exchange_field(x, "grpc-encoding"), &out->encoding, NULL) != WEIR_OK;
+    return read_timeout(exchange_field(x, "grpc-timeout"), &out->timeout_ns);
+}
+
 struct grpc_call *grpc_open(struct exchange *x, const struct grpc_reader *reader,
                             uint64_t message_bytes_max)
 {
     struct grpc_call *call = arena_try_zero(&x->arena, 1, sizeof(*call));
     struct closing *closing = arena_try_zero(&x->arena, 1, sizeof(*closing));
-    uint64_t timeout_ns = CLOCK_NEVER;
-    const struct bytes timeout = exchange_field(x, "grpc-timeout");
-    const struct bytes encoding = exchange_field(x, "grpc-encoding");
+    struct head_grpc own;
+    struct head_grpc *head = x->head == NULL ? &own : &x->head->grpc;
     if (call == NULL || closing == NULL) {
         grpc_fail(x, WEIR_ENOMEM, "out of memory for this call");
         return NULL;
     }
-    if (!read_timeout(timeout, &timeout_ns)) {
+    if ((head == &own || !head->known) && !read_head(x, head)) {
+        head->known = false;
         grpc_fail(x, WEIR_EINVAL,
                   "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n");
         return NULL;
@@ -594,9 +604,10 @@ struct grpc_call *grpc_open(struct exchange *x, const struct grpc_reader *reader
     call->x = x;
     call->reader = reader;
     call->message_bytes_max = message_bytes_max;
-    call->deadline_ns = clock_add(x->begun_ns, timeout_ns);
+    call->deadline_ns = clock_add(x->begun_ns, head->timeout_ns);
     call->pushback_ms = PUSHBACK_MS;
-    call->encoding_unknown = encoding_of(encoding, &call->encoding, NULL) != WEIR_OK;
+    call->encoding = head->encoding;
+    call->encoding_unknown = head->encoding_unknown;
     buffer_init(&call->held, SIZE_MAX);
     closing->call = call;
     closing->disposable.dispose = close_call;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "net/conn.h"
+#include "net/head.h"
 #include "net/http1.h"
 #include "net/protocol.h"
 #include "net/stream.h"
@@ -137,6 +138,11 @@ void stream_advance(struct stream *s, size_t size)
         }
         release_piece(s, piece);
     }
+}
+
+struct http_memo *exchange_memo(const struct exchange *x)
+{
+    return x->head == NULL ? NULL : &x->head->memo;
 }
 
 struct bytes exchange_find_field(const struct exchange *x, struct bytes name)

@@ -27,6 +27,7 @@
 #ifndef WEIR_NET_HTTP_H
 #define WEIR_NET_HTTP_H
 
+#include <stdalign.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +49,15 @@ enum http_method {
 enum http_version { HTTP_1_0, HTTP_1_1, HTTP_2 };
 
 struct http_conn; /* The connection, known to net only. */
+struct head;      /* Known to net only. */
+
+/* What a handler makes of a request header, so that it need not when the same comes again: zeroed at first, and lives as
+ * long as the fields of the exchange, which it may point into. */
+#define HTTP_MEMO_BYTES 352
+struct http_memo {
+    bool set; /* The handler's, as the rest. */
+    alignas(max_align_t) unsigned char bytes[HTTP_MEMO_BYTES];
+};
 
 struct exchange {
     struct loop *loop;
@@ -64,6 +74,8 @@ struct exchange {
     struct bytes query;  /* After '?', or empty. */
     const struct http_field *fields;
     uint32_t field_count;
+    struct head *head;    /* Shared with others that had the same; NULL: only this one has it. */
+    uint64_t *peer_memo;  /* The handler's, one per connection; 0 at first. */
     struct bytes peer;    /* "127.0.0.1:4711", or "unix". */
     int64_t peer_user;    /* Its user's number on a Unix socket; -1: not known. */
     struct bytes client;  /* The name in the client's certificate, which was checked; or empty. */
@@ -139,6 +151,9 @@ void http_drain(struct loop *loop);
  * any thread. */
 uint64_t http_bodies_bytes(void);
 uint64_t http_refused_count(enum weir_status status);
+
+/* The handler's memo about the exchange's header; NULL: there is none. */
+struct http_memo *exchange_memo(const struct exchange *x);
 
 /* The first field of that name (case-insensitive), or an empty value with data NULL. */
 struct bytes exchange_find_field(const struct exchange *x, struct bytes name);

@@ -20,7 +20,6 @@
 
 #include "net/fields.h"
 #include "net/target.h"
-#include "util/mem.h"
 
 #define HEAD_BYTES_FIRST 1024 /* Room for a header that arrives in parts. */
 #define CHUNK_DIGITS_MAX 16
@@ -314,19 +313,25 @@ static enum weir_status parse_head(struct http1 *r, struct exchange *x, struct w
     status = fields_read(known ? "" : "POST", rest, fields, room, &x->field_count, err);
     status = status != WEIR_OK ? status : judge_fields(r, x, err);
     if (status == WEIR_OK) {
-        http1_memory_keep(&r->memory, (struct bytes){ r->head, r->head_size }, x, &r->facts);
+        head_release(r->latest);
+        r->latest = head_create(x, (struct bytes){ r->head, r->head_size }, &r->facts);
     }
     return status;
 }
 
-/* A header that was read before, and is there as a whole.  False: it has to be read. */
+/* The header before once more, and there as a whole.  False: it has to be read. */
 static bool recall_head(struct http1 *r, struct exchange *x, struct bytes *in)
 {
-    const bool at_start = r->head_size == 0 && r->place == HTTP1_LINE_START;
-    const size_t size = at_start ? http1_memory_recall(r->memory, *in, x, &r->facts) : 0;
-    in->data += size;
-    in->size -= size;
-    return size > 0;
+    struct head *head = r->latest;
+    if (head == NULL || r->head_size > 0 || r->place != HTTP1_LINE_START ||
+        head->text.size > in->size ||
+        memcmp(head->text.data, in->data, head->text.size) != 0 || !head_share(head, x)) {
+        return false;
+    }
+    r->facts = head->facts;
+    in->data += head->text.size;
+    in->size -= head->text.size;
+    return true;
 }
 
 /* Takes what belongs to the header; WEIR_OK and *done when it is complete and good. */
@@ -585,14 +590,14 @@ void http1_init(struct http1 *reader, const struct limits *limits)
 
 void http1_finish(struct http1 *reader)
 {
-    mem_free(reader->memory);
-    reader->memory = NULL;
+    head_release(reader->latest);
+    reader->latest = NULL;
 }
 
 /* The next request begins. */
 static void restart(struct http1 *reader)
 {
-    *reader = (struct http1){ .limits = reader->limits, .memory = reader->memory };
+    *reader = (struct http1){ .limits = reader->limits, .latest = reader->latest };
 }
 
 enum http1_event http1_next(struct http1 *reader, struct exchange *x, struct bytes *in,

@@ -11,7 +11,7 @@
 
 #include "net/answer.h"
 #include "net/http.h"
-#include "net/http1_memory.h"
+#include "net/head.h"
 #include "util/err.h"
 #include "util/limits.h"
 
@@ -46,7 +46,7 @@ enum http1_place {
 
 struct http1 {
     const struct limits *limits;
-    struct http1_memory *memory; /* The latest header; NULL: none. */
+    struct head *latest; /* The header before; NULL: none that could come again. */
     enum http1_state state;
     enum http1_place place;
     char *head; /* The header so far, in the exchange's arena. */

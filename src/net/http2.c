@@ -17,8 +17,10 @@
 void http2_retire(struct stream *s)
 {
     if (s->closed && s->queued == 0 && (s->x.finished || !http2_is_known(s))) {
+        struct http2 *h = s->x.conn->http2;
         list_remove(&s->ready);
-        s->x.conn->http2->heads_bytes -= s->head_bytes;
+        h->latest = h->latest == s ? NULL : h->latest;
+        h->heads_bytes -= s->head_bytes;
         if (s->held_bytes > 0) {
             body_let_go(s->held_bytes);
         }
@@ -235,6 +237,7 @@ static void http2_release(struct http_conn *c)
 {
     struct http2 *h = c->http2;
     nghttp2_session_del(h->session);
+    head_release(h->head);
     mem_free(h->text);
     mem_free(h);
     c->http2 = NULL;

@@ -15,6 +15,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "net/head.h"
 #include "net/http2_guard.h"
 #include "net/protocol.h"
 
@@ -61,7 +62,11 @@ struct http2 {
     struct http2_scan scan;
     uint64_t scan_ns; /* When streams are next looked at for time-outs. */
     struct http2_guard guard;
-    uint64_t heads_bytes; /* Of the headers of all streams. */
+    struct head *head;       /* The header before; NULL: none that could come again. */
+    uint32_t heads_unlike;   /* So many since then were another one. */
+    struct head_draft draft; /* The header that is being read. */
+    struct stream *latest;   /* The latest that was opened, while it lives: most frames are its. */
+    uint64_t heads_bytes;    /* Of the headers of all streams. */
     bool settled;         /* The client has said how it is set. */
     bool large;           /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
@@ -112,9 +117,11 @@ void http2_retire(struct stream *s);
 /* Ends the connection with GOAWAY. */
 void http2_terminate(struct http2 *h, uint32_t code);
 
-static inline struct stream *http2_stream(nghttp2_session *session, int32_t id)
+static inline struct stream *http2_stream(const struct http2 *h, int32_t id)
 {
-    return nghttp2_session_get_stream_user_data(session, id);
+    return h->latest != NULL && h->latest->id == id
+               ? h->latest
+               : nghttp2_session_get_stream_user_data(h->session, id);
 }
 
 /* True when the answer is all there, though its handler may not be done: as on HTTP/1, an answer of known size ends

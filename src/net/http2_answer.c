@@ -251,12 +251,11 @@ static ssize_t on_length(nghttp2_session *session, uint8_t type, int32_t id, int
 /* An answer that ended before its request did: the client need not send the rest. */
 static int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
-    (void)user;
     if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
         (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
         return 0;
     }
-    struct stream *s = http2_stream(session, frame->hd.stream_id);
+    struct stream *s = http2_stream(user, frame->hd.stream_id);
     if (s != NULL && !s->complete && !s->reset) {
         s->reset = true;
         nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);

@@ -22,6 +22,8 @@
 #define STREAMS_FREE 64          /* More on one connection count as bodies do, and so do */
 #define HEAD_BYTES_FREE 4096     /* longer headers; */
 #define HEADS_BYTES_MAX 16777216 /* all of a connection's have a limit of their own. */
+#define KEEP_FIRST 4   /* So many headers unlike the one before are remembered, */
+#define KEEP_EVERY 64  /* of so many. */
 #define HEAD_EXCESS_MAX 1048576 /* Of a header beyond its limit that is still read, to answer it. */
 
 /* A callback's answer when the connection was closed from within. */
@@ -81,6 +83,9 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     s->x.version = HTTP_2;
     s->moved_ns = c->loop->now_ns;
     nghttp2_session_set_stream_user_data(session, s->id, s);
+    h->latest = s;
+    s->matching = h->head != NULL;
+    head_draft_begin(&h->draft);
     return 0;
 }
 
@@ -131,13 +136,37 @@ static bool add_pseudo(struct stream *s, struct bytes name, struct bytes value)
     return true;
 }
 
+/* False when memory is out. */
+static bool take_field(struct http2 *h, struct stream *s, struct bytes name, struct bytes value)
+{
+    head_draft_add(&h->draft, name, value);
+    if (s->authority && bytes_equal(name, BYTES_LITERAL("host"))) {
+        return true; /* RFC 9113, section 8.3.1: `:authority` goes before it. */
+    }
+    return name.size > 0 && name.data[0] == ':' ? add_pseudo(s, name, value)
+                                                : add_field(s, name, value);
+}
+
+/* The header is another one than the one before after all.  False when memory is out. */
+static bool stop_matching(struct http2 *h, struct stream *s)
+{
+    s->matching = false;
+    for (uint32_t i = 0; i < s->matched; i++) {
+        if (!take_field(h, s, h->head->list[i].name, h->head->list[i].value)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name_data,
                      size_t name_size, const uint8_t *value_data, size_t value_size, uint8_t flags,
                      void *user)
 {
+    (void)session;
     (void)flags;
     struct http2 *h = user;
-    struct stream *s = http2_stream(session, frame->hd.stream_id);
+    struct stream *s = http2_stream(h, frame->hd.stream_id);
     if (s == NULL) {
         return 0;
     }
@@ -152,6 +181,13 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     }
     s->head_bytes += size;
     h->heads_bytes += size;
+    if (s->matching && head_has(h->head, s->matched, name, value)) {
+        s->matched++;
+        return 0;
+    }
+    if (s->matching && !stop_matching(h, s)) {
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
     if (s->head_bytes > limits->header_bytes_max || s->x.field_count >= limits->header_fields_max) {
         s->oversized = true;
         if (s->head_bytes > limits->header_bytes_max + HEAD_EXCESS_MAX) {
@@ -159,12 +195,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         }
         return 0;
     }
-    if (s->authority && bytes_equal(name, BYTES_LITERAL("host"))) {
-        return 0; /* RFC 9113, section 8.3.1: `:authority` goes before it. */
-    }
-    const bool kept = name_size > 0 && name_data[0] == ':' ? add_pseudo(s, name, value)
-                                                           : add_field(s, name, value);
-    return kept ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    return take_field(h, s, name, value) ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
 /* A field that no HTTP allows: the library would pass it over, but a request is either good or not. */
@@ -222,6 +253,40 @@ static enum weir_status judge_head(struct stream *s, uint64_t *body_size, bool *
     return target_read(x, x->target, err);
 }
 
+/* Remembers a header that was found good; but seldom for clients whose headers are never the same. */
+static void keep_head(struct http2 *h, const struct stream *s, uint64_t body_size, bool expects)
+{
+    if (h->heads_unlike++ % KEEP_EVERY >= KEEP_FIRST || s->head_bytes > HEAD_BYTES_FREE) {
+        return;
+    }
+    head_release(h->head);
+    h->head = head_create_drafted(&s->x, &h->draft);
+    if (h->head != NULL) {
+        h->head->facts.body_size = body_size;
+        h->head->facts.expects_continue = expects;
+    }
+}
+
+/* The header is complete.  WEIR_OK: it is good. */
+static enum weir_status end_head(struct http2 *h, struct stream *s, uint64_t *body_size,
+                                 bool *expects, struct weir_err *err)
+{
+    if (s->matching && s->matched == h->head->list_count && head_share(h->head, &s->x)) {
+        h->heads_unlike = 0;
+        *body_size = h->head->facts.body_size;
+        *expects = h->head->facts.expects_continue;
+        return WEIR_OK;
+    }
+    if (s->matching && !stop_matching(h, s)) {
+        return err_nomem(err, "a request header", s->head_bytes);
+    }
+    const enum weir_status status = judge_head(s, body_size, expects, err);
+    if (status == WEIR_OK) {
+        keep_head(h, s, *body_size, *expects);
+    }
+    return status;
+}
+
 static void take_head(struct http2 *h, struct stream *s, bool last)
 {
     static const nghttp2_nv go_on = { (uint8_t *)(uintptr_t) ":status",
@@ -230,7 +295,7 @@ static void take_head(struct http2 *h, struct stream *s, bool last)
     struct weir_err err;
     uint64_t body_size = 0;
     bool expects = false;
-    const enum weir_status status = judge_head(s, &body_size, &expects, &err);
+    const enum weir_status status = end_head(h, s, &body_size, &expects, &err);
     if (status != WEIR_OK) {
         http2_refuse(s, status, err.text);
         return;
@@ -293,7 +358,7 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) {
         return 0;
     }
-    struct stream *s = http2_stream(session, frame->hd.stream_id);
+    struct stream *s = http2_stream(h, frame->hd.stream_id);
     if (s == NULL) {
         return 0;
     }
@@ -316,7 +381,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
 {
     (void)flags;
     struct http2 *h = user;
-    struct stream *s = http2_stream(session, id);
+    struct stream *s = http2_stream(h, id);
     nghttp2_session_consume_connection(session, size);
     if (s == NULL) {
         return 0;
@@ -353,7 +418,8 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *user)
 {
     struct http2 *h = user;
-    struct stream *s = http2_stream(session, id);
+    struct stream *s = http2_stream(h, id);
+    (void)session;
     if (s == NULL) {
         return 0;
     }

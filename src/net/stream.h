@@ -64,6 +64,8 @@ struct stream {
     bool reset;             /* By us. */
     bool oversized;         /* Its header is beyond the limits. */
     bool authority;         /* The first field is `:authority`. */
+    bool matching;          /* All fields so far are those of the header before. */
+    uint32_t matched;       /* How many. */
     uint32_t field_room;    /* In x.fields. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];
 };
