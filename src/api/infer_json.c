@@ -468,9 +468,10 @@ static bool is_remembered(const struct infer_memory *memory, const struct infer_
 }
 
 /* What read_request() did for the same JSON; only the binary tensors are other ones. */
-static enum weir_status recall(const struct infer_memory *memory, struct infer_call *call,
+static enum weir_status recall(struct infer_memory *memory, struct infer_call *call,
                                struct binary *binary, struct weir_err *err)
 {
+    answer_memory_join(&memory->answer, call);
     const struct signature *signature = call->model->signature;
     for (uint32_t i = 0; i < memory->input_count; i++) {
         const uint32_t index = memory->inputs[i].index;
@@ -500,10 +501,11 @@ static struct infer_memory *begin_memory(struct infer_memory *memory, struct byt
     }
     memory->model = NULL;
     memory->input_count = 0;
+    answer_memory_begin(&memory->answer);
     return memory;
 }
 
-static void end_memory(struct infer_memory *memory, const struct infer_call *call,
+static void end_memory(struct infer_memory *memory, struct infer_call *call,
                        struct bytes json, uint64_t generation)
 {
     if (memory == NULL || !kserve_is_plain(call) || call->deadline_ns != CLOCK_NEVER ||
@@ -516,6 +518,7 @@ static void end_memory(struct infer_memory *memory, const struct infer_call *cal
     memory->json_size = json.size;
     memory->generation = generation;
     memory->model = call->model;
+    answer_memory_join(&memory->answer, call);
 }
 
 enum weir_status infer_json_read(struct infer_call *call, struct bytes body, size_t json_size,

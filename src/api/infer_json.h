@@ -7,6 +7,7 @@
 #ifndef WEIR_API_INFER_JSON_H
 #define WEIR_API_INFER_JSON_H
 
+#include "api/answer_memory.h"
 #include "api/kserve.h"
 
 #define INFER_MEMORY_BYTES 1024
@@ -29,6 +30,7 @@ struct infer_memory {
     uint32_t input_count;
     struct infer_output outputs[INFER_MEMORY_TENSORS];
     uint32_t output_count;
+    struct answer_memory answer;
     char json[INFER_MEMORY_BYTES];
 };
 

@@ -60,7 +60,7 @@ static enum weir_status copy_tensor(struct infer_call *call, struct tensor *tens
     return kserve_lend(call, tensor, bytes_of(name), copy, err);
 }
 
-enum weir_status infer_recall_bind(const struct infer_recall *self, struct infer_call *call,
+enum weir_status infer_recall_bind(struct infer_recall *self, struct infer_call *call,
                                    const struct bytes *tensors, struct weir_err *err)
 {
     const struct signature *signature = call->model->signature;
@@ -81,6 +81,7 @@ enum weir_status infer_recall_bind(const struct infer_recall *self, struct infer
     call->output_count = self->output_count;
     call->binary_default = true;
     kserve_want(call);
+    answer_memory_join(&self->answer, call);
     return WEIR_OK;
 }
 
@@ -135,7 +136,7 @@ bool infer_recall_begin(struct infer_recall *self, struct bytes message)
 {
     struct bytes tensors[INFER_RECALL_TENSORS];
     self->model = NULL;
-    self->serial++;
+    answer_memory_begin(&self->answer);
     if (!take_sizes(self, message) || self->head_size > sizeof self->head ||
         !find_tensors(self, message, tensors)) {
         return false;
@@ -145,10 +146,10 @@ bool infer_recall_begin(struct infer_recall *self, struct bytes message)
     return true;
 }
 
-void infer_recall_end(struct infer_recall *self, uint64_t serial, const struct infer_call *call,
+void infer_recall_end(struct infer_recall *self, uint64_t serial, struct infer_call *call,
                       const uint32_t *input_indices, uint32_t input_count, uint64_t generation)
 {
-    if (self->serial != serial || !kserve_is_plain(call) || input_count != self->input_count ||
+    if (self->answer.serial != serial || !kserve_is_plain(call) || input_count != self->input_count ||
         call->output_count > INFER_RECALL_TENSORS) {
         return;
     }
@@ -160,4 +161,5 @@ void infer_recall_end(struct infer_recall *self, uint64_t serial, const struct i
     self->output_count = call->output_count;
     self->generation = generation;
     self->model = call->model;
+    answer_memory_join(&self->answer, call);
 }

@@ -9,6 +9,7 @@
 #ifndef WEIR_API_INFER_RECALL_H
 #define WEIR_API_INFER_RECALL_H
 
+#include "api/answer_memory.h"
 #include "api/kserve.h"
 
 #define INFER_RECALL_BYTES \
@@ -19,7 +20,6 @@
 struct infer_recall {
     struct model *model; /* NULL: nothing is remembered, or not yet. */
     uint64_t generation; /* Of the catalogue; with `model` it names a version for good. */
-    uint64_t serial;     /* Of the message that is here. */
     size_t message_size;
     size_t head_size;
     struct {
@@ -30,6 +30,7 @@ struct infer_recall {
     uint32_t input_count;
     struct infer_output outputs[INFER_RECALL_TENSORS];
     uint32_t output_count;
+    struct answer_memory answer; /* Its serial is that of the message that is here. */
     char head[INFER_RECALL_BYTES];
 };
 
@@ -38,7 +39,7 @@ bool infer_recall_is(const struct infer_recall *self, struct bytes message, uint
                      struct bytes tensors[INFER_RECALL_TENSORS]);
 
 /* Fills an open call of the remembered model in, with copies of `tensors`, and completes it.  As kserve's calls. */
-WEIR_MUST_USE enum weir_status infer_recall_bind(const struct infer_recall *self,
+WEIR_MUST_USE enum weir_status infer_recall_bind(struct infer_recall *self,
                                                  struct infer_call *call,
                                                  const struct bytes *tensors, struct weir_err *err);
 
@@ -49,7 +50,7 @@ bool infer_recall_begin(struct infer_recall *self, struct bytes message);
 /* It meant this: the call is complete, each of its inputs came in raw_input_contents, in the order of
  * `input_indices`, and its model is of that generation.  Nothing is remembered where the call says something about this
  * one request, or where another message has come in between. */
-void infer_recall_end(struct infer_recall *self, uint64_t serial, const struct infer_call *call,
+void infer_recall_end(struct infer_recall *self, uint64_t serial, struct infer_call *call,
                       const uint32_t *input_indices, uint32_t input_count, uint64_t generation);
 
 #endif

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "api/api.h"
+#include "api/answer_memory.h"
 #include "api/kserve_shared.h"
 #include "pipeline/run.h"
 #include "util/list.h"
@@ -209,6 +210,7 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->places = NULL;
     call->outputs = asked;
     call->output_count = 0;
+    call->answer = NULL;
     return WEIR_OK;
 }
 
@@ -526,6 +528,7 @@ enum weir_status kserve_submit(struct infer_call *call, struct api_loop *loop, s
     request->ended = request_ended;
     request->late = request_late;
     request->part = call->part == NULL ? NULL : request_part;
+    request->facts = answer_memory_facts(call);
     const enum weir_status status = pipeline_submit(loop->home.engine, request, err);
     if (status == WEIR_OK && call->id.size > 0) {
         list_append(&loop->named, &call->named);

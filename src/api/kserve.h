@@ -33,6 +33,7 @@ struct infer_value {
     struct bytes text; /* INFER_STRING. */
 };
 
+struct answer_memory; /* answer_memory.h */
 struct api_loop;     /* api.h */
 struct kserve_place; /* kserve_shared.h */
 struct shm;
@@ -62,6 +63,8 @@ struct infer_call {
     struct kserve_place *places;  /* Regions in use. */
     struct infer_output *outputs; /* In the order of the answer; room for the signature's. */
     uint32_t output_count;
+    struct answer_memory *answer; /* Of equal requests before it, or NULL, */
+    uint64_t answer_serial;       /* if it is still of these. */
     struct list_node named; /* Of those under way with an id: the loop's list. */
     /* At home.  ended(): request.status and outputs are there.  late(): the deadline passed while
      * it runs, answer now; ended() still comes.  part() NULL: no streams. */

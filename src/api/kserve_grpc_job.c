@@ -192,7 +192,7 @@ static enum weir_status open_call(struct kserve_grpc_job *job, struct model *mod
 }
 
 /* The message is one that was here before. */
-static enum weir_status recall(struct kserve_grpc_job *job, const struct infer_recall *memory,
+static enum weir_status recall(struct kserve_grpc_job *job, struct infer_recall *memory,
                                const struct bytes *tensors, struct weir_err *err)
 {
     enum weir_status status = body_try_hold(job->message_size, job->loop->api->options.limits, err);
@@ -215,7 +215,7 @@ static bool is_known(struct kserve_grpc_job *job, struct bytes message, struct b
         return true;
     }
     job->memory = infer_recall_begin(memory, message) ? memory : NULL;
-    job->memory_serial = memory->serial;
+    job->memory_serial = memory->answer.serial;
     return false;
 }
 
@@ -357,7 +357,7 @@ static uint32_t input_index(const struct signature *signature, struct bytes name
 /* The next message that is the same need not be decoded. */
 static void remember(struct kserve_grpc_job *job)
 {
-    const struct infer_call *call = &job->infer;
+    struct infer_call *call = &job->infer;
     uint32_t indices[INFER_RECALL_TENSORS];
     uint32_t count = 0;
     for (const struct infer_proto_input *it = job->proto.inputs; it != NULL; it = it->next) {

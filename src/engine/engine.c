@@ -155,23 +155,20 @@ static bool wants_any(const struct signature *signature, const bool *wanted)
     return false;
 }
 
-enum weir_status engine_check(struct request *request, struct weir_err *err)
+/* Everything that equal requests have in common. */
+static enum weir_status find_facts(struct request *request, struct request_facts *out,
+                                   struct weir_err *err)
 {
     const struct model *model = request->model;
     const struct signature *signature = model->signature;
-    if (signature->streams && request->part == NULL) {
-        return err_set(err, WEIR_EINVAL,
-                       "model '%s' answers in several parts, which this call cannot take",
-                       model->name);
-    }
-    request->input_bytes = 0;
+    uint64_t input_bytes = 0;
     for (uint32_t i = 0; i < signature->input_count; i++) {
         enum weir_status status = check_input(&signature->inputs[i], &request->inputs[i], err);
         status = status == WEIR_OK ? check_declared(model, i, &request->inputs[i], err) : status;
         if (status != WEIR_OK) {
             return status;
         }
-        request->input_bytes += request->inputs[i].present ? request->inputs[i].size : 0;
+        input_bytes += request->inputs[i].present ? request->inputs[i].size : 0;
     }
     if (!wants_any(signature, request->wanted)) {
         return err_set(err, WEIR_EINVAL, "no output is asked for, expected at least one");
@@ -190,9 +187,35 @@ enum weir_status engine_check(struct request *request, struct weir_err *err)
                            (long long)rows_max, model->name, (unsigned long long)rows);
         }
     }
-    request->rows = rows > 0 ? rows : 1;
-    request->batchable = rows > 0 && model->batching && !signature->streams;
-    request->shape_key = bucket_key(model, request->inputs);
+    *out = (struct request_facts){ .known = true,
+                                   .rows = rows > 0 ? rows : 1,
+                                   .same_rows = rows > 0,
+                                   .shape_key = bucket_key(model, request->inputs),
+                                   .input_bytes = input_bytes };
+    return WEIR_OK;
+}
+
+enum weir_status engine_check(struct request *request, struct weir_err *err)
+{
+    const struct model *model = request->model;
+    const struct signature *signature = model->signature;
+    if (signature->streams && request->part == NULL) {
+        return err_set(err, WEIR_EINVAL,
+                       "model '%s' answers in several parts, which this call cannot take",
+                       model->name);
+    }
+    struct request_facts own = { 0 };
+    struct request_facts *facts = request->facts == NULL ? &own : request->facts;
+    if (!facts->known) {
+        const enum weir_status status = find_facts(request, facts, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
+    request->rows = facts->rows;
+    request->batchable = facts->same_rows && model->batching && !signature->streams;
+    request->shape_key = facts->shape_key;
+    request->input_bytes = facts->input_bytes;
     return model->sequences != NULL ? sequencer_check(request, err) : WEIR_OK;
 }
 

@@ -35,6 +35,7 @@ void request_init(struct request *request)
     request->part = NULL;
     request->late = NULL;
     request->user = NULL;
+    request->facts = NULL;
     request->times = (struct request_times){ 0 };
     request->batch_rows = 0;
     request->parts_sent = 0;

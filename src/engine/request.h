@@ -85,6 +85,15 @@ struct request_part {
     struct tensor outputs[]; /* Model's outputs; absent where not wanted. */
 };
 
+/* What engine_check() finds about a request; equal ones have the same. */
+struct request_facts {
+    bool known;
+    uint64_t rows;
+    bool same_rows; /* Of all inputs: it may share a batch. */
+    uint64_t shape_key;
+    uint64_t input_bytes;
+};
+
 struct request {
     /* Filled in by the submitter after request_init(). */
     struct home *home;
@@ -109,6 +118,8 @@ struct request {
                                            passed while it runs, answer the client now.  May be
                                            NULL. */
     void *user;
+    struct request_facts *facts; /* Of requests with the same model, types, shapes and outputs, or to be filled in
+                                    for them; looked at during the submit.  NULL: none. */
 
     /* The end; the home's from ended() on. */
     enum weir_status status;

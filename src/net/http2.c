@@ -263,7 +263,7 @@ static void http2_finish(struct stream *s)
 
 static void http2_consume(struct stream *s, size_t size)
 {
-    if (!s->closed) {
+    if (!s->closed && !s->ending) {
         nghttp2_session_consume_stream(s->x.conn->http2->session, s->id, size);
         conn_dirty(s->x.conn);
     }

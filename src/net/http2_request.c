@@ -379,7 +379,6 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
                    size_t size, void *user)
 {
-    (void)flags;
     struct http2 *h = user;
     struct stream *s = http2_stream(h, id);
     nghttp2_session_consume_connection(session, size);
@@ -388,6 +387,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     }
     const struct bytes bytes = { (const char *)data, size };
     s->moved_ns = h->conn->loop->now_ns;
+    s->ending = (flags & NGHTTP2_FLAG_END_STREAM) != 0;
     if (s->headed && s->x.incremental && !s->x.finished) {
         s->handler->data(s->handler->context, &s->x, bytes);
         return after(h->conn);

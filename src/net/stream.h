@@ -58,6 +58,7 @@ struct stream {
     uint64_t moved_ns;      /* When bytes last came in or went out. */
     uint64_t trailer_bytes; /* Of its client. */
     uint64_t held_bytes;    /* Of its own and its header's memory: counted by body_try_hold(). */
+    bool ending;            /* Its last frame of data is being read: its window is of no use any more. */
     bool submitted;         /* The session knows the answer. */
     bool deferred;          /* The session asked for bytes when there were none. */
     bool closed;            /* The session has ended it. */
