@@ -505,8 +505,8 @@ static struct infer_memory *begin_memory(struct infer_memory *memory, struct byt
     return memory;
 }
 
-static void end_memory(struct infer_memory *memory, struct infer_call *call,
-                       struct bytes json, uint64_t generation)
+static void end_memory(struct infer_memory *memory, struct infer_call *call, struct bytes json,
+                       uint64_t generation)
 {
     if (memory == NULL || !kserve_is_plain(call) || call->deadline_ns != CLOCK_NEVER ||
         call->output_count > INFER_MEMORY_TENSORS) {

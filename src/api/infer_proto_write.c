@@ -210,7 +210,8 @@ static void put_known_head(struct writer *writer, const struct infer_proto_answe
         return;
     }
     put_head(writer, answer);
-    answer_memory_keep(answer->call, (struct bytes){ (const char *)writer->begun, writer->out.size });
+    answer_memory_keep(answer->call,
+                       (struct bytes){ (const char *)writer->begun, writer->out.size });
 }
 
 static void put_response(struct writer *writer, const struct infer_proto_answer *answer)

@@ -149,8 +149,8 @@ bool infer_recall_begin(struct infer_recall *self, struct bytes message)
 void infer_recall_end(struct infer_recall *self, uint64_t serial, struct infer_call *call,
                       const uint32_t *input_indices, uint32_t input_count, uint64_t generation)
 {
-    if (self->answer.serial != serial || !kserve_is_plain(call) || input_count != self->input_count ||
-        call->output_count > INFER_RECALL_TENSORS) {
+    if (self->answer.serial != serial || !kserve_is_plain(call) ||
+        input_count != self->input_count || call->output_count > INFER_RECALL_TENSORS) {
         return;
     }
     for (uint32_t i = 0; i < input_count; i++) {

@@ -39,8 +39,7 @@ bool infer_recall_is(const struct infer_recall *self, struct bytes message, uint
                      struct bytes tensors[INFER_RECALL_TENSORS]);
 
 /* Fills an open call of the remembered model in, with copies of `tensors`, and completes it.  As kserve's calls. */
-WEIR_MUST_USE enum weir_status infer_recall_bind(struct infer_recall *self,
-                                                 struct infer_call *call,
+WEIR_MUST_USE enum weir_status infer_recall_bind(struct infer_recall *self, struct infer_call *call,
                                                  const struct bytes *tensors, struct weir_err *err);
 
 /* A message that is whole is about to be decoded: takes what is to be compared.  False when it cannot be

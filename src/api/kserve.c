@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/api.h"
 #include "api/answer_memory.h"
+#include "api/api.h"
 #include "api/kserve_shared.h"
 #include "pipeline/run.h"
 #include "util/list.h"

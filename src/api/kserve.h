@@ -34,8 +34,8 @@ struct infer_value {
 };
 
 struct answer_memory; /* answer_memory.h */
-struct api_loop;     /* api.h */
-struct kserve_place; /* kserve_shared.h */
+struct api_loop;      /* api.h */
+struct kserve_place;  /* kserve_shared.h */
 struct shm;
 
 /* One tensor of the answer. */
@@ -65,7 +65,7 @@ struct infer_call {
     uint32_t output_count;
     struct answer_memory *answer; /* Of equal requests before it, or NULL, */
     uint64_t answer_serial;       /* if it is still of these. */
-    struct list_node named; /* Of those under way with an id: the loop's list. */
+    struct list_node named;       /* Of those under way with an id: the loop's list. */
     /* At home.  ended(): request.status and outputs are there.  late(): the deadline passed while
      * it runs, answer now; ended() still comes.  part() NULL: no streams. */
     void (*ended)(struct infer_call *call);

@@ -183,7 +183,9 @@ static uint64_t binary_bytes(const struct infer_call *infer)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < infer->output_count; i++) {
-        bytes += is_binary(&infer->outputs[i]) ? infer->request.outputs[infer->outputs[i].index].size : 0;
+        bytes += is_binary(&infer->outputs[i])
+                     ? infer->request.outputs[infer->outputs[i].index].size
+                     : 0;
     }
     return bytes;
 }

@@ -118,7 +118,8 @@ struct request {
                                            passed while it runs, answer the client now.  May be
                                            NULL. */
     void *user;
-    struct request_facts *facts; /* Of requests with the same model, types, shapes and outputs, or to be filled in
+    struct request_facts
+        *facts; /* Of requests with the same model, types, shapes and outputs, or to be filled in
                                     for them; looked at during the submit.  NULL: none. */
 
     /* The end; the home's from ended() on. */

@@ -152,8 +152,8 @@ static void take_list(struct head *head, const struct head_draft *draft)
 }
 
 /* The same text somewhere in the list, from *index on. */
-static bool find_in_list(const struct head *head, const struct http_field *wanted,
-                         uint32_t *index, struct http_field *out)
+static bool find_in_list(const struct head *head, const struct http_field *wanted, uint32_t *index,
+                         struct http_field *out)
 {
     while (*index < head->list_count) {
         const struct http_field *field = &head->list[(*index)++];
@@ -191,8 +191,8 @@ struct head *head_create_drafted(const struct exchange *x, const struct head_dra
     take_list(head, draft);
     struct bytes target;
     uint32_t index = 0;
-    bool found = find_target(head, &target) && target.size == x->target.size &&
-                 take_target(head, x, target);
+    bool found =
+        find_target(head, &target) && target.size == x->target.size && take_target(head, x, target);
     for (uint32_t i = 0; found && i < x->field_count; i++) {
         found = find_in_list(head, &x->fields[i], &index, &head->fields[i]);
     }

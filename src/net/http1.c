@@ -324,8 +324,8 @@ static bool recall_head(struct http1 *r, struct exchange *x, struct bytes *in)
 {
     struct head *head = r->latest;
     if (head == NULL || r->head_size > 0 || r->place != HTTP1_LINE_START ||
-        head->text.size > in->size ||
-        memcmp(head->text.data, in->data, head->text.size) != 0 || !head_share(head, x)) {
+        head->text.size > in->size || memcmp(head->text.data, in->data, head->text.size) != 0 ||
+        !head_share(head, x)) {
         return false;
     }
     r->facts = head->facts;

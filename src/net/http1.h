@@ -10,8 +10,8 @@
 #define WEIR_NET_HTTP1_H
 
 #include "net/answer.h"
-#include "net/http.h"
 #include "net/head.h"
+#include "net/http.h"
 #include "util/err.h"
 #include "util/limits.h"
 

@@ -67,8 +67,8 @@ struct http2 {
     struct head_draft draft; /* The header that is being read. */
     struct stream *latest;   /* The latest that was opened, while it lives: most frames are its. */
     uint64_t heads_bytes;    /* Of the headers of all streams. */
-    bool settled;         /* The client has said how it is set. */
-    bool large;           /* The client may send large frames. */
+    bool settled;            /* The client has said how it is set. */
+    bool large;              /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
 };
 

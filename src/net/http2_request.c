@@ -22,8 +22,8 @@
 #define STREAMS_FREE 64          /* More on one connection count as bodies do, and so do */
 #define HEAD_BYTES_FREE 4096     /* longer headers; */
 #define HEADS_BYTES_MAX 16777216 /* all of a connection's have a limit of their own. */
-#define KEEP_FIRST 4   /* So many headers unlike the one before are remembered, */
-#define KEEP_EVERY 64  /* of so many. */
+#define KEEP_FIRST 4             /* So many headers unlike the one before are remembered, */
+#define KEEP_EVERY 64            /* of so many. */
 #define HEAD_EXCESS_MAX 1048576 /* Of a header beyond its limit that is still read, to answer it. */
 
 /* A callback's answer when the connection was closed from within. */

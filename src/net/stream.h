@@ -58,16 +58,16 @@ struct stream {
     uint64_t moved_ns;      /* When bytes last came in or went out. */
     uint64_t trailer_bytes; /* Of its client. */
     uint64_t held_bytes;    /* Of its own and its header's memory: counted by body_try_hold(). */
-    bool ending;            /* Its last frame of data is being read: its window is of no use any more. */
-    bool submitted;         /* The session knows the answer. */
-    bool deferred;          /* The session asked for bytes when there were none. */
-    bool closed;            /* The session has ended it. */
-    bool reset;             /* By us. */
-    bool oversized;         /* Its header is beyond the limits. */
-    bool authority;         /* The first field is `:authority`. */
-    bool matching;          /* All fields so far are those of the header before. */
-    uint32_t matched;       /* How many. */
-    uint32_t field_room;    /* In x.fields. */
+    bool ending;      /* Its last frame of data is being read: its window is of no use any more. */
+    bool submitted;   /* The session knows the answer. */
+    bool deferred;    /* The session asked for bytes when there were none. */
+    bool closed;      /* The session has ended it. */
+    bool reset;       /* By us. */
+    bool oversized;   /* Its header is beyond the limits. */
+    bool authority;   /* The first field is `:authority`. */
+    bool matching;    /* All fields so far are those of the header before. */
+    uint32_t matched; /* How many. */
+    uint32_t field_room; /* In x.fields. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];
 };
 

@@ -237,6 +237,34 @@ static void test_requests_are_answered_however_their_bytes_are_cut(void **state)
     bed_stop(&bed);
 }
 
+/* Headers that are like the one before, or almost, or longer, or shorter, in any order. */
+static void test_repeated_headers_mean_the_same(void **state)
+{
+    (void)state;
+    static const char order[] = "eeoeeneoooeeennHHoHee";
+    struct bed bed;
+    bed_init(&bed);
+    bed_start(&bed, NULL);
+    struct peer peer;
+    peer_open(&peer, &bed, 0);
+    for (unsigned round = 0; round < 4; round++) {
+        for (const char *at = order; *at != '\0'; at++) {
+            if (*at == 'e') {
+                expect(&peer, ask(&peer, "POST", "/echo", at, 1), 200, "e");
+            } else if (*at == 'o') {
+                expect(&peer, ask(&peer, "GET", "/ok", NULL, 0), 200, "ok");
+            } else if (*at == 'n') {
+                assert_int_equal(await(&peer, ask(&peer, "GET", "/ok?", NULL, 0))->status, 200);
+                assert_int_equal(await(&peer, ask(&peer, "GET", "/oh", NULL, 0))->status, 404);
+            } else {
+                assert_int_equal(await(&peer, ask(&peer, "HEAD", "/ok", NULL, 0))->size, 0);
+            }
+        }
+    }
+    peer_close(&peer);
+    bed_stop(&bed);
+}
+
 static void test_large_bodies_go_both_ways(void **state)
 {
     (void)state;
@@ -537,6 +565,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests_are_answered_however_their_bytes_are_cut),
+        cmocka_unit_test(test_repeated_headers_mean_the_same),
         cmocka_unit_test(test_large_bodies_go_both_ways),
         cmocka_unit_test(test_streams_do_not_wait_for_each_other),
         cmocka_unit_test(test_streamed_answers),
