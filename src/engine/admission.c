@@ -36,6 +36,11 @@ static uint64_t smaller(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static uint64_t whole_ns(double ns)
+{
+    return ns < 0x1p62 ? (uint64_t)ns : UINT64_C(1) << 62;
+}
+
 static uint32_t first_free(const struct layout *layout, uint32_t slots)
 {
     uint32_t first = 0;
@@ -63,8 +68,8 @@ static uint64_t rows_allowed(const struct admission *admission, const struct req
 static void close_batch(struct layout *layout, const struct admission *admission)
 {
     if (layout->rows > 0) {
-        layout->free_ns[layout->slot] =
-            clock_add(layout->start_ns, pace_run_ns(&admission->cost, layout->rows));
+        const double ns = (double)pace_run_ns(&admission->cost, layout->rows) / admission->share;
+        layout->free_ns[layout->slot] = clock_add(layout->start_ns, whole_ns(ns));
         layout->rows = 0;
     }
 }
@@ -153,8 +158,8 @@ static uint64_t ends_by(const struct admission *admission, uint64_t rows)
     const uint64_t runs = (rows + admission->rows_max - 1) / admission->rows_max;
     const double ns =
         (admission->cost.tau0_ns * (double)runs + admission->cost.alpha_ns * (double)rows) *
-        (1 + admission->cost.reserve);
-    return clock_add(free_ns, ns < 0x1p62 ? (uint64_t)ns : UINT64_C(1) << 62);
+        (1 + admission->cost.reserve) / admission->share;
+    return clock_add(free_ns, whole_ns(ns));
 }
 
 static bool easily(const struct list *waiting, uint64_t waiting_rows, const struct request *request,

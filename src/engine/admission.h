@@ -26,7 +26,8 @@ struct admission {
     struct pace_cost cost;
     uint64_t rows_max; /* Of one run; at least 1. */
     uint64_t now_ns;
-    double arriving;                       /* Rows per ns that come for this model. */
+    double share;    /* Of the executors' time that the model gets, above 0. */
+    double arriving; /* Rows per ns that come for this model. */
     uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* When each executor may start a run of it. */
     uint32_t slots;                        /* At least 1. */
     bool outranked;                        /* More urgent requests than the newcomer wait. */

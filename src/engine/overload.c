@@ -204,6 +204,7 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
     struct admission admission = {
         .rows_max = rows_of_run(model, request),
         .now_ns = request->times.submitted_ns,
+        .share = pace_share(&model->overload.pace),
         .arriving = model->overload.pace.arriving,
         .outranked = (model->line.mask & ((UINT32_C(1) << request->class) - 1)) != 0,
     };
@@ -296,8 +297,10 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
     const struct list_node *first = list_first(&batch->ended);
     list_remove(&batch->run);
     if (first != NULL) {
-        const struct request *oldest = list_entry(first, struct request, line);
-        pace_served(&overload->pace, batch->rows, oldest->times.submitted_ns, now_ns);
+        const uint64_t since_ns = list_entry(first, struct request, line)->times.submitted_ns;
+        pace_shared(&overload->pace, now_ns - batch->taken_ns, slots_count(model->pool, model),
+                    since_ns, now_ns);
+        pace_served(&overload->pace, batch->rows, since_ns, now_ns);
     }
     if (batch->clean) {
         pace_ran(&overload->pace, batch->predicted_ns, now_ns - batch->taken_ns);

@@ -19,8 +19,9 @@
 #define RESERVE_MIN 0.02
 #define RESERVE_MAX 0.25
 #define RESERVE_UNKNOWN 0.08
-#define RUNS_TELLING 8              /* Before, the reserve is RESERVE_UNKNOWN. */
-#define SERVED_DECAY 0.95           /* Per run. */
+#define RUNS_TELLING 8    /* Before, the reserve is RESERVE_UNKNOWN. */
+#define SERVED_DECAY 0.95 /* Per run. */
+#define SHARE_MIN 0.05
 #define ARRIVAL_NS (50 * 1000000.0) /* Time constant of the rate of arrivals. */
 
 static double within(double value, double least, double most)
@@ -50,6 +51,19 @@ void pace_served(struct pace *pace, uint64_t rows, uint64_t since_ns, uint64_t n
         pace->served_ns * SERVED_DECAY + (double)(now_ns > from_ns ? now_ns - from_ns : 0);
 }
 
+void pace_shared(struct pace *pace, uint64_t run_ns, uint32_t executors, uint64_t since_ns,
+                 uint64_t now_ns)
+{
+    if (since_ns < pace->settled_ns && now_ns > pace->settled_ns) {
+        pace->busy_ns = pace->busy_ns * SERVED_DECAY + (double)run_ns;
+        pace->room_ns =
+            pace->room_ns * SERVED_DECAY + (double)(now_ns - pace->settled_ns) * executors;
+    } else {
+        /* Nothing waited for a while: what others wanted is slowly forgotten. */
+        pace->room_ns += (1 - SERVED_DECAY) * (pace->busy_ns - pace->room_ns);
+    }
+}
+
 void pace_arrived(struct pace *pace, uint64_t rows, uint64_t now_ns)
 {
     const double gone_ns = now_ns > pace->arrived_ns ? (double)(now_ns - pace->arrived_ns) : 0;
@@ -64,6 +78,11 @@ struct pace_cost pace_cost(const struct pace *pace, double tau0_ns, double alpha
                                                      : within(SPREAD_COVERED * pace->spread / ratio,
                                                               RESERVE_MIN, RESERVE_MAX);
     return (struct pace_cost){ tau0_ns * ratio, alpha_ns * ratio, reserve };
+}
+
+double pace_share(const struct pace *pace)
+{
+    return pace->room_ns > pace->busy_ns ? within(pace->busy_ns / pace->room_ns, SHARE_MIN, 1) : 1;
 }
 
 uint64_t pace_serve_ns(const struct pace *pace, uint64_t rows)

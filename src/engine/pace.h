@@ -19,6 +19,8 @@ struct pace {
     double spread;      /* Mean distance from that ratio. */
     double served_rows; /* Decayed sums: rows, and the time in which they were served. */
     double served_ns;
+    double busy_ns;      /* The same while requests waited all the time: of its runs, */
+    double room_ns;      /* and of the executors that could have run it. */
     uint64_t settled_ns; /* The last run's end. */
     double arriving;     /* Rows per ns. */
     uint64_t arrived_ns; /* The last arrival. */
@@ -37,10 +39,17 @@ void pace_ran(struct pace *pace, uint64_t predicted_ns, uint64_t real_ns);
 /* A run of `rows` ended at `now_ns`; the oldest of them had come at `since_ns`. */
 void pace_served(struct pace *pace, uint64_t rows, uint64_t since_ns, uint64_t now_ns);
 
+/* The same run took `run_ns`, as one of `executors` that the model may have; before pace_served(). */
+void pace_shared(struct pace *pace, uint64_t run_ns, uint32_t executors, uint64_t since_ns,
+                 uint64_t now_ns);
+
 void pace_arrived(struct pace *pace, uint64_t rows, uint64_t now_ns);
 
 /* The cost of a run that the profile says takes tau0_ns + alpha_ns * rows. */
 struct pace_cost pace_cost(const struct pace *pace, double tau0_ns, double alpha_ns);
+
+/* The part of the executors' time that the model gets while it has work: others want some, too. */
+double pace_share(const struct pace *pace);
 
 /* Time to serve so many rows at the measured rate; CLOCK_NEVER: nothing was measured. */
 uint64_t pace_serve_ns(const struct pace *pace, uint64_t rows);

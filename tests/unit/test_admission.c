@@ -35,6 +35,7 @@ static void rig_make(struct rig *rig, uint64_t busy_ns)
                                          .rows_max = 64,
                                          .now_ns = NOW,
                                          .free_ns = { NOW + busy_ns },
+                                         .share = 1,
                                          .slots = 1 };
 }
 

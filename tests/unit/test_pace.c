@@ -99,6 +99,26 @@ static void test_runs_side_by_side_add_up(void **state)
     assert_in_range(pace_serve_ns(&pace, 8), 2 * NS_PER_MS - 1000, 30 * NS_PER_MS);
 }
 
+static void test_what_others_take_is_noticed_and_forgotten(void **state)
+{
+    (void)state;
+    struct pace pace = { 0 };
+    assert_true(pace_share(&pace) == 1);
+    uint64_t now_ns = NS_PER_S;
+    for (int i = 0; i < 100; i++) { /* Every other run is somebody else's, and some always wait. */
+        now_ns += 8 * NS_PER_MS;
+        pace_shared(&pace, 4 * NS_PER_MS, 1, 1, now_ns);
+        pace_served(&pace, 8, 1, now_ns);
+    }
+    assert_true(pace_share(&pace) > 0.45 && pace_share(&pace) < 0.55);
+    for (int i = 0; i < 200; i++) {
+        now_ns += 100 * NS_PER_MS;
+        pace_shared(&pace, 4 * NS_PER_MS, 1, now_ns - 5 * NS_PER_MS, now_ns);
+        pace_served(&pace, 8, now_ns - 5 * NS_PER_MS, now_ns);
+    }
+    assert_true(pace_share(&pace) > 0.95);
+}
+
 static void test_the_rate_of_arrivals(void **state)
 {
     (void)state;
@@ -122,6 +142,7 @@ int main(void)
         cmocka_unit_test(test_the_useful_batch_takes_half_of_what_is_allowed),
         cmocka_unit_test(test_the_rate_is_measured_while_there_is_work),
         cmocka_unit_test(test_runs_side_by_side_add_up),
+        cmocka_unit_test(test_what_others_take_is_noticed_and_forgotten),
         cmocka_unit_test(test_the_rate_of_arrivals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
