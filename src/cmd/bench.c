@@ -398,6 +398,7 @@ static void note_time(struct bench *bench, const char *name, uint64_t ns)
     }
 }
 
+/* What servers said when they refused, for documents. */
 static void note_sentences(struct bench *bench)
 {
     for (uint32_t target = 0; target < bench->wish.target_count; target++) {
@@ -432,7 +433,22 @@ static void note_settings(struct bench *bench)
         note(bench, "generator's CPU",
              arena_try_printf(&bench->arena, "%llu", (unsigned long long)wish->cpu - 1));
     }
-    note_sentences(bench);
+}
+
+/* The same below a table. */
+static void write_sentences(const struct bench *bench, struct buffer *out)
+{
+    for (uint32_t target = 0; target < bench->wish.target_count; target++) {
+        const struct sentences *sentences = &bench->sentences[target];
+        for (uint32_t i = 0; i < sentences->count; i++) {
+            const struct sentence *sentence = &sentences->list[i];
+            buffer_printf(out, "  %s%s%llu x %s%s%s\n",
+                          bench->wish.target_count > 1 ? bench->rows[target].name : "",
+                          bench->wish.target_count > 1 ? ": " : "",
+                          (unsigned long long)sentence->count, sentence->code,
+                          sentence->text[0] == '\0' ? "" : ": ", sentence->text);
+        }
+    }
 }
 
 static struct bench_report report_of(struct bench *bench)
@@ -495,14 +511,18 @@ static int report(struct bench *bench)
 {
     struct buffer out;
     note_settings(bench);
-    const struct bench_report results = report_of(bench);
+    struct bench_report results = report_of(bench);
     buffer_init(&out, REPORT_BYTES_MAX);
+    if (!bench->wish.json && !bench->wish.csv) {
+        bench_report_table(&results, term_color(stdout), &out);
+        write_sentences(bench, &out);
+    }
+    note_sentences(bench);
+    results = report_of(bench);
     if (bench->wish.json) {
         bench_report_json(&results, &out);
     } else if (bench->wish.csv) {
         bench_report_csv(&results, &out);
-    } else {
-        bench_report_table(&results, term_color(stdout), &out);
     }
     int code = cmd_print(&out);
     buffer_finish(&out);
