@@ -162,17 +162,30 @@ static enum weir_status read_number(const char *name, const char *text, uint64_t
     return WEIR_OK;
 }
 
+static bool is_of_number(const char *at)
+{
+    return strchr("0123456789+-eE", *at) != NULL || (*at == '.' && at[1] != '.');
+}
+
+/* With `end` something may follow: "2..4" is 2 and "..4". */
 static enum weir_status read_real(const char *name, const char *text, double most, double *out,
                                   const char **end, struct weir_err *err)
 {
-    char *rest = NULL;
-    const double value = strtod(text, &rest);
-    if (rest == text || !(value > 0 && value <= most) || (end == NULL && *rest != '\0')) {
-        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a number above 0, at most %g",
+    char number[32];
+    size_t size = 0;
+    while (text[size] != '\0' && is_of_number(text + size)) {
+        size++;
+    }
+    (void)snprintf(number, sizeof(number), "%.*s", (int)size, text);
+    char *rest = number;
+    const double value = strtod(number, &rest);
+    if (rest == number || *rest != '\0' || !(value > 0 && value <= most) ||
+        (end == NULL && text[size] != '\0')) {
+        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a number above 0, at most %.0f",
                        name, text, most);
     }
     if (end != NULL) {
-        *end = rest;
+        *end = text + size;
     }
     *out = value;
     return WEIR_OK;
