@@ -22,7 +22,7 @@ from serving import BINARY, PATIENCE_S, Server, put_model, put_sim
 
 PREFIX = f"bench.{uuid.uuid4().hex}."
 OUTCOMES = ("ok", "refused", "expired", "failed", "unanswered")
-HANGS = {"max_batch_size": 0, "batching": "off", "parameters": {"hang_at": 2}}  # The first run after the one at load.
+HANGS = {"max_batch_size": 0, "batching": "off", "instances": 1, "parameters": {"hang_at": 2}}  # The first run after the one at load.
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +266,10 @@ def test_a_stalled_server_in_a_closed_loop(stalled):
 
 def test_requests_that_take_too_long_are_given_up(stalled):
     seen = one("sim", *at(stalled, stalled.grpc), "--concurrency", 2, "--duration", "500ms",
-               "--warmup", "0s", "--timeout", "50ms", "--drain", "0s")
-    assert seen["unanswered"] == seen["sent"] > 4
+               "--warmup", "0s", "--timeout", "50ms", "--drain", "5s")
+    # The server notices, ends the run that hangs, and goes on.
+    assert seen["unanswered"] >= 1 and seen["ok"] > 0
+    assert seen["unanswered"] + seen["ok"] == seen["sent"]
     assert one("fine", *at(stalled, stalled.grpc), "--requests", 5)["ok"] == 5
 
 
