@@ -19,7 +19,7 @@
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
 
-#define WEIGHT 0.05 /* Of a new run in the averages. */
+#define RUNS_MEANT 20 /* Runs that the averages go back to. */
 #define LEARN_RUNS_MIN 8
 #define NEARLY 0.02 /* Of a run on the device that may be left idle. */
 
@@ -32,10 +32,10 @@ void stage_init(struct stage_times *times, bool pipelined)
 
 bool stage_learn(struct stage_times *times, uint64_t host_ns, uint64_t device_ns)
 {
-    const double weight = times->runs < 1 / WEIGHT ? 1.0 / (double)(times->runs + 1) : WEIGHT;
+    times->runs++;
+    const double weight = 1.0 / (double)(times->runs < RUNS_MEANT ? times->runs : RUNS_MEANT);
     times->host_ns += weight * ((double)host_ns - times->host_ns);
     times->device_ns += weight * ((double)device_ns - times->device_ns);
-    times->runs++;
     if (times->runs < LEARN_RUNS_MIN) {
         return false;
     }
