@@ -153,6 +153,18 @@ static void test_other_flaws(void **state)
     assert_true(has(&run, BENCH_FLAW_LITTLE));
     bench_run_finish(&run);
 
+    run = make(); /* The last second was one long stall, which the totals do not have. */
+    pass(&run, 0, 0, S, BENCH_OK);
+    pass(&run, S, 0, S, BENCH_OK);
+    for (int i = 0; i < 998; i++) {
+        pass(&run, 0, 0, MS, BENCH_OK);
+    }
+    run.elapsed_ns = 10 * S;
+    run.inflight_mean = 0.35; /* Of which 0.3 is in the totals. */
+    bench_run_close(&run);
+    assert_true((run.flaws & UINT32_C(1) << BENCH_FLAW_LITTLE) == 0);
+    bench_run_finish(&run);
+
     run = measured(0);
     run.stopped = true;
     bench_run_close(&run);
