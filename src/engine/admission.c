@@ -16,16 +16,6 @@
 #include "engine/request.h"
 #include "util/clock.h"
 
-/* The line as far as it is laid out. */
-struct layout {
-    uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* Without the batch that is open. */
-    uint32_t slot;                         /* Where that one runs. */
-    uint64_t start_ns;
-    uint64_t rows;        /* 0: none is open. */
-    uint64_t rows_max;    /* Its earliest deadline allows no more, */
-    uint64_t deadline_ns; /* which is this. */
-};
-
 static const struct request *request_at(const struct list_node *node)
 {
     return list_entry(node, struct request, due);
@@ -41,7 +31,7 @@ static uint64_t whole_ns(double ns)
     return ns < 0x1p62 ? (uint64_t)ns : UINT64_C(1) << 62;
 }
 
-static uint32_t first_free(const struct layout *layout, uint32_t slots)
+static uint32_t first_free(const struct admission_layout *layout, uint32_t slots)
 {
     uint32_t first = 0;
     for (uint32_t i = 1; i < slots; i++) {
@@ -65,7 +55,7 @@ static uint64_t rows_allowed(const struct admission *admission, const struct req
                          admission->rows_max);
 }
 
-static void close_batch(struct layout *layout, const struct admission *admission)
+static void close_batch(struct admission_layout *layout, const struct admission *admission)
 {
     if (layout->rows > 0) {
         const double ns = (double)pace_run_ns(&admission->cost, layout->rows) / admission->share;
@@ -75,7 +65,7 @@ static void close_batch(struct layout *layout, const struct admission *admission
 }
 
 /* Puts a request into the batch that is open, if all its members stay in time. */
-static bool ride(struct layout *layout, const struct admission *admission,
+static bool ride(struct admission_layout *layout, const struct admission *admission,
                  const struct request *request)
 {
     if (layout->rows == 0 || !request->batchable) {
@@ -95,7 +85,7 @@ static bool ride(struct layout *layout, const struct admission *admission,
 }
 
 /* Puts a request behind those that are laid out; false: it would be late and is left out. */
-static bool lay(struct layout *layout, const struct admission *admission,
+static bool lay(struct admission_layout *layout, const struct admission *admission,
                 const struct request *request)
 {
     if (ride(layout, admission, request)) {
@@ -122,8 +112,8 @@ static uint64_t rows_coming(const struct admission *admission, uint64_t by_ns)
 }
 
 /* The rows that a run is to have which the newcomer opens. */
-static uint64_t rows_wanted(const struct layout *layout, const struct admission *admission,
-                            const struct request *request)
+static uint64_t rows_wanted(const struct admission_layout *layout,
+                            const struct admission *admission, const struct request *request)
 {
     const uint64_t company = rows_coming(admission, layout->start_ns);
     const uint64_t useful =
@@ -133,7 +123,7 @@ static uint64_t rows_wanted(const struct layout *layout, const struct admission 
 }
 
 /* Lays out the newcomer itself. */
-static bool lay_newcomer(struct layout *layout, const struct admission *admission,
+static bool lay_newcomer(struct admission_layout *layout, const struct admission *admission,
                          const struct request *request, uint64_t *end_ns)
 {
     const bool laid = lay(layout, admission, request);
@@ -174,7 +164,7 @@ static bool easily(const struct list *waiting, uint64_t waiting_rows, const stru
 }
 
 /* Those that go first whatever their deadlines. */
-static void lay_class(struct layout *layout, const struct admission *admission,
+static void lay_class(struct admission_layout *layout, const struct admission *admission,
                       const struct list *waiting, const struct request *request)
 {
     for (const struct list_node *n = list_first(waiting); n != NULL; n = list_next(waiting, n)) {
@@ -194,27 +184,66 @@ static const struct list_node *peer(const struct list *waiting, const struct lis
     return node;
 }
 
-enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
-                                       const struct request *request,
-                                       const struct admission *admission, uint64_t *end_ns)
+/* Those in line that go before the newcomer.  Returns the first that comes after it, or NULL. */
+static const struct list_node *lay_before(struct admission_layout *layout,
+                                          const struct admission *admission,
+                                          const struct list *waiting, const struct request *request)
 {
-    if (easily(waiting, waiting_rows, request, admission, end_ns)) {
-        return ADMISSION_FITS;
-    }
-    struct layout with = { 0 };
     for (uint32_t i = 0; i < admission->slots; i++) {
-        with.free_ns[i] = admission->free_ns[i];
+        layout->free_ns[i] = admission->free_ns[i];
     }
     if (admission->outranked) {
-        lay_class(&with, admission, waiting, request);
+        lay_class(layout, admission, waiting, request);
     }
     const struct list_node *n = peer(waiting, list_first(waiting), request);
     for (; n != NULL && request_at(n)->deadline_ns <= request->deadline_ns;
          n = peer(waiting, list_next(waiting, n), request)) {
-        (void)lay(&with, admission, request_at(n)); /* Who is late anyway will be let go. */
+        (void)lay(layout, admission, request_at(n)); /* Who is late anyway will be let go. */
     }
-    struct layout without = with;
+    return n;
+}
+
+static bool may_reuse(const struct admission_tail *tail, const struct admission *admission,
+                      const struct request *request)
+{
+    return admission->now_ns < tail->until_ns && !admission->outranked &&
+           request->class == tail->class && request->deadline_ns >= tail->deadline_ns;
+}
+
+/* The next newcomer that stands at the end needs no walk: as long as nobody leaves, and the executor
+ * that is free first is not late. */
+static void keep(struct admission_tail *tail, const struct admission *admission,
+                 const struct request *request, const struct admission_layout *layout)
+{
+    uint64_t until_ns = admission->free_ns[0];
+    for (uint32_t i = 1; i < admission->slots; i++) {
+        until_ns = smaller(until_ns, admission->free_ns[i]);
+    }
+    *tail = (struct admission_tail){ *layout, request->class, request->deadline_ns, until_ns };
+}
+
+enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
+                                       const struct request *request,
+                                       const struct admission *admission,
+                                       struct admission_tail *tail, uint64_t *end_ns)
+{
+    if (easily(waiting, waiting_rows, request, admission, end_ns)) {
+        tail->until_ns = 0;
+        return ADMISSION_FITS;
+    }
+    struct admission_layout with = { 0 };
+    const struct list_node *n = NULL;
+    if (may_reuse(tail, admission, request)) {
+        with = tail->layout;
+    } else {
+        n = lay_before(&with, admission, waiting, request);
+    }
+    struct admission_layout without = with;
+    const bool last = n == NULL && !admission->outranked;
     if (!lay_newcomer(&with, admission, request, end_ns)) {
+        if (last) {
+            keep(tail, admission, request, &without);
+        }
         return ADMISSION_LATE;
     }
     for (; n != NULL; n = peer(waiting, list_next(waiting, n), request)) {
@@ -222,6 +251,10 @@ enum admission_verdict admission_check(const struct list *waiting, uint64_t wait
         if (lay(&without, admission, request_at(n)) && !held) {
             return ADMISSION_CROWDS;
         }
+    }
+    tail->until_ns = 0;
+    if (last) {
+        keep(tail, admission, request, &with);
     }
     return ADMISSION_FITS;
 }

@@ -33,16 +33,35 @@ struct admission {
     bool outranked;                        /* More urgent requests than the newcomer wait. */
 };
 
+/* The line as far as it is laid out. */
+struct admission_layout {
+    uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* Without the batch that is open. */
+    uint32_t slot;                         /* Where that one runs. */
+    uint64_t start_ns;
+    uint64_t rows;        /* 0: none is open. */
+    uint64_t rows_max;    /* Its earliest deadline allows no more, */
+    uint64_t deadline_ns; /* which is this. */
+};
+
+/* All of a line, for newcomers that stand at its end.  Zeroed: not known. */
+struct admission_tail {
+    struct admission_layout layout;
+    uint32_t class;
+    uint64_t deadline_ns; /* Of who came last. */
+    uint64_t until_ns;    /* It holds until then, or until somebody leaves: set it to 0. */
+};
+
 enum admission_verdict {
     ADMISSION_FITS,
     ADMISSION_LATE,   /* It would be late itself. */
     ADMISSION_CROWDS, /* Somebody in line would be late for it who is not otherwise. */
 };
 
-/* *end_ns is when the request's run is expected to end at the latest.  `waiting` (request.due) is in order
+/* On ADMISSION_FITS the caller puts it in line.  *end_ns is when the request's run is expected to end at the latest.  `waiting` (request.due) is in order
  * of deadlines, those without one last; `waiting_rows` are the rows of all. */
 enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
                                        const struct request *request,
-                                       const struct admission *admission, uint64_t *end_ns);
+                                       const struct admission *admission,
+                                       struct admission_tail *tail, uint64_t *end_ns);
 
 #endif

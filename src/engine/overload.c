@@ -213,10 +213,16 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
         return WEIR_OK;
     }
     admission.slots = slots_of(pool, model, admission.now_ns, admission.free_ns);
-    const enum admission_verdict verdict =
-        admission.slots == 0
-            ? ADMISSION_FITS
-            : admission_check(&model->line.due, model->waiting_rows, request, &admission, &end_ns);
+    if (admission.slots == 0) {
+        return WEIR_OK;
+    }
+    struct overload *overload = &model->overload;
+    if (overload->tail_turns != pool->turns) {
+        overload->tail.until_ns = 0;
+        overload->tail_turns = pool->turns;
+    }
+    const enum admission_verdict verdict = admission_check(
+        &model->line.due, model->waiting_rows, request, &admission, &overload->tail, &end_ns);
     if (verdict == ADMISSION_FITS) {
         return WEIR_OK;
     }
@@ -289,6 +295,7 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
         before = before->prev;
     }
     list_insert_before(before, &batch->run);
+    pool->turns++;
 }
 
 void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_ns)
@@ -296,6 +303,7 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
     struct overload *overload = &model->overload;
     const struct list_node *first = list_first(&batch->ended);
     list_remove(&batch->run);
+    model->pool->turns++;
     if (first != NULL) {
         const uint64_t since_ns = list_entry(first, struct request, line)->times.submitted_ns;
         pace_shared(&overload->pace, now_ns - batch->taken_ns, slots_count(model->pool, model),
@@ -318,6 +326,7 @@ void overload_request_enters(struct request *request)
 void overload_request_ended(struct request *request)
 {
     struct overload *overload = &request->model->overload;
+    overload->tail.until_ns = 0;
     if (!request->limited) {
         return;
     }

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/admission.h"
 #include "engine/limiter.h"
 #include "engine/pace.h"
 #include "util/err.h"
@@ -25,8 +26,10 @@ struct request;
 struct overload {
     struct pace pace;
     struct limiter limiter;
-    uint32_t in_hand; /* Requests waiting and running that the limit is about. */
-    bool drops;       /* Deadlines that cannot be met are answered early. */
+    struct admission_tail tail;
+    uint64_t tail_turns; /* pool.turns when it was laid out. */
+    uint32_t in_hand;    /* Requests waiting and running that the limit is about. */
+    bool drops;          /* Deadlines that cannot be met are answered early. */
 };
 
 /* Where the model is adopted, its limits known. */

@@ -23,6 +23,7 @@ struct rig {
     uint32_t count;
     uint64_t rows;
     struct admission admission;
+    struct admission_tail tail;
     uint64_t end_ns;
 };
 
@@ -57,7 +58,15 @@ static void wait(struct rig *rig, const struct request *request)
 
 static enum admission_verdict check(struct rig *rig, const struct request *request)
 {
-    return admission_check(&rig->waiting, rig->rows, request, &rig->admission, &rig->end_ns);
+    struct admission_tail none = { 0 };
+    uint64_t end_ns;
+    const enum admission_verdict verdict = admission_check(
+        &rig->waiting, rig->rows, request, &rig->admission, &rig->tail, &rig->end_ns);
+    /* What is remembered of the line changes nothing. */
+    assert_int_equal(verdict, admission_check(&rig->waiting, rig->rows, request, &rig->admission,
+                                              &none, &end_ns));
+    assert_int_equal(rig->end_ns, end_ns);
+    return verdict;
 }
 
 /* How many of those that come now are let in. */
