@@ -19,6 +19,7 @@
 #define NONE UINT32_MAX
 #define OPEN_CONNECTIONS 64 /* REST, open loop: to begin with. */
 #define OPEN_CONNECTIONS_MAX 4096
+#define OPEN_GRPC_CONNECTIONS 16 /* Servers often take 100 calls on each. */
 #define STREAMS_A_CONNECTION 64
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define CONNECT_NS (10 * NS_PER_S)
@@ -440,7 +441,7 @@ static void begin_window(struct load *load)
 static void end_window(struct load *load)
 {
     struct bench_run *run = load->run;
-    const uint64_t wall_ns = load->now_ns - load->from_ns;
+    const uint64_t wall_ns = load->now_ns > load->from_ns ? load->now_ns - load->from_ns : 0;
     const uint64_t cpu_ns = watch_cpu_end(&load->cpu);
     const uint64_t busy_ns = cpu_ns > load->idle_ns ? cpu_ns - load->idle_ns : 0;
     run->generator_cpu = wall_ns > 0 ? (double)busy_ns / (double)wall_ns : 0;
@@ -502,7 +503,8 @@ static void play(struct load *load)
     play_window(load);
     run->stopped = is_stopped(load);
     const bool whole = load->now_ns >= load->until_ns;
-    const uint64_t window_ns = (whole ? load->until_ns : load->now_ns) - load->from_ns;
+    const uint64_t end_ns = whole ? load->until_ns : load->now_ns;
+    const uint64_t window_ns = end_ns > load->from_ns ? end_ns - load->from_ns : 0;
     if (!whole) {
         load->until_ns = load->now_ns; /* Nothing is due that had not been by now. */
     }
@@ -547,7 +549,7 @@ static void plan_connections(const struct load_options *options, struct wire_opt
                   open ? 1024 : HTTP2_MUX_STREAMS_MAX);
         const uint32_t needed = (flight + STREAMS_A_CONNECTION - 1) / STREAMS_A_CONNECTION;
         wire->connections =
-            clamp(wanted != 0 ? wanted : needed + (open ? 4 : 0), 1, WIRE_CONNECTIONS_MAX);
+            clamp(wanted != 0 ? wanted : needed + (open ? OPEN_GRPC_CONNECTIONS : 0), 1, WIRE_CONNECTIONS_MAX);
         wire->connections_max = wire->connections;
         wire->streams_max = open ? streams : clamp(streams, 1, clamp(flight, 1, 4096));
         return;

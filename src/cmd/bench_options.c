@@ -599,6 +599,14 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
         return err_set(err, WEIR_EINVAL,
                        "--search goes with --arrivals, not with --recorded, --users or --class");
     }
+    bool closed = wish->load != BENCH_LOAD_OPEN;
+    for (uint32_t i = 0; i < wish->class_count; i++) {
+        closed = closed || wish->classes[i].concurrency > 0;
+    }
+    if (wish->requests > 0 && (!closed || wish->search)) {
+        return err_set(err, WEIR_EINVAL,
+                       "--requests goes with a closed loop: an open one ends by --duration");
+    }
     if (wish->json && wish->csv) {
         return err_set(err, WEIR_EINVAL, "--json and --csv exclude each other");
     }

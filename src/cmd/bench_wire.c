@@ -429,12 +429,15 @@ void wire_cancel(struct wire *wire, uint32_t tag)
 static void on_mux_answer(void *user, uint32_t tag, const struct http2_mux_answer *answer)
 {
     struct wire *wire = user;
-    const struct wire_answer told = { .http = answer->http,
-                                      .grpc = answer->grpc,
-                                      .text = answer->reset
-                                                  ? bytes_of("the server reset the stream")
-                                                  : answer->text,
-                                      .broken = answer->reset };
+    const bool bare = !answer->reset && answer->grpc < 0 && answer->http == 200;
+    const struct wire_answer told = {
+        .http = answer->http,
+        .grpc = answer->grpc,
+        .text = answer->reset ? bytes_of("the server reset the stream")
+                : bare        ? bytes_of("the server's answer has no grpc-status")
+                              : answer->text,
+        .broken = answer->reset || bare,
+    };
     struct link *link = wire->links[wire->places[tag].link];
     link->served = true;
     wire->places[tag].link = NONE;

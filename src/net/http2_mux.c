@@ -348,7 +348,7 @@ static void pump(struct http2_mux *mux)
         struct stream *stream = unqueue(mux);
         if (stream->state == STREAM_OVER) {
             stream->state = STREAM_FREE;
-        } else if (send_some(mux, stream)) {
+        } else if (stream->window > 0 && send_some(mux, stream)) { /* Settings may shrink it. */
             queue(mux, stream);
         }
     }

@@ -382,6 +382,7 @@ def test_a_live_line_on_terminals_only(server):
     (("m", "--rate", "1..2..3"), "--rate: found '1..2..3'"),
     (("m", "--search"), "--search needs --slo"),
     (("m", "--json", "--csv"), "--json and --csv"),
+    (("m", "--rate", "3", "--requests", "3"), "--requests goes with a closed loop"),
     (("m", "--users", "3"), "--users needs --rate"),
     (("m", "--class", "a:b=c"), "--class: found 'b=c'"),
     (("m", "--class", "a:key=NO_SUCH_VARIABLE"), "NO_SUCH_VARIABLE"),
