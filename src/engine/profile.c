@@ -30,6 +30,7 @@
 #define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
 #define PROFILE_ROW_FORGET 1.01   /* What the least time per row grows by with each run. */
 #define PROFILE_ROW_DEARER 1.04   /* Larger batches whose rows cost this much more are avoided. */
+#define PROFILE_NS_MAX 9e18       /* More is no number of nanoseconds. */
 #define PROFILE_STEP 10           /* Batches grow by one part in so many. */
 #define PROFILE_RETRY_RUNS 256    /* Where batching is off, every so many runs a pair is tried. */
 #define PROFILE_OUTLIER 2.0       /* Times the predicted. */
@@ -196,7 +197,8 @@ bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint6
     if (shape == NULL || rows / 2 > shape->rows_seen || !fit(shape, &tau0, &alpha)) {
         return false; /* A slope that was never seen may be anything. */
     }
-    *out = (uint64_t)(tau0 + alpha * (double)rows);
+    const double ns = tau0 + alpha * (double)rows;
+    *out = ns < PROFILE_NS_MAX ? (uint64_t)ns : (uint64_t)PROFILE_NS_MAX;
     return true;
 }
 

@@ -20,7 +20,7 @@
     X(weight, 1, 1e3)        \
     X(rows, 1, 1e15)         \
     X(rows2, 1, 1e24)        \
-    X(time, 0, 1e21)         \
+    X(time, 0, 1e18)         \
     X(rows_time, 0, 1e30)    \
     X(tau0, 0, 1e18)         \
     X(alpha, 0, 1e18)        \

@@ -398,6 +398,11 @@ static void scanned(struct worker_job *job)
 
 /* ---- The manager ------------------------------------------------------------------------------- */
 
+static uint64_t save_ns(const struct registry_options *options)
+{
+    return options->profile_save_ns > 0 ? options->profile_save_ns : SAVE_NS;
+}
+
 static bool turn(void *context, uint64_t *next_ns)
 {
     struct registry *registry = context;
@@ -414,7 +419,7 @@ static bool turn(void *context, uint64_t *next_ns)
     }
     entry_parts_turn(host);
     if (!host->stopping && now_ns >= registry->next_save_ns) {
-        registry->next_save_ns = clock_add(now_ns, SAVE_NS);
+        registry->next_save_ns = clock_add(now_ns, save_ns(registry->options));
         entry_save(host);
     }
     uint64_t room_ns = CLOCK_NEVER;
@@ -540,7 +545,7 @@ static void init_state(struct registry *registry, struct engine *engine,
     const bool saves =
         options->profile_store != NULL && strcmp(options->profile_store, PROFILE_STORE_OFF) != 0;
     registry->next_save_ns =
-        saves ? clock_add(clock_now_ns(&registry->clock), SAVE_NS) : CLOCK_NEVER;
+        saves ? clock_add(clock_now_ns(&registry->clock), save_ns(options)) : CLOCK_NEVER;
     pthread_mutex_init(&registry->lock, NULL);
     atomic_init(&registry->generation, 1);
     list_init(&registry->refreshes);

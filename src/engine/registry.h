@@ -67,6 +67,7 @@ struct registry_options {
     uint64_t models_max;
     uint64_t model_bytes_max;
     const char *profile_store; /* Where profiles are kept (profile_store.h); NULL: nowhere. */
+    uint64_t profile_save_ns;  /* Time between looks for those to be written; 0: a minute. */
     registry_configure_fn *configure;
     void *configure_context;
     registry_compose_fn *compose; /* NULL: ensembles cannot be loaded. */

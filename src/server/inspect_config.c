@@ -15,6 +15,7 @@
 
 #define PATH_TEXT 256
 #define JSON_BYTES_MAX (4 << 20)
+#define BUCKETS_TEXT 256
 
 #define DIM "\x1b[2m"
 #define BOLD "\x1b[1m"
@@ -152,6 +153,23 @@ static void walk_value(struct walk *walk, yyjson_val *value, const struct yaml *
     }
 }
 
+/* "x[1] to 64, 128; mask[1]": as much as fits. */
+static const char *buckets_text(const struct model_config *config, char out[BUCKETS_TEXT])
+{
+    struct buffer text;
+    buffer_init(&text, BUCKETS_TEXT - 1);
+    for (uint32_t i = 0; i < config->bucket_count; i++) {
+        const struct bucket_config *bucket = &config->buckets[i];
+        buffer_printf(&text, "%s%s[%u]", i == 0 ? "" : "; ", bucket->input, bucket->dim);
+        for (uint32_t s = 0; s < bucket->size_count; s++) {
+            buffer_printf(&text, "%s%u", s == 0 ? " to " : ", ", bucket->sizes[s]);
+        }
+    }
+    (void)snprintf(out, BUCKETS_TEXT, "%.*s", (int)text.size, text.size == 0 ? "" : text.data);
+    buffer_finish(&text);
+    return config->bucket_count == 0 ? "none" : out;
+}
+
 /* Weir's own settings, which Triton's message has no place for. */
 static void walk_own(struct walk *walk)
 {
@@ -171,6 +189,7 @@ static void walk_own(struct walk *walk)
 #undef MODE_TEXT
     };
     const struct model_config *config = walk->self->config;
+    char buckets[BUCKETS_TEXT];
     char deadline[32];
     (void)snprintf(deadline, sizeof(deadline), "%gms",
                    (double)config->deadline_ns / (double)NS_PER_MS);
@@ -187,6 +206,7 @@ static void walk_own(struct walk *walk)
         { "join", config->join ? "true" : "false" },
         { "device", config->device },
         { "intra_threads", threads },
+        { "shape_buckets", buckets_text(config, buckets) },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         char where[YAML_WHERE];

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/bucket.h"
@@ -354,6 +355,21 @@ static void test_it_can_lie_elsewhere(void **state)
     assert_int_equal(rmdir(own_folder), 0); /* And nothing else is left there. */
 }
 
+static void test_it_is_written_while_the_server_runs(void **state)
+{
+    (void)state;
+    bed.options.profile_save_ns = 1000000;
+    start();
+    infer(3);
+    const time_t until = time(NULL) + 20;
+    while (!is_there("m/.weir-profile.1.json") && time(NULL) < until) {
+        infer(1); /* The manager has a turn meanwhile. */
+    }
+    assert_true(is_there("m/.weir-profile.1.json"));
+    assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
+    model_bed_stop(&bed);
+}
+
 static void test_a_broken_one_is_told_and_replaced(void **state)
 {
     (void)state;
@@ -434,6 +450,7 @@ int main(void)
         CASE(test_it_survives_a_restart),
         CASE(test_it_can_be_off),
         CASE(test_it_can_lie_elsewhere),
+        CASE(test_it_is_written_while_the_server_runs),
         CASE(test_a_broken_one_is_told_and_replaced),
         CASE(test_that_of_another_model_is_told),
         CASE(test_a_link_in_its_place_is_not_followed),

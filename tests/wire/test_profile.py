@@ -122,6 +122,11 @@ def test_a_request_larger_than_the_memory(server):
         np.testing.assert_array_equal(tensors_of(answer)["y"], rows)
 
 
+def run(*words):
+    done = subprocess.run([BINARY, *words], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
 def shapes(server, model):
     return {tuple(shape["dims"]): shape for shape in server.stats(model)["profile"]}
 
@@ -142,6 +147,11 @@ def test_what_was_learned_survives_a_restart(tmp_path):
         assert set(learned[1]) == {(8, 8), (16, 16)}
         assert learned[0][3, 3]["runs"] == 4
         assert learned[0][3, 3]["tau0_us"] + learned[0][3, 3]["alpha_us"] > 0
+    shown = run("inspect", root / "words")
+    assert "profile, learned while it served (.weir-profile.1.json)" in shown
+    assert "sizes [3,3]" in shown and "sizes [12,12]" in shown
+    assert len(json.loads(run("inspect", "--json", root / "padded"))["profile"]) == 2
+    assert "x[1] to 8, 16; mask[1]" in run("inspect", "--config", root / "padded")
     with Server(tmp_path, root) as second:
         found = shapes(second, "words"), shapes(second, "padded")
         for before, after in zip(learned, found):
