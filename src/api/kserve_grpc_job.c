@@ -622,7 +622,7 @@ bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
 void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call)
 {
     if (job->infer.model != NULL && weir_status_http(job->status) == 503) {
-        call->pushback_ms = engine_retry_after_ms(job->loop->api->options.engine, job->infer.model);
+        call->pushback_ms = engine_retry_after_ms(job->infer.model);
     }
 }
 

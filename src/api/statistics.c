@@ -146,6 +146,20 @@ static void write_profile(struct buffer *out, struct model *model)
     buffer_char(out, ']');
 }
 
+/* Weir's own: who is told no. */
+static void write_overload(struct buffer *out, struct model *model)
+{
+    const struct model_stats *stats = &model->stats;
+    json_key(out, "overload");
+    buffer_char(out, '{');
+    write_number(out, "refused_late", load(&stats->refused_late));
+    write_number(out, "refused_limit", load(&stats->refused_limit));
+    write_number(out, "dropped", load(&stats->dropped));
+    write_number(out, "limit", engine_adaptive_limit(model));
+    write_number(out, "retry_after_ms", engine_retry_after_ms(model));
+    buffer_char(out, '}');
+}
+
 static void write_model(struct buffer *out, struct model *model)
 {
     const struct model_stats *stats = &model->stats;
@@ -162,6 +176,7 @@ static void write_model(struct buffer *out, struct model *model)
     write_response_stats(out, stats);
     write_batch_stats(out, stats);
     write_profile(out, model);
+    write_overload(out, model);
     buffer_text(out, ",\"memory_usage\":[{\"type\":\"CPU\",\"id\":0,\"byte_size\":");
     buffer_u64(out, model->loaded_bytes);
     buffer_text(out, "}]}");

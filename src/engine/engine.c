@@ -325,9 +325,8 @@ void engine_cancel(struct engine *engine, struct request *request)
     (void)pool_stop_request(request->model->pool, request, WEIR_ECANCELED);
 }
 
-uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model)
+uint64_t engine_retry_after_ms(struct model *model)
 {
-    (void)engine;
     pthread_mutex_lock(&model->pool->lock);
     const uint64_t drain_ns = overload_drain_ns(model);
     pthread_mutex_unlock(&model->pool->lock);
@@ -337,7 +336,8 @@ uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model)
 
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model)
 {
-    return (uint32_t)((engine_retry_after_ms(engine, model) + 999) / 1000);
+    (void)engine;
+    return (uint32_t)((engine_retry_after_ms(model) + 999) / 1000);
 }
 
 uint32_t engine_adaptive_limit(struct model *model)

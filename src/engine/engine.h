@@ -106,7 +106,7 @@ void engine_cancel(struct engine *engine, struct request *request);
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 
 /* The same in milliseconds: 1..60000. */
-uint64_t engine_retry_after_ms(const struct engine *engine, struct model *model);
+uint64_t engine_retry_after_ms(struct model *model);
 
 /* The most requests of this model that are taken in hand now (limiter.h); any thread. */
 uint32_t engine_adaptive_limit(struct model *model);

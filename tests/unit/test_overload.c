@@ -307,9 +307,9 @@ static void test_retry_after_is_the_measured_time_to_serve_the_line(void **state
     struct rig rig;
     rig_start(&rig);
     rig_adopt(&rig);
-    assert_int_equal(engine_retry_after_ms(rig.engine, &rig.model), 1000);
+    assert_int_equal(engine_retry_after_ms(&rig.model), 1000);
     learn(&rig);
-    assert_int_equal(engine_retry_after_ms(rig.engine, &rig.model), 1);
+    assert_int_equal(engine_retry_after_ms(&rig.model), 1);
     for (int i = 0; i < 60; i++) {
         assert_int_equal(submit(&rig, &rig.calls[i], CLOCK_NEVER), WEIR_OK);
     }
@@ -318,7 +318,7 @@ static void test_retry_after_is_the_measured_time_to_serve_the_line(void **state
     start(&rig);
     settle(&rig);
     /* 44 rows wait; those before took 1.25 to 3 ms each. */
-    assert_in_range(engine_retry_after_ms(rig.engine, &rig.model), 44, 120);
+    assert_in_range(engine_retry_after_ms(&rig.model), 44, 120);
     assert_int_equal(engine_retry_after_s(rig.engine, &rig.model), 1);
     for (start(&rig); rig.running != NULL; start(&rig)) {
         settle(&rig);

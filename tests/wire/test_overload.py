@@ -46,6 +46,7 @@ def test_who_cannot_be_served_in_time_is_refused_at_once(server):
     assert int(answer.headers["Retry-After"]) >= 1
     assert counted(server, "weir_requests_refused_late_total", "drops") == 1
     assert counted(server, "weir_requests_refused_total", "drops") == 1
+    assert server.stats("drops")["overload"]["refused_late"] == 1
     assert server.infer("drops", sim_request(), {"Weir-Deadline-Ms": "60000"}).status == 200
     assert server.infer("drops", sim_request()).status == 200
 
