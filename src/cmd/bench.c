@@ -121,7 +121,9 @@ static enum weir_status make_play(const struct wish *wish, double load, uint64_t
         const struct arrivals_spec spec = arrivals_at(wish, load, window_ns, seed);
         const bool open = wish->load == BENCH_LOAD_OPEN;
         status = add_source(play, LOAD_ANY_CLASS, open ? 0 : (uint32_t)load, &spec, err);
-        if (status == WEIR_OK && open) {
+        if (status == WEIR_OK && open && spec.kind == ARRIVALS_USERS) {
+            run->load = BENCH_LOAD_USERS;
+        } else if (status == WEIR_OK && open) {
             run->offered =
                 spec.kind == ARRIVALS_RECORDED
                     ? (double)play->arrivals[0].count * 1e9 / (double)(wish->warmup_ns + window_ns)

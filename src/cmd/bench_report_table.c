@@ -213,7 +213,7 @@ static struct shown shown_in(const struct bench_report *report)
         shown.rows = shown.rows || run->rows > 1;
         shown.cpu = shown.cpu || run->server_cpu_ns != 0;
         shown.repeats = shown.repeats || (run->repeat > 0 && !report->searched);
-        shown.open = shown.open || run->load == BENCH_LOAD_OPEN;
+        shown.open = shown.open || bench_load_is_open(run->load);
         shown.errors = shown.errors || bench_ended(run) != run->counts[BENCH_OK];
     }
     return shown;
@@ -315,10 +315,10 @@ static void write_settings(const struct bench_report *report, struct buffer *out
     buffer_printf(out, "%s, ", report->model);
     if (run->class_count > 0) {
         buffer_printf(out, "mix of %u classes", run->class_count);
-    } else if (report->arrivals == NULL) {
-        buffer_printf(out, "%s loop", bench_load_word(run->load));
-    } else {
+    } else if (run->load == BENCH_LOAD_OPEN && report->arrivals != NULL) {
         buffer_printf(out, "open loop, %s arrivals", report->arrivals);
+    } else {
+        buffer_text(out, bench_load_way(run->load));
     }
     buffer_printf(out, ", %s a run", bench_format_us((double)run->duration_ns / 1e3, text));
     if (run->slo_ns != 0) {
@@ -434,7 +434,7 @@ static void write_generator(const struct bench_report *report, struct buffer *ou
         const struct bench_run *run = &report->runs[i];
         cpu = fmax(cpu, run->generator_cpu);
         lag_us = fmax(lag_us, bench_metric(run, BENCH_METRIC_LAG));
-        open = open || run->load == BENCH_LOAD_OPEN;
+        open = open || bench_load_is_open(run->load);
     }
     buffer_printf(out, "generator: %.0f %% of a core at most", cpu * 100);
     if (open) {

@@ -58,7 +58,7 @@ const char *bench_flaw_line(enum bench_flaw flaw)
 const char *bench_load_word(enum bench_load load)
 {
     static const char *const words[] = {
-#define BENCH_LOAD_WORD(name, word, unit) word,
+#define BENCH_LOAD_WORD(name, word, unit, way) word,
         BENCH_LOADS(BENCH_LOAD_WORD)
 #undef BENCH_LOAD_WORD
     };
@@ -68,11 +68,26 @@ const char *bench_load_word(enum bench_load load)
 const char *bench_load_unit(enum bench_load load)
 {
     static const char *const units[] = {
-#define BENCH_LOAD_UNIT(name, word, unit) unit,
+#define BENCH_LOAD_UNIT(name, word, unit, way) unit,
         BENCH_LOADS(BENCH_LOAD_UNIT)
 #undef BENCH_LOAD_UNIT
     };
     return units[load];
+}
+
+const char *bench_load_way(enum bench_load load)
+{
+    static const char *const ways[] = {
+#define BENCH_LOAD_WAY(name, word, unit, way) way,
+        BENCH_LOADS(BENCH_LOAD_WAY)
+#undef BENCH_LOAD_WAY
+    };
+    return ways[load];
+}
+
+bool bench_load_is_open(enum bench_load load)
+{
+    return load == BENCH_LOAD_OPEN || load == BENCH_LOAD_USERS;
 }
 
 enum bench_outcome bench_outcome_of_http(int code)
@@ -387,7 +402,7 @@ static bool lags(const struct bench_run *run)
 static uint32_t flaws_of(const struct bench_run *run)
 {
     const uint64_t count = ended(run);
-    const bool open = run->load == BENCH_LOAD_OPEN;
+    const bool open = bench_load_is_open(run->load);
     const bool found[BENCH_FLAW_COUNT] = {
         [BENCH_FLAW_CPU] = open && run->generator_cpu > CPU_MAX,
         [BENCH_FLAW_LAG] = open && lags(run),

@@ -59,14 +59,15 @@ enum bench_flaw {
 const char *bench_flaw_word(enum bench_flaw flaw);
 const char *bench_flaw_line(enum bench_flaw flaw);
 
-/* X(name, word, unit of the load) */
-#define BENCH_LOADS(X)                             \
-    X(CLOSED, "closed", "requests in flight")      \
-    X(OPEN, "open", "requests per second offered") \
-    X(OFFLINE, "offline", "requests in flight")
+/* X(name, word, unit of the load, in words) */
+#define BENCH_LOADS(X)                                                  \
+    X(CLOSED, "closed", "requests in flight", "closed loop")            \
+    X(OPEN, "open", "requests per second offered", "open loop")         \
+    X(OFFLINE, "offline", "requests in flight", "offline")              \
+    X(USERS, "users", "users", "open loop, users who come and go")
 
 enum bench_load {
-#define BENCH_LOAD_ENUM(name, word, unit) BENCH_LOAD_##name,
+#define BENCH_LOAD_ENUM(name, word, unit, way) BENCH_LOAD_##name,
     BENCH_LOADS(BENCH_LOAD_ENUM)
 #undef BENCH_LOAD_ENUM
     BENCH_LOAD_COUNT
@@ -74,6 +75,10 @@ enum bench_load {
 
 const char *bench_load_word(enum bench_load load);
 const char *bench_load_unit(enum bench_load load);
+const char *bench_load_way(enum bench_load load);
+
+/* Requests have times at which they are due: OPEN and USERS. */
+bool bench_load_is_open(enum bench_load load);
 
 #define BENCH_CLASSES_MAX 16
 #define BENCH_STAGES_MAX 8
@@ -119,7 +124,7 @@ struct bench_run {
     uint32_t target; /* Index in the report. */
     uint32_t repeat; /* 0.. */
     enum bench_load load;
-    double offered;       /* Load in its unit: concurrency, or requests per second. */
+    double offered;       /* Load in its unit. */
     uint32_t rows;        /* Rows in a request; 0 counts as 1. */
     uint64_t duration_ns; /* Measured window as planned, without warm-up. */
     uint64_t slo_ns;      /* 0: no limit; then every ok request is good. */
