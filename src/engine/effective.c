@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/order.h"
 #include "util/arena.h"
 #include "util/clock.h"
 #include "util/mem.h"
@@ -409,8 +410,9 @@ static enum weir_status check_scheduling(struct model_config *config, struct wei
         }
     }
     const uint32_t levels = config->priority_levels;
+    const uint32_t most = levels > 0 ? levels : config->proto ? 0 : ORDER_CLASSES;
     const bool set = config->priority_default != 0;
-    if (levels == 0 ? set : !set || config->priority_default > levels) {
+    if ((levels > 0 && !set) || config->priority_default > most) {
         return err_set(err, WEIR_EINVAL,
                        "default_priority_level must be 1 to priority_levels: found %" PRIu32
                        ", priority_levels is %" PRIu32,

@@ -375,6 +375,47 @@ static enum weir_status check_access(const struct config *config, struct weir_er
     return WEIR_OK;
 }
 
+/* Takes the next number of "20,10", or keeps the one before at the end.  False: it is none. */
+static bool next_share(const char **text, uint64_t *share)
+{
+    if (**text == '\0') {
+        return true;
+    }
+    const size_t digits = strcspn(*text, ",");
+    if (!bytes_to_u64((struct bytes){ *text, digits }, 100, share)) {
+        return false;
+    }
+    *text += digits;
+    if (**text == ',') {
+        (*text)++;
+        return **text != '\0';
+    }
+    return true;
+}
+
+static enum weir_status resolve_order(struct config *config, struct weir_err *err)
+{
+    struct order_options *order = &config->order;
+    const char *rest = config->class_shares;
+    uint64_t share = 0;
+    uint64_t sum = 0;
+    bool good = *rest != '\0';
+    for (uint32_t i = 0; i < ORDER_CLASSES && good; i++) {
+        good = next_share(&rest, &share);
+        order->shares[i] = (uint32_t)share * (ORDER_SHARE_ALL / 100);
+        sum += share;
+    }
+    if (!good || *rest != '\0' || sum > 100) {
+        return err_set(err, WEIR_EINVAL,
+                       "class_shares: found '%s', expected 1 to %d numbers of per cent with commas "
+                       "between them, of which the last one holds for the rest, at most 100 in all",
+                       config->class_shares, ORDER_CLASSES);
+    }
+    order->ageing_ns = config->ageing_ns > 0 ? config->ageing_ns : CLOCK_NEVER;
+    order->budget_ns = config->blocking_budget_ns;
+    return WEIR_OK;
+}
+
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
     const enum weir_status status = check_access(config, err);
@@ -429,7 +470,8 @@ enum weir_status config_read(struct config *config, char *const *environment, in
     }
     if (status == WEIR_OK) {
         resolve(config);
-        status = check(config, err);
+        status = resolve_order(config, err);
+        status = status == WEIR_OK ? check(config, err) : status;
     }
     return status;
 }

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "engine/engine.h"
+#include "engine/order.h"
 #include "engine/registry.h"
 #include "util/arena.h"
 #include "util/bytes.h"
@@ -98,6 +99,10 @@ struct config {
     bool pin;
     struct config_list devices; /* "NAME:RUNS[:unpipelined]" each. */
     bool inline_runs;
+    const char *class_shares; /* Per cent by class, with commas. */
+    uint64_t ageing_ns;
+    uint64_t blocking_budget_ns;
+    struct order_options order;             /* Resolved from these three. */
     uint64_t rate_limit;                    /* 1: on. */
     struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t cache_bytes;

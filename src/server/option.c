@@ -127,6 +127,14 @@ const struct option options[] = {
     { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
     { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
       "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as simulated ones" },
+    { "class_shares", "threads", KIND_TEXT, AT(class_shares), 0, 0, "10", NULL,
+      "per cent of a device's time that priorities 1 to 8 are sure of while they have work, such "
+      "as "
+      "20,10: the last one holds for the rest" },
+    { "ageing", "threads", KIND_DURATION, AT(ageing_ns), 0, 0, "10s", NULL,
+      "a request goes up one priority for each such time it waits; 0: never" },
+    { "blocking_budget", "threads", KIND_DURATION, AT(blocking_budget_ns), 0, 0, "10ms", NULL,
+      "a batch takes no longer while more urgent requests come; a single request always runs" },
     { "rate_limit", "threads", KIND_ENUM, AT(rate_limit), 0, 0, "off", rate_texts,
       "execution_count: runs hold their model's rate_limiter resources while they last" },
     { "rate_limit_resource", "threads", KIND_LIST, AT(rate_limit_resource), 0, 0, "", NULL,

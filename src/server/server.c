@@ -181,6 +181,7 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
                                             .rate_limits = config->rate_limit_resource.items,
                                             .rate_limit_count = config->rate_limit_resource.count,
                                             .cache_bytes = config->cache_bytes,
+                                            .order = &config->order,
                                             .advise = on_advice };
     return engine_create(&options, &server->engine, err);
 }

@@ -271,6 +271,12 @@ static const struct {
     { { .words = { "--http-port=" } },
       "--http-port: found '', expected a whole number from 0 to 65535" },
     { { .words = { "--pin=x" } }, "--pin: found 'x', expected true or false" },
+    { { .words = { "--class-shares", "20,13" } },
+      "class_shares: found '20,13', expected 1 to 8 numbers of per cent with commas between them, "
+      "of which the last one holds for the rest, at most 100 in all" },
+    { { .words = { "--class-shares", "10," } },
+      "class_shares: found '10,', expected 1 to 8 numbers of per cent with commas between them, of "
+      "which the last one holds for the rest, at most 100 in all" },
     { { .words = { "--config" } }, "--config: nothing follows, expected a file" },
     { { .words = { "--host", "0.0.0.0" } },
       "host: found '0.0.0.0', expected a loopback address such as 127.0.0.1; to let other machines "
