@@ -26,13 +26,14 @@ struct batch {
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
     uint64_t learn_ns;
-    struct list_node run;  /* In pool.runs. */
-    uint64_t predicted_ns; /* What the profile said when it was taken; 0: nothing. */
-    uint64_t expected_ns;  /* When it should be over. */
-    uint32_t class;        /* That led it, */
-    bool owed;             /* out of turn. */
-    uint32_t rivals;       /* Bit per class that could have run instead. */
-    uint64_t charged_ns;   /* Device time that was charged when it was taken; 0: none. */
+    struct list_node run;       /* In pool.runs. */
+    uint64_t predicted_ns;      /* What the profile said when it was taken; 0: nothing. */
+    uint64_t expected_ns;       /* When it should be over. */
+    struct order_client *payer; /* Of all members; NULL: of several, or of several classes. */
+    uint32_t class;             /* That led it, */
+    bool owed;                  /* out of turn. */
+    uint32_t rivals;            /* Bit per class that could have run instead. */
+    uint64_t charged_ns;        /* Device time that was charged when it was taken; 0: none. */
     uint64_t taken_ns;
     uint64_t gathered_ns; /* Of the last run. */
     uint64_t part_ns;     /* The last part of a streamed answer, or the start of its run. */

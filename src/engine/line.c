@@ -44,7 +44,7 @@ void line_init(struct model_line *line)
     *line = (struct model_line){ 0 };
     list_init(&line->due);
     for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
-        list_init(&line->classes[i].arrivals);
+        list_init(&line->classes[i].all);
         lane_init(&line->classes[i].own, &line->classes[i]);
     }
 }
@@ -72,6 +72,7 @@ static struct lane *open_lane(struct line_class *class, struct order_client *cli
     lane->turn.key = client->time;
     heap_push(&class->lanes, &lane->turn);
     list_append(&client->lanes, &lane->node);
+    list_append(&class->all, &lane->peer);
     class->lane_count++;
     return lane;
 }
@@ -81,6 +82,7 @@ static void close_lane(struct lane *lane)
     struct line_class *class = lane->class;
     heap_remove(&class->lanes, &lane->turn);
     list_remove(&lane->node);
+    list_remove(&lane->peer);
     class->lane_count--;
     class->recent = class->recent == lane ? NULL : class->recent;
     lane->client = NULL;
@@ -114,16 +116,6 @@ static void stand_due(struct list *list, struct request *request)
     list_insert_before(before, &request->line);
 }
 
-static void stand_in_class(struct list *arrivals, struct request *request)
-{
-    struct list_node *before = &arrivals->head;
-    while (before->prev != &arrivals->head &&
-           list_entry(before->prev, struct request, age)->since_ns > request->since_ns) {
-        before = before->prev;
-    }
-    list_insert_before(before, &request->age);
-}
-
 static void stand_by_deadline(struct list *due, struct request *request)
 {
     struct list_node *before = &due->head;
@@ -140,10 +132,11 @@ void line_push(struct model_line *line, struct request *request)
     struct lane *lane = lane_of(class, request->payer);
     class->recent = lane;
     request->lane = lane;
-    stand_due(is_timed(request) ? &lane->timed : &lane->untimed, request);
-    stand_in_class(&class->arrivals, request);
     if (is_timed(request)) {
+        stand_due(&lane->timed, request);
         stand_by_deadline(&line->due, request);
+    } else {
+        stand_due(&lane->untimed, request);
     }
     line->mask |= 1U << request->class;
 }
@@ -151,17 +144,41 @@ void line_push(struct model_line *line, struct request *request)
 void line_remove(struct model_line *line, struct request *request)
 {
     struct lane *lane = request->lane;
-    struct line_class *class = lane->class;
     list_remove(&request->line);
-    list_remove(&request->age);
-    list_remove(&request->due);
+    if (is_timed(request)) {
+        list_remove(&request->due);
+    }
     request->lane = NULL;
     if (list_empty(&lane->untimed) && list_empty(&lane->timed)) {
+        struct line_class *class = lane->class;
         close_lane(lane);
+        line->mask &= class->lane_count > 0 ? ~0U : ~(1U << request->class);
     }
-    if (list_empty(&class->arrivals)) {
-        line->mask &= ~(1U << request->class);
+}
+
+bool line_take_row(struct model_line *line, const struct request *first, const struct request *last,
+                   struct list *to)
+{
+    struct lane *lane = first->lane;
+    const uint32_t class_index = first->class;
+    if (is_timed(first) || first->line.prev != &lane->untimed.head) {
+        return false;
     }
+    struct list_node *rest = last->line.next;
+    struct list_node *from = lane->untimed.head.next;
+    struct list_node *until = rest->prev;
+    lane->untimed.head.next = rest;
+    rest->prev = &lane->untimed.head;
+    from->prev = to->head.prev;
+    until->next = &to->head;
+    to->head.prev->next = from;
+    to->head.prev = until;
+    if (list_empty(&lane->untimed) && list_empty(&lane->timed)) {
+        struct line_class *class = lane->class;
+        close_lane(lane);
+        line->mask &= class->lane_count > 0 ? ~0U : ~(1U << class_index);
+    }
+    return true;
 }
 
 /* The earlier due of two heads, either of which may be NULL. */
@@ -175,29 +192,44 @@ static struct request *earlier(const struct list_node *timed, const struct list_
     return a->due_ns <= b->due_ns ? a : b;
 }
 
-struct request *line_leader(const struct model_line *line, uint32_t class_index)
+static struct request *head_of(const struct lane *lane)
 {
-    const struct lane *lane = lane_at(heap_top(&line->classes[class_index].lanes));
     return earlier(list_first(&lane->timed), list_first(&lane->untimed));
 }
 
-static struct request *oldest(const struct line_class *class)
+struct request *line_leader(const struct model_line *line, uint32_t class_index)
 {
-    const struct list_node *node = list_first(&class->arrivals);
-    return node == NULL ? NULL : list_entry(node, struct request, age);
+    return head_of(lane_at(heap_top(&line->classes[class_index].lanes)));
 }
 
-void line_age(struct model_line *line, uint64_t ageing_ns, uint64_t now_ns)
+static void age_lane(struct model_line *line, struct lane *lane, uint64_t ageing_ns,
+                     uint64_t now_ns)
 {
+    for (bool more = true; more;) {
+        struct request *first = head_of(lane);
+        const uint64_t at_ns = clock_add(first->since_ns, ageing_ns);
+        if (at_ns > now_ns) {
+            line->age_next_ns = at_ns < line->age_next_ns ? at_ns : line->age_next_ns;
+            return;
+        }
+        more = first->line.next != first->line.prev ||
+               (!list_empty(&lane->timed) && !list_empty(&lane->untimed));
+        line_remove(line, first); /* The lane goes with the last one. */
+        first->class --;
+        first->since_ns = now_ns;
+        line_push(line, first);
+    }
+}
+
+void line_age_now(struct model_line *line, uint64_t ageing_ns, uint64_t now_ns)
+{
+    line->age_next_ns = clock_add(now_ns, ageing_ns);
     for (uint32_t mask = line->mask & ~1U; mask != 0; mask &= mask - 1) {
-        const struct line_class *class = &line->classes[__builtin_ctz(mask)];
-        for (struct request *first = oldest(class);
-             first != NULL && clock_add(first->since_ns, ageing_ns) <= now_ns;
-             first = oldest(class)) {
-            line_remove(line, first);
-            first->class --;
-            first->since_ns = now_ns;
-            line_push(line, first);
+        const struct list *all = &line->classes[__builtin_ctz(mask)].all;
+        struct list_node *next;
+        for (struct list_node *n = list_first(all); n != NULL; n = next) {
+            next = list_next(all, n);
+            age_lane(line, list_entry(n, struct lane, peer), ageing_ns, now_ns);
         }
     }
 }
@@ -228,19 +260,21 @@ static void begin_walk(struct lane *lane)
 /* One lane: everybody in it, in its order. */
 static void gather_lane(struct lane *lane, struct batcher *b)
 {
+    if (list_empty(&lane->timed)) {
+        for (const struct list_node *n = list_first(&lane->untimed); n != NULL && !b->full;
+             n = list_next(&lane->untimed, n)) {
+            if (request_at(n) != b->leader) {
+                (void)batcher_offer(b, request_at(n));
+            }
+        }
+        return;
+    }
     begin_walk(lane);
     for (struct request *next = ask_next(lane); next != NULL && !b->full; next = ask_next(lane)) {
         if (next != b->leader) {
             (void)batcher_offer(b, next);
         }
     }
-}
-
-static void move(struct line_class *class, struct lane *lane, uint64_t key)
-{
-    heap_remove(&class->lanes, &lane->turn);
-    lane->turn.key = key;
-    heap_push(&class->lanes, &lane->turn);
 }
 
 /* The next of the lane that rides; NULL: none does any more. */
@@ -272,10 +306,10 @@ static void gather_in_turn(struct line_class *class, struct batcher *b, uint64_t
             continue;
         }
         const uint64_t cost = row_ns * rider->rows * ORDER_TIME_PER_NS / lane->client->weight;
-        move(class, lane, clock_add(lane->turn.key, cost));
+        heap_move(&class->lanes, &lane->turn, clock_add(lane->turn.key, cost));
     }
     for (; walked != NULL; walked = walked->walked) {
-        move(class, walked, walked->client->time);
+        heap_move(&class->lanes, &walked->turn, walked->client->time);
     }
 }
 
@@ -315,17 +349,27 @@ void line_retime(struct order_client *client)
          n = list_next(&client->lanes, n)) {
         struct lane *lane = list_entry(n, struct lane, node);
         if (lane->turn.key != client->time) {
-            move(lane->class, lane, client->time);
+            heap_move(&lane->class->lanes, &lane->turn, client->time);
         }
     }
 }
 
 /* --- Everybody --- */
 
+static struct request *first_of(const struct lane *lane)
+{
+    const struct list_node *timed = list_first(&lane->timed);
+    return request_at(timed != NULL ? timed : list_first(&lane->untimed));
+}
+
 static struct request *first_from(const struct model_line *line, uint32_t class_index)
 {
     const uint32_t left = class_index < ORDER_CLASSES ? line->mask >> class_index : 0;
-    return left == 0 ? NULL : oldest(&line->classes[class_index + (uint32_t)__builtin_ctz(left)]);
+    if (left == 0) {
+        return NULL;
+    }
+    const struct line_class *class = &line->classes[class_index + (uint32_t)__builtin_ctz(left)];
+    return first_of(list_entry(list_first(&class->all), struct lane, peer));
 }
 
 struct request *line_first(const struct model_line *line)
@@ -335,8 +379,16 @@ struct request *line_first(const struct model_line *line)
 
 struct request *line_next(const struct model_line *line, const struct request *request)
 {
+    const struct lane *lane = request->lane;
     const struct list_node *next =
-        list_next(&line->classes[request->class].arrivals, &request->age);
-    return next != NULL ? list_entry(next, struct request, age)
+        list_next(is_timed(request) ? &lane->timed : &lane->untimed, &request->line);
+    if (next == NULL && is_timed(request)) {
+        next = list_first(&lane->untimed);
+    }
+    if (next != NULL) {
+        return request_at(next);
+    }
+    const struct list_node *peer = list_next(&lane->class->all, &lane->peer);
+    return peer != NULL ? first_of(list_entry(peer, struct lane, peer))
                         : first_from(line, request->class + 1);
 }

@@ -26,6 +26,7 @@ struct request;
 struct lane {
     struct heap_node turn; /* In line_class.lanes, by its client's time. */
     struct list_node node; /* In the client's lanes. */
+    struct list_node peer; /* In line_class.all. */
     struct line_class *class;
     struct order_client *client; /* NULL: nobody waits here. */
     struct list timed;           /* Of request.line: with a deadline, by request.due_ns. */
@@ -40,16 +41,17 @@ struct lane {
 
 struct line_class {
     struct heap lanes;
-    struct list arrivals; /* Of request.age, by request.since_ns. */
-    struct lane own;      /* The first client's; further ones are allocated. */
-    struct lane *recent;  /* Somebody was put there last; or NULL. */
+    struct list all;     /* The same, of lane.peer. */
+    struct lane own;     /* The first client's; further ones are allocated. */
+    struct lane *recent; /* Somebody was put there last; or NULL. */
     uint32_t lane_count;
 };
 
 struct model_line {
-    uint32_t mask;   /* Bit per class with requests. */
-    uint64_t walks;  /* Calls of line_gather(). */
-    struct list due; /* Of request.due. */
+    uint32_t mask;        /* Bit per class with requests. */
+    uint64_t age_next_ns; /* Nobody goes up before. */
+    uint64_t walks;       /* Calls of line_gather(). */
+    struct list due;      /* Of request.due. */
     struct line_class classes[ORDER_CLASSES];
 };
 
@@ -59,12 +61,24 @@ void line_init(struct model_line *line);
 void line_push(struct model_line *line, struct request *request);
 void line_remove(struct model_line *line, struct request *request);
 
+/* Moves the requests from `first` to `last`, which stand one behind the other in a lane, to `to`.  False: they
+ * do not stand at the front of those without deadline. */
+bool line_take_row(struct model_line *line, const struct request *first, const struct request *last,
+                   struct list *to);
+
 /* Who leads a run of this class if that class goes: the earliest due of the client with the least
  * time.  The class has requests. */
 struct request *line_leader(const struct model_line *line, uint32_t class_index);
 
-/* Requests that have stood in their class for `ageing_ns` go up one. */
-void line_age(struct model_line *line, uint64_t ageing_ns, uint64_t now_ns);
+void line_age_now(struct model_line *line, uint64_t ageing_ns, uint64_t now_ns);
+
+/* Who is first of a lane and has stood in its class for `ageing_ns` goes up one. */
+static inline void line_age(struct model_line *line, uint64_t ageing_ns, uint64_t now_ns)
+{
+    if (now_ns >= line->age_next_ns) {
+        line_age_now(line, ageing_ns, now_ns);
+    }
+}
 
 /* Offers the leader's company to a batch that has begun with it until it is full: the leader's class, then
  * the others, most urgent first.  In a class clients take turns by their time, `row_ns` for a row;
@@ -76,7 +90,14 @@ void line_gather(struct model_line *line, struct batcher *batcher, uint64_t row_
 /* The client's time has changed: its lanes find their places. */
 void line_retime(struct order_client *client);
 
-/* All that wait: by class, then by how long they have stood there.  NULL: the end. */
+/* Everybody is of one class and client, nobody has a deadline. */
+static inline bool line_is_plain(const struct model_line *line)
+{
+    return (line->mask & (line->mask - 1)) == 0 && list_empty(&line->due) && line->mask != 0 &&
+           line->classes[__builtin_ctz(line->mask)].lane_count == 1;
+}
+
+/* All that wait, by class and lane.  NULL: the end. */
 struct request *line_first(const struct model_line *line);
 struct request *line_next(const struct model_line *line, const struct request *request);
 

@@ -32,6 +32,9 @@ void order_init(struct pool_order *order, const struct order_options *options)
 {
     *order = (struct pool_order){ .options = *options };
     list_init(&order->idle);
+    for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
+        order->shares[i] = (double)options->shares[i] / ORDER_SHARE_ALL;
+    }
     for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
         list_init(&order->clients[i].lanes);
         order->clients[i].weight = 1;
@@ -163,13 +166,16 @@ static void set_credit(struct pool_order *order, uint32_t class_index, int64_t n
 
 static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
 {
+    if (order->earning == 0 && (rivals & (rivals - 1)) == 0) {
+        return; /* Nobody else could have run. */
+    }
     /* Who could not run saves nothing up. */
     for (uint32_t lost = order->earning & ~rivals; lost != 0; lost &= lost - 1) {
         set_credit(order, (uint32_t)__builtin_ctz(lost), 0);
     }
     for (uint32_t left = rivals; left != 0; left &= left - 1) {
         const uint32_t i = (uint32_t)__builtin_ctz(left);
-        const int64_t share = ns * order->options.shares[i] / ORDER_SHARE_ALL;
+        const int64_t share = (int64_t)((double)ns * order->shares[i]);
         set_credit(order, i, order->classes[i].credit_ns + share);
     }
 }
@@ -203,17 +209,11 @@ void order_rerun(struct pool_order *order, uint32_t class_index, uint32_t rivals
 
 void order_charge(struct pool_order *order, struct order_client *client, int64_t ns)
 {
-    const uint64_t weight = client->weight;
-    if (ns >= 0) {
-        client->time += (uint64_t)ns * ORDER_TIME_PER_NS / weight;
-    } else {
-        const uint64_t back = (uint64_t)-ns * ORDER_TIME_PER_NS / weight;
-        client->time = back < client->time ? client->time - back : 0;
-    }
+    const uint64_t time = (uint64_t)(ns < 0 ? -ns : ns) * ORDER_TIME_PER_NS;
+    const uint64_t its = client->weight == 1 ? time : time / client->weight;
+    client->time = ns >= 0 ? client->time + its : its < client->time ? client->time - its : 0;
     if (client->active.in && client->active.key != client->time) {
-        heap_remove(&order->active, &client->active);
-        client->active.key = client->time;
-        heap_push(&order->active, &client->active);
+        heap_move(&order->active, &client->active, client->time);
     }
 }
 

@@ -56,6 +56,7 @@ struct order_class {
 struct pool_order {
     struct order_options options;
     struct order_class classes[ORDER_CLASSES];
+    double shares[ORDER_CLASSES];                   /* options.shares as a part of 1. */
     uint32_t owed;                                  /* Bit per class that has earned a run. */
     uint32_t earning;                               /* Bit per class with credit. */
     uint64_t run_ns;                                /* The last run of all took so long. */

@@ -174,6 +174,7 @@ static void end_running(struct request *request, uint64_t now_ns)
 {
     assert(request->state == REQUEST_RUNNING);
     request->state = REQUEST_ENDED;
+    request->lane = NULL;
     request->batch = NULL;
     request->times.ended_ns = now_ns;
     if (request->stop != WEIR_OK) {
@@ -230,6 +231,10 @@ static void settle_account(struct pool *pool, struct model *model, const struct 
     }
     pool_charge(pool, batch, &batch->ended, more, batch->charged_ns == 0);
     model->served_ns += (uint64_t)more;
+    if (batch->payer != NULL) {
+        order_leave(&pool->order, batch->payer, batch->count, now_ns);
+        return;
+    }
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
         order_leave(&pool->order, list_entry(n, struct request, line)->payer, 1, now_ns);

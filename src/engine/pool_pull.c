@@ -70,6 +70,9 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
 {
     const struct model_config *config = model->config;
     const struct pool_order *order = &pool->order;
+    if (model->waiting_count == 1 && config->queue_delay_ns == 0) {
+        return (struct batch_plan){ leader, 1, leader->rows, leader->shape_key, now_ns };
+    }
     const uint64_t worth = rows_worth(pool, model, leader->shape_key, takers);
     struct pace_cost cost;
     struct batch_rules rules = {
@@ -78,10 +81,11 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
     };
+    const uint64_t run_ns = order_run_max_ns(order, leader->class, now_ns);
+    const bool times_matter = run_ns != CLOCK_NEVER || !line_is_plain(&model->line);
     uint64_t row_ns = ROW_NS;
     uint64_t rows_guests = UINT64_MAX;
-    if (model->waiting_count > 1 && overload_cost(model, leader->shape_key, &cost)) {
-        const uint64_t run_ns = order_run_max_ns(order, leader->class, now_ns);
+    if (times_matter && overload_cost(model, leader->shape_key, &cost)) {
         const uint64_t rows = run_ns == CLOCK_NEVER ? 0 : pace_rows_within(&cost, run_ns);
         rules.cost = model->overload.drops ? &cost : NULL;
         rules.rows_short = run_ns == CLOCK_NEVER || rows > 0 ? rows : 1;
@@ -204,18 +208,31 @@ static void ride(struct model *model, struct batch *batch, struct request *reque
     request->state = REQUEST_RUNNING;
     request->batch = batch;
     model->waiting_bytes -= request->input_bytes;
+    if (request->payer != batch->payer || request->class != batch->class) {
+        batch->payer = NULL;
+    }
 }
 
 /* Lock held: the riders leave the model's line for the batch. */
 static void board(struct model *model, const struct batch_plan *riders, struct batch *batch)
 {
+    struct request *last = riders->leader;
+    bool in_row = true;
+    ride(model, batch, last);
+    for (uint32_t taken = 1; taken < riders->count; taken++) {
+        struct request *next = last->rides;
+        in_row = in_row && next->line.prev == &last->line;
+        ride(model, batch, next);
+        last = next;
+    }
+    if (in_row && line_take_row(&model->line, riders->leader, last, &batch->members)) {
+        return;
+    }
     struct request *request = riders->leader;
     for (uint32_t taken = 0; taken < riders->count; taken++) {
-        struct request *next = request->rides;
         line_remove(&model->line, request);
         list_append(&batch->members, &request->line);
-        ride(model, batch, request);
-        request = next;
+        request = request->rides;
     }
 }
 
@@ -232,6 +249,14 @@ static void board_turn(struct model *model, const struct sequence_turn *turn, st
 void pool_charge(struct pool *pool, const struct batch *batch, const struct list *members,
                  int64_t ns, bool classes)
 {
+    if (batch->payer != NULL) {
+        order_charge(&pool->order, batch->payer, ns);
+        line_retime(batch->payer);
+        if (classes) {
+            order_spend(&pool->order, batch->class, (uint64_t)ns, batch->owed);
+        }
+        return;
+    }
     int64_t spent[ORDER_CLASSES] = { 0 };
     uint32_t mask = 0;
     for (struct list_node *n = list_first(members); n != NULL;) {
@@ -281,6 +306,7 @@ static struct instance *take(struct pool *pool, struct model *model,
                              .wanting = riders->count,
                              .rows = riders->rows,
                              .rows_cap = profile_rows_cap(&model->profile, riders->shape_key),
+                             .payer = riders->leader->payer,
                              .class = riders->leader->class,
                              .owed = order_owed(&pool->order, riders->leader->class),
                              .rivals = rivals,

@@ -41,7 +41,6 @@ void request_init(struct request *request)
     request->parts_sent = 0;
     request->deadline = (struct heap_node){ 0 };
     request->line = (struct list_node){ 0 };
-    request->age = (struct list_node){ 0 };
     request->due = (struct list_node){ 0 };
     request->lane = NULL;
     request->payer = NULL;

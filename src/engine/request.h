@@ -133,9 +133,8 @@ struct request {
     struct home_mail end_mail;
     struct heap_node deadline;  /* In the home's heap. */
     struct list_node line;      /* In its lane, in a batch, or among those that end. */
-    struct list_node age;       /* In line_class.arrivals, while WAITING without a sequence. */
-    struct list_node due;       /* In line.due, the same, with a deadline. */
-    struct lane *lane;          /* Where it stands; NULL: in no line. */
+    struct list_node due;       /* In line.due, while WAITING with a deadline. */
+    struct lane *lane;          /* Where it stands, or stood until it ran; NULL: in no line. */
     struct order_client *payer; /* Who is charged; from WAITING to ENDED. */
     struct request *rides;      /* The next one of a batch that is planned. */
     uint32_t class;             /* How urgent it is, 0 the most; grows less with the wait. */

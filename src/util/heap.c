@@ -84,7 +84,7 @@ void heap_remove(struct heap *heap, struct heap_node *node)
     if (!node->in) {
         return;
     }
-    struct heap_node *children = join_siblings(node->child);
+    struct heap_node *children = node->child == NULL ? NULL : join_siblings(node->child);
     if (node == heap->root) {
         heap->root = children;
     } else {
@@ -95,4 +95,15 @@ void heap_remove(struct heap *heap, struct heap_node *node)
     node->next = NULL;
     node->prev = NULL;
     node->in = false;
+}
+
+void heap_move(struct heap *heap, struct heap_node *node, uint64_t key)
+{
+    if (heap->root == node && node->child == NULL) {
+        node->key = key; /* Alone. */
+        return;
+    }
+    heap_remove(heap, node);
+    node->key = key;
+    heap_push(heap, node);
 }

@@ -24,6 +24,9 @@ struct heap {
 
 void heap_push(struct heap *heap, struct heap_node *node);
 
+/* Changes the key of a node that is in the heap. */
+void heap_move(struct heap *heap, struct heap_node *node, uint64_t key);
+
 /* The node with the smallest key, or NULL. */
 struct heap_node *heap_top(const struct heap *heap);
 
