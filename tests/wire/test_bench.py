@@ -5,6 +5,7 @@ chance, too; that the exit status tells of it is not.
 """
 
 import csv
+import http.server
 import io
 import json
 import os
@@ -295,6 +296,44 @@ def test_a_server_that_dies(tmp_path, grpc):
         assert 0 < seen["ok"] <= 30 * 8 and seen["failed"] >= 1
         assert "errors" in seen["flaws"] and "broken" in seen["codes"]
         server.process.wait(PATIENCE_S)
+
+
+class Closes(http.server.BaseHTTPRequestHandler):
+    """Another server: it answers in chunks and hangs up after each answer."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_GET(self):
+        tensor = [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+        self.reply(json.dumps({"name": "m", "versions": ["1"], "platform": "", "inputs": tensor,
+                               "outputs": tensor}).encode())
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Closes.asked += 1
+        self.reply(b"x" * 100_000)
+
+    def reply(self, body):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for piece in (body[:10], body[10:]):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_hangs_up_after_each_answer():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Closes) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        seen = one("m", "--url", f"http://127.0.0.1:{other.server_port}", "--requests", 40,
+                   "--concurrency", 3, "--warmup", "0s")
+        other.shutdown()
+    assert seen["ok"] == 40 == Closes.asked
 
 
 def test_ctrl_c_prints_what_there_is(server):

@@ -17,7 +17,7 @@ from serving import BINARY, MODELS, PATIENCE_S, ROOT, Server, put_model, put_sim
 
 EXAMPLES = ROOT / "examples" / "models"
 PICTURES = ROOT / "examples" / "pictures"
-COMMANDS = ("serve", "infer", "inspect", "config", "version", "help")
+COMMANDS = ("serve", "infer", "bench", "inspect", "config", "version", "help")
 
 
 def weir(*words, env=None, cwd=None):
