@@ -53,10 +53,23 @@ enum weir_status request_shape_of(const struct spec *spec, const struct request_
     return WEIR_OK;
 }
 
-static const struct value *find_given(const struct request_inputs_spec *spec, const char *name)
+static uint32_t count_given(const struct request_inputs_spec *spec, const char *name)
 {
+    uint32_t count = 0;
     for (uint32_t i = 0; i < spec->given_count; i++) {
-        if (strcmp(spec->given[i].name, name) == 0) {
+        count += strcmp(spec->given[i].name, name) == 0;
+    }
+    return count;
+}
+
+/* What was given for an input of a variant; what was given several times takes turns. */
+static const struct value *find_given(const struct request_inputs_spec *spec, const char *name,
+                                      uint32_t variant)
+{
+    const uint32_t count = count_given(spec, name);
+    uint32_t left = count > 0 ? variant % count : 0;
+    for (uint32_t i = 0; i < spec->given_count && count > 0; i++) {
+        if (strcmp(spec->given[i].name, name) == 0 && left-- == 0) {
             return &spec->given[i];
         }
     }
@@ -120,19 +133,18 @@ static enum weir_status fill(struct arena *arena, const struct request_inputs_sp
     return WEIR_OK;
 }
 
-/* One set of inputs; `*made` when any of them was made up. */
+/* One set of inputs. */
 static enum weir_status fill_set(struct arena *arena, const struct request_inputs_spec *spec,
-                                 uint64_t *random, struct value *out, bool *made, size_t *bytes,
-                                 struct weir_err *err)
+                                 uint32_t variant, uint64_t *random, struct value *out,
+                                 size_t *bytes, struct weir_err *err)
 {
     for (uint32_t i = 0; i < spec->model->input_count; i++) {
         const struct spec *input = &spec->model->inputs[i];
-        const struct value *given = find_given(spec, input->name);
+        const struct value *given = find_given(spec, input->name, variant);
         out[i].name = input->name;
         if (given != NULL) {
             out[i].tensor = given->tensor;
         } else {
-            *made = true;
             const enum weir_status status = fill(arena, spec, input, random, &out[i].tensor, err);
             if (status != WEIR_OK) {
                 return status;
@@ -143,25 +155,38 @@ static enum weir_status fill_set(struct arena *arena, const struct request_input
     return WEIR_OK;
 }
 
+/* As many as asked for, unless nothing tells them apart: then as often as an input was given. */
+static uint32_t variants_of(const struct request_inputs_spec *spec)
+{
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < spec->model->input_count; i++) {
+        const uint32_t count = count_given(spec, spec->model->inputs[i].name);
+        if (count == 0 && !spec->zero) {
+            return spec->variants;
+        }
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
 enum weir_status request_inputs_make(struct arena *arena, const struct request_inputs_spec *spec,
                                      struct request_inputs *out, struct weir_err *err)
 {
     struct request_inputs inputs = { .input_count = spec->model->input_count };
+    const uint32_t variants = variants_of(spec);
     uint64_t random = spec->seed;
-    bool made = spec->variants > 0;
-    inputs.values = arena_try_zero(arena, (size_t)spec->variants * inputs.input_count + 1,
-                                   sizeof(*inputs.values));
+    inputs.values =
+        arena_try_zero(arena, (size_t)variants * inputs.input_count + 1, sizeof(*inputs.values));
     if (inputs.values == NULL) {
-        return err_nomem(err, "inputs", spec->variants);
+        return err_nomem(err, "inputs", variants);
     }
     while (
-        made && inputs.variant_count < spec->variants &&
-        (inputs.variant_count == 0 ||
+        inputs.variant_count == 0 ||
+        (inputs.variant_count < variants &&
          inputs.bytes / inputs.variant_count * (inputs.variant_count + 1) <= VARIANTS_BYTES_MAX)) {
-        made = false;
-        const enum weir_status status = fill_set(
-            arena, spec, &random, inputs.values + inputs.variant_count * inputs.input_count, &made,
-            &inputs.bytes, err);
+        const enum weir_status status =
+            fill_set(arena, spec, inputs.variant_count, &random,
+                     inputs.values + inputs.variant_count * inputs.input_count, &inputs.bytes, err);
         if (status != WEIR_OK) {
             return status;
         }

@@ -118,7 +118,7 @@ static const struct flag flag_table[] = {
     { "--resolution", "PERCENT", "how close [2]", OPTION_RESOLUTION },
     { "--offline", NULL, "as many rows per second as go through", OPTION_OFFLINE },
     { "--class", "NAME:KEY=VALUE,...", "a sort of requests in a mix, see below", OPTION_CLASS },
-    { "--input", "NAME=VALUE", "one input; the others are random", OPTION_INPUT },
+    { "--input", "NAME=VALUE", "one input; again: taken in turn; others are random", OPTION_INPUT },
     { "--shape", "NAME=1,2,...", "of an input or output whose shape varies", OPTION_SHAPE },
     { "--zero", NULL, "zeros, not random numbers", OPTION_ZERO },
     { "--format", "binary|json", "of tensors over REST [binary]", OPTION_FORMAT },

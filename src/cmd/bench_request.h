@@ -29,7 +29,7 @@ struct request_inputs_spec {
     const struct request_shape *shapes;
     uint32_t shape_count;
     uint32_t rows;     /* Of the first dimension, where that is variable. */
-    uint32_t variants; /* At least 1; fewer are made when all are given, or they are large. */
+    uint32_t variants; /* At least 1; as given where all are, fewer where they are large. */
     uint64_t seed;
     bool zero;
 };

@@ -111,8 +111,12 @@ static enum weir_status measure(struct arena *arena, const struct request_inputs
     if (sizes == NULL) {
         return err_nomem(err, "outputs", 0);
     }
-    for (uint32_t i = 0; i < inputs->input_count; i++) {
-        region->input_stride += inputs->values[i].tensor.size;
+    for (uint32_t i = 0; i < inputs->variant_count; i++) {
+        uint64_t size = 0;
+        for (uint32_t k = 0; k < inputs->input_count; k++) {
+            size += inputs->values[i * inputs->input_count + k].tensor.size;
+        }
+        region->input_stride = size > region->input_stride ? size : region->input_stride;
     }
     for (uint32_t i = 0; i < spec->model->output_count; i++) {
         const struct spec *output = &spec->model->outputs[i];
@@ -155,10 +159,13 @@ static enum weir_status fill(struct plan_region *region, const struct request_in
     if (status != WEIR_OK) {
         return status;
     }
-    uint8_t *to = at;
-    for (uint32_t i = 0; i < inputs->variant_count * inputs->input_count; i++) {
-        memcpy(to, inputs->values[i].tensor.data, inputs->values[i].tensor.size);
-        to += inputs->values[i].tensor.size;
+    for (uint32_t i = 0; i < inputs->variant_count; i++) {
+        uint8_t *to = at + i * region->region.input_stride;
+        for (uint32_t k = 0; k < inputs->input_count; k++) {
+            const struct tensor *tensor = &inputs->values[i * inputs->input_count + k].tensor;
+            memcpy(to, tensor->data, tensor->size);
+            to += tensor->size;
+        }
     }
     (void)munmap(at, (size_t)bytes);
     return WEIR_OK;

@@ -357,6 +357,10 @@ def test_inputs_from_files_and_shapes(server, tmp_path):
     (tmp_path / "x.json").write_text(str(list(range(16))))
     words = ("add_sub", *at(server), "--requests", 5)
     assert one(*words, "--input", f"INPUT0=@{tmp_path / 'x.json'}", "--zero")["ok"] == 5
+    turns = [word for i in range(3) for word in ("--input", f"INPUT0={i}" + ",1" * 15)]
+    document = bench(*words, *turns, "--input", f"INPUT1=@{tmp_path / 'x.json'}")
+    assert {"name": "different requests", "value": "3"} in document["notes"]
+    assert document["runs"][0]["ok"] == 5
     done = run(*words, "--shape", "INPUT0=7,7,7")
     assert done.returncode == 1 and "--shape INPUT0" in done.stderr
 
