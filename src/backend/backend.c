@@ -12,6 +12,7 @@
 #include "backend/backend_impl.h"
 #include "backend/divide.h"
 #include "backend/onnx.h"
+#include "backend/plugin.h"
 #include "backend/sim.h"
 
 struct backend_row {
@@ -36,12 +37,16 @@ const struct backend_ops *backend_find(const char *name)
             return backends[i].ops;
         }
     }
-    return NULL;
+    return plugin_find(name);
 }
 
 const char *backend_name(uint32_t index)
 {
-    return index < BACKEND_COUNT ? backends[index].name : NULL;
+    if (index < BACKEND_COUNT) {
+        return backends[index].name;
+    }
+    const struct backend_ops *ops = plugin_at(index - (uint32_t)BACKEND_COUNT);
+    return ops == NULL ? NULL : ops->name;
 }
 
 const char *backend_ops_name(const struct backend_ops *ops)
@@ -58,7 +63,7 @@ enum weir_status backend_load(const struct backend_ops *ops, const struct backen
                               struct backend_model **out, struct weir_err *err)
 {
     assert(how->clock != NULL && how->blocks != NULL && how->intra_threads >= 1);
-    return ops->load(how, out, err);
+    return ops->load(ops, how, out, err);
 }
 
 void backend_unload(struct backend_model *model)
@@ -126,6 +131,7 @@ void backend_start(void)
 
 void backend_stop(void)
 {
+    plugin_remove_all();
     onnx_stop();
 }
 

@@ -22,8 +22,8 @@ struct backend_context {
 struct backend_ops {
     const char *name;
     const char *platform;
-    enum weir_status (*load)(const struct backend_load *how, struct backend_model **out,
-                             struct weir_err *err);
+    enum weir_status (*load)(const struct backend_ops *self, const struct backend_load *how,
+                             struct backend_model **out, struct weir_err *err);
     void (*unload)(struct backend_model *model);
     enum weir_status (*context_create)(struct backend_model *model, struct backend_context **out,
                                        struct weir_err *err);

@@ -508,15 +508,15 @@ static enum weir_status build(struct onnx_model *model, struct source *source, s
     return status;
 }
 
-static enum weir_status onnx_load(const struct backend_load *how, struct backend_model **out,
-                                  struct weir_err *err)
+static enum weir_status onnx_load(const struct backend_ops *ops, const struct backend_load *how,
+                                  struct backend_model **out, struct weir_err *err)
 {
     struct onnx_model *model = mem_try_zero(1, sizeof(*model));
     if (model == NULL) {
         return err_nomem(err, "a model", sizeof(*model));
     }
     arena_init(&model->arena, NULL, 0, SIGNATURE_BYTES_MAX);
-    model->base.ops = &onnx_ops;
+    model->base.ops = ops;
     model->blocks = how->blocks;
     struct source source = {
         .how = how,

@@ -262,15 +262,15 @@ static enum weir_status build(struct sim_model *model, const struct backend_load
     return status;
 }
 
-static enum weir_status sim_load(const struct backend_load *how, struct backend_model **out,
-                                 struct weir_err *err)
+static enum weir_status sim_load(const struct backend_ops *ops, const struct backend_load *how,
+                                 struct backend_model **out, struct weir_err *err)
 {
     struct sim_model *model = mem_try_zero(1, sizeof(*model));
     if (model == NULL) {
         return err_nomem(err, "a model", sizeof(*model));
     }
     arena_init(&model->arena, NULL, 0, SPECS_BYTES_MAX);
-    model->base.ops = &sim_ops;
+    model->base.ops = ops;
     model->clock = how->clock;
     model->blocks = how->blocks;
     const enum weir_status status = build(model, how, err);

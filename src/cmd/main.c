@@ -8,6 +8,8 @@
 #include "cmd/term.h"
 #include "server/server.h"
 
+#define COMMAND_BYTES 24
+
 struct command {
     const char *name;
     const char *words;
@@ -24,10 +26,21 @@ static const struct command commands[] = {
 
 #define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 
+/* As it is typed. */
+static const char *spelled(const struct command *command)
+{
+    static char name[COMMAND_BYTES];
+    (void)snprintf(name, sizeof(name), "%s", command->name);
+    for (char *at = strchr(name, '_'); at != NULL; at = strchr(at, '_')) {
+        *at = '-';
+    }
+    return name;
+}
+
 static const struct command *find(const char *name)
 {
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        if (strcmp(commands[i].name, name) == 0) {
+        if (strcmp(spelled(&commands[i]), name) == 0) {
             return &commands[i];
         }
     }
@@ -40,7 +53,7 @@ static int help_command(const struct command *command)
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
     const bool color = term_color(stdout);
     buffer_printf(&out, "%susage:%s weir %s%s%s\n\n%c%s.\n", term_bold(color), term_plain(color),
-                  command->name, command->words[0] == '\0' ? "" : " ", command->words,
+                  spelled(command), command->words[0] == '\0' ? "" : " ", command->words,
                   (char)(command->line[0] - 'a' + 'A'), command->line + 1);
     command->help(&out);
     const int code = cmd_print(&out);
@@ -55,7 +68,7 @@ static int help_all(void)
            "%susage:%s weir COMMAND [WORD]...\n\n",
            term_bold(color), term_plain(color));
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        printf("  %s%-9s%s %s\n", term_bold(color), commands[i].name, term_plain(color),
+        printf("  %s%-12s%s %s\n", term_bold(color), spelled(&commands[i]), term_plain(color),
                commands[i].line);
     }
     printf("\nTo begin with:\n"

@@ -97,6 +97,7 @@ struct config {
     uint64_t loop_spin_ns;
     uint64_t executors; /* Resolved: at least 1. */
     bool pin;
+    struct config_list plugins;
     struct config_list devices; /* "NAME:RUNS[:unpipelined]" each. */
     bool inline_runs;
     const char *class_shares; /* Per cent by class, with commas. */

@@ -125,6 +125,8 @@ const struct option options[] = {
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
       "models run at once on the processor; 0: one per processor" },
     { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
+    { "plugin", "models", KIND_LIST, AT(plugins), 0, 0, "", NULL,
+      "shared libraries with backends for other devices (weir/plugin.h)" },
     { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
       "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as simulated ones" },
     { "class_shares", "threads", KIND_TEXT, AT(class_shares), 0, 0, "10", NULL,

@@ -14,6 +14,7 @@
 
 #include "api/api.h"
 #include "api/shm.h"
+#include "backend/plugin.h"
 #include "engine/profile_store.h"
 #include "pipeline/graph.h"
 #include "server/activation.h"
@@ -399,6 +400,9 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
 static enum weir_status start_all(struct server *server, struct weir_err *err)
 {
     enum weir_status status = guard_init(&server->guard, server->config, err);
+    for (uint64_t i = 0; i < server->config->plugins.count && status == WEIR_OK; i++) {
+        status = plugin_add(server->config->plugins.items[i], err);
+    }
     if (status == WEIR_OK) {
         status = start_engine(server, err);
     }
@@ -660,6 +664,7 @@ void server_destroy(struct server *server)
         mem_free((void *)(uintptr_t)server->devices[i].name);
     }
     mem_free(server->devices);
+    plugin_remove_all();
     guard_finish(&server->guard);
     notify_finish(&server->notify);
     mem_free(server->fronts);
