@@ -17,7 +17,7 @@
 #define PROFILE_SIZES 8        /* Batch sizes told apart, by powers of two; the last one is open. */
 #define PROFILE_DIMS_MAX 8     /* Variable dimensions that a shape can be described by. */
 #define PROFILE_DIMS_NONE UINT32_MAX /* Of a shape that they cannot describe. */
-#define PROFILE_WEIGHT_MAX 50  /* What the weights of all runs add up to in the end. */
+#define PROFILE_WEIGHT_MAX 50        /* What the weights of all runs add up to in the end. */
 
 /* What a shape is for people, and after a restart, when keys are others: the sizes of the inputs'
  * variable dimensions but the leading one, input after input. */
