@@ -13,8 +13,10 @@ import pty
 import re
 import signal
 import socket
+import struct
 import subprocess
 import threading
+import time
 import uuid
 
 import pytest
@@ -280,10 +282,28 @@ def test_a_generator_that_is_the_limit_says_so(server, grpc):
              "300ms", "--warmup", "0s", "--slo", "1ms", "--drain", "0s", "--timeout", "1s")
     seen = one(*words)
     assert "send-lag" in seen["flaws"] and not seen["valid"]
+    assert seen["sent"] == 900_000  # Those that were due and never left are misses, too.
     done = run(*words)
     assert done.returncode == 1
     assert "INVALID" in done.stdout and "send lag" in done.stdout
     assert "1 of 1 runs invalid: p99 of the send lag" in done.stderr
+
+
+def test_latency_counts_from_when_a_request_was_due(server):
+    before = successes(server, "sim")
+    process = subprocess.Popen([BINARY, "bench", "sim", *at(server), "--rate", "300", "--arrivals",
+                                "constant", "--duration", "2s", "--warmup", "0s", "--json"],
+                               stdout=subprocess.PIPE)
+    server.await_("requests", lambda: successes(server, "sim") > before + 20)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.4)  # The stall itself.
+    process.send_signal(signal.SIGCONT)
+    (seen,) = json.loads(process.communicate(timeout=PATIENCE_S)[0])["runs"]
+    assert seen["ok"] == seen["sent"] == 600
+    assert seen["lag"]["max_us"] >= 300_000
+    for quantile in ("p90_us", "p95_us", "p99_us", "max_us"):
+        assert seen["latency"][quantile] >= seen["lag"][quantile] * 0.999  # The histogram's steps.
+    assert seen["flaws"] == ["send-lag"] and process.returncode == 1
 
 
 @pytest.mark.parametrize("grpc", [False, True])
@@ -303,6 +323,7 @@ class Closes(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked = 0
+    last = None
 
     def do_GET(self):
         tensor = [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
@@ -310,7 +331,8 @@ class Closes(http.server.BaseHTTPRequestHandler):
                                "outputs": tensor}).encode())
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Closes.last = self.path, self.headers, body
         Closes.asked += 1
         self.reply(b"x" * 100_000)
 
@@ -327,13 +349,37 @@ class Closes(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_server_that_hangs_up_after_each_answer():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Closes) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        seen = one("m", "--url", f"http://127.0.0.1:{other.server_port}", "--requests", 40,
-                   "--concurrency", 3, "--warmup", "0s")
-        other.shutdown()
+@pytest.fixture
+def other():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Closes) as started:
+        threading.Thread(target=started.serve_forever, daemon=True).start()
+        Closes.asked = 0
+        yield f"http://127.0.0.1:{started.server_port}"
+        started.shutdown()
+
+
+def test_a_server_that_hangs_up_after_each_answer(other):
+    seen = one("m", "--url", other, "--requests", 40, "--concurrency", 3)
     assert seen["ok"] == 40 == Closes.asked
+
+
+def test_what_is_sent(other):
+    words = ("m", "--url", other, "--requests", 1, "--version", 7, "--priority", 3, "--deadline",
+             "1500us", "--header", "X-Own: yes")
+    assert one(*words, "--input", "x=1,2,3,4", env={"WEIR_API_KEY": "secret"})["ok"] == 1
+    path, headers, body = Closes.last
+    size = int(headers["Inference-Header-Content-Length"])
+    head = json.loads(body[:size])
+    assert path == "/v2/models/m/versions/7/infer" and headers["X-Own"] == "yes"
+    assert headers["X-Api-Key"] == "secret" and headers["Weir-Deadline-Ms"] == "2"
+    assert body[size:] == struct.pack("<4f", 1, 2, 3, 4)
+    assert head["parameters"] == {"binary_data_output": True, "priority": 3}
+    assert head["inputs"] == [{"name": "x", "shape": [1, 4], "datatype": "FP32",
+                               "parameters": {"binary_data_size": 16}}]
+    assert one(*words, "--format", "json", "--rows", 2)["ok"] == 1
+    tensor = json.loads(Closes.last[2])["inputs"][0]
+    assert tensor["shape"] == [2, 4] and len(set(tensor["data"])) == 8
+    assert all(0 <= value < 1 for value in tensor["data"])
 
 
 def test_ctrl_c_prints_what_there_is(server):
