@@ -63,9 +63,11 @@ static struct profile_shape *find_or_replace(struct profile *profile, uint64_t k
         }
         oldest = shape->used < oldest->used ? shape : oldest;
     }
-    *oldest = (struct profile_shape){
-        .key = key, .used = ++profile->tick, .slack = PROFILE_SLACK_FIRST, .unit = 1
-    };
+    *oldest = (struct profile_shape){ .key = key,
+                                      .used = ++profile->tick,
+                                      .slack = PROFILE_SLACK_FIRST,
+                                      .unit = 1,
+                                      .best = PROFILE_SIZES };
     return oldest;
 }
 
@@ -93,33 +95,29 @@ static bool fit(const struct profile_shape *shape, double *tau0, double *alpha)
     if (shape->runs < PROFILE_OBSERVED_MIN) {
         return false;
     }
-    if (regress(shape, PROFILE_VARIANCE_GOOD, tau0, alpha)) {
-        return true;
-    }
-    const double rows = shape->rows / shape->weight;
-    const double time = shape->time / shape->weight;
-    const double known = shape->tau0 + shape->alpha * rows;
-    if (known > 0) {
-        *tau0 = shape->tau0 * time / known;
-        *alpha = shape->alpha * time / known;
-    } else if (!regress(shape, PROFILE_VARIANCE_MIN, tau0, alpha)) {
-        *tau0 = time;
-        *alpha = 0;
-    }
+    *tau0 = shape->line_tau0;
+    *alpha = shape->line_alpha;
     return true;
 }
 
-/* Keeps what the sums tell now, for when they no longer do. */
-static void keep_line(struct profile_shape *shape)
+/* What the sums tell now; what they no longer tell is kept in proportion. */
+static void settle_line(struct profile_shape *shape)
 {
     const bool known = shape->tau0 + shape->alpha > 0;
-    double tau0;
-    double alpha;
-    if (shape->runs >= PROFILE_OBSERVED_MIN &&
-        regress(shape, known ? PROFILE_VARIANCE_GOOD : PROFILE_VARIANCE_MIN, &tau0, &alpha)) {
-        shape->tau0 = tau0;
-        shape->alpha = alpha;
+    if (shape->runs < PROFILE_OBSERVED_MIN) {
+        return;
     }
+    if (regress(shape, known ? PROFILE_VARIANCE_GOOD : PROFILE_VARIANCE_MIN, &shape->line_tau0,
+                &shape->line_alpha)) {
+        shape->tau0 = shape->line_tau0;
+        shape->alpha = shape->line_alpha;
+        return;
+    }
+    const double time = shape->time / shape->weight;
+    const double kept = shape->tau0 + shape->alpha * shape->rows / shape->weight;
+    const double share = kept > 0 ? time / kept : 0;
+    shape->line_tau0 = kept > 0 ? shape->tau0 * share : time;
+    shape->line_alpha = shape->alpha * share;
 }
 
 /* Of the least power of two that is no less. */
@@ -134,72 +132,6 @@ static void observe_row(struct profile_shape *shape, uint32_t size, double row_n
     const double least = shape->row_ns[size] * PROFILE_ROW_FORGET;
     shape->row_ns[size] = shape->row_runs[size] > 0 && least < row_ns ? least : row_ns;
     shape->row_runs[size]++;
-}
-
-/* How the run compares with what was predicted; the time to learn from. */
-static double judge(struct profile_shape *shape, double rows, double ns)
-{
-    double tau0;
-    double alpha;
-    if (!fit(shape, &tau0, &alpha) || tau0 + alpha * rows <= 0) {
-        return ns;
-    }
-    const double predicted = tau0 + alpha * rows;
-    const double ratio = ns / predicted;
-    const double far = 1 + PROFILE_OUTLIER_JITTERS * shape->jitter;
-    const double limit = far > PROFILE_OUTLIER ? far : PROFILE_OUTLIER;
-    double deviation = ratio < 1 ? 1 - ratio : ratio - 1;
-    deviation = deviation > 1 ? 1 : deviation;
-    const uint64_t compared = shape->runs + 1 - PROFILE_OBSERVED_MIN;
-    shape->jitter += (deviation - shape->jitter) /
-                     (double)(compared < PROFILE_WEIGHT_MAX ? compared : PROFILE_WEIGHT_MAX);
-    shape->slack += (PROFILE_SLACK_STEP + PROFILE_SLACK_JITTER * shape->jitter) *
-                    (PROFILE_SLACK_SHARE - (ratio > shape->slack ? 0.0 : 1.0));
-    shape->slack = shape->slack < 1 ? 1 : shape->slack;
-    shape->slack = shape->slack > PROFILE_SLACK_MAX ? PROFILE_SLACK_MAX : shape->slack;
-    shape->outliers = ratio > limit ? shape->outliers + 1 : 0;
-    return shape->outliers == 0 || shape->outliers > PROFILE_OUTLIERS_MAX
-               ? ns
-               : PROFILE_OUTLIER * predicted;
-}
-
-void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
-{
-    struct profile_shape *shape = find_or_replace(profile, shape_key);
-    const double b = (double)rows;
-    const double t = judge(shape, b, (double)ns);
-    /* The very first run of a shape pays for allocations that later ones do not. */
-    const double decay = shape->runs == 1 ? 0 : PROFILE_DECAY;
-    shape->weight = shape->weight * decay + 1;
-    shape->rows = shape->rows * decay + b;
-    shape->rows2 = shape->rows2 * decay + b * b;
-    shape->time = shape->time * decay + t;
-    shape->rows_time = shape->rows_time * decay + b * t;
-    shape->runs++;
-    shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
-    observe_row(shape, size_of(rows), (double)ns / b);
-    keep_line(shape);
-}
-
-bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
-                 double *alpha_ns)
-{
-    const struct profile_shape *shape = find(profile, shape_key);
-    return shape != NULL && fit(shape, tau0_ns, alpha_ns);
-}
-
-bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint64_t rows,
-                        uint64_t *out)
-{
-    double tau0;
-    double alpha;
-    const struct profile_shape *shape = find(profile, shape_key);
-    if (shape == NULL || rows / 2 > shape->rows_seen || !fit(shape, &tau0, &alpha)) {
-        return false; /* A slope that was never seen may be anything. */
-    }
-    const double ns = tau0 + alpha * (double)rows;
-    *out = ns < PROFILE_NS_MAX ? (uint64_t)ns : (uint64_t)PROFILE_NS_MAX;
-    return true;
 }
 
 static bool measured(const struct profile_shape *shape, uint32_t size)
@@ -247,13 +179,6 @@ static uint32_t size_to_try(const struct profile_shape *shape)
     return PROFILE_SIZES;
 }
 
-/* The most rows of a size. */
-static uint32_t rows_of(uint32_t size, uint32_t allowed)
-{
-    const uint32_t rows = 1U << size;
-    return size < PROFILE_SIZES - 1 && rows < allowed ? rows : allowed;
-}
-
 /* Rows of larger batches were seen to be cheaper than single ones. */
 static bool cheaper_in_company(const struct profile_shape *shape)
 {
@@ -265,15 +190,94 @@ static bool cheaper_in_company(const struct profile_shape *shape)
     return false;
 }
 
-bool profile_shape_batches(const struct profile_shape *shape)
+static bool is_lonely(const struct profile_shape *shape)
 {
     double tau0;
     double alpha;
-    if (size_before_dearer(shape) == 0) {
-        return false;
+    return fit(shape, &tau0, &alpha) && tau0 < PROFILE_TAU0_USEFUL * alpha &&
+           !cheaper_in_company(shape);
+}
+
+/* What pulls ask for is decided once per run. */
+static void settle(struct profile_shape *shape)
+{
+    settle_line(shape);
+    const uint32_t untried = size_to_try(shape);
+    shape->best = untried < PROFILE_SIZES ? untried : size_before_dearer(shape);
+    shape->lonely = is_lonely(shape);
+}
+
+/* How the run compares with what was predicted; the time to learn from. */
+static double judge(struct profile_shape *shape, double rows, double ns)
+{
+    double tau0;
+    double alpha;
+    if (!fit(shape, &tau0, &alpha) || tau0 + alpha * rows <= 0) {
+        return ns;
     }
-    return !fit(shape, &tau0, &alpha) || tau0 >= PROFILE_TAU0_USEFUL * alpha ||
-           cheaper_in_company(shape);
+    const double predicted = tau0 + alpha * rows;
+    const double ratio = ns / predicted;
+    const double far = 1 + PROFILE_OUTLIER_JITTERS * shape->jitter;
+    const double limit = far > PROFILE_OUTLIER ? far : PROFILE_OUTLIER;
+    double deviation = ratio < 1 ? 1 - ratio : ratio - 1;
+    deviation = deviation > 1 ? 1 : deviation;
+    const uint64_t compared = shape->runs + 1 - PROFILE_OBSERVED_MIN;
+    shape->jitter += (deviation - shape->jitter) /
+                     (double)(compared < PROFILE_WEIGHT_MAX ? compared : PROFILE_WEIGHT_MAX);
+    shape->slack += (PROFILE_SLACK_STEP + PROFILE_SLACK_JITTER * shape->jitter) *
+                    (PROFILE_SLACK_SHARE - (ratio > shape->slack ? 0.0 : 1.0));
+    shape->slack = shape->slack < 1 ? 1 : shape->slack;
+    shape->slack = shape->slack > PROFILE_SLACK_MAX ? PROFILE_SLACK_MAX : shape->slack;
+    shape->outliers = ratio > limit ? shape->outliers + 1 : 0;
+    return shape->outliers == 0 || shape->outliers > PROFILE_OUTLIERS_MAX
+               ? ns
+               : PROFILE_OUTLIER * predicted;
+}
+
+void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows, uint64_t ns)
+{
+    struct profile_shape *shape = find_or_replace(profile, shape_key);
+    const double b = (double)rows;
+    const double t = judge(shape, b, (double)ns);
+    /* The very first run of a shape pays for allocations that later ones do not. */
+    const double decay = shape->runs == 1 ? 0 : PROFILE_DECAY;
+    shape->weight = shape->weight * decay + 1;
+    shape->rows = shape->rows * decay + b;
+    shape->rows2 = shape->rows2 * decay + b * b;
+    shape->time = shape->time * decay + t;
+    shape->rows_time = shape->rows_time * decay + b * t;
+    shape->runs++;
+    shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
+    observe_row(shape, size_of(rows), (double)ns / b);
+    settle(shape);
+}
+
+bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
+                 double *alpha_ns)
+{
+    const struct profile_shape *shape = find(profile, shape_key);
+    return shape != NULL && fit(shape, tau0_ns, alpha_ns);
+}
+
+bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint64_t rows,
+                        uint64_t *out)
+{
+    double tau0;
+    double alpha;
+    const struct profile_shape *shape = find(profile, shape_key);
+    if (shape == NULL || rows / 2 > shape->rows_seen || !fit(shape, &tau0, &alpha)) {
+        return false; /* A slope that was never seen may be anything. */
+    }
+    const double ns = tau0 + alpha * (double)rows;
+    *out = ns < PROFILE_NS_MAX ? (uint64_t)ns : (uint64_t)PROFILE_NS_MAX;
+    return true;
+}
+
+/* The most rows of a size. */
+static uint32_t rows_of(uint32_t size, uint32_t allowed)
+{
+    const uint32_t rows = 1U << size;
+    return size < PROFILE_SIZES - 1 && rows < allowed ? rows : allowed;
 }
 
 /* A step beyond the largest batch seen. */
@@ -292,12 +296,10 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
     if (shape == NULL || shape->rows_seen == 0) {
         return allowed;
     }
-    const uint32_t untried = size_to_try(shape);
-    const uint32_t best = untried < PROFILE_SIZES ? untried : size_before_dearer(shape);
-    if (best < PROFILE_SIZES) {
-        return rows_of(best, allowed);
+    if (shape->best < PROFILE_SIZES) {
+        return rows_of(shape->best, allowed);
     }
-    if (!profile_shape_batches(shape)) {
+    if (shape->lonely) {
         return shape->runs % PROFILE_RETRY_RUNS == 0 && allowed > 1 ? 2 : 1;
     }
     return explored(shape, allowed);
@@ -360,6 +362,7 @@ void profile_restore(struct profile *profile, const struct profile_shape *shape)
     const uint64_t used = place->used;
     *place = *shape;
     place->used = used;
+    settle(place);
 }
 
 const struct profile_shape *profile_next(const struct profile *profile,
@@ -377,4 +380,9 @@ const struct profile_shape *profile_next(const struct profile *profile,
 bool profile_shape_fit(const struct profile_shape *shape, double *tau0_ns, double *alpha_ns)
 {
     return fit(shape, tau0_ns, alpha_ns);
+}
+
+bool profile_shape_batches(const struct profile_shape *shape)
+{
+    return !shape->lonely && size_before_dearer(shape) != 0;
 }

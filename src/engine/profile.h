@@ -33,6 +33,9 @@ struct profile_shape {
     uint64_t runs;
     double weight, rows, rows2, time, rows_time; /* Decayed sums. */
     double tau0, alpha;           /* When sizes last differed enough to tell; 0: never yet. */
+    double line_tau0, line_alpha; /* As of the latest run; what predictions use. */
+    uint32_t best;                /* Size to stay at, or PROFILE_SIZES: larger ones are as good. */
+    bool lonely;                  /* Company is not worth it. */
     double jitter;                /* Decayed mean of |time / predicted - 1|. */
     double slack;                 /* 99 of 100 runs take at most so many times the predicted. */
     uint32_t outliers;            /* Of the latest runs, in a row. */
