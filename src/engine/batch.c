@@ -406,7 +406,9 @@ static uint64_t piece_rows(const struct instance *instance, const struct request
     uint64_t most = request->rows;
     if (config->max_batch_inferred && config->max_batch_size > 0 &&
         most > (uint64_t)config->max_batch_size) {
-        most = (uint64_t)config->max_batch_size;
+        const uint64_t some = (uint64_t)config->max_batch_size;
+        const uint64_t more = instance->batch.rows_short > some ? instance->batch.rows_short : some;
+        most = more < most ? more : most;
     }
     if (instance->batch.rows_cap > 0 && most > instance->batch.rows_cap) {
         most = instance->batch.rows_cap;

@@ -18,11 +18,13 @@ struct batch {
     uint32_t count;
     uint64_t rows;
     uint64_t shape_key;
-    uint32_t span;     /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
-    uint32_t wanting;  /* Members whose client still waits.  Guarded by the pool's lock. */
-    bool clean;        /* One successful run carried all. */
-    bool dependent;    /* Outputs have not one row per row: the model is no batching one. */
-    uint64_t rows_cap; /* Runs of more rows are known not to fit in memory; 0: not known. */
+    uint32_t span;    /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
+    uint32_t wanting; /* Members whose client still waits.  Guarded by the pool's lock. */
+    bool clean;       /* One successful run carried all. */
+    bool dependent;   /* Outputs have not one row per row: the model is no batching one. */
+    uint64_t
+        rows_short; /* A single request's run of so many rows is short: it need not be cut; 0: not known. */
+    uint64_t rows_cap;      /* Runs of more rows are known not to fit in memory; 0: not known. */
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
     uint64_t learn_ns;

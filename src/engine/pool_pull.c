@@ -27,6 +27,7 @@
 #include "engine/sequence.h"
 
 #define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
+#define SHORT_NS (500 * NS_PER_US) /* Runs as short as that need not be cut. */
 #define LEAD_NS (20 * NS_PER_MS)
 #define ROW_NS (100 * NS_PER_US) /* What a row is taken for while nobody knows. */
 #define GUEST_SHARE 8 /* Less urgent riders take one part in so many of a blocking budget. */
@@ -293,6 +294,21 @@ static void charge_expected(struct pool *pool, struct model *model, struct batch
     model->served_ns += batch->charged_ns;
 }
 
+/* Rows of a single large request that are known to run together in a short time; 0: nobody knows. */
+static uint64_t rows_short(const struct model *model, const struct batch_plan *riders)
+{
+    const uint64_t usual =
+        model->config->max_batch_size > 0 ? (uint64_t)model->config->max_batch_size : 1;
+    uint64_t rows = usual;
+    uint64_t ns;
+    while (riders->count == 1 && rows < riders->rows &&
+           profile_predict_ns(&model->profile, riders->shape_key, 2 * rows, &ns) &&
+           ns <= SHORT_NS) {
+        rows *= 2;
+    }
+    return rows > usual ? rows : 0;
+}
+
 /* Lock held: the planned riders leave the line for a free instance; `turn`: of which sequences,
  * `rivals`: classes that could have run instead. */
 static struct instance *take(struct pool *pool, struct model *model,
@@ -307,6 +323,7 @@ static struct instance *take(struct pool *pool, struct model *model,
                              .rows = riders->rows,
                              .rows_cap = profile_rows_cap(&model->profile, riders->shape_key),
                              .payer = riders->leader->payer,
+                             .rows_short = rows_short(model, riders),
                              .class = riders->leader->class,
                              .owed = order_owed(&pool->order, riders->leader->class),
                              .rivals = rivals,

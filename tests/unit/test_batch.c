@@ -315,6 +315,27 @@ static void test_pieces_are_learned_from(void **state)
     rig_stop(&rig);
 }
 
+/* Rows that cost next to nothing run together, however many there are. */
+static void test_cheap_rows_are_not_cut_for_ever(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "alpha", "1us" } };
+    struct rig rig;
+    struct call call;
+    rig_start(&rig, settings, 4);
+    uint64_t runs = 0;
+    for (int i = 0; i < 12; i++) {
+        const uint64_t before = atomic_load(&rig.model.stats.execution_count);
+        submit_rows(&call, &rig, 64, 0);
+        run_all(&rig);
+        expect_echo(&call);
+        runs = atomic_load(&rig.model.stats.execution_count) - before;
+        assert_in_range(runs, 1, 64 / ROWS_MAX);
+    }
+    assert_int_equal(runs, 1);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +347,7 @@ int main(void)
         cmocka_unit_test(test_one_bad_row_fails_alone),
         cmocka_unit_test(test_a_bad_piece_fails_its_request),
         cmocka_unit_test(test_pieces_are_learned_from),
+        cmocka_unit_test(test_cheap_rows_are_not_cut_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
