@@ -174,11 +174,13 @@ static void lay_class(struct admission_layout *layout, const struct admission *a
     }
 }
 
-/* The first from `node` on of the newcomer's class: the less urgent wait for it, late or not. */
-static const struct list_node *peer(const struct list *waiting, const struct list_node *node,
-                                    const struct request *request)
+/* The first from `node` on of the newcomer's class, of its client where only that counts: the less
+ * urgent wait for it, late or not. */
+static const struct list_node *peer(const struct admission *admission, const struct list *waiting,
+                                    const struct list_node *node, const struct request *request)
 {
-    while (node != NULL && request_at(node)->class != request->class) {
+    while (node != NULL && (request_at(node)->class != request->class ||
+                            (admission->own && request_at(node)->payer != request->payer))) {
         node = list_next(waiting, node);
     }
     return node;
@@ -195,9 +197,9 @@ static const struct list_node *lay_before(struct admission_layout *layout,
     if (admission->outranked) {
         lay_class(layout, admission, waiting, request);
     }
-    const struct list_node *n = peer(waiting, list_first(waiting), request);
+    const struct list_node *n = peer(admission, waiting, list_first(waiting), request);
     for (; n != NULL && request_at(n)->deadline_ns <= request->deadline_ns;
-         n = peer(waiting, list_next(waiting, n), request)) {
+         n = peer(admission, waiting, list_next(waiting, n), request)) {
         (void)lay(layout, admission, request_at(n)); /* Who is late anyway will be let go. */
     }
     return n;
@@ -206,7 +208,7 @@ static const struct list_node *lay_before(struct admission_layout *layout,
 static bool may_reuse(const struct admission_tail *tail, const struct admission *admission,
                       const struct request *request)
 {
-    return admission->now_ns < tail->until_ns && !admission->outranked &&
+    return admission->now_ns < tail->until_ns && !admission->outranked && !admission->own &&
            request->class == tail->class && request->deadline_ns >= tail->deadline_ns;
 }
 
@@ -227,7 +229,7 @@ enum admission_verdict admission_check(const struct list *waiting, uint64_t wait
                                        const struct admission *admission,
                                        struct admission_tail *tail, uint64_t *end_ns)
 {
-    if (easily(waiting, waiting_rows, request, admission, end_ns)) {
+    if (!admission->own && easily(waiting, waiting_rows, request, admission, end_ns)) {
         tail->until_ns = 0;
         return ADMISSION_FITS;
     }
@@ -239,14 +241,14 @@ enum admission_verdict admission_check(const struct list *waiting, uint64_t wait
         n = lay_before(&with, admission, waiting, request);
     }
     struct admission_layout without = with;
-    const bool last = n == NULL && !admission->outranked;
+    const bool last = n == NULL && !admission->outranked && !admission->own;
     if (!lay_newcomer(&with, admission, request, end_ns)) {
         if (last) {
             keep(tail, admission, request, &without);
         }
         return ADMISSION_LATE;
     }
-    for (; n != NULL; n = peer(waiting, list_next(waiting, n), request)) {
+    for (; n != NULL; n = peer(admission, waiting, list_next(waiting, n), request)) {
         const bool held = lay(&with, admission, request_at(n));
         if (lay(&without, admission, request_at(n)) && !held) {
             return ADMISSION_CROWDS;

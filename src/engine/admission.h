@@ -30,6 +30,7 @@ struct admission {
     double arriving; /* Rows per ns that come for this model. */
     uint64_t free_ns[ADMISSION_SLOTS_MAX]; /* When each executor may start a run of it. */
     uint32_t slots;                        /* At least 1. */
+    bool own;                              /* Only its own client's requests count. */
     bool outranked;                        /* More urgent requests than the newcomer wait. */
 };
 

@@ -198,8 +198,27 @@ static enum weir_status admit_limit(struct model *model, const struct request *r
         model->name, in_hand);
 }
 
+/* Clients take turns.  Who has used no more than the others goes before those that hold the line, so
+ * its own requests are all that it waits for; whoever has most there will be let go for it. */
+static bool fits_share(struct pool *pool, struct model *model, struct request *request,
+                       struct admission *admission)
+{
+    struct pool_order *order = &pool->order;
+    request->payer = order_client(order, request->client, request->client_weight);
+    const struct order_client *payer = request->payer;
+    const struct heap_node *least = heap_top(&order->active);
+    const bool others = payer->held < pool->waiting + pool->running;
+    if (!others || least == NULL || (payer->held > 0 && payer->time > least->key)) {
+        return false;
+    }
+    uint64_t end_ns;
+    admission->own = true;
+    return admission_check(&model->line.due, model->waiting_rows, request, admission,
+                           &model->overload.tail, &end_ns) == ADMISSION_FITS;
+}
+
 static enum weir_status admit_deadline(struct pool *pool, struct model *model,
-                                       const struct request *request, struct weir_err *err)
+                                       struct request *request, struct weir_err *err)
 {
     struct admission admission = {
         .rows_max = rows_of_run(model, request),
@@ -223,6 +242,9 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
     }
     const enum admission_verdict verdict = admission_check(
         &model->line.due, model->waiting_rows, request, &admission, &overload->tail, &end_ns);
+    if (verdict != ADMISSION_FITS && fits_share(pool, model, request, &admission)) {
+        return WEIR_OK;
+    }
     if (verdict == ADMISSION_FITS) {
         return WEIR_OK;
     }

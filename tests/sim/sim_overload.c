@@ -10,6 +10,7 @@
  *   - at twice capacity at least 0.85 of it is served in time, runs varying by a tenth up and down,
  *     whatever the mix of deadlines that are at least twice the run that reaches 90 % of the offline
  *     rate;
+ *   - a client that asks for less than its share has it;
  *   - after a burst, requests are served in time again within two deadlines;
  *   - the adaptive limit refuses nobody while there is no overload, and keeps the line short where the
  *     profile is wrong.
@@ -31,6 +32,7 @@
 #define SLOS_MAX 4
 #define EXECUTORS_MAX 4
 #define MODELS_MAX 2
+#define LIGHT 2                       /* A client. */
 #define LEARNING_NS (500 * NS_PER_MS) /* Before it counts: profiles are learned. */
 
 #define LAW(condition, ...)                                                 \
@@ -83,6 +85,8 @@ struct flight {
 struct tally {
     uint64_t offered;
     uint64_t in_time;
+    uint64_t light_offered; /* Of the other client. */
+    uint64_t light_in_time;
     uint64_t late;    /* Answered, but after the deadline. */
     uint64_t refused; /* At arrival. */
     uint64_t dropped; /* In line, before the deadline. */
@@ -111,7 +115,8 @@ struct world {
     uint64_t accepted;
     uint64_t ended;
     uint32_t waiting_most;
-    bool blind; /* The profile forgets everything. */
+    bool blind;   /* The profile forgets everything. */
+    double light; /* Part of the load that is another client's than all the rest. */
 };
 
 static double draw(struct world *world)
@@ -142,6 +147,7 @@ static void on_end(struct request *request)
     }
     if (counts && in_time) {
         world->tally.in_time++;
+        world->tally.light_in_time += request->client == LIGHT ? 1 : 0;
     } else if (counts && request->status == WEIR_EOVERLOAD) {
         world->tally.dropped++;
         LAW(request->times.ended_ns <= request->deadline_ns, "let go after its deadline");
@@ -299,10 +305,12 @@ static void submit(struct world *world)
     slot->request.outputs = &slot->output;
     slot->request.wanted = &slot->wanted;
     slot->request.deadline_ns = deadline_ns;
+    slot->request.client = world->light > 0 && draw(world) < world->light ? LIGHT : 1;
     slot->request.ended = on_end;
     model_acquire(model);
     const enum weir_status status = engine_submit(world->engine, &slot->request, NULL);
     world->tally.offered += counts ? 1 : 0;
+    world->tally.light_offered += counts && slot->request.client == LIGHT ? 1 : 0;
     if (status == WEIR_OK) {
         world->free = slot->next;
         world->accepted++;
@@ -515,6 +523,30 @@ static double check_goodput(uint64_t seed)
     return share;
 }
 
+/* Twice the capacity comes, a tenth of it from another client: that one is hardly refused. */
+static void check_fairness(uint64_t seed)
+{
+    struct world dice;
+    struct scene scene = scene_of(&dice, seed);
+    scene.slos_ms[0] *= 2; /* As there. */
+    scene.slos_ms[1] = 0;
+    scene.models = 1;
+    struct world *world = world_create(&scene, seed);
+    world->light = 0.1;
+    offer(world, 0.5 * offline_per_s(&scene), LEARNING_NS);
+    offer(world, 2 * offline_per_s(&scene), LEARNING_NS);
+    world->count_from_ns = now_of(world);
+    world->tally = (struct tally){ 0 };
+    offer(world, 2 * offline_per_s(&scene), NS_PER_S);
+    rest(world);
+    const struct tally *t = &world->tally;
+    LAW(goodput(&scene, t, NS_PER_S) >= 0.85, "goodput is %.3f", goodput(&scene, t, NS_PER_S));
+    LAW((double)t->light_in_time >= 0.85 * (double)t->light_offered,
+        "of a client with a tenth of the load %" PRIu64 " of %" PRIu64 " are served in time",
+        t->light_in_time, t->light_offered);
+    world_destroy(world);
+}
+
 /* Two deadlines after four times its capacity came for fifty, nobody is late any more. */
 static void check_recovery(uint64_t seed)
 {
@@ -610,6 +642,7 @@ int main(int argc, char **argv)
         const double share = check_goodput(seed);
         least = share < least ? share : least;
         sum += share;
+        check_fairness(seed);
         check_recovery(seed);
         check_limit_at_rest(seed);
         check_limit_alone(seed);

@@ -158,6 +158,27 @@ static void test_classes_wait_for_the_more_urgent_only(void **state)
     assert_int_equal(check(&rig, request), ADMISSION_LATE);
 }
 
+static void test_only_its_own_clients_requests_may_count(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_make(&rig, NS_PER_MS);
+    struct order_client *const others = (struct order_client *)(void *)&rig;
+    while (true) {
+        struct request *request = make(&rig, NOW, 5 * NS_PER_MS);
+        request->payer = others;
+        if (check(&rig, request) != ADMISSION_FITS) {
+            break;
+        }
+        wait(&rig, request);
+    }
+    const struct request *request = make(&rig, NOW, 5 * NS_PER_MS);
+    assert_int_equal(check(&rig, request), ADMISSION_LATE);
+    rig.admission.own = true;
+    assert_int_equal(check(&rig, request), ADMISSION_FITS);
+    assert_int_equal(rig.end_ns, NOW + 2100 * NS_PER_US);
+}
+
 static void test_two_executors_take_twice_as_much(void **state)
 {
     (void)state;
@@ -226,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_later_runs_count_too),
         cmocka_unit_test(test_who_is_late_anyway_keeps_nobody_out),
         cmocka_unit_test(test_classes_wait_for_the_more_urgent_only),
+        cmocka_unit_test(test_only_its_own_clients_requests_may_count),
         cmocka_unit_test(test_two_executors_take_twice_as_much),
         cmocka_unit_test(test_who_opens_a_run_leaves_room_for_those_that_come),
         cmocka_unit_test(test_without_a_deadline_everybody_gets_in),
