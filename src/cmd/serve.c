@@ -53,8 +53,23 @@ static void announce(struct server *server, bool ready)
     buffer_finish(&out);
 }
 
-static int serve(struct server *server)
+/* The words of the command line, for reading the settings again. */
+struct words {
+    int count;
+    char **words;
+};
+
+static enum weir_status read_again(void *context, struct config *out, struct weir_err *err)
 {
+    const struct words *words = context;
+    struct config_words meaning = { .positional = "repository", .own_flags = own_flags };
+    config_init(out);
+    return config_read(out, environ, words->count, words->words, &meaning, err);
+}
+
+static int serve(struct server *server, struct words *words)
+{
+    server_reload_from(server, read_again, words);
     const bool ready = server_wait_models(server);
     announce(server, ready);
     const enum weir_status status = server_wait(server);
@@ -87,7 +102,8 @@ int cmd_serve(int count, char **words)
     if (status != WEIR_OK) {
         code = cmd_fail(status, &err);
     } else {
-        code = checking ? check(server, (meaning.given >> OWN_JSON & 1) != 0) : serve(server);
+        code = checking ? check(server, (meaning.given >> OWN_JSON & 1) != 0)
+                        : serve(server, &(struct words){ count, words });
     }
     server_destroy(server);
     config_finish(&config);

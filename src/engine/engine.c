@@ -82,6 +82,16 @@ void engine_destroy(struct engine *engine)
     mem_free(engine);
 }
 
+void engine_set_order(struct engine *engine, const struct order_options *order)
+{
+    for (uint32_t i = 0; i < engine->pool_count; i++) {
+        struct pool *pool = engine->pools[i];
+        pthread_mutex_lock(&pool->lock);
+        order_set(&pool->order, order);
+        pthread_mutex_unlock(&pool->lock);
+    }
+}
+
 struct pool *engine_pool(const struct engine *engine, const char *device)
 {
     for (uint32_t i = 0; i < engine->pool_count; i++) {

@@ -82,6 +82,9 @@ WEIR_MUST_USE enum weir_status engine_create(const struct engine_options *option
                                              struct engine **out, struct weir_err *err);
 void engine_destroy(struct engine *engine); /* Nothing may be pending; joins the executors. */
 
+/* Any thread: from now on this is the order of every pool. */
+void engine_set_order(struct engine *engine, const struct order_options *order);
+
 /* The pool of that name, or NULL. */
 struct pool *engine_pool(const struct engine *engine, const char *device);
 

@@ -33,6 +33,7 @@ struct entry_host {
     struct worker *loaders;    /* One per pool, by its index. */
     const struct clock *clock; /* The system's. */
     struct room room;
+    struct room_options room_options; /* Those in force. */
     _Atomic bool stopping; /* Read by the workers too: what has not begun is left undone. */
     bool dirty;            /* There is something to publish. */
     struct map by_name;    /* Of struct entry. */

@@ -28,13 +28,19 @@ struct order_options order_defaults(void)
     return options;
 }
 
-void order_init(struct pool_order *order, const struct order_options *options)
+void order_set(struct pool_order *order, const struct order_options *options)
 {
-    *order = (struct pool_order){ .options = *options };
-    list_init(&order->idle);
+    order->options = *options;
     for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
         order->shares[i] = (double)options->shares[i] / ORDER_SHARE_ALL;
     }
+}
+
+void order_init(struct pool_order *order, const struct order_options *options)
+{
+    *order = (struct pool_order){ .run_ns = 0 };
+    order_set(order, options);
+    list_init(&order->idle);
     for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
         list_init(&order->clients[i].lanes);
         order->clients[i].weight = 1;

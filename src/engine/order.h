@@ -74,6 +74,9 @@ struct order_options order_defaults(void);
 
 void order_init(struct pool_order *order, const struct order_options *options);
 
+/* Other options from now on; the accounts go on. */
+void order_set(struct pool_order *order, const struct order_options *options);
+
 /* The account of a client; `weight` 0 is 1.  Never NULL. */
 struct order_client *order_client(struct pool_order *order, uint64_t key, uint32_t weight);
 

@@ -157,7 +157,7 @@ static struct catalogue *take_snapshot(const struct registry *registry)
         return NULL;
     }
     catalogue->memory_bytes = registry->host.room.booked_bytes;
-    catalogue->memory_max = registry->options->room.memory_max;
+    catalogue->memory_max = registry->host.room_options.memory_max;
     catalogue->evictions = registry->host.room.evictions;
     catalogue->refusals = registry->host.room.refusals;
     catalogue->ready = all_required_serve(registry);
@@ -507,6 +507,30 @@ void registry_order(struct registry *registry, struct registry_order *order)
     worker_send(&registry->manager, &order->job);
 }
 
+struct room_job {
+    struct worker_job job;
+    struct registry *registry;
+    struct room_options room;
+};
+
+static void take_room(struct worker_job *job)
+{
+    struct room_job *self = list_entry(job, struct room_job, job);
+    struct entry_host *host = &self->registry->host;
+    self->room.pinned = host->room_options.pinned;
+    self->room.pinned_count = host->room_options.pinned_count;
+    host->room_options = self->room;
+    host->dirty = true; /* The snapshot shows the budget. */
+    mem_free(self);
+}
+
+void registry_set_room(struct registry *registry, const struct room_options *room)
+{
+    struct room_job *self = mem_alloc(sizeof(*self));
+    *self = (struct room_job){ .job = { .run = take_room }, .registry = registry, .room = *room };
+    worker_send(&registry->manager, &self->job);
+}
+
 static void stop(struct worker_job *job)
 {
     struct registry *registry = list_entry(job, struct registry, stop);
@@ -562,6 +586,7 @@ static void init_state(struct registry *registry, struct engine *engine,
         .manager = &registry->manager,
         .scanner = &registry->scanner,
     };
+    registry->host.room_options = options->room;
     entry_host_init(&registry->host);
 }
 

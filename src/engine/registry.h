@@ -98,6 +98,9 @@ struct catalogue *registry_snapshot(struct registry *registry);
  * load when not).  Home thread.  Valid until the next call for this home, or its next turn. */
 const struct catalogue *registry_catalogue(struct registry *registry, struct home *home);
 
+/* Any thread: budgets and rules from now on; the pinned models stay as they were. */
+void registry_set_room(struct registry *registry, const struct room_options *room);
+
 enum registry_order_kind { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH, REGISTRY_NEED };
 
 /* An order to the manager; zeroed and filled in by the caller, whose memory it is until `done` runs at

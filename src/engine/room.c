@@ -31,7 +31,7 @@ uint64_t room_estimate(const struct slot *slot, uint64_t fingerprint, uint64_t f
 
 static const struct room_options *options_of(const struct entry_host *host)
 {
-    return &host->options->room;
+    return &host->room_options;
 }
 
 static bool is_demand(const struct entry_host *host)

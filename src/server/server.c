@@ -22,6 +22,7 @@
 #include "server/guard.h"
 #include "server/modelconfig.h"
 #include "server/notify.h"
+#include "server/reload.h"
 #include "util/json.h"
 #include "util/mem.h"
 
@@ -52,6 +53,7 @@ struct server {
     struct clock clock;
     struct guard guard;
     struct notify notify;
+    struct reload reload;
     uint64_t pulse_ns; /* When the watchdog is to hear of us again. */
     uint64_t look_ns;  /* When the guard looks at its files again. */
     struct engine *engine;
@@ -524,6 +526,11 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
                                         : sigtimedwait(&set, NULL, &timeout);
     } while (got < 0 && errno == EINTR);
     look_at_files(server, got == SIGHUP);
+    if (got == SIGHUP) {
+        notify_send(&server->notify, "RELOADING=1");
+        reload_settings(&server->reload);
+        notify_send(&server->notify, "READY=1");
+    }
     feed_watchdog(server);
     home_turn(&server->home);
     return got < 0 ? 0 : got;
@@ -546,6 +553,17 @@ static int wait_until(struct server *server, uint64_t until_ns, bool (*over)(str
             return got;
         }
     }
+}
+
+void server_reload_from(struct server *server, reload_read_fn *read, void *context)
+{
+    server->reload = (struct reload){
+        .current = server->config,
+        .read = read,
+        .context = context,
+        .engine = server->engine,
+        .registry = server->registry,
+    };
 }
 
 static void look_done(struct registry_order *order)
@@ -665,6 +683,7 @@ void server_destroy(struct server *server)
     }
     mem_free(server->devices);
     plugin_remove_all();
+    reload_finish(&server->reload);
     guard_finish(&server->guard);
     notify_finish(&server->notify);
     mem_free(server->fronts);

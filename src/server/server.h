@@ -13,6 +13,7 @@
 #define WEIR_SERVER_SERVER_H
 
 #include "server/config.h"
+#include "server/reload.h"
 #include "util/err.h"
 
 struct server;
@@ -29,6 +30,9 @@ void server_block_signals(void);
  * alone makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened. */
 WEIR_MUST_USE enum weir_status server_start(const struct config *config, enum server_mode mode,
                                             struct server **out, struct weir_err *err);
+
+/* Where the settings come from when SIGHUP asks to read them again (reload.h). */
+void server_reload_from(struct server *server, reload_read_fn *read, void *context);
 
 /* Blocks until every model is loaded or has failed.  True: all that are required are READY. 
  * False too when a signal came meanwhile, which server_wait() then acts upon. */
