@@ -4,17 +4,18 @@ B3 `server`: the largest rate of Poisson arrivals of which 99 % are answered wit
 perfect server on one core could do.  B4 `overload`: answers within the SLO at rates up to four times that one.
 """
 import os
+import time
 
-from ceilings import against, binary_exchange
-from loads import direct, median, spread
+from ceilings import binary_exchange, floats
+from loads import direct, http_request, infer_body, median, probe, spread
 from models import perceptron, simulated
 from servers import SERVER_CPU, say, weir
-from tool import play, recorded, steps
+from tool import play, playing, quantile, recorded, steps
 
 SLOS_MS = (15, 30)
 ROWS = (16, 32, 64)
 SHAPE = [1, 2048]
-LEAST, MOST = 0.5, 1.02  # Of C1: where the search begins.
+LEAST, MOST = 0.45, 1.02  # Of C1: where the search begins.
 
 
 def linked(folder, source, name, settings):
@@ -49,12 +50,17 @@ def row_time(model, rows, seconds):
 
 
 def largest_rate(server, slo, low, high, tries, seconds):
-    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried."""
+    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried.  Ends after three
+    times as long as it should take, whatever is found."""
     tried = []
     valid = 0.0
-    for index in range(tries):
-        rate = (low * high) ** 0.5
-        run = play(server, f"slo{slo}", seconds, tries=3, rate=f"{rate:.1f}", slo=f"{slo}ms", seed=index + 1)
+    until = time.monotonic() + 3 * tries * (seconds + 1)
+    for index in range(tries + 5):
+        if (index >= tries and valid) or time.monotonic() > until:
+            break
+        # None held: below all of them, then.
+        rate = (low * high) ** 0.5 if index < tries else 0.93 * high
+        run = play(server, f"slo{slo}", seconds, tries=2, rate=f"{rate:.1f}", slo=f"{slo}ms", seed=index + 1)
         passed = run["verdict"] == "passed" and run["valid"]
         tried.append({"rate": rate, "passed": passed, "p99_us": run["latency"].get("p99_us"), "missed": run["missed"],
                       "flaws": run["flaws"], "generator_cpu": run["generator_cpu"]})
@@ -65,7 +71,7 @@ def largest_rate(server, slo, low, high, tries, seconds):
 def bracket(c1, shares):
     """Where to look: all over at first, then around what was found."""
     if not shares or not shares[-1]:
-        return LEAST * c1, MOST * c1, 5
+        return LEAST * c1, MOST * c1, 6
     return 0.93 * shares[-1] * c1, 1.06 * shares[-1] * c1, 3
 
 
@@ -129,11 +135,24 @@ def goodput(plan, sides, model_slo_ms, rate, loads, seconds, keep):
         yield load, {name: median(runs, "goodput") for name, runs in found.items()}
 
 
-def refusal_ms(found):
-    """p99 of the time to a refusal, the median of the repeats."""
-    waits = [run["refusal"]["p99_us"] / 1e3 for one in found.values() for run in one["weir"]
-             if run["refusal"]["count"] > 100]
-    return spread(waits)["median"] if waits else None
+def refusals(plan, server, model, rate, slo_ms):
+    """How long it takes to hear that a request is refused on arrival, at 2 and 4 times the rate; those who were let go
+    in line are told apart by what they are told."""
+    head, body = infer_body("x", SHAPE, floats(SHAPE[1]))
+    request = http_request(model, head, body)
+    waits = {"arrival": [], "line": []}
+    for load in (2, 4) * plan.rounds:
+        say(f"overload: time to a refusal at {load} times")
+        seconds = plan.seconds(3, 1)
+        with playing(server, model, seconds + 0.3, 0.2, rate=f"{load * rate:.1f}", slo=f"{slo_ms}ms") as result:
+            time.sleep(0.4)
+            for status, said, took in probe(server[1], request, seconds):
+                if status != 200:
+                    waits["line" if b" in line" in said else "arrival"].append(took * 1e3)
+            result()
+    kept = {way: {"count": len(ms), "p50_ms": quantile(ms, 0.5), "p99_ms": quantile(ms, 0.99), "max_ms": max(ms)}
+            for way, ms in waits.items() if ms}
+    return {"overload.refusal": kept["arrival"]["p99_ms"]} if "arrival" in kept else {}, {"refusals": kept}
 
 
 def perceptron_overload(plan, models, rate, t_http):
@@ -149,9 +168,8 @@ def perceptron_overload(plan, models, rate, t_http):
             left = rate * (1 - max(0, load - 1) * rate * t_http / 1e6) if load >= 4 else rate
             details["loads"][f"{load:g}"]["left"] = left
             yield ({f"overload.{load:g}": good["weir"] / left} if load > 1 else {}), details
-        wait = refusal_ms(details["loads"])
-        yield {"overload.refusal": wait} if wait is not None else {}, details
-        yield from recovery(plan, ours, f"slo{slo}", slo, rate, models.parent)
+        yield recovery(plan, ours, f"slo{slo}", slo, rate, models.parent)
+        yield refusals(plan, ours, f"slo{slo}", rate, slo)
 
 
 def recovery(plan, server, model, slo_ms, rate, folder):
@@ -166,7 +184,7 @@ def recovery(plan, server, model, slo_ms, rate, folder):
         run = play(server, model, after, f"{warm:.3f}", recorded=recorded(folder, f"burst{index}", arrivals), slo=f"{slo_ms}ms")
         late.append(run)
     p99 = median([run["latency"] for run in late], "p99_us")
-    return iter([({"overload.recovery": p99 / 1e3 / slo_ms}, {"recovery": late})])
+    return {"overload.recovery": p99 / 1e3 / slo_ms}, {"recovery": late}
 
 
 def single_overload(plan, models):

@@ -6,9 +6,11 @@ the open loops.
 import json
 import os
 import re
+import socket
 import statistics
 import struct
 import subprocess
+import time
 import urllib.request
 
 from servers import CLIENT_CPU, DIRECT, ROOT, ROUNDTRIP, cpu_seconds, pinned
@@ -55,6 +57,42 @@ def post(port, path, header_bytes, body):
         **({"Inference-Header-Content-Length": str(header_bytes)} if header_bytes else {})})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return dict(answer.headers), answer.read()
+
+
+def http_request(model, head, body):
+    return (f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            f"Inference-Header-Content-Length: {len(head)}\r\n\r\n").encode() + body
+
+
+def read_answer(connection):
+    """Status and body of the next answer on a socket."""
+    have = b""
+    while b"\r\n\r\n" not in have:
+        have += received(connection)
+    head, _, body = have.partition(b"\r\n\r\n")
+    size = int(re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)[1])
+    while len(body) < size:
+        body += received(connection)
+    return int(head.split()[1]), body
+
+
+def received(connection):
+    data = connection.recv(1 << 16)
+    if not data:
+        raise RuntimeError("the server closed the connection")
+    return data
+
+
+def probe(port, request, seconds, pause=0.004):
+    """One request after the other on one connection, beside another load: [(status, body, seconds)]."""
+    answers = []
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        until = time.monotonic() + seconds
+        while (begun := time.monotonic()) < until:
+            connection.sendall(request)
+            answers.append((*read_answer(connection), time.monotonic() - begun))
+            time.sleep(pause)
+    return answers
 
 
 def load(pid, port, path, body_file, header_bytes, connections, seconds, cpu=CLIENT_CPU):

@@ -29,7 +29,7 @@ TARGETS = {
     "overload.1.5": ("at 1.5 times", 0.85, "least", ""),
     "overload.2": ("at 2 times", 0.85, "least", ""),
     "overload.4": ("at 4 times, against what refusing leaves", 0.85, "least", ""),
-    "overload.refusal": ("time to a refusal, p99", 5.0, "most", " ms"),
+    "overload.refusal": ("time to a refusal on arrival at 2 and 4 times, p99", 5.0, "most", " ms"),
     "overload.recovery": ("after a burst, from twice the SLO behind it on: p99 against the SLO", 1.0, "most", ""),
     "overload.single": ("a 5 ms model without batches, SLO 100 ms, at 1.1 to 4 times its capacity: answers within it", 0.85, "least", ""),
     "tail.p99": ("B5: p99 at 70 % load against a simulation of the same arrivals, 1 ms model", 1.3, "most", ""),

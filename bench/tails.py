@@ -3,20 +3,22 @@
 B5 `tail`: a model of about a millisecond under Poisson arrivals.  B6 `priority`: an urgent class beside one that
 fills the server.  `isolation`: a model beside one that is asked for five times what it can do.
 """
-from deadlines import ROWS, http_time, learn, repository, row_time
-from loads import direct, median
+from deadlines import http_time, learn, repository, row_time
+from loads import median, spread
 from models import convolutions, simulated
-from servers import SERVER_CPU, say, weir
+from servers import say, weir
 from tool import play, playing, poisson, quantile, recorded, simulated_latencies
 
 LOADS = (0.3, 0.5, 0.7, 0.85)
 
 
-def tail_run(folder, server, service_us, load, seconds, seed):
-    """One run, and the simulation of the same arrivals: a server that takes `service_us` for each."""
+def tail_run(folder, server, load, seconds, seed):
+    """One run, and the simulation of the same arrivals: a server that takes for each what this one takes when its line
+    is never empty."""
+    service_us = 1e6 / play(server, "cnn", min(seconds, 1), 0.2, concurrency=4)["throughput"]
     warm = 0.5
     arrivals = poisson(load * 1e6 / service_us, warm + seconds, seed)
-    run = play(server, "cnn", seconds, warm, 3, recorded=recorded(folder, f"arrivals{load}-{seed}", arrivals))
+    run = play(server, "cnn", seconds, warm, 2, recorded=recorded(folder, f"arrivals{load}-{seed}", arrivals))
     limit = simulated_latencies(arrivals, service_us / 1e6)
     counted = [latency * 1e6 for at, latency in zip(arrivals, limit) if at >= warm]
     run["simulated"] = {f"p{name}_us": quantile(counted, share) for name, share in
@@ -31,15 +33,16 @@ def tail(folder, plan):
     models = folder / "models"
     model = convolutions(models, "cnn")
     found = {f"{load:g}": [] for load in LOADS}
+    rows = []
     with weir(models) as server:
         t_http = http_time(folder, server, plan, "cnn", [1, 1, 128, 128])
         play(server, "cnn", plan.seconds(3), concurrency=4)
         for index in range(plan.rounds):
+            rows.append(row_time(model, 1, plan.seconds(1, 0.5)))
             for load in LOADS:
                 say(f"tail: load {load:g}, {index + 1} of {plan.rounds}")
-                service_us = row_time(model, 1, plan.seconds(1, 0.5)) + t_http
-                found[f"{load:g}"].append(tail_run(folder, server, service_us, load, plan.seconds(5, 2), index + 1))
-    yield {"tail.p99": median(found["0.7"], "ratio")}, {"t_http_us": t_http, "loads": found}
+                found[f"{load:g}"].append(tail_run(folder, server, load, plan.seconds(5, 2), index + 1))
+    yield {"tail.p99": median(found["0.7"], "ratio")}, {"t_http_us": t_http, "t_row_us": spread(rows), "loads": found}
 
 
 # ---- B6 ------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """B11 `tensors`: one large tensor to the identity model and back, against a bare TCP connection."""
 from ceilings import IDENTITY, floats
-from loads import infer_body, infer_message, median, round_trips
+from loads import http_request, infer_body, infer_message, median, round_trips
 from servers import copied, echo, say, weir
 
 
@@ -9,9 +9,8 @@ def tensor(folder, plan, count):
     data = floats(count)
     shape = [count // 16, 16]
     head, body = infer_body("x", shape, data)
-    files = {"raw": data, "grpc": infer_message("identity_fp32", "x", shape, data), "http": (
-        f"POST /v2/models/identity_fp32/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-        f"Inference-Header-Content-Length: {len(head)}\r\n\r\n").encode() + body}
+    files = {"raw": data, "grpc": infer_message("identity_fp32", "x", shape, data), 
+             "http": http_request("identity_fp32", head, body)}
     for way, content in files.items():
         (folder / way).write_bytes(content)
     with (weir(copied(folder, IDENTITY)) as (_, weir_port), echo(len(data)) as (_, echo_port)):
