@@ -22,7 +22,8 @@
 #include "util/mem.h"
 
 #define OUT_BYTES ((size_t)256 << 10)
-#define FRAME_BYTES 16384 /* The protocol's default, which is not changed. */
+#define OUT_MOVED_MAX ((size_t)32 << 10) /* More than this waits in its place until it is sent. */
+#define FRAME_BYTES 16384                /* The protocol's default, which is not changed. */
 #define FRAME_HEAD 9
 #define BLOCK_BYTES_MAX ((size_t)64 << 10)
 #define TABLE_BYTES 4096
@@ -761,7 +762,7 @@ void http2_mux_sent(struct http2_mux *mux, size_t size)
     if (mux->out_from == mux->out_size) {
         mux->out_from = 0;
         mux->out_size = 0;
-    } else if (mux->out_from > OUT_BYTES / 2) {
+    } else if (mux->out_size - mux->out_from <= OUT_MOVED_MAX) {
         memmove(mux->out, mux->out + mux->out_from, mux->out_size - mux->out_from);
         mux->out_size -= mux->out_from;
         mux->out_from = 0;
