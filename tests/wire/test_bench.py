@@ -184,7 +184,7 @@ def test_a_mix_of_classes(server):
     before = successes(server, "sim"), successes(server, "slow")
     seen = one("sim", *at(server), "--class", "high:rate=100,priority=1,slo=10s", "--class",
                "low:concurrency=3,priority=5", "--class", "other:model=slow,concurrency=1",
-               "--duration", "700ms", "--warmup", "0s", "--drain", "60s")
+               "--duration", "1500ms", "--warmup", "0s", "--drain", "60s")
     high, low, other = seen["classes"]
     assert (high["name"], low["name"], other["name"]) == ("high", "low", "other")
     assert high["ok"] == high["good"] > 20 and high["slo_us"] == 10e6
@@ -268,7 +268,7 @@ def test_a_stalled_server_in_a_closed_loop(stalled):
 
 
 def test_requests_that_take_too_long_are_given_up(stalled):
-    seen = one("sim", *at(stalled, stalled.grpc), "--concurrency", 2, "--duration", "500ms",
+    seen = one("sim", *at(stalled, stalled.grpc), "--concurrency", 2, "--duration", "2s",
                "--warmup", "0s", "--timeout", "50ms", "--drain", "5s")
     # The server notices, ends the run that hangs, and goes on.
     assert seen["unanswered"] >= 1 and seen["ok"] > 0
@@ -311,7 +311,7 @@ def test_a_server_that_dies(tmp_path, grpc):
     (tmp_path / "models").mkdir()
     put_sim(tmp_path / "models", "sim", parameters={"crash_at": 30})
     with Server(tmp_path, tmp_path / "models") as server:
-        seen = one("sim", *at(server, grpc), "--concurrency", 4, "--duration", "500ms", "--warmup",
+        seen = one("sim", *at(server, grpc), "--concurrency", 4, "--duration", "2s", "--warmup",
                    "0s", "--drain", "0s")
         assert 0 < seen["ok"] <= 30 * 8 and seen["failed"] >= 1
         assert "errors" in seen["flaws"] and "broken" in seen["codes"]
