@@ -284,6 +284,14 @@ static bool answered_before(struct engine *engine, struct request *request)
     return true;
 }
 
+void engine_set_deadline(struct request *request, uint64_t now_ns)
+{
+    const uint64_t allowed_ns = request->model->config->deadline_ns;
+    if (request->deadline_ns == CLOCK_NEVER && allowed_ns > 0) {
+        request->deadline_ns = clock_add(now_ns, allowed_ns);
+    }
+}
+
 enum weir_status engine_submit(struct engine *engine, struct request *request, struct weir_err *err)
 {
     struct home *home = request->home;
@@ -297,9 +305,7 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
         return status;
     }
     const uint64_t now_ns = clock_now_ns(engine->clock);
-    if (request->deadline_ns == CLOCK_NEVER && model->config->deadline_ns > 0) {
-        request->deadline_ns = clock_add(now_ns, model->config->deadline_ns);
-    }
+    engine_set_deadline(request, now_ns);
     if (request->deadline_ns <= now_ns) {
         atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
         return err_set(err, WEIR_ETIMEOUT, "the deadline had passed when the request arrived");

@@ -101,6 +101,9 @@ WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct reque
  * names the input.  Fills in rows and input_bytes. */
 WEIR_MUST_USE enum weir_status engine_check(struct request *request, struct weir_err *err);
 
+/* A request that comes at `now_ns` without a deadline has its model's, if that gives one. */
+void engine_set_deadline(struct request *request, uint64_t now_ns);
+
 /* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless it
  * was done already.  Does nothing when it has ended, but needs the model: the lease is still held. */
 void engine_cancel(struct engine *engine, struct request *request);

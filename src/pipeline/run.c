@@ -439,6 +439,7 @@ enum weir_status pipeline_submit(struct engine *engine, struct request *request,
     }
     assert(request->state == REQUEST_IDLE && request->ended != NULL);
     request->times.submitted_ns = clock_now_ns(engine->clock);
+    engine_set_deadline(request, request->times.submitted_ns);
     enum weir_status status = admit(engine, request, err);
     if (status == WEIR_OK) {
         status = start(engine, request, err);
