@@ -85,7 +85,7 @@ static bool regress(const struct profile_shape *shape, double variance_min, doub
     slope = slope < 0 ? 0 : slope;
     slope = slope * rows > time ? time / rows : slope;
     *alpha = slope;
-    *tau0 = time - slope * rows;
+    *tau0 = time > slope * rows ? time - slope * rows : 0; /* Rounding may go below. */
     return true;
 }
 
