@@ -508,6 +508,9 @@ static void play(struct load *load)
     if (!whole) {
         load->until_ns = load->now_ns; /* Nothing is due that had not been by now. */
     }
+    if (!run->stopped) {
+        launch_open(load); /* What became due since the last turn. */
+    }
     end_window(load);
     count_unsent(load);
     drain(load);

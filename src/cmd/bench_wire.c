@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -322,23 +323,48 @@ static void write_http(struct wire *wire, struct link *link, uint32_t index)
     }
 }
 
+/* All of the pieces that the socket takes, in one call; 0 or errno. */
+static int write_pieces(struct wire *wire, struct link *link, const struct bytes *pieces,
+                        uint32_t count, size_t *sent)
+{
+    struct iovec vector[HTTP2_OUT_PIECES_MAX];
+    for (uint32_t i = 0; i < count; i++) {
+        vector[i] = (struct iovec){ (void *)(uintptr_t)pieces[i].data, pieces[i].size };
+    }
+    const struct msghdr message = { .msg_iov = vector, .msg_iovlen = count };
+    ssize_t size;
+    do {
+        size = sendmsg(link->fd, &message, MSG_NOSIGNAL);
+    } while (size < 0 && errno == EINTR);
+    if (size < 0 && errno != EAGAIN) {
+        return errno;
+    }
+    *sent = size < 0 ? 0 : (size_t)size;
+    wire->bytes_sent += *sent;
+    return 0;
+}
+
 static void write_mux(struct wire *wire, struct link *link, uint32_t index)
 {
-    for (;;) {
-        struct bytes out = http2_mux_output(link->mux);
-        const size_t size = out.size;
-        if (size == 0 && !link->writing) {
-            return;
+    struct bytes pieces[HTTP2_OUT_PIECES_MAX];
+    bool full = false;
+    for (uint32_t count = http2_mux_output(link->mux, pieces); count > 0 && !full;
+         count = http2_mux_output(link->mux, pieces)) {
+        size_t all = 0;
+        size_t sent = 0;
+        for (uint32_t i = 0; i < count; i++) {
+            all += pieces[i].size;
         }
-        const int fault = write_some(wire, link, index, &out);
+        const int fault = write_pieces(wire, link, pieces, count, &sent);
         if (fault != 0) {
             set_fault(wire, link, fault);
             return;
         }
-        http2_mux_sent(link->mux, size - out.size);
-        if (out.size > 0 || size == 0) {
-            return;
-        }
+        http2_mux_sent(link->mux, sent);
+        full = sent < all;
+    }
+    if (link->writing != full) {
+        watch(wire, link, index, full, EPOLL_CTL_MOD);
     }
 }
 

@@ -22,8 +22,8 @@
 #include "util/mem.h"
 
 #define OUT_BYTES ((size_t)256 << 10)
-#define OUT_MOVED_MAX ((size_t)32 << 10) /* More than this waits in its place until it is sent. */
-#define FRAME_BYTES 16384                /* The protocol's default, which is not changed. */
+#define COPIED_MAX 2048   /* Larger pieces of bodies are lent. */
+#define FRAME_BYTES 16384 /* The protocol's default, which is not changed. */
 #define FRAME_HEAD 9
 #define BLOCK_BYTES_MAX ((size_t)64 << 10)
 #define TABLE_BYTES 4096
@@ -118,29 +118,25 @@ struct http2_mux {
     uint32_t block_id;     /* 0: none is open. */
     bool block_ends;
 
-    size_t out_from;
-    size_t out_size; /* Its end. */
-    char *out;
+    struct http2_out out;
 };
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
 static size_t out_room(const struct http2_mux *mux)
 {
-    return OUT_BYTES - mux->out_size;
+    return http2_out_room(&mux->out);
 }
 
 static void put(struct http2_mux *mux, const void *bytes, size_t size)
 {
-    assert(size <= out_room(mux));
-    memcpy(mux->out + mux->out_size, bytes, size);
-    mux->out_size += size;
+    http2_out_put(&mux->out, bytes, size);
 }
 
 static void put_byte(struct http2_mux *mux, unsigned value)
 {
-    assert(out_room(mux) > 0);
-    mux->out[mux->out_size++] = (char)value;
+    const char byte = (char)value;
+    put(mux, &byte, 1);
 }
 
 static void store32(uint8_t *at, uint32_t value)
@@ -251,7 +247,7 @@ static void put_field(struct http2_mux *mux, uint32_t number)
 static void put_headers(struct http2_mux *mux, const struct http2_head *head, uint32_t id,
                         bool ends)
 {
-    const size_t at = mux->out_size;
+    const size_t at = mux->out.size;
     put_frame(mux, 0, FRAME_HEADERS, 0, id);
     if (mux->shrunk) {
         put_byte(mux, 0x20); /* The table has no entries from here on. */
@@ -260,7 +256,7 @@ static void put_headers(struct http2_mux *mux, const struct http2_head *head, ui
     for (uint32_t i = 0; i < head->count; i++) {
         put_field(mux, head->fields[i]);
     }
-    put_frame_head(mux->out + at, mux->out_size - at - FRAME_HEAD, FRAME_HEADERS,
+    put_frame_head(mux->out.own + at, mux->out.size - at - FRAME_HEAD, FRAME_HEADERS,
                    FLAG_END_HEADERS | (ends ? FLAG_END_STREAM : 0), id);
 }
 
@@ -322,12 +318,15 @@ static int64_t least(int64_t a, int64_t b)
 /* One frame of the stream's body; true when more of it can leave. */
 static bool send_some(struct http2_mux *mux, struct stream *stream)
 {
-    const int64_t room = (int64_t)(out_room(mux) - OUT_RESERVE - FRAME_HEAD);
     int64_t size = least((int64_t)stream->left, (int64_t)mux->peer_frame);
-    size = least(least(size, room), least(stream->window, mux->window));
+    size = least(size, least(stream->window, mux->window));
     const bool last = size == (int64_t)stream->left;
     put_frame(mux, (size_t)size, FRAME_DATA, last ? FLAG_END_STREAM : 0, stream->id);
-    put(mux, stream->body, (size_t)size);
+    if (size > COPIED_MAX) {
+        http2_out_lend(&mux->out, (struct bytes){ stream->body, (size_t)size });
+    } else {
+        put(mux, stream->body, (size_t)size);
+    }
     stream->body += size;
     stream->left -= (size_t)size;
     stream->window -= size;
@@ -340,7 +339,8 @@ static bool send_some(struct http2_mux *mux, struct stream *stream)
 
 static bool can_send(const struct http2_mux *mux)
 {
-    return mux->window > 0 && out_room(mux) > OUT_RESERVE + FRAME_HEAD;
+    return mux->window > 0 && http2_out_can_lend(&mux->out) &&
+           out_room(mux) > OUT_RESERVE + FRAME_HEAD + COPIED_MAX;
 }
 
 static void pump(struct http2_mux *mux)
@@ -659,10 +659,9 @@ struct http2_mux *http2_mux_create(struct http2_plan *plan, const struct http2_m
     mux->options = *options;
     mux->mask = ring_size(options->streams_max) - 1;
     mux->ring = mem_try_zero(mux->mask + 1, sizeof(*mux->ring));
-    mux->out = mem_try_alloc(OUT_BYTES);
     buffer_init(&mux->payload, FRAME_BYTES);
     buffer_init(&mux->block, BLOCK_BYTES_MAX);
-    if (mux->ring == NULL || mux->out == NULL) {
+    if (http2_out_init(&mux->out, OUT_BYTES) != WEIR_OK || mux->ring == NULL) {
         http2_mux_destroy(mux);
         return NULL;
     }
@@ -683,7 +682,7 @@ void http2_mux_destroy(struct http2_mux *mux)
         buffer_finish(&mux->payload);
         buffer_finish(&mux->block);
         mem_free(mux->ring);
-        mem_free(mux->out);
+        http2_out_finish(&mux->out);
         mem_free(mux);
     }
 }
@@ -750,23 +749,15 @@ void http2_mux_cancel(struct http2_mux *mux, uint32_t id)
     }
 }
 
-struct bytes http2_mux_output(struct http2_mux *mux)
+uint32_t http2_mux_output(struct http2_mux *mux, struct bytes pieces[HTTP2_OUT_PIECES_MAX])
 {
     pump(mux);
-    return (struct bytes){ mux->out + mux->out_from, mux->out_size - mux->out_from };
+    return http2_out_pieces(&mux->out, pieces);
 }
 
 void http2_mux_sent(struct http2_mux *mux, size_t size)
 {
-    mux->out_from += size;
-    if (mux->out_from == mux->out_size) {
-        mux->out_from = 0;
-        mux->out_size = 0;
-    } else if (mux->out_size - mux->out_from <= OUT_MOVED_MAX) {
-        memmove(mux->out, mux->out + mux->out_from, mux->out_size - mux->out_from);
-        mux->out_size -= mux->out_from;
-        mux->out_from = 0;
-    }
+    http2_out_sent(&mux->out, size);
 }
 
 bool http2_mux_next(const struct http2_mux *mux, uint32_t *at, uint32_t *tag)

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "net/http2_client.h"
+#include "net/http2_out.h"
 #include "util/bytes.h"
 #include "util/err.h"
 
@@ -80,16 +81,16 @@ bool http2_mux_is_ready(const struct http2_mux *mux);   /* The server's settings
 /* The server begins no more calls here: once none is under way, another connection is due. */
 bool http2_mux_is_closing(const struct http2_mux *mux);
 
-/* There is room.  `body` stays until the call has ended.  Returns the stream. */
+/* There is room.  `body` stays until the connection is destroyed.  Returns the stream. */
 uint32_t http2_mux_begin(struct http2_mux *mux, const struct http2_head *head, struct bytes body,
                          uint32_t tag);
 
 /* Breaks a call off: answered() does not come. */
 void http2_mux_cancel(struct http2_mux *mux, uint32_t stream);
 
-/* What is to be sent now; empty: nothing before more begins or comes in.  Valid until the next
- * call.  http2_mux_sent() says how much of it is gone. */
-struct bytes http2_mux_output(struct http2_mux *mux);
+/* What is to be sent now, in this order; returns how many pieces: 0, nothing before more begins or
+ * comes in.  Valid until the next call.  http2_mux_sent() says how much of it is gone. */
+uint32_t http2_mux_output(struct http2_mux *mux, struct bytes pieces[HTTP2_OUT_PIECES_MAX]);
 void http2_mux_sent(struct http2_mux *mux, size_t size);
 
 /* What has come.  WEIR_EIO: it is no HTTP/2, or the server breaks the connection off. */

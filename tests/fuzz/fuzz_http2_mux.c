@@ -42,8 +42,14 @@ static void turn(struct peer *peer)
         (void)http2_mux_begin(peer->mux, &peer->head, (struct bytes){ body, size }, peer->begun);
         peer->begun++;
     }
-    const struct bytes out = http2_mux_output(peer->mux);
-    http2_mux_sent(peer->mux, out.size > 50 ? out.size - 1 : out.size);
+    struct bytes pieces[HTTP2_OUT_PIECES_MAX];
+    const uint32_t count = http2_mux_output(peer->mux, pieces);
+    size_t size = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        require(pieces[i].size > 0);
+        size += pieces[i].size;
+    }
+    http2_mux_sent(peer->mux, size > 50 ? size - size % 3000 : size);
 }
 
 static void play(struct peer *peer, const uint8_t *data, size_t size, uint32_t seed)
