@@ -181,6 +181,11 @@ static void set(struct sim_model *m, const char *key, const char *format, double
     m->settings[at] = (struct setting){ key, m->texts[at] };
 }
 
+static void set_text(struct sim_model *m, const char *key, const char *text)
+{
+    m->settings[m->config.setting_count++] = (struct setting){ key, text };
+}
+
 static void make_model(struct world *world, struct sim_model *m)
 {
     const struct scene *scene = world->scene;
@@ -197,9 +202,9 @@ static void make_model(struct world *world, struct sim_model *m)
     set(m, "alpha", "%.0fns", scene->alpha_us * 1000);
     set(m, "jitter", "%g", scene->jitter);
     set(m, "seed", "%.0f", (double)world->seed);
-    set(m, "exclusive", "false%.0s", 0);
-    set(m, "inputs", "x:FP32[-1,1]%.0s", 0);
-    set(m, "outputs", "y:FP32[-1,1]%.0s", 0);
+    set_text(m, "exclusive", "false");
+    set_text(m, "inputs", "x:FP32[-1,1]");
+    set_text(m, "outputs", "y:FP32[-1,1]");
     const struct backend_load how = {
         .model_name = "m",
         .version = 1,
