@@ -256,6 +256,7 @@ struct call_memo {
     struct route_match match;
     struct bytes model;
     const struct grpc_rpc *rpc; /* NULL: REST. */
+    struct call_lease leased;
 };
 
 static_assert(sizeof(struct call_memo) <= HTTP_MEMO_BYTES, "a call fits in net's memo");
@@ -352,7 +353,7 @@ static void handle_rest_head(struct call *call, const struct bytes *fields)
 }
 
 /* A header that was here before. */
-static void handle_known_head(struct call *call, const struct call_memo *memo)
+static void handle_known_head(struct call *call, struct call_memo *memo)
 {
     memcpy(call->fields, memo->fields, sizeof call->fields);
     call->match = memo->match;
@@ -364,6 +365,7 @@ static void handle_known_head(struct call *call, const struct call_memo *memo)
     if (call->is_grpc) {
         enter_grpc(call);
     } else {
+        call->leased = &memo->leased;
         enter_rest(call);
     }
 }

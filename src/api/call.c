@@ -54,7 +54,19 @@ enum weir_status call_lease(struct call *call, struct model **out, struct weir_e
         return err_set(err, WEIR_ENOENT, "Request for unknown model: '%.*s' version 0 is not found",
                        (int)call->model.size, call->model.data);
     }
-    return catalogue_lease(call_catalogue(call), call->model, call->match.version, out, err);
+    const struct catalogue *catalogue = call_catalogue(call);
+    struct call_lease *leased = call->leased;
+    if (leased != NULL && leased->model != NULL && leased->generation == catalogue->generation) {
+        model_acquire(leased->model); /* Which the catalogue holds. */
+        *out = leased->model;
+        return WEIR_OK;
+    }
+    const enum weir_status status =
+        catalogue_lease(catalogue, call->model, call->match.version, out, err);
+    if (status == WEIR_OK && leased != NULL) {
+        *leased = (struct call_lease){ *out, catalogue->generation };
+    }
+    return status;
 }
 
 enum weir_status call_json(struct call *call, bool empty, struct yyjson_doc **out,

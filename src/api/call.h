@@ -48,6 +48,12 @@ struct key_use;
 struct grpc_call;
 struct grpc_rpc;
 
+/* The model that a path named the last time. */
+struct call_lease {
+    struct model *model; /* NULL: it is looked up. */
+    uint64_t generation; /* Of the catalogue that it was in. */
+};
+
 struct call {
     struct exchange *x;
     struct api *api;
@@ -55,6 +61,7 @@ struct call {
     struct route_match match;
     struct bytes fields[FIELD_COUNT]; /* data NULL: not sent. */
     struct bytes model;               /* Decoded and checked; data NULL where the route has none. */
+    struct call_lease *leased;        /* Kept with a path that came before; NULL: no such. */
     struct bytes body;                /* Decoded. */
     struct key_use *key;              /* By which it was let in; NULL: by none. */
     struct arena_disposable leave;    /* Gives it back. */
