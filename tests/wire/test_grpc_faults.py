@@ -28,7 +28,7 @@ def repository(tmp_path_factory):
     put_model(root, "dynamic")
     put_model(root, "identity_bytes")
     put_sim(root, "quick", parameters={"tau0": "10us"}, max_batch_size=1)
-    put_sim(root, "slow", parameters={"tau0": "200ms"}, max_batch_size=1)
+    put_sim(root, "slow", parameters={"tau0": "200ms"}, max_batch_size=1, overload="queue")
     put_sim(root, "floods", parameters={"parts": "2000", "tau0": "1us"}, max_batch_size=0)
     return root
 
