@@ -23,8 +23,11 @@
 #define CLEARLY_MORE 1.05
 #define HOPE 0.9         /* Fewer runs are tried if they may do so much. */
 #define SIZE_RUNS_MIN 8  /* Before a size says anything, */
-#define SIZE_RUNS_MAX 16 /* and that its average goes back to. */
+#define SIZE_RUNS_MAX 16 /* and the most that it counts. */
+#define SIZE_FALL 0.5F   /* A run that took less tells more than one that was held up: */
+#define SIZE_RISE 0.0625F
 #define SIZE_AGE_MAX 65536
+#define DOUBT (8 * QUIET_MIN) /* Then a trial shall say, too, what run times said. */
 #define PATIENCE 8 /* A trial is given up after so many times its runs: the load has gone. */
 
 void scaling_init(struct scaling *scaling, uint32_t runs_max, bool fixed)
@@ -187,11 +190,17 @@ static bool may_keep_up(const struct scaling *scaling, uint32_t runs)
     return gain >= HOPE;
 }
 
+/* A machine that was busy with other things may have held up the few runs that say so. */
+static bool is_doubtful(const struct scaling *scaling, uint32_t runs)
+{
+    return scaling->quiet_min >= DOUBT && rate_of(&scaling->levels[runs]) <= 0;
+}
+
 static bool worth_trying(const struct scaling *scaling, uint32_t runs)
 {
     return runs >= 1 && runs <= scaling->runs_max && runs != scaling->chosen &&
            (scaling->tried & (UINT32_C(1) << (runs - 1))) == 0 &&
-           (runs > scaling->chosen || may_keep_up(scaling, runs));
+           (runs > scaling->chosen || is_doubtful(scaling, runs) || may_keep_up(scaling, runs));
 }
 
 /* The next count to try, or 0. */
@@ -280,7 +289,8 @@ static void learn_size(struct scaling *scaling, uint32_t count, uint64_t rows, u
     struct scaling_size *size = &scaling->sizes[count][index];
     const float row_ns = (float)((double)ns / (double)rows);
     size->runs += size->runs < SIZE_RUNS_MAX ? 1 : 0;
-    size->row_ns += (row_ns - size->row_ns) / (float)size->runs;
+    const float part = row_ns < size->row_ns ? SIZE_FALL : SIZE_RISE;
+    size->row_ns += (row_ns - size->row_ns) * (size->runs == 1 ? 1 : part);
     size->seen = scaling->runs;
 }
 

@@ -13,7 +13,7 @@
  * that the load does not bring about by itself are tried for a few runs now and then (a *trial*).
  * Only runs that left others waiting say what a count achieves: where nobody waits, it decides
  * nothing.  The others say what runs of a size take beside so many: where that shows that fewer
- * could not keep up, fewer are not tried.
+ * could not keep up, fewer are tried once at most, when nothing else was found for long.
  *
  * Pure: no clock, no allocation, called under the pool's lock.  A count that a person configured
  * stays; it is only measured, and said when it hurts.
@@ -35,7 +35,7 @@ struct scaling_level {
     uint64_t runs; /* Since it was last measured afresh. */
 };
 
-/* What runs of a size take at one count, averaged. */
+/* What runs of a size take at one count when nothing else holds them up. */
 struct scaling_size {
     float row_ns;
     uint32_t runs;
