@@ -1,8 +1,9 @@
 #include "cmd/bench_live.h"
 
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
-#include "cmd/term.h"
 #include "util/clock.h"
 
 static void add_failures(char *out, size_t size, const struct bench_run *run)
@@ -16,6 +17,12 @@ static void add_failures(char *out, size_t size, const struct bench_run *run)
                                      bench_outcome_word((enum bench_outcome)i));
         }
     }
+}
+
+static int columns(void)
+{
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 void live_show(void *user, const struct load_progress *progress)
@@ -36,13 +43,15 @@ void live_show(void *user, const struct load_progress *progress)
     const uint64_t window_ns = progress->planned_ns - run->duration_ns;
     const double seconds =
         progress->elapsed_ns > window_ns ? (double)(progress->elapsed_ns - window_ns) / 1e9 : 0;
-    fprintf(stderr, "\r\x1b[K%srun %u%s%s  %s  %s  %.0f of %.0f s  %s%.0f/s  p50 %s  p99 %s%s",
-            term_dim(term_color(stderr)), live->run, of, term_plain(term_color(stderr)),
-            live->target, live->load, (double)progress->elapsed_ns / 1e9,
-            (double)progress->planned_ns / 1e9, progress->warming ? "warming up  " : "",
-            seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0,
-            bytes_format_duration(hdr_quantile_ns(&run->latency, 0.5), p50),
-            bytes_format_duration(hdr_quantile_ns(&run->latency, 0.99), p99), failures);
+    char line[400];
+    (void)snprintf(line, sizeof(line),
+                   "run %u%s  %s  %s  %.0f of %.0f s  %s%.0f/s  p50 %s  p99 %s%s", live->run, of,
+                   live->target, live->load, (double)progress->elapsed_ns / 1e9,
+                   (double)progress->planned_ns / 1e9, progress->warming ? "warming up  " : "",
+                   seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0,
+                   bytes_format_duration(hdr_quantile_ns(&run->latency, 0.5), p50),
+                   bytes_format_duration(hdr_quantile_ns(&run->latency, 0.99), p99), failures);
+    fprintf(stderr, "\r\x1b[K%.*s", columns() - 1, line); /* One that wraps could not be wiped. */
     (void)fflush(stderr);
 }
 
