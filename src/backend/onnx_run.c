@@ -24,7 +24,17 @@
 #include "util/err.h"
 #include "util/mem.h"
 
-/* One run at a time.  The arrays are scratch of the run in progress. */
+/* Memory that was lent to the runtime, which the next run often uses again: what the runtime knows of it is kept, and
+ * means nothing until it is lent again. */
+struct onnx_loan {
+    OrtValue *value; /* NULL: none. */
+    const void *data;
+    size_t size;
+    enum dtype dtype;
+    struct shape shape;
+};
+
+/* One run at a time.  The arrays are scratch of the run in progress, but for the loans. */
 struct onnx_context {
     struct backend_context base;
     OrtRunOptions *options;
@@ -34,6 +44,8 @@ struct onnx_context {
     uint32_t *output_indices;  /* Where each of the packed ones belongs. */
     OrtValue **inputs;
     OrtValue **outputs;
+    struct onnx_loan *input_loans; /* By packed index, as the values that are theirs. */
+    struct onnx_loan *output_loans;
 };
 
 #define TRIAL_BYTE 0xA7 /* Fills the memory of an output on trial. */
@@ -131,12 +143,25 @@ static OrtStatus *wrap_strings(const struct tensor *tensor, OrtValue **out)
 
 /* Lends `data` to the runtime; `shape` is checked by whoever made it. */
 static OrtStatus *wrap_numbers(const struct onnx_model *model, enum dtype dtype,
-                               const struct shape *shape, void *data, size_t size, OrtValue **out)
+                               const struct shape *shape, void *data, size_t size,
+                               struct onnx_loan *loan, OrtValue **out)
 {
     static uint64_t nothing; /* A tensor without elements still needs an address. */
-    return onnx_api->CreateTensorWithDataAsOrtValue(model->memory, data == NULL ? &nothing : data,
-                                                    size, shape->dims, shape->rank,
-                                                    element_types[dtype], out);
+    const bool same = loan->value != NULL && loan->data == data && loan->size == size &&
+                      loan->dtype == dtype && shape_equal(&loan->shape, shape);
+    if (!same) {
+        OrtValue *before = loan->value;
+        *loan = (struct onnx_loan){ .data = data, .size = size, .dtype = dtype, .shape = *shape };
+        onnx_api->ReleaseValue(before); /* NULL is fine. */
+        OrtStatus *failed = onnx_api->CreateTensorWithDataAsOrtValue(
+            model->memory, data == NULL ? &nothing : data, size, shape->dims, shape->rank,
+            element_types[dtype], &loan->value);
+        if (failed != NULL) {
+            return failed;
+        }
+    }
+    *out = loan->value;
+    return NULL;
 }
 
 static OrtStatus *wrap_inputs(struct onnx_context *context, const struct backend_run *run,
@@ -150,10 +175,11 @@ static OrtStatus *wrap_inputs(struct onnx_context *context, const struct backend
         if (!input->present) {
             continue;
         }
-        OrtStatus *failed = input->dtype == DTYPE_BYTES
-                                ? wrap_strings(input, &context->inputs[*count])
-                                : wrap_numbers(model, input->dtype, &input->shape, input->data,
-                                               input->size, &context->inputs[*count]);
+        OrtStatus *failed =
+            input->dtype == DTYPE_BYTES
+                ? wrap_strings(input, &context->inputs[*count])
+                : wrap_numbers(model, input->dtype, &input->shape, input->data, input->size,
+                               &context->input_loans[*count], &context->inputs[*count]);
         if (failed != NULL) {
             return failed;
         }
@@ -163,14 +189,23 @@ static OrtStatus *wrap_inputs(struct onnx_context *context, const struct backend
     return NULL;
 }
 
-static void release_values(OrtValue **values, uint32_t count)
+/* All but what is lent. */
+static void release_values(OrtValue **values, const struct onnx_loan *loans, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
-        if (values[i] != NULL) {
+        if (values[i] != NULL && values[i] != loans[i].value) {
             onnx_api->ReleaseValue(values[i]);
-            values[i] = NULL;
         }
+        values[i] = NULL;
     }
+}
+
+static void release_loans(struct onnx_loan *loans, uint32_t count)
+{
+    for (uint32_t i = 0; loans != NULL && i < count; i++) {
+        onnx_api->ReleaseValue(loans[i].value);
+    }
+    mem_free(loans);
 }
 
 /* --- Outputs ---------------------------------------------------------------------------------- */
@@ -225,8 +260,8 @@ static enum weir_status place_output(struct onnx_context *context, uint32_t pack
         .present = true,
         .block = block,
     };
-    OrtStatus *failed =
-        wrap_numbers(model, spec->dtype, &shape, block->data, size, &context->outputs[packed]);
+    OrtStatus *failed = wrap_numbers(model, spec->dtype, &shape, block->data, size,
+                                     &context->output_loans[packed], &context->outputs[packed]);
     return failed == NULL ? WEIR_OK : onnx_run_failed(failed, err);
 }
 
@@ -502,7 +537,7 @@ static enum weir_status take_outputs(struct onnx_context *context, struct backen
 static void drop_outputs(struct onnx_context *context, struct backend_run *run)
 {
     const uint32_t count = context->base.model->signature.output_count;
-    release_values(context->outputs, count);
+    release_values(context->outputs, context->output_loans, count);
     for (uint32_t i = 0; i < count; i++) {
         tensor_release(&run->outputs[i]);
     }
@@ -592,8 +627,8 @@ enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
     if (status != WEIR_OK) {
         drop_outputs(context, run);
     }
-    release_values(context->inputs, signature->input_count);
-    release_values(context->outputs, signature->output_count);
+    release_values(context->inputs, context->input_loans, signature->input_count);
+    release_values(context->outputs, context->output_loans, signature->output_count);
     return status;
 }
 
@@ -624,9 +659,12 @@ enum weir_status onnx_context_create(struct backend_model *model, struct backend
     context->output_indices = mem_try_zero(outputs, sizeof(*context->output_indices));
     context->inputs = mem_try_zero(inputs, sizeof(*context->inputs));
     context->outputs = mem_try_zero(outputs, sizeof(*context->outputs));
+    context->input_loans = mem_try_zero(inputs, sizeof(*context->input_loans));
+    context->output_loans = mem_try_zero(outputs, sizeof(*context->output_loans));
     enum weir_status status = WEIR_OK;
     if (context->input_names == NULL || context->output_names == NULL ||
-        context->output_indices == NULL || context->inputs == NULL || context->outputs == NULL) {
+        context->output_indices == NULL || context->inputs == NULL || context->outputs == NULL ||
+        context->input_loans == NULL || context->output_loans == NULL) {
         status = err_nomem(err, "a context", sizeof(*context));
     } else {
         OrtStatus *failed = onnx_api->CreateRunOptions(&context->options);
@@ -649,5 +687,7 @@ void onnx_context_destroy(struct backend_context *base)
     mem_free(context->output_indices);
     mem_free(context->inputs);
     mem_free(context->outputs);
+    release_loans(context->input_loans, base->model->signature.input_count + 1U);
+    release_loans(context->output_loans, base->model->signature.output_count + 1U);
     mem_free(context);
 }
