@@ -3,9 +3,9 @@
  *
  * A class leads out of turn once it has earned what its runs cost: so the more
  * urgent ones are kept waiting by whole runs, seldom, and not by each of them.
- * What a class gets in its turn is not held against it later, nor what it was
- * owed when it had nothing to run.  So over any time in which it could run, a
- * class gets its share but for about one run.
+ * What a class gets in its turn is not held against it later; what it has earned it keeps for a
+ * second without requests, but never more than two of the longest runs.  So over any time in
+ * which it could run, a class gets its share but for about one run.
  *
  * Clients are start-time fair: the least time of those that are here is the
  * time now, and nobody who comes starts before it.
@@ -17,7 +17,8 @@
 
 #include "util/clock.h"
 
-#define FORGIVEN_NS NS_PER_S /* Who was away so long owes nothing. */
+#define FORGIVEN_NS NS_PER_S /* Who was away so long owes nothing, and is owed nothing. */
+#define FADING 64            /* One part in so many: of the longest run, with every other one. */
 
 struct order_options order_defaults(void)
 {
@@ -103,6 +104,16 @@ struct order_client *order_client(struct pool_order *order, uint64_t key, uint32
     return client;
 }
 
+static void set_credit(struct pool_order *order, uint32_t class_index, int64_t ns)
+{
+    struct order_class *class = &order->classes[class_index];
+    const uint32_t bit = 1U << class_index;
+    const uint64_t run_ns = class->run_ns > 0 ? class->run_ns : order->run_ns;
+    const int64_t most = 2 * (int64_t)(run_ns > order->longest_ns ? run_ns : order->longest_ns);
+    class->credit_ns = ns < most ? ns : most;
+    order->owed = ns > 0 && (uint64_t)ns >= run_ns ? order->owed | bit : order->owed & ~bit;
+}
+
 /* The least time of those that are here. */
 static uint64_t time_now(const struct pool_order *order)
 {
@@ -114,8 +125,8 @@ void order_enter(struct pool_order *order, struct order_client *client, uint32_t
                  uint64_t now_ns)
 {
     struct order_class *class = &order->classes[class_index];
-    if (class->credit_ns < 0 && now_ns > clock_add(class->seen_ns, FORGIVEN_NS)) {
-        class->credit_ns = 0;
+    if (class->credit_ns != 0 && now_ns > clock_add(class->seen_ns, FORGIVEN_NS)) {
+        set_credit(order, class_index, 0);
     }
     class->seen_ns = now_ns;
     if (client->held++ > 0) {
@@ -160,24 +171,10 @@ uint32_t order_class(const struct pool_order *order, uint32_t mask)
     return best;
 }
 
-static void set_credit(struct pool_order *order, uint32_t class_index, int64_t ns)
-{
-    struct order_class *class = &order->classes[class_index];
-    const uint32_t bit = 1U << class_index;
-    const uint64_t run_ns = class->run_ns > 0 ? class->run_ns : order->run_ns;
-    class->credit_ns = ns;
-    order->earning = ns > 0 ? order->earning | bit : order->earning & ~bit;
-    order->owed = ns > 0 && (uint64_t)ns >= run_ns ? order->owed | bit : order->owed & ~bit;
-}
-
 static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
 {
-    if (order->earning == 0 && (rivals & (rivals - 1)) == 0) {
+    if ((rivals & (rivals - 1)) == 0) {
         return; /* Nobody else could have run. */
-    }
-    /* Who could not run saves nothing up. */
-    for (uint32_t lost = order->earning & ~rivals; lost != 0; lost &= lost - 1) {
-        set_credit(order, (uint32_t)__builtin_ctz(lost), 0);
     }
     for (uint32_t left = rivals; left != 0; left &= left - 1) {
         const uint32_t i = (uint32_t)__builtin_ctz(left);
@@ -188,7 +185,9 @@ static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
 
 void order_run(struct pool_order *order, uint32_t class_index, uint32_t rivals, uint64_t ns)
 {
+    const uint64_t faded_ns = order->longest_ns - order->longest_ns / FADING;
     order->run_ns = ns;
+    order->longest_ns = ns > faded_ns ? ns : faded_ns;
     order->classes[class_index].run_ns = ns;
     earn(order, rivals, (int64_t)ns);
 }

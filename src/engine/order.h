@@ -58,8 +58,8 @@ struct pool_order {
     struct order_class classes[ORDER_CLASSES];
     double shares[ORDER_CLASSES];                   /* options.shares as a part of 1. */
     uint32_t owed;                                  /* Bit per class that has earned a run. */
-    uint32_t earning;                               /* Bit per class with credit. */
     uint64_t run_ns;                                /* The last run of all took so long. */
+    uint64_t longest_ns;                            /* The longest of late. */
     struct order_client clients[ORDER_CLIENTS + 1]; /* The last one: all that are too many. */
     uint32_t client_count;
     struct order_client *buckets[ORDER_CLIENTS];

@@ -11,9 +11,9 @@
  *  3. An executor in `idle` sleeps or is about to look again.
  *
  * A pull walks the models that are ready, not their lines: each says at once who would lead
- * for a class.  Models of one client that want the same class compete by age, but one that has had
- * LEAD_NS more of the device than another waits for it, so that a model with a long line cannot
- * keep a client's other models waiting.  Being behind by more than that does not count.
+ * for a class.  Models of one client that want the same class compete by when they are due, but one
+ * that has had LEAD_NS more of the device than another waits for it, so that a model with a long line
+ * cannot keep a client's other models waiting.  Who had less saves up SAVED_NS of that at most.
  *
  * Where a delay is configured, or sequences are served, who leads is decided when the model is
  * placed: what was found to be worth leaving is what then leaves.
@@ -28,9 +28,10 @@
 
 #define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
 #define SHORT_NS (500 * NS_PER_US) /* Runs as short as that need not be cut. */
-#define LEAD_NS (20 * NS_PER_MS)
+#define LEAD_NS (5 * NS_PER_MS)
+#define SAVED_NS (50 * NS_PER_MS)
 #define ROW_NS (100 * NS_PER_US) /* What a row is taken for while nobody knows. */
-#define GUEST_SHARE 8 /* Less urgent riders take one part in so many of a blocking budget. */
+#define GUEST_SHARE 16 /* Less urgent riders take one part in so many of a blocking budget. */
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
@@ -65,6 +66,19 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
     return share < useful ? overload_share(pool, model, key, share, useful) : useful;
 }
 
+/* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs came out
+ * against it; at least 1. */
+static uint64_t rows_short(const struct model *model, uint64_t key, const struct pace_cost *cost,
+                           uint64_t run_ns)
+{
+    struct pace_cost plain = *cost;
+    const uint64_t real = pace_rows_within(cost, run_ns);
+    const bool known = profile_fit(&model->profile, key, &plain.tau0_ns, &plain.alpha_ns);
+    const uint64_t said = known ? pace_rows_within(&plain, run_ns) : real;
+    const uint64_t rows = said < real ? said : real;
+    return rows > 0 ? rows : 1;
+}
+
 /* `takers`: executors that could take of this model's line now, the asking one included. */
 static struct batch_plan plan(const struct pool *pool, struct model *model, struct request *leader,
                               uint32_t takers, uint64_t now_ns)
@@ -87,9 +101,9 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
     uint64_t row_ns = ROW_NS;
     uint64_t rows_guests = UINT64_MAX;
     if (times_matter && overload_cost(model, leader->shape_key, &cost)) {
-        const uint64_t rows = run_ns == CLOCK_NEVER ? 0 : pace_rows_within(&cost, run_ns);
+        const uint64_t rows = rows_short(model, leader->shape_key, &cost, run_ns);
         rules.cost = model->overload.drops ? &cost : NULL;
-        rules.rows_short = run_ns == CLOCK_NEVER || rows > 0 ? rows : 1;
+        rules.rows_short = run_ns == CLOCK_NEVER ? 0 : rows;
         row_ns = cost.alpha_ns >= 1 ? (uint64_t)cost.alpha_ns : 1;
         rows_guests = order->options.budget_ns / GUEST_SHARE / row_ns;
     }
@@ -440,7 +454,8 @@ static const struct order_client *next_client(const struct pool *pool, struct mo
         most_ns = m->served_ns > most_ns ? m->served_ns : most_ns;
         *least_ns = m->served_ns < *least_ns ? m->served_ns : *least_ns;
     }
-    *least_ns = most_ns > LEAD_NS && *least_ns < most_ns - LEAD_NS ? most_ns - LEAD_NS : *least_ns;
+    *least_ns =
+        most_ns > SAVED_NS && *least_ns < most_ns - SAVED_NS ? most_ns - SAVED_NS : *least_ns;
     return best;
 }
 
