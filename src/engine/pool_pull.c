@@ -68,8 +68,8 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
 
 /* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs came out
  * against it; at least 1. */
-static uint64_t rows_short(const struct model *model, uint64_t key, const struct pace_cost *cost,
-                           uint64_t run_ns)
+static uint64_t rows_in_budget(const struct model *model, uint64_t key,
+                               const struct pace_cost *cost, uint64_t run_ns)
 {
     struct pace_cost plain = *cost;
     const uint64_t real = pace_rows_within(cost, run_ns);
@@ -101,7 +101,7 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
     uint64_t row_ns = ROW_NS;
     uint64_t rows_guests = UINT64_MAX;
     if (times_matter && overload_cost(model, leader->shape_key, &cost)) {
-        const uint64_t rows = rows_short(model, leader->shape_key, &cost, run_ns);
+        const uint64_t rows = rows_in_budget(model, leader->shape_key, &cost, run_ns);
         rules.cost = model->overload.drops ? &cost : NULL;
         rules.rows_short = run_ns == CLOCK_NEVER ? 0 : rows;
         row_ns = cost.alpha_ns >= 1 ? (uint64_t)cost.alpha_ns : 1;
