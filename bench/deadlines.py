@@ -50,12 +50,12 @@ def row_time(model, rows, seconds):
 
 
 def largest_rate(server, slo, low, high, tries, seconds):
-    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried.  Ends after three
-    times as long as it should take, whatever is found."""
+    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried.  Ends after twice
+    as long as it should take, whatever is found."""
     tried = []
     valid = 0.0
-    until = time.monotonic() + 3 * tries * (seconds + 1)
-    for index in range(tries + 5):
+    until = time.monotonic() + 2 * tries * (seconds + 1)
+    for index in range(tries + 3):
         if (index >= tries and valid) or time.monotonic() > until:
             break
         # None held: below all of them, then.
@@ -202,11 +202,11 @@ def overload(folder, plan):
     models, model = repository(folder)
     with weir(models) as running:
         t_http = http_time(folder, running, plan)
+        c1 = 1e6 / (row_time(model, ROWS[-1], plan.seconds(3)) + t_http)
         rate = plan.known.get("valid_rate")
-        if not rate:
+        if rate is None:
             learn(running, plan)
-            c1 = 1e6 / (row_time(model, ROWS[-1], plan.seconds(3)) + t_http)
             rate, _ = largest_rate(running, SLOS_MS[0], LEAST * c1, MOST * c1, 4, plan.seconds(3, 1.5))
-            rate = rate or LEAST * c1
+        rate = rate or LEAST * c1
     yield from perceptron_overload(plan, models, rate, t_http)
     yield single_overload(plan, models)

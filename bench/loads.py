@@ -15,6 +15,7 @@ import urllib.request
 
 from servers import CLIENT_CPU, DIRECT, ROOT, ROUNDTRIP, cpu_seconds, pinned
 
+PATIENCE = 60  # Seconds that a program may take beyond its own.
 INFER_RPC = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -102,7 +103,7 @@ def load(pid, port, path, body_file, header_bytes, connections, seconds, cpu=CLI
     output = subprocess.run(
         pinned(cpu, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s",
                ROOT / "bench/post.lua", f"http://127.0.0.1:{port}{path}"),
-        env=environment, check=True, capture_output=True, text=True).stdout
+        env=environment, check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout
     used = cpu_seconds(pid) - before
     result = json.loads(output.split("RESULT ")[1])
     if result["failed"]:
@@ -118,7 +119,7 @@ def load_grpc(pid, port, call_file, seconds, connections=16, streams=32):
     output = subprocess.run(
         pinned(CLIENT_CPU, "h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", "-d", call_file,
                "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}{INFER_RPC}"),
-        check=True, capture_output=True, text=True).stdout
+        check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout
     used = cpu_seconds(pid) - before
     done, failed = (int(re.search(rf"(\d+) {what}", output)[1]) for what in ("succeeded", "failed"))
     if failed or not done:
@@ -129,7 +130,7 @@ def load_grpc(pid, port, call_file, seconds, connections=16, streams=32):
 def round_trips(way, port, file, seconds, *tail):
     """One connection, one request at a time: the median and the 99th percentile of a trip."""
     words = pinned(CLIENT_CPU, ROUNDTRIP, way, port, file, seconds, *tail)
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout)
 
 
 def median(rounds, key):
@@ -167,4 +168,4 @@ class Plan:
 
 def direct(model, rows, threads, seconds, cpus):
     words = pinned(cpus, DIRECT, "loop", model, rows, threads, seconds)
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, timeout=seconds + PATIENCE).stdout)

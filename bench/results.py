@@ -63,7 +63,8 @@ def verdict(name, value):
 
 
 def written(name, value):
-    return f"{value:.3g}{TARGETS[name][3]}" if value >= 10 or name == "instances.table" else f"{value:.2f}{TARGETS[name][3]}"
+    digits = 4 if name == "instances.table" else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}{TARGETS[name][3]}"
 
 
 def aim(name):
@@ -85,15 +86,18 @@ class Results:
 
     def __init__(self, file=RESULTS):
         self.file = file
-        empty = {"ratios": {}, "details": {}, "failed": {}}
+        empty = {"ratios": {}, "details": {}, "failed": {}, "measured": {}}
         self.all = {**empty, **json.loads(file.read_text())} if file and file.exists() else empty
         # What is no longer measured.
         self.all["ratios"] = {name: value for name, value in self.all["ratios"].items() if name in TARGETS}
         self.all["machine"] = machine()
 
     def begin(self, case):
+        """Forgets what was known of it."""
         self.all["details"][case] = {}
         self.all["failed"].pop(case, None)
+        self.all["ratios"] = {name: value for name, value in self.all["ratios"].items() if name.split(".")[0] != case}
+        self.all["measured"][case] = {key: self.all["machine"][key] for key in ("date", "commit")}
 
     def add(self, case, ratios, details):
         self.all["ratios"].update(ratios)
@@ -119,13 +123,20 @@ def rounded(value):
     return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
+def occasions(measured):
+    """On which days and at which commits; with the cases, where there are several."""
+    cases = {}
+    for case, when in measured.items():
+        cases.setdefault(f"{when['date']} at commit {when['commit']}", []).append(case)
+    return "; ".join(when + (f" ({', '.join(names)})" if len(cases) > 1 else "") for when, names in sorted(cases.items()))
+
+
 def table(found):
     rows = [f"| {TARGETS[name][0]} | {written(name, found['ratios'][name])} | {aim(name)} | {verdict(name, found['ratios'][name])} |\n"
             for name in TARGETS if name in found["ratios"]]
     rows += [f"| {case}: not measured | | | {error} |\n" for case, error in sorted(found["failed"].items())]
     where = found["machine"]
-    return (f"Measured on {where['date']} at commit {where['commit']}, on {where['processors']} processors "
-            f"({where['processor']}).\n\n| case | measured | target | |\n|---|---|---|---|\n{''.join(rows)}")
+    return (f"Measured on {where['processors']} processors ({where['processor']}): {occasions(found['measured'])}.\n\n| case | measured | target | |\n|---|---|---|---|\n{''.join(rows)}")
 
 
 def replaced(text, mark, content):
