@@ -30,7 +30,8 @@ struct batch {
     uint64_t learn_ns;
     struct list_node run;       /* In pool.runs. */
     uint64_t predicted_ns;      /* What the profile said when it was taken; 0: nothing. */
-    uint64_t expected_ns;       /* When it should be over. */
+    uint64_t expected_ns;       /* When it should be over, */
+    uint64_t sway_ns;           /* give or take so much. */
     struct order_client *payer; /* Of all members; NULL: of several, or of several classes. */
     uint32_t class;             /* That led it, */
     bool owed;                  /* out of turn. */

@@ -13,6 +13,10 @@
 #include "engine/pool_impl.h"
 #include "engine/window.h"
 
+/* A run that is under way is expected to take so many times its usual sway longer: who is let in
+ * and has to be let go after all waited in vain.  Under pressure there is always somebody else. */
+#define SWAYS 1
+#define SWAYS_PRESSED 2
 #define KEEPS_UP 0.9 /* Above this load a line grows. */
 
 #define MS(ns) ((double)(ns) / (double)NS_PER_MS)
@@ -60,14 +64,15 @@ static struct request *head_of(const struct model *model)
 
 /* The expected ends of the runs of `model`, NULL: of all, the latest `most` of them in ascending order. */
 static uint32_t ends_of(const struct pool *pool, const struct model *model, uint32_t most,
-                        uint64_t now_ns, uint64_t *ends)
+                        uint64_t now_ns, uint32_t sways, uint64_t *ends)
 {
     uint32_t count = 0;
     for (const struct list_node *n = pool->runs.head.prev; n != &pool->runs.head && count < most;
          n = n->prev) {
         const struct batch *batch = list_entry(n, struct batch, run);
         if (model == NULL || list_entry(batch, struct instance, batch)->model == model) {
-            ends[count++] = batch->expected_ns > now_ns ? batch->expected_ns : now_ns;
+            const uint64_t end_ns = clock_add(batch->expected_ns, sways * batch->sway_ns);
+            ends[count++] = end_ns > now_ns ? end_ns : now_ns;
         }
     }
     for (uint32_t i = 0; i < count / 2; i++) {
@@ -89,15 +94,15 @@ static uint32_t slots_count(const struct pool *pool, const struct model *model)
 /* When each executor may start a run of the model: it is free, and the model's own runs are fewer than may
  * be. */
 static uint32_t slots_of(const struct pool *pool, const struct model *model, uint64_t now_ns,
-                         uint64_t *free_ns)
+                         uint32_t sways, uint64_t *free_ns)
 {
     uint64_t busy[ADMISSION_SLOTS_MAX];
     uint64_t own[ADMISSION_SLOTS_MAX];
     const uint32_t executors =
         pool->executor_count < ADMISSION_SLOTS_MAX ? pool->executor_count : ADMISSION_SLOTS_MAX;
     const uint32_t slots = slots_count(pool, model);
-    const uint32_t busy_count = ends_of(pool, NULL, executors, now_ns, busy);
-    const uint32_t own_count = ends_of(pool, model, slots, now_ns, own);
+    const uint32_t busy_count = ends_of(pool, NULL, executors, now_ns, sways, busy);
+    const uint32_t own_count = ends_of(pool, model, slots, now_ns, sways, own);
     for (uint32_t i = 0; i < slots; i++) {
         const uint32_t idle = executors - busy_count;
         const uint32_t unused = slots - own_count;
@@ -111,7 +116,7 @@ static uint32_t slots_of(const struct pool *pool, const struct model *model, uin
 static uint64_t first_free_ns(const struct pool *pool, const struct model *model, uint64_t now_ns)
 {
     uint64_t free_ns[ADMISSION_SLOTS_MAX];
-    return slots_of(pool, model, now_ns, free_ns) > 0 ? free_ns[0] : now_ns;
+    return slots_of(pool, model, now_ns, 0, free_ns) > 0 ? free_ns[0] : now_ns;
 }
 
 /* ---- Letting go ------------------------------------------------------------------------------ */
@@ -198,6 +203,14 @@ static enum weir_status admit_limit(struct model *model, const struct request *r
         model->name, in_hand);
 }
 
+/* More comes than the largest runs could serve. */
+static bool pressed(const struct pool *pool, const struct model *model,
+                    const struct admission *admission)
+{
+    const double run_ns = (double)pace_run_ns(&admission->cost, admission->rows_max);
+    return admission->arriving * run_ns > (double)admission->rows_max * slots_count(pool, model);
+}
+
 /* Clients take turns.  Who has used no more than the others goes before those that hold the line, so
  * its own requests are all that it waits for; whoever has most there will be let go for it. */
 static bool fits_share(struct pool *pool, struct model *model, struct request *request,
@@ -213,6 +226,7 @@ static bool fits_share(struct pool *pool, struct model *model, struct request *r
     }
     uint64_t end_ns;
     admission->own = true;
+    admission->slots = slots_of(pool, model, admission->now_ns, 0, admission->free_ns);
     return admission_check(&model->line.due, model->waiting_rows, request, admission,
                            &model->overload.tail, &end_ns) == ADMISSION_FITS;
 }
@@ -231,7 +245,8 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
     if (!overload_cost(model, request->shape_key, &admission.cost)) {
         return WEIR_OK;
     }
-    admission.slots = slots_of(pool, model, admission.now_ns, admission.free_ns);
+    const uint32_t sways = pressed(pool, model, &admission) ? SWAYS_PRESSED : SWAYS;
+    admission.slots = slots_of(pool, model, admission.now_ns, sways, admission.free_ns);
     if (admission.slots == 0) {
         return WEIR_OK;
     }
@@ -306,10 +321,13 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
     double alpha_ns;
     batch->predicted_ns = 0;
     batch->expected_ns = batch->taken_ns;
+    batch->sway_ns = 0;
     if (profile_fit(&model->profile, batch->shape_key, &tau0_ns, &alpha_ns)) {
         cost = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
         batch->predicted_ns = (uint64_t)(tau0_ns + alpha_ns * (double)batch->rows);
-        batch->expected_ns = clock_add(batch->taken_ns, pace_run_ns(&cost, batch->rows));
+        const uint64_t run_ns = pace_run_ns(&cost, batch->rows);
+        batch->expected_ns = clock_add(batch->taken_ns, run_ns);
+        batch->sway_ns = (uint64_t)(cost.reserve * (double)run_ns);
     }
     struct list_node *before = &pool->runs.head;
     while (before->prev != &pool->runs.head &&
