@@ -467,7 +467,7 @@ static void print_table(uint64_t seed, uint64_t ns)
         for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
             const struct tally t = measure(&scenes[s], seed, loads[i], ns);
             const double n = (double)t.offered;
-            printf("%-28s %4.1f  goodput %.3f  in time %.3f late %.4f refused %.3f dropped %.4f "
+            printf("%-28s %5.2f  goodput %.3f  in time %.3f late %.4f refused %.3f dropped %.4f "
                    "expired %.4f\n",
                    scenes[s].name, loads[i], goodput(&scenes[s], &t, ns), (double)t.in_time / n,
                    (double)t.late / n, (double)t.refused / n, (double)t.dropped / n,
