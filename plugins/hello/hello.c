@@ -39,11 +39,13 @@ static enum weir_status needs(const struct weir_plugin_load *load, struct weir_p
     return WEIR_OK;
 }
 
-static enum weir_status read_factor(const char *path, float *out, struct weir_err *err)
+/* `name` is the file in sentences: its path begins with a folder that only this process can see. */
+static enum weir_status read_factor(const char *path, const char *name, float *out,
+                                    struct weir_err *err)
 {
     FILE *file = fopen(path, "re");
     if (file == NULL) {
-        return host->fail(err, WEIR_ENOENT, "%s: no such file, expected one with a number", path);
+        return host->fail(err, WEIR_ENOENT, "%s: no such file, expected one with a number", name);
     }
     char text[64] = "";
     char *end = text;
@@ -52,7 +54,7 @@ static enum weir_status read_factor(const char *path, float *out, struct weir_er
     *out = strtof(text, &end);
     return end != text
                ? WEIR_OK
-               : host->fail(err, WEIR_EINVAL, "%s: found '%s', expected a number", path, text);
+               : host->fail(err, WEIR_EINVAL, "%s: found '%s', expected a number", name, text);
 }
 
 static enum weir_status load(const struct weir_plugin_load *how, struct weir_plugin_model **out,
@@ -67,7 +69,7 @@ static enum weir_status load(const struct weir_plugin_load *how, struct weir_plu
     if (model == NULL) {
         return host->fail(err, WEIR_ENOMEM, "out of memory for model '%s'", how->name);
     }
-    const enum weir_status status = read_factor(path, &model->factor, err);
+    const enum weir_status status = read_factor(path, name, &model->factor, err);
     if (status != WEIR_OK) {
         free(model);
         return status;

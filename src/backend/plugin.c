@@ -516,8 +516,10 @@ static enum weir_status open_library(const char *path, void **library,
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (*library == NULL) {
         const char *why = dlerror();
-        return err_set(err, WEIR_ENOENT, "%s cannot be loaded: %s", path,
-                       why == NULL ? "no reason given" : why);
+        return err_set(err, WEIR_ENOENT, "%s cannot be loaded: %s%s", path,
+                       why == NULL ? "no reason given" : why,
+                       strchr(path, '/') == NULL ? "; a file of this folder is written ./NAME"
+                                                 : "");
     }
     const struct weir_plugin *(*entry)(void) = NULL;
     void *symbol = dlsym(*library, WEIR_PLUGIN_SYMBOL);

@@ -13,10 +13,10 @@
 
 /* X(name, words, one line): an underscore in a name is typed as a hyphen; in the order in which `weir help` lists them. */
 #define COMMANDS(X)                                                                          \
-    X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP")             \
+    X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP and gRPC")    \
     X(infer, "MODEL [--input NAME=VALUE]... [OPTION]...", "ask a model, on a server or here") \
     X(bench, "MODEL [OPTION]...", "measure a server: its rate, its latency, what it can promise") \
-    X(inspect, "FILE.onnx|FOLDER [--json]", "say what is in a model")                        \
+    X(inspect, "FILE.onnx|FOLDER [--config] [--json]", "say what is in a model")             \
     X(plugin_test, "FILE.so FOLDER [OPTION]...", "check a plug-in for another kind of device")    \
     X(key, "NAME [--allow GROUP,...] [OPTION]...", "make a key for clients of a server")     \
     X(config, "[OPTION]...", "explain every setting of the server")                          \

@@ -60,12 +60,23 @@ int flags_next(struct flags *flags, struct weir_err *err)
     return read_option(flags, word, err);
 }
 
+/* As it is typed, with what follows it. */
+static int spell(const struct flag *flag, char *out, size_t size)
+{
+    return snprintf(out, size, "%s%s%s", flag->name, flag->value == NULL ? "" : " ",
+                    flag->value == NULL ? "" : flag->value);
+}
+
 void flags_help(const struct flag *table, struct buffer *out)
 {
+    char left[64];
+    int width = 24;
     for (const struct flag *flag = table; flag->name != NULL; flag++) {
-        char left[64];
-        (void)snprintf(left, sizeof(left), "%s%s%s", flag->name, flag->value == NULL ? "" : " ",
-                       flag->value == NULL ? "" : flag->value);
-        buffer_printf(out, "  %-24s %s\n", left, flag->help);
+        const int its = spell(flag, left, sizeof(left));
+        width = its > width ? its : width;
+    }
+    for (const struct flag *flag = table; flag->name != NULL; flag++) {
+        (void)spell(flag, left, sizeof(left));
+        buffer_printf(out, "  %-*s %s\n", width, left, flag->help);
     }
 }

@@ -191,7 +191,7 @@ static void walk_own(struct walk *walk)
     const struct model_config *config = walk->self->config;
     char buckets[BUCKETS_TEXT];
     char deadline[32];
-    (void)snprintf(deadline, sizeof(deadline), "%gms",
+    (void)snprintf(deadline, sizeof(deadline), config->deadline_ns > 0 ? "%gms" : "none",
                    (double)config->deadline_ns / (double)NS_PER_MS);
     char threads[16];
     (void)snprintf(threads, sizeof(threads), "%u", config->intra_threads);
