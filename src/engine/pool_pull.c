@@ -308,17 +308,21 @@ static void charge_expected(struct pool *pool, struct model *model, struct batch
     model->served_ns += batch->charged_ns;
 }
 
-/* Rows of a single large request that are known to run together in a short time; 0: nobody knows. */
+/* Rows of a single large request that are known to run together in a short time; 0: nobody knows.  A little more than
+ * was ever seen is known, too; so they grow from run to run. */
 static uint64_t rows_short(const struct model *model, const struct batch_plan *riders)
 {
     const uint64_t usual =
         model->config->max_batch_size > 0 ? (uint64_t)model->config->max_batch_size : 1;
     uint64_t rows = usual;
-    uint64_t ns;
-    while (riders->count == 1 && rows < riders->rows &&
-           profile_predict_ns(&model->profile, riders->shape_key, 2 * rows, &ns) &&
-           ns <= SHORT_NS) {
-        rows *= 2;
+    while (riders->count == 1 && rows < riders->rows) {
+        const uint64_t more = rows + rows / 4 + 1;
+        const uint64_t next = more < riders->rows ? more : riders->rows;
+        uint64_t ns;
+        if (!profile_predict_ns(&model->profile, riders->shape_key, next, &ns) || ns > SHORT_NS) {
+            break;
+        }
+        rows = next;
     }
     return rows > usual ? rows : 0;
 }

@@ -322,18 +322,20 @@ static void test_cheap_rows_are_not_cut_for_ever(void **state)
     static const struct setting settings[] = { WIDE, { "alpha", "1us" } };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 4);
-    uint64_t runs = 0;
-    for (int i = 0; i < 12; i++) {
-        const uint64_t before = atomic_load(&rig.model.stats.execution_count);
-        submit_rows(&call, &rig, 64, 0);
-        run_all(&rig);
-        expect_echo(&call);
-        runs = atomic_load(&rig.model.stats.execution_count) - before;
-        assert_in_range(runs, 1, 64 / ROWS_MAX);
+    for (uint64_t rows = ROWS_MAX + 1; rows <= CALL_ROWS_MAX; rows++) {
+        rig_start(&rig, settings, 4);
+        uint64_t runs = 0;
+        for (int i = 0; i < 16 && runs != 1; i++) {
+            const uint64_t before = atomic_load(&rig.model.stats.execution_count);
+            submit_rows(&call, &rig, (int64_t)rows, 0);
+            run_all(&rig);
+            expect_echo(&call);
+            runs = atomic_load(&rig.model.stats.execution_count) - before;
+            assert_in_range(runs, 1, (rows + ROWS_MAX - 1) / ROWS_MAX);
+        }
+        assert_int_equal(runs, 1);
+        rig_stop(&rig);
     }
-    assert_int_equal(runs, 1);
-    rig_stop(&rig);
 }
 
 int main(void)
