@@ -46,15 +46,9 @@ static uint64_t rows_due(const struct batcher *b, const struct request *request)
     return pace_rows_within(b->rules->cost, deadline_ns > b->now_ns ? deadline_ns - b->now_ns : 0);
 }
 
-static void count(struct batcher *b, struct request *request)
+void batcher_note_size(struct batcher *b)
 {
-    const uint64_t arrived_ns = request->times.submitted_ns;
-    b->last = request;
-    b->load.count++;
-    b->load.rows += request->rows;
-    b->oldest_ns = arrived_ns < b->oldest_ns ? arrived_ns : b->oldest_ns;
-    if (b->rules->preferred_count > 0 &&
-        preferred_reached(b->rules, b->load.rows) == b->load.rows) {
+    if (preferred_reached(b->rules, b->load.rows) == b->load.rows) {
         b->exact = b->load;
     }
 }
@@ -62,36 +56,28 @@ static void count(struct batcher *b, struct request *request)
 void batcher_begin(struct batcher *b, const struct batch_rules *rules, struct request *leader,
                    uint64_t now_ns)
 {
+    const uint64_t most = rules->rows_max;
     *b = (struct batcher){
         .rules = rules,
         .now_ns = now_ns,
         .leader = leader,
-        .rows_fit = rules->rows_short > 0 ? rules->rows_short : UINT64_MAX,
-        .oldest_ns = CLOCK_NEVER,
+        .last = leader,
+        .load = { 1, leader->rows },
+        .shape_key = leader->shape_key,
+        .rows_fit = rules->rows_short > 0 && rules->rows_short < most ? rules->rows_short : most,
+        .oldest_ns = leader->times.submitted_ns,
     };
-    count(b, leader);
-    b->full = !leader->batchable || leader->rows >= rules->rows_max || leader->rows >= b->rows_fit;
+    b->full = !leader->batchable || leader->rows >= b->rows_fit;
+    batcher_note_size(b);
 }
 
-bool batcher_offer(struct batcher *b, struct request *request)
+bool batcher_in_time(struct batcher *b, const struct request *request, uint64_t rows)
 {
-    assert(!b->full);
-    if (!request->batchable || request->shape_key != b->leader->shape_key) {
-        return false;
-    }
-    const uint64_t rows = b->load.rows + request->rows;
-    if (rows > b->rules->rows_max || rows > b->rows_fit) {
-        b->full = true;
-        return false;
-    }
     const uint64_t due = rows_due(b, request);
     if (due < rows) {
-        return false; /* In this company it would be late. */
+        return false;
     }
     b->rows_fit = due < b->rows_fit ? due : b->rows_fit;
-    b->last->rides = request;
-    count(b, request);
-    b->full = rows == b->rules->rows_max || rows == b->rows_fit;
     return true;
 }
 

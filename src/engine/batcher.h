@@ -11,10 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/request.h"
+#include "util/clock.h"
 #include "util/list.h"
 
 struct pace_cost;
-struct request;
 
 struct batch_rules {
     uint64_t rows_max;         /* At least 1; a request with more runs alone. */
@@ -48,16 +49,45 @@ struct batcher {
     struct request *last; /* Rider so far. */
     struct batch_load load;
     struct batch_load exact; /* The load when it last was of a preferred size. */
-    uint64_t rows_fit;       /* By time: no more than so many rows. */
-    uint64_t oldest_ns;      /* Arrival of the longest waiting rider. */
-    bool full;               /* Nobody need be offered any more. */
+    uint64_t shape_key;
+    uint64_t rows_fit;  /* No more than so many rows. */
+    uint64_t oldest_ns; /* Arrival of the longest waiting rider. */
+    bool full;          /* Nobody need be offered any more. */
 };
 
 void batcher_begin(struct batcher *batcher, const struct batch_rules *rules, struct request *leader,
                    uint64_t now_ns);
 
+/* Parts of batcher_offer(). */
+bool batcher_in_time(struct batcher *batcher, const struct request *request, uint64_t rows);
+void batcher_note_size(struct batcher *batcher);
+
 /* True: the request rides.  Not once the batch is full. */
-bool batcher_offer(struct batcher *batcher, struct request *request);
+static inline bool batcher_offer(struct batcher *b, struct request *request)
+{
+    if (!request->batchable || request->shape_key != b->shape_key) {
+        return false;
+    }
+    const uint64_t rows = b->load.rows + request->rows;
+    if (rows > b->rows_fit) {
+        b->full = true;
+        return false;
+    }
+    if (request->deadline_ns != CLOCK_NEVER && !batcher_in_time(b, request, rows)) {
+        return false; /* In this company it would be late. */
+    }
+    const uint64_t arrived_ns = request->times.submitted_ns;
+    b->oldest_ns = arrived_ns < b->oldest_ns ? arrived_ns : b->oldest_ns;
+    b->last->rides = request;
+    b->last = request;
+    b->load.count++;
+    b->load.rows = rows;
+    b->full = rows == b->rows_fit;
+    if (b->rules->preferred_count > 0) {
+        batcher_note_size(b);
+    }
+    return true;
+}
 
 /* From now on at most so many more rows. */
 void batcher_narrow(struct batcher *batcher, uint64_t rows);
