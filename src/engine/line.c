@@ -343,7 +343,7 @@ void line_gather(struct model_line *line, struct batcher *b, uint64_t row_ns, ui
     }
 }
 
-void line_retime(struct order_client *client)
+void line_retime_lanes(struct order_client *client)
 {
     for (struct list_node *n = list_first(&client->lanes); n != NULL;
          n = list_next(&client->lanes, n)) {

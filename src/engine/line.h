@@ -88,7 +88,14 @@ void line_gather(struct model_line *line, struct batcher *batcher, uint64_t row_
                  uint64_t rows_guests);
 
 /* The client's time has changed: its lanes find their places. */
-void line_retime(struct order_client *client);
+void line_retime_lanes(struct order_client *client);
+
+static inline void line_retime(struct order_client *client)
+{
+    if (!list_empty(&client->lanes)) {
+        line_retime_lanes(client);
+    }
+}
 
 /* Everybody is of one class and client, nobody has a deadline. */
 static inline bool line_is_plain(const struct model_line *line)

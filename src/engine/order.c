@@ -41,7 +41,6 @@ void order_init(struct pool_order *order, const struct order_options *options)
 {
     *order = (struct pool_order){ .run_ns = 0 };
     order_set(order, options);
-    list_init(&order->idle);
     for (uint32_t i = 0; i <= ORDER_CLIENTS; i++) {
         list_init(&order->clients[i].lanes);
         order->clients[i].weight = 1;
@@ -54,26 +53,35 @@ static struct order_client **bucket_of(struct pool_order *order, uint64_t key)
     return &order->buckets[(key ^ (key >> 32)) % ORDER_CLIENTS];
 }
 
-static void forget(struct pool_order *order, struct order_client *client)
+/* The account that has been idle longest leaves its bucket; NULL: none is idle. */
+static struct order_client *forget_one(struct pool_order *order)
 {
+    struct order_client *client = NULL;
+    for (uint32_t i = 0; i < ORDER_CLIENTS; i++) {
+        struct order_client *other = &order->clients[i];
+        if (other->held == 0 && (client == NULL || other->idle_ns < client->idle_ns)) {
+            client = other;
+        }
+    }
+    if (client == NULL) {
+        return NULL;
+    }
     struct order_client **link = bucket_of(order, client->key);
     while (*link != client) {
         link = &(*link)->next;
     }
     *link = client->next;
-    list_remove(&client->idle);
+    heap_remove(&order->active, &client->active);
+    return client;
 }
 
 /* An account that nobody needs, or the one that many share. */
 static struct order_client *open_account(struct pool_order *order, uint64_t key)
 {
-    struct order_client *client;
-    if (order->client_count < ORDER_CLIENTS) {
-        client = &order->clients[order->client_count++];
-    } else if (!list_empty(&order->idle)) {
-        client = list_entry(list_first(&order->idle), struct order_client, idle);
-        forget(order, client);
-    } else {
+    struct order_client *client = order->client_count < ORDER_CLIENTS
+                                      ? &order->clients[order->client_count++]
+                                      : forget_one(order);
+    if (client == NULL) {
         return &order->clients[ORDER_CLIENTS];
     }
     struct order_client **bucket = bucket_of(order, key);
@@ -82,7 +90,6 @@ static struct order_client *open_account(struct pool_order *order, uint64_t key)
     client->idle_ns = 0;
     client->next = *bucket;
     *bucket = client;
-    list_append(&order->idle, &client->idle);
     return client;
 }
 
@@ -114,11 +121,27 @@ static void set_credit(struct pool_order *order, uint32_t class_index, int64_t n
     order->owed = ns > 0 && (uint64_t)ns >= run_ns ? order->owed | bit : order->owed & ~bit;
 }
 
-/* The least time of those that are here. */
-static uint64_t time_now(const struct pool_order *order)
+static struct order_client *client_at(struct heap_node *node)
 {
-    const struct heap_node *least = heap_top(&order->active);
+    return list_entry(node, struct order_client, active);
+}
+
+/* The least time of those that are here.  Who has gone is taken out now: most come back before
+ * anybody asks. */
+static uint64_t time_now(struct pool_order *order)
+{
+    struct heap_node *least = heap_top(&order->active);
+    while (least != NULL && client_at(least)->held == 0) {
+        order->rest = least->key;
+        heap_remove(&order->active, least);
+        least = heap_top(&order->active);
+    }
     return least != NULL ? least->key : order->rest;
+}
+
+static bool is_alone(const struct pool_order *order, const struct order_client *client)
+{
+    return heap_top(&order->active) == &client->active && client->active.child == NULL;
 }
 
 void order_enter(struct pool_order *order, struct order_client *client, uint32_t class_index,
@@ -129,31 +152,22 @@ void order_enter(struct pool_order *order, struct order_client *client, uint32_t
         set_credit(order, class_index, 0);
     }
     class->seen_ns = now_ns;
-    if (client->held++ > 0) {
+    if (client->held++ > 0 || is_alone(order, client)) {
         return;
     }
+    heap_remove(&order->active, &client->active);
     const uint64_t least = time_now(order);
     const bool forgiven = now_ns > clock_add(client->idle_ns, FORGIVEN_NS);
     client->time = forgiven || client->time < least ? least : client->time;
-    list_remove(&client->idle);
     client->active.key = client->time;
     heap_push(&order->active, &client->active);
 }
 
-void order_leave(struct pool_order *order, struct order_client *client, uint32_t count,
-                 uint64_t now_ns)
+void order_leave(struct order_client *client, uint32_t count, uint64_t now_ns)
 {
     assert(client->held >= count);
     client->held -= count;
-    if (client->held > 0) {
-        return;
-    }
-    heap_remove(&order->active, &client->active);
-    order->rest = client->time;
     client->idle_ns = now_ns;
-    if (client != &order->clients[ORDER_CLIENTS]) {
-        list_append(&order->idle, &client->idle);
-    }
 }
 
 uint32_t order_class(const struct pool_order *order, uint32_t mask)

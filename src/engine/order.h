@@ -38,12 +38,12 @@ struct order_options {
 struct order_client {
     uint64_t key;
     uint32_t weight;
-    uint32_t held;             /* Requests waiting and running. */
-    uint64_t time;             /* Device time used for its weight; see ORDER_TIME_PER_NS. */
-    uint64_t idle_ns;          /* Holds nothing since. */
-    struct heap_node active;   /* In order.active while it holds something, by `time`. */
-    struct list_node idle;     /* In order.idle while it holds nothing, longest idle first. */
-    struct list lanes;         /* Of lane.node (line.h): where it waits. */
+    uint32_t held;    /* Requests waiting and running. */
+    uint64_t time;    /* Device time used for its weight; see ORDER_TIME_PER_NS. */
+    uint64_t idle_ns; /* Holds nothing since. */
+    struct heap_node
+        active;        /* In order.active while it holds something, or did since somebody came. */
+    struct list lanes; /* Of lane.node (line.h): where it waits. */
     struct order_client *next; /* In the same bucket. */
 };
 
@@ -64,9 +64,8 @@ struct pool_order {
     uint32_t client_count;
     struct order_client *buckets[ORDER_CLIENTS];
     struct order_client *recent; /* Asked for last. */
-    struct heap active;
-    struct list idle;
-    uint64_t rest; /* Time of the last client that was active. */
+    struct heap active;          /* Of order_client.active. */
+    uint64_t rest;               /* Time of the last one that was taken out of it. */
 };
 
 /* Shares of 10 %, ageing of 10 s, a budget of 10 ms. */
@@ -84,8 +83,7 @@ struct order_client *order_client(struct pool_order *order, uint64_t key, uint32
 void order_enter(struct pool_order *order, struct order_client *client, uint32_t class_index,
                  uint64_t now_ns);
 /* So many fewer. */
-void order_leave(struct pool_order *order, struct order_client *client, uint32_t count,
-                 uint64_t now_ns);
+void order_leave(struct order_client *client, uint32_t count, uint64_t now_ns);
 
 /* The class that goes next of those in `mask`, which is not empty. */
 uint32_t order_class(const struct pool_order *order, uint32_t mask);

@@ -100,10 +100,10 @@ static void test_who_comes_starts_at_the_least_time(void **state)
     order_enter(&order, rare, 3, NOW); /* It saved nothing up. */
     assert_int_equal(rare->time, busy->time);
     order_charge(&order, rare, NS_PER_S);
-    order_leave(&order, rare, 1, NOW);
+    order_leave(rare, 1, NOW);
     order_enter(&order, rare, 3, NOW + NS_PER_MS); /* What it had counts still, */
     assert_true(rare->time > busy->time);
-    order_leave(&order, rare, 1, NOW);
+    order_leave(rare, 1, NOW);
     order_enter(&order, rare, 3, NOW + 2 * NS_PER_S); /* but not for ever. */
     assert_int_equal(rare->time, busy->time);
 }
@@ -121,7 +121,7 @@ static void test_accounts_are_used_again(void **state)
     assert_ptr_equal(order_client(&order, 10002, 1), shared); /* All others hold something. */
     assert_int_equal(shared->weight, 1);
     order_enter(&order, shared, 3, NOW);
-    order_leave(&order, first, 1, NOW);
+    order_leave(first, 1, NOW);
     struct order_client *own = order_client(&order, 10003, 7);
     assert_ptr_equal(own, first);
     assert_int_equal(own->key, 10003);
