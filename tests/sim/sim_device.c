@@ -45,6 +45,7 @@ struct client {
     struct bed *bed;
     struct model *model;
     uint64_t patience_ns; /* From asking to the deadline. */
+    uint32_t priority;
     struct tensor input;
     struct tensor output;
     bool wanted;
@@ -136,6 +137,7 @@ static void ask(struct bed *bed, struct client *client, uint32_t rows)
     request_init(&client->request);
     client->request.home = &bed->home;
     client->request.model = client->model;
+    client->request.priority = client->priority;
     client->request.deadline_ns =
         client->patience_ns == 0 ? CLOCK_NEVER : clock_now_ns(&bed->clock) + client->patience_ns;
     client->request.inputs = &client->input;
@@ -429,11 +431,14 @@ static void wide(struct bed *bed)
     static const struct {
         uint32_t threads;
         uint64_t patience_ns;
+        uint32_t priority; /* With 1 it need not stand back for what it has had of the device. */
         double
             ms_max; /* What its turn may take, half of its patience, the others' runs, its own. */
-    } cases[] = {
-        { 4, 0, 18 }, { 4, 8 * NS_PER_MS, 8 }, { 4, 4 * NS_PER_MS, 4 }, { 2, 0, 18 }, { 9, 0, 18 }
-    };
+    } cases[] = { { 4, 0, 0, 18 },
+                  { 4, 8 * NS_PER_MS, 0, 8 },
+                  { 4, 6 * NS_PER_MS, 1, 6 },
+                  { 2, 0, 0, 18 },
+                  { 9, 0, 0, 18 } };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct weir_err err = { 0 };
         open_or_die(bed, &(struct setup){ .executors = 4, .settings = small });
@@ -444,6 +449,7 @@ static void wide(struct bed *bed)
         CHECK(bed->wide.runs_max == 1, "%u wide runs at once", bed->wide.runs_max);
         (void)load(bed, 13, 200); /* Until its time is known. */
         bed->clients[0].patience_ns = cases[i].patience_ns;
+        bed->clients[0].priority = cases[i].priority;
         bed->wide_ms = 0;
         bed->wide_answers = 0;
         const double rate = load(bed, 13, 4000);
