@@ -81,7 +81,8 @@ enum weir_status client_init(struct client *client, const char *url, uint64_t ti
     const size_t size = strcspn(address, "/");
     const bool bare = address[size] == '\0' || strcmp(address + size, "/") == 0;
     if (!bare || !split_address(client, address, size)) {
-        return err_set(err, WEIR_EINVAL, "url: found '%s', expected http://HOST:PORT or unix:/PATH",
+        return err_set(err, WEIR_EINVAL,
+                       "url: found '%s', expected http://HOST:PORT or unix:/PATH (no TLS yet)",
                        url);
     }
     return WEIR_OK;
