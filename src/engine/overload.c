@@ -17,7 +17,8 @@
  * and has to be let go after all waited in vain.  Under pressure there is always somebody else. */
 #define SWAYS 1
 #define SWAYS_PRESSED 2
-#define KEEPS_UP 0.9 /* Above this load a line grows. */
+#define KEEPS_UP 0.9      /* Above this load a line grows. */
+#define TRY_PAUSE_RUNS 10 /* Between trials of a model that seems too slow: a tenth of its time. */
 
 #define MS(ns) ((double)(ns) / (double)NS_PER_MS)
 
@@ -143,8 +144,8 @@ bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now
     struct model *model = leader->model;
     const struct list *due = &model->line.due;
     struct window_rules rules;
-    if (!model->overload.drops || leader->deadline_ns == CLOCK_NEVER || leader->lane == NULL ||
-        !overload_cost(model, leader->shape_key, &rules.cost)) {
+    if (!model->overload.drops || leader->deadline_ns == CLOCK_NEVER || leader->trial ||
+        leader->lane == NULL || !overload_cost(model, leader->shape_key, &rules.cost)) {
         return false;
     }
     rules.rows_max = rows_of_run(model, leader);
@@ -171,7 +172,7 @@ static void let_hopeless_go(struct pool *pool, struct model *model, uint64_t now
 {
     struct pace_cost cost;
     for (struct request *head = head_of(model); head != NULL; head = head_of(model)) {
-        if (!overload_cost(model, head->shape_key, &cost) ||
+        if (head->trial || !overload_cost(model, head->shape_key, &cost) ||
             !window_hopeless(head, &cost, first_free_ns(pool, model, now_ns))) {
             return;
         }
@@ -231,6 +232,18 @@ static bool fits_share(struct pool *pool, struct model *model, struct request *r
                            &model->overload.tail, &end_ns) == ADMISSION_FITS;
 }
 
+/* A profile that promises too little would never be corrected if nothing ran: a model that has been idle for
+ * long tries a request that should be late. */
+static bool may_try(const struct model *model, struct request *request)
+{
+    const uint64_t now_ns = request->times.submitted_ns;
+    if (model->waiting_count > 0 || model->running > 0 || now_ns < model->overload.try_ns) {
+        return false;
+    }
+    request->trial = true;
+    return true;
+}
+
 static enum weir_status admit_deadline(struct pool *pool, struct model *model,
                                        struct request *request, struct weir_err *err)
 {
@@ -260,7 +273,7 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
     if (verdict != ADMISSION_FITS && fits_share(pool, model, request, &admission)) {
         return WEIR_OK;
     }
-    if (verdict == ADMISSION_FITS) {
+    if (verdict == ADMISSION_FITS || may_try(model, request)) {
         return WEIR_OK;
     }
     count(&model->stats.refused_late);
@@ -276,6 +289,7 @@ enum weir_status overload_admit(struct pool *pool, struct model *model, struct r
                                 struct list *ended, struct weir_err *err)
 {
     const uint64_t now_ns = request->times.submitted_ns;
+    request->trial = false;
     if (!model->overload.drops) {
         return WEIR_OK;
     }
@@ -308,7 +322,7 @@ uint64_t overload_rows(const struct model *model, const struct request *leader, 
                        uint64_t now_ns)
 {
     struct window_rules rules = { .rows_max = rows_max };
-    return model->overload.drops && leader->deadline_ns != CLOCK_NEVER &&
+    return model->overload.drops && leader->deadline_ns != CLOCK_NEVER && !leader->trial &&
                    overload_cost(model, leader->shape_key, &rules.cost)
                ? window_rows(leader, &rules, now_ns)
                : rows_max;
@@ -342,6 +356,8 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
 {
     struct overload *overload = &model->overload;
     const struct list_node *first = list_first(&batch->ended);
+    const uint64_t run_ns = now_ns - batch->taken_ns;
+    overload->try_ns = clock_add(now_ns, run_ns * TRY_PAUSE_RUNS);
     list_remove(&batch->run);
     model->pool->turns++;
     if (first != NULL) {

@@ -28,6 +28,7 @@ struct overload {
     struct limiter limiter;
     struct admission_tail tail;
     uint64_t tail_turns; /* pool.turns when it was laid out. */
+    uint64_t try_ns;     /* Not before: a request that should be late is let in all the same. */
     uint32_t in_hand;    /* Requests waiting and running that the limit is about. */
     bool drops;          /* Deadlines that cannot be met are answered early. */
 };

@@ -50,6 +50,7 @@ void request_init(struct request *request)
     request->leads = false;
     request->keyed = false;
     request->limited = false;
+    request->trial = false;
     request->batchable = false;
     request->state = REQUEST_IDLE;
     request->stop = WEIR_OK;

@@ -153,6 +153,7 @@ struct request {
     bool leads;               /* Others may join it. */
     bool keyed;               /* Equal requests may be answered together or from the cache. */
     bool limited;             /* Counted in its model's overload.in_hand. */
+    bool trial;               /* Let in though it seems to be late (overload.c). */
     bool batchable;           /* Its shape lets it share a batch. */
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */
     enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.

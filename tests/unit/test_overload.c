@@ -201,6 +201,29 @@ static void test_a_hopeless_request_is_refused_and_told_why(void **state)
     rig_stop(&rig);
 }
 
+/* A profile that is wrong is corrected only by runs. */
+static void test_an_idle_model_tries_what_should_be_late(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_EOVERLOAD);
+    later(&rig, MS(200));
+    assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_OK);
+    assert_int_equal(submit(&rig, &calls[1], MS(2)), WEIR_EOVERLOAD); /* One at a time. */
+    start(&rig);
+    assert_non_null(rig.running);
+    assert_int_equal(rig.running->batch.count, 1);
+    settle(&rig);
+    assert_true(calls[0].ended);
+    later(&rig, MS(1));
+    assert_int_equal(submit(&rig, &calls[2], MS(2)), WEIR_EOVERLOAD);
+    rig_stop(&rig);
+}
+
 static void test_who_becomes_hopeless_is_told_while_executors_are_busy(void **state)
 {
     (void)state;
@@ -365,6 +388,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_hopeless_request_is_refused_and_told_why),
+        cmocka_unit_test(test_an_idle_model_tries_what_should_be_late),
         cmocka_unit_test(test_who_becomes_hopeless_is_told_while_executors_are_busy),
         cmocka_unit_test(test_the_window_lets_the_oldest_go),
         cmocka_unit_test(test_first_come_first_served_where_that_is_wished),
