@@ -47,6 +47,10 @@ static uint64_t rows_like(const struct list *waiting, const struct request *head
 static bool may_lead(const struct request *request, const struct window_rules *rules, uint64_t rest,
                      uint64_t now_ns)
 {
+    if (rest <= request->rows) {
+        return !window_hopeless(request, &rules->cost,
+                                now_ns); /* Nobody is better off without it. */
+    }
     const uint64_t within = pace_rows_within(&rules->cost, left_ns(request, now_ns));
     const uint64_t allowed_ns = request->deadline_ns - request->times.submitted_ns;
     const uint64_t useful = pace_rows_useful(&rules->cost, allowed_ns);

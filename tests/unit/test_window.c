@@ -92,6 +92,18 @@ static void test_a_short_line_needs_no_more_than_its_own_rows(void **state)
     assert_int_equal(gone(&line), 2);
 }
 
+static void test_who_waits_alone_may_try(void **state)
+{
+    (void)state;
+    const struct window_rules unsteady = { { 1000000, 100000, 0.1 }, 64 };
+    struct line line;
+    line_make(&line);
+    struct request *request = add(&line, 1150 * NS_PER_US, 10 * NS_PER_MS);
+    assert_int_equal(window_skip(&line.waiting, request, line.rows, &unsteady, NOW), 0);
+    add(&line, 5 * NS_PER_MS, 10 * NS_PER_MS);
+    assert_int_equal(window_skip(&line.waiting, request, line.rows, &unsteady, NOW), 1);
+}
+
 static void test_each_is_measured_by_its_own_deadline(void **state)
 {
     (void)state;
@@ -158,6 +170,7 @@ int main(void)
         cmocka_unit_test(test_nobody_is_let_go_while_one_run_takes_all_in_time),
         cmocka_unit_test(test_the_oldest_go_until_a_useful_run_fits),
         cmocka_unit_test(test_a_short_line_needs_no_more_than_its_own_rows),
+        cmocka_unit_test(test_who_waits_alone_may_try),
         cmocka_unit_test(test_each_is_measured_by_its_own_deadline),
         cmocka_unit_test(test_who_has_no_deadline_is_never_let_go),
         cmocka_unit_test(test_other_shapes_are_left_alone),
