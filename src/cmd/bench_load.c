@@ -552,7 +552,8 @@ static void plan_connections(const struct load_options *options, struct wire_opt
                   open ? 1024 : HTTP2_MUX_STREAMS_MAX);
         const uint32_t needed = (flight + STREAMS_A_CONNECTION - 1) / STREAMS_A_CONNECTION;
         wire->connections =
-            clamp(wanted != 0 ? wanted : needed + (open ? OPEN_GRPC_CONNECTIONS : 0), 1, WIRE_CONNECTIONS_MAX);
+            clamp(wanted != 0 ? wanted : needed + (open ? OPEN_GRPC_CONNECTIONS : 0), 1,
+                  WIRE_CONNECTIONS_MAX);
         wire->connections_max = wire->connections;
         wire->streams_max = open ? streams : clamp(streams, 1, clamp(flight, 1, 4096));
         return;
