@@ -33,7 +33,9 @@
 #define PROFILE_NS_MAX 9e18       /* More is no number of nanoseconds. */
 #define PROFILE_STEP 10           /* Batches grow by one part in so many. */
 #define PROFILE_RETRY_RUNS 256    /* Where batching is off, every so many runs a pair is tried. */
-#define PROFILE_OUTLIER 2.0       /* Times the predicted. */
+#define PROFILE_LOOK_RUNS \
+    64                      /* Where larger batches seem dearer, every so many runs one is tried. */
+#define PROFILE_OUTLIER 2.0 /* Times the predicted. */
 #define PROFILE_OUTLIER_JITTERS 8 /* Or so many jitters above it, where that is more. */
 #define PROFILE_OUTLIERS_MAX 4    /* More in a row are believed. */
 #define PROFILE_SLACK_FIRST 1.08
@@ -288,6 +290,23 @@ static uint32_t explored(const struct profile_shape *shape, uint32_t allowed)
     return next < allowed ? (uint32_t)next : allowed;
 }
 
+/* Larger batches were found dearer, perhaps on a machine that did other things: now and then the next size is
+ * tried again.  Where a run costs most apart from its rows, those beyond it are, too: the next one may
+ * be dearer and they not. */
+static uint32_t best_or_larger(const struct profile_shape *shape, uint32_t allowed)
+{
+    double tau0;
+    double alpha;
+    const uint32_t rows = rows_of(shape->best, allowed);
+    if (shape->best + 1 == PROFILE_SIZES || shape->runs % PROFILE_LOOK_RUNS != 0) {
+        return rows;
+    }
+    const bool far = fit(shape, &tau0, &alpha) && tau0 > alpha * rows;
+    const uint32_t larger = far ? PROFILE_SIZES - 1 - shape->best : 1;
+    const uint32_t turn = (uint32_t)(shape->runs / PROFILE_LOOK_RUNS) % larger;
+    return rows_of(shape->best + 1 + turn, allowed);
+}
+
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
 {
     const struct profile_shape *shape = find(profile, shape_key);
@@ -297,7 +316,7 @@ uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, 
         return allowed;
     }
     if (shape->best < PROFILE_SIZES) {
-        return rows_of(shape->best, allowed);
+        return best_or_larger(shape, allowed);
     }
     if (shape->lonely) {
         return shape->runs % PROFILE_RETRY_RUNS == 0 && allowed > 1 ? 2 : 1;
