@@ -27,12 +27,24 @@ struct rig {
 
 static struct rig rig;
 
-static void start(void)
+static int start(void **state)
 {
+    (void)state;
     const struct order_options options = order_defaults();
     memset(&rig, 0, sizeof(rig));
     order_init(&rig.order, &options);
     line_init(&rig.line);
+    return 0;
+}
+
+/* Lanes go with the last who stand in them. */
+static int stop(void **state)
+{
+    (void)state;
+    for (struct request *r = line_first(&rig.line); r != NULL; r = line_first(&rig.line)) {
+        line_remove(&rig.line, r);
+    }
+    return 0;
 }
 
 static struct request *add(uint32_t class_index, uint64_t client, uint64_t deadline_ns)
@@ -78,7 +90,6 @@ static uint32_t ride(struct request *leader, uint64_t rows_max, struct request *
 static void test_the_earliest_due_of_a_client_leads(void **state)
 {
     (void)state;
-    start();
     struct request *patient = add(3, 1, CLOCK_NEVER);
     struct request *later = add(3, 1, NOW + 2 * NS_PER_S);
     struct request *sooner = add(3, 1, NOW + NS_PER_S);
@@ -98,7 +109,6 @@ static void test_the_earliest_due_of_a_client_leads(void **state)
 static void test_the_client_with_the_least_time_leads(void **state)
 {
     (void)state;
-    start();
     struct request *first = add(3, 1, CLOCK_NEVER);
     struct request *second = add(3, 2, CLOCK_NEVER);
     assert_ptr_equal(line_leader(&rig.line, 3), first);
@@ -111,7 +121,6 @@ static void test_the_client_with_the_least_time_leads(void **state)
 static void test_clients_take_turns_in_a_batch(void **state)
 {
     (void)state;
-    start();
     struct request *riders[MOST];
     for (int i = 0; i < 6; i++) {
         add(3, 1, CLOCK_NEVER);
@@ -129,7 +138,6 @@ static void test_clients_take_turns_in_a_batch(void **state)
 static void test_the_leaders_class_rides_first_then_the_most_urgent(void **state)
 {
     (void)state;
-    start();
     struct request *low = add(5, 1, CLOCK_NEVER);
     struct request *lower = add(7, 1, CLOCK_NEVER);
     struct request *high = add(0, 1, CLOCK_NEVER);
@@ -144,7 +152,6 @@ static void test_the_leaders_class_rides_first_then_the_most_urgent(void **state
 static void test_a_row_is_taken_at_once(void **state)
 {
     (void)state;
-    start();
     struct list taken;
     list_init(&taken);
     struct request *first = add(3, 1, CLOCK_NEVER);
@@ -163,7 +170,6 @@ static void test_a_row_is_taken_at_once(void **state)
 static void test_who_waits_goes_up(void **state)
 {
     (void)state;
-    start();
     struct request *old = add(4, 1, CLOCK_NEVER);
     struct request *older = add(6, 2, CLOCK_NEVER);
     struct request *young = add(4, 1, CLOCK_NEVER);
@@ -191,12 +197,13 @@ static void test_who_waits_goes_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_earliest_due_of_a_client_leads),
-        cmocka_unit_test(test_the_client_with_the_least_time_leads),
-        cmocka_unit_test(test_clients_take_turns_in_a_batch),
-        cmocka_unit_test(test_the_leaders_class_rides_first_then_the_most_urgent),
-        cmocka_unit_test(test_a_row_is_taken_at_once),
-        cmocka_unit_test(test_who_waits_goes_up),
+        cmocka_unit_test_setup_teardown(test_the_earliest_due_of_a_client_leads, start, stop),
+        cmocka_unit_test_setup_teardown(test_the_client_with_the_least_time_leads, start, stop),
+        cmocka_unit_test_setup_teardown(test_clients_take_turns_in_a_batch, start, stop),
+        cmocka_unit_test_setup_teardown(test_the_leaders_class_rides_first_then_the_most_urgent,
+                                        start, stop),
+        cmocka_unit_test_setup_teardown(test_a_row_is_taken_at_once, start, stop),
+        cmocka_unit_test_setup_teardown(test_who_waits_goes_up, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
