@@ -489,6 +489,18 @@ static struct request *choose_leader(const struct pool *pool, struct model *limi
     return best;
 }
 
+/* Lock held: who has waited long goes up a class; of sequences the one that would lead. */
+static void age(struct model *model, uint64_t ageing_ns, uint64_t now_ns)
+{
+    struct request *head = model->head;
+    if (model->sequences == NULL) {
+        line_age(&model->line, ageing_ns, now_ns);
+    } else if (head->class > 0 && clock_add(head->since_ns, ageing_ns) <= now_ns) {
+        head->class --;
+        head->since_ns = now_ns;
+    }
+}
+
 /* Lock held: what is to run next. */
 static struct choice choose(struct pool *pool, uint64_t now_ns)
 {
@@ -496,9 +508,7 @@ static struct choice choose(struct pool *pool, uint64_t now_ns)
     struct model *first = next_model(pool, limited, NULL);
     struct choice choice = { 0 };
     for (struct model *m = first; m != NULL; m = next_model(pool, limited, m)) {
-        if (m->head == NULL) {
-            line_age(&m->line, pool->order.options.ageing_ns, now_ns);
-        }
+        age(m, pool->order.options.ageing_ns, now_ns);
         choice.rivals |= classes_of(m);
     }
     if (first == NULL) {

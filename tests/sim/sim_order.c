@@ -342,6 +342,16 @@ static uint32_t rivals(const struct world *world)
     return mask;
 }
 
+/* Classes of which something waits. */
+static uint32_t waiting(const struct world *world)
+{
+    uint32_t mask = 0;
+    for (uint32_t i = 0; i < world->model_count; i++) {
+        mask |= world->models[i].model.line.mask;
+    }
+    return mask;
+}
+
 /* Some class above this one has had traffic of late. */
 static bool urgent_traffic(const struct world *world, uint32_t class_index)
 {
@@ -386,8 +396,10 @@ static void account(struct world *world, const struct batch *batch, uint32_t mas
         world->lag_ns[request->class] -= part;
     }
     for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
-        const double lag = world->lag_ns[i] < 0 ? 0 : world->lag_ns[i];
-        world->lag_ns[i] = lag; /* More than its share is not held against a class. */
+        /* More than its share is not held against a class; one that wants no more is not behind. */
+        const bool more = (waiting(world) & 1U << i) != 0;
+        const double lag = world->lag_ns[i] < 0 || !more ? 0 : world->lag_ns[i];
+        world->lag_ns[i] = lag;
         world->lag_max_ns[i] = lag > world->lag_max_ns[i] ? lag : world->lag_max_ns[i];
     }
 }
