@@ -79,6 +79,27 @@ static uint64_t rows_in_budget(const struct model *model, uint64_t key,
     return rows > 0 ? rows : 1;
 }
 
+/* Classes of which the model could run something. */
+static uint32_t classes_of(const struct model *model)
+{
+    return model->head != NULL ? 1U << model->head->class : model->line.mask;
+}
+
+/* Another model could run something as urgent: its requests would pay for less urgent riders here. */
+static bool waits_elsewhere(const struct pool *pool, const struct model *model,
+                            uint32_t class_index)
+{
+    const uint32_t urgent = (2U << class_index) - 1;
+    for (const struct list_node *n = list_first(&pool->ready); n != NULL;
+         n = list_next(&pool->ready, n)) {
+        const struct model *other = list_entry(n, struct model, ready);
+        if (other != model && (classes_of(other) & urgent) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* `takers`: executors that could take of this model's line now, the asking one included. */
 static struct batch_plan plan(const struct pool *pool, struct model *model, struct request *leader,
                               uint32_t takers, uint64_t now_ns)
@@ -106,6 +127,10 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
         rules.rows_short = run_ns == CLOCK_NEVER ? 0 : rows;
         row_ns = cost.alpha_ns >= 1 ? (uint64_t)cost.alpha_ns : 1;
         rows_guests = order->options.budget_ns / GUEST_SHARE / row_ns;
+    }
+    if (config->queue_delay_ns == 0 && model->line.mask >> leader->class > 1 &&
+        waits_elsewhere(pool, model, leader->class)) {
+        rows_guests = 0;
     }
     struct batcher batcher;
     batcher_begin(&batcher, &rules, leader, now_ns);
@@ -423,11 +448,6 @@ static struct model *next_model(const struct pool *pool, struct model *limited,
     return node != NULL ? list_entry(node, struct model, ready) : limited;
 }
 
-static uint32_t classes_of(const struct model *model)
-{
-    return model->head != NULL ? 1U << model->head->class : model->line.mask;
-}
-
 /* Who would lead for that class; NULL: the model has nobody in it. */
 static struct request *leader_of(const struct model *model, uint32_t class_index)
 {
@@ -493,11 +513,25 @@ static struct request *choose_leader(const struct pool *pool, struct model *limi
 static void age(struct model *model, uint64_t ageing_ns, uint64_t now_ns)
 {
     struct request *head = model->head;
-    if (model->sequences == NULL) {
+    if (head == NULL) {
         line_age(&model->line, ageing_ns, now_ns);
-    } else if (head->class > 0 && clock_add(head->since_ns, ageing_ns) <= now_ns) {
+    } else if (model->sequences != NULL && head->class > 0 &&
+               clock_add(head->since_ns, ageing_ns) <= now_ns) {
         head->class --;
         head->since_ns = now_ns;
+    }
+}
+
+/* Lock held: the same where who leads was decided when the model was placed: it is placed anew. */
+static void age_patient(struct pool *pool, uint64_t now_ns)
+{
+    struct list_node *next;
+    for (struct list_node *n = list_first(&pool->ready); n != NULL; n = next) {
+        struct model *model = list_entry(n, struct model, ready);
+        next = list_next(&pool->ready, n);
+        if (model->head != NULL && model->sequences == NULL && now_ns >= model->line.age_next_ns) {
+            pool_place(pool, model, now_ns);
+        }
     }
 }
 
@@ -563,6 +597,7 @@ struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *
                                   struct list *ended)
 {
     promote(pool, now_ns);
+    age_patient(pool, now_ns);
     for (struct choice choice = choose_by_places(pool, now_ns); choice.leader != NULL;
          choice = choose_by_places(pool, now_ns)) {
         struct model *model = choice.leader->model;
