@@ -69,8 +69,9 @@ static bool is_changed(const struct config *a, const struct config *b, const str
         buffer_init(&texts[i], SIZE_MAX / 2);
         option_format(i == 0 ? a : b, option, &texts[i]);
     }
-    const bool same = !texts[0].failed && !texts[1].failed && texts[0].size == texts[1].size &&
-                      memcmp(texts[0].data, texts[1].data, texts[0].size) == 0;
+    const bool same = !texts[0].failed && !texts[1].failed &&
+                      bytes_equal((struct bytes){ texts[0].data, texts[0].size },
+                                  (struct bytes){ texts[1].data, texts[1].size });
     buffer_finish(&texts[0]);
     buffer_finish(&texts[1]);
     return !same;
