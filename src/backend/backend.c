@@ -78,6 +78,14 @@ const struct signature *backend_signature(const struct backend_model *model)
     return &model->signature;
 }
 
+void backend_memory(const struct backend_model *model, struct backend_memory *out)
+{
+    *out = (struct backend_memory){ 0 };
+    if (model->ops->memory != NULL) {
+        model->ops->memory(model, out);
+    }
+}
+
 enum weir_status backend_context_create(struct backend_model *model, struct backend_context **out,
                                         struct weir_err *err)
 {

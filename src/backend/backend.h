@@ -112,6 +112,18 @@ void backend_unload(struct backend_model *model); /* No context may be left.  NU
 
 const struct signature *backend_signature(const struct backend_model *model);
 
+/* What a model takes, as its backend counts it; what it cannot count is 0. */
+struct backend_memory {
+    uint64_t heap_bytes;      /* Allocated for it now: weights, scratch memory that it keeps. */
+    uint64_t heap_peak_bytes; /* The most there ever was, its load included. */
+    uint64_t
+        mapped_bytes; /* Files mapped for it, whole; those that several share count with each. */
+    uint64_t device_bytes; /* Of the device's own memory. */
+};
+
+/* Any thread; cheap. */
+void backend_memory(const struct backend_model *model, struct backend_memory *out);
+
 /* WEIR_ENOMEM, or WEIR_ECONFLICT when the device has no context left (names the limit). */
 WEIR_MUST_USE enum weir_status backend_context_create(struct backend_model *model,
                                                       struct backend_context **out,

@@ -35,6 +35,8 @@ struct backend_ops {
     enum weir_status (*finish)(struct backend_context *context, struct backend_run *run,
                                struct weir_err *err);              /* May be NULL. */
     void (*terminate)(struct backend_context *context, bool stop); /* false: rearm. */
+    void (*memory)(const struct backend_model *model,
+                   struct backend_memory *out); /* *out is zeroed.  NULL: nothing is counted. */
 };
 
 #endif

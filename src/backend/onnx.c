@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "backend/onnx_file.h"
+#include "backend/onnx_memory.h"
 #include "util/err.h"
 #include "util/file.h"
 #include "util/log.h"
@@ -64,6 +65,7 @@ static enum weir_status start_runtime_locked(struct weir_err *err)
     if (failed == NULL) {
         failed = onnx_api->DisableTelemetryEvents(env);
     }
+    failed = failed != NULL ? failed : onnx_memory_register(env);
     return failed == NULL ? WEIR_OK : onnx_load_failed(failed, err);
 }
 
@@ -109,6 +111,7 @@ static const struct option session_options[] = {
     { "session.intra_op.allow_spinning", "0" },
     { "session.inter_op.allow_spinning", "0" },
     { "session.set_denormal_as_zero", "1" },
+    { "session.use_env_allocators", "1" },
 };
 
 static bool same_name(const char *a, const char *b)
@@ -189,7 +192,9 @@ static enum weir_status open_session(struct onnx_model *model, const struct sour
     OrtStatus *failed = onnx_api->CreateSessionOptions(&options);
     failed = failed != NULL ? failed : set_options(options, source->how, &source->file);
     const uint64_t mode = onnx_float_mode_enter(); /* The runtime changes it and leaves it so. */
+    struct onnx_account *before = onnx_account_enter(model->account);
     failed = failed != NULL ? failed : create_session(source, options, &model->session);
+    (void)onnx_account_enter(before);
     onnx_float_mode_leave(mode);
     failed = failed != NULL ? failed
                             : onnx_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault,
@@ -486,8 +491,15 @@ static void onnx_unload(struct backend_model *base)
         onnx_api->ReleaseSession(model->session);
         onnx_api->ReleaseMemoryInfo(model->memory);
     }
+    onnx_account_close(model->account);
     arena_finish(&model->arena);
     mem_free(model);
+}
+
+static void onnx_memory(const struct backend_model *base, struct backend_memory *out)
+{
+    const struct onnx_model *model = (const struct onnx_model *)base;
+    onnx_account_read(model->account, &out->heap_bytes, &out->heap_peak_bytes);
 }
 
 static enum weir_status build(struct onnx_model *model, struct source *source, struct weir_err *err)
@@ -518,11 +530,13 @@ static enum weir_status onnx_load(const struct backend_ops *ops, const struct ba
     arena_init(&model->arena, NULL, 0, SIGNATURE_BYTES_MAX);
     model->base.ops = ops;
     model->blocks = how->blocks;
+    model->account = onnx_account_create();
     struct source source = {
         .how = how,
         .file_name = how->file_name == NULL ? "model.onnx" : how->file_name,
     };
-    const enum weir_status status = build(model, &source, err);
+    const enum weir_status status =
+        model->account == NULL ? err_nomem(err, "a model", 0) : build(model, &source, err);
     onnx_file_finish(&source.file);
     file_map_close(&source.map);
     if (status != WEIR_OK) {
@@ -544,4 +558,5 @@ const struct backend_ops onnx_ops = {
     .context_destroy = onnx_context_destroy,
     .run = onnx_run,
     .terminate = onnx_terminate,
+    .memory = onnx_memory,
 };

@@ -17,6 +17,7 @@ struct OrtApi;
 struct OrtMemoryInfo;
 struct OrtSession;
 struct OrtStatus;
+struct onnx_account; /* onnx_memory.h */
 
 extern const struct backend_ops onnx_ops;
 
@@ -56,6 +57,7 @@ struct onnx_model {
     struct arena arena; /* Names, signature, outputs. */
     struct OrtSession *session;
     struct OrtMemoryInfo *memory;
+    struct onnx_account *account;
     struct onnx_output *outputs; /* base.signature.output_count */
     struct block_pool *blocks;
 };

@@ -21,6 +21,7 @@
 #include <xmmintrin.h>
 #endif
 
+#include "backend/onnx_memory.h"
 #include "util/err.h"
 #include "util/mem.h"
 
@@ -546,11 +547,13 @@ static void drop_outputs(struct onnx_context *context, struct backend_run *run)
 static OrtStatus *call(struct onnx_context *context, size_t inputs, uint32_t outputs)
 {
     const struct onnx_model *model = model_of(context);
-    const uint64_t before = onnx_float_mode_enter();
+    const uint64_t mode = onnx_float_mode_enter();
+    struct onnx_account *before = onnx_account_enter(model->account);
     OrtStatus *failed = onnx_api->Run(model->session, context->options, context->input_names,
                                       (const OrtValue *const *)context->inputs, inputs,
                                       context->output_names, outputs, context->outputs);
-    onnx_float_mode_leave(before);
+    (void)onnx_account_enter(before);
+    onnx_float_mode_leave(mode);
     return failed;
 }
 
@@ -610,18 +613,14 @@ static enum weir_status run_wrapped(struct onnx_context *context, struct backend
     return onnx_run_failed(failed, err);
 }
 
-/* Stays set for the context, which a loader then throws away. */
-static const char shrink_key[] = "memory.enable_memory_arena_shrinkage";
-
 enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
                           struct weir_err *err)
 {
     struct onnx_context *context = (struct onnx_context *)base;
     const struct signature *signature = &base->model->signature;
+    struct onnx_account *account = model_of(context)->account;
     size_t inputs = 0;
-    OrtStatus *failed =
-        run->trim ? onnx_api->AddRunConfigEntry(context->options, shrink_key, "cpu:0") : NULL;
-    failed = failed != NULL ? failed : wrap_inputs(context, run, &inputs);
+    OrtStatus *failed = wrap_inputs(context, run, &inputs);
     const enum weir_status status =
         failed != NULL ? onnx_run_failed(failed, err) : run_wrapped(context, run, inputs, err);
     if (status != WEIR_OK) {
@@ -629,6 +628,11 @@ enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
     }
     release_values(context->inputs, context->input_loans, signature->input_count);
     release_values(context->outputs, context->output_loans, signature->output_count);
+    if (run->trim) {
+        onnx_account_trim(account);
+    } else {
+        onnx_account_tick(account);
+    }
     return status;
 }
 

@@ -42,7 +42,9 @@ struct plugin_model {
     struct block_pool *blocks;
     uint32_t contexts;
     uint32_t contexts_max; /* 0: no limit. */
-    struct arena arena;    /* The signature. */
+    uint64_t host_bytes;   /* As it said before the load. */
+    uint64_t device_bytes;
+    struct arena arena; /* The signature. */
 };
 
 struct plugin_context {
@@ -271,6 +273,15 @@ static void plugin_unload(struct backend_model *base)
     mem_free(model);
 }
 
+/* What a plug-in really takes nobody but itself could count. */
+static void plugin_memory(const struct backend_model *base, struct backend_memory *out)
+{
+    const struct plugin_model *model = (const struct plugin_model *)base;
+    out->heap_bytes = model->host_bytes;
+    out->heap_peak_bytes = model->host_bytes;
+    out->device_bytes = model->device_bytes;
+}
+
 static enum weir_status build(struct plugin_model *model, const struct backend_load *how,
                               struct weir_err *err)
 {
@@ -284,6 +295,8 @@ static enum weir_status build(struct plugin_model *model, const struct backend_l
     if (status == WEIR_OK) {
         model->contexts_max = needs.contexts_max;
         model->base.signature.weights_bytes = needs.host_bytes;
+        model->host_bytes = needs.host_bytes;
+        model->device_bytes = needs.device_bytes;
         struct weir_plugin_model *theirs = NULL;
         status = model->plugin->table->load(&load.load, &theirs, err);
         model->theirs = status == WEIR_OK ? theirs : NULL;
@@ -546,6 +559,7 @@ static void fill_ops(struct plugin *plugin)
         .run = table->finish == NULL ? plugin_run_last : plugin_run,
         .finish = table->finish == NULL ? NULL : plugin_finish_last,
         .terminate = plugin_terminate,
+        .memory = plugin_memory,
     };
 }
 

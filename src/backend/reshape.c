@@ -257,6 +257,11 @@ static void reshape_unload(struct backend_model *base)
     free_model(self);
 }
 
+static void reshape_memory(const struct backend_model *base, struct backend_memory *out)
+{
+    backend_memory(((const struct reshape_model *)base)->inner, out);
+}
+
 static const struct backend_ops reshape_ops = {
     .name = "reshape",
     .platform = "",
@@ -267,6 +272,7 @@ static const struct backend_ops reshape_ops = {
     .run = reshape_run,
     .finish = reshape_finish,
     .terminate = reshape_terminate,
+    .memory = reshape_memory,
 };
 
 void reshape_show(const struct reshape_rule *rule, struct tensor_spec *spec)

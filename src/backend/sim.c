@@ -239,6 +239,11 @@ static void sim_unload(struct backend_model *base)
     mem_free(model);
 }
 
+static void sim_memory(const struct backend_model *base, struct backend_memory *out)
+{
+    out->device_bytes = ((const struct sim_model *)base)->settings.memory_per_model;
+}
+
 static enum weir_status build(struct sim_model *model, const struct backend_load *how,
                               struct weir_err *err)
 {
@@ -664,4 +669,5 @@ const struct backend_ops sim_ops = {
     .run = sim_run,
     .finish = sim_finish,
     .terminate = sim_terminate,
+    .memory = sim_memory,
 };
