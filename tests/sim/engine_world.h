@@ -13,6 +13,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "seeds.h"
 #include "util/mem.h"
 
 #define MODELS_MAX 4
@@ -21,16 +22,6 @@
 #define WIDTH_MAX 3
 #define PARTS_MAX 4
 #define POISON (-1.0F) /* A row with this value makes the run fail (setting `poison`). */
-
-#define LAW(condition, ...)                                                 \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 struct world;
 

@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/sequence.h"
+#include "seeds.h"
 #include "util/mem.h"
 
 #define HOMES_MAX 3
@@ -25,16 +26,6 @@
 #define INSTANCES_MAX 3
 #define FACTOR 31
 #define POISON INT64_C(-7) /* A row with it makes the run fail. */
-
-#define LAW(condition, ...)                                                 \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 enum { IN_X, IN_START, IN_READY, IN_END, IN_ID, IN_STATE, IN_COUNT };
 enum { OUT_Y, OUT_STATE, OUT_COUNT };

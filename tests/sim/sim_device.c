@@ -23,6 +23,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 #include "util/mem.h"
 
 #define CLIENTS_MAX 16
@@ -95,11 +96,6 @@ static void wake(void *context)
     (void)context;
 }
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void on_advice(void *context, const struct model *model, const char *text)
 {
     struct bed *bed = context;
@@ -159,25 +155,7 @@ static enum weir_status adopt(struct bed *bed, struct model *model, struct model
     while (settings[config->setting_count].key != NULL) {
         config->setting_count++;
     }
-    const struct backend_load how = { .model_name = config->name,
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "npu",
-                                      .intra_threads = config->intra_threads,
-                                      .contexts_max = 16,
-                                      .settings = settings,
-                                      .setting_count = config->setting_count,
-                                      .clock = &bed->clock,
-                                      .blocks = bed->engine->blocks };
-    model->name = config->name;
-    model->version = 1;
-    model->config = config;
-    model->ops = backend_find("sim");
-    model->unleased = unleased;
-    model->batching = true;
-    CHECK(backend_load(model->ops, &how, &model->backend, err) == WEIR_OK, "%s", err->text);
-    model->signature = backend_signature(model->backend);
-    model_acquire(model);
+    simulated_load(model, config, bed->engine);
     return engine_adopt(bed->engine, model, err);
 }
 

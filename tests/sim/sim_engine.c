@@ -22,20 +22,16 @@
  * Usage: sim_engine [--seeds N] [--seed S]; a failing seed prints its number.
  */
 #include "engine_world.h"
+#include "simulated.h"
 
 static uint64_t draw(struct world *world, uint64_t below)
 {
-    /* SplitMix64: small, and the same everywhere. */
-    world->random += UINT64_C(0x9E3779B97F4A7C15);
-    uint64_t z = world->random;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (z ^ (z >> 31)) % below;
+    return dice_below(&world->random, below);
 }
 
 static bool chance(struct world *world, uint32_t percent)
 {
-    return draw(world, 100) < percent;
+    return dice_chance(&world->random, percent);
 }
 
 static void wake(void *context)
@@ -227,31 +223,11 @@ static void make_model(struct world *world, uint32_t index, const char *device)
     static const char *const names[MODELS_MAX] = { "a", "b", "c", "d" };
     struct sim_model *m = &world->models[index];
     make_config(world, m, names[index], device);
-    const struct backend_load how = {
-        .model_name = m->config.name,
-        .version = 1,
-        .folder_fd = -1,
-        .device = device,
-        .intra_threads = 1,
-        .contexts_max = 8,
-        .settings = m->settings,
-        .setting_count = m->config.setting_count,
-        .clock = &world->clock,
-        .blocks = world->engine->blocks,
-    };
-    struct weir_err err = { 0 };
     struct model *model = &m->model;
-    model->ops = backend_find("sim");
-    enum weir_status status = backend_load(model->ops, &how, &model->backend, &err);
-    LAW(status == WEIR_OK, "the model does not load: %s", err.text);
-    model->name = m->config.name;
-    model->version = 1;
-    model->config = &m->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
+    simulated_load(model, &m->config, world->engine);
     model->unleased = unleased;
-    model_acquire(model);
-    status = engine_adopt(world->engine, model, &err);
+    struct weir_err err = { 0 };
+    const enum weir_status status = engine_adopt(world->engine, model, &err);
     LAW(status == WEIR_OK, "the model is not adopted: %s", err.text);
 }
 
@@ -259,7 +235,7 @@ static void make_world(struct world *world, uint64_t seed)
 {
     memset(world, 0, sizeof(*world));
     world->seed = seed;
-    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->random = dice_of(seed);
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
     world->limits.requests_total_max = 20 + draw(world, 200);
@@ -549,22 +525,14 @@ static uint32_t run_seed(struct world *world, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 2000;
-    uint64_t first = 1;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = strtoull(argv[i + 1], NULL, 10);
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(argv[i + 1], NULL, 10);
-            seeds = 1;
-        }
-    }
+    const struct seeds seeds = seeds_asked(argc, argv, 2000);
     struct world *world = mem_alloc(sizeof(*world));
     uint64_t ended = 0;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         ended += run_seed(world, seed);
     }
     mem_free(world);
-    printf("%" PRIu64 " seeds, %" PRIu64 " requests ended, every law held\n", seeds, ended);
+    printf("%" PRIu64 " seeds, %" PRIu64 " requests ended, every law held\n",
+           seeds.end - seeds.first, ended);
     return 0;
 }

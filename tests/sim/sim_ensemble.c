@@ -24,6 +24,7 @@
 #include "engine/pool.h"
 #include "pipeline/graph.h"
 #include "pipeline/run.h"
+#include "seeds.h"
 #include "util/mem.h"
 
 #define PLAIN_MAX 5
@@ -35,16 +36,6 @@
 #define ROWS_MAX 3
 #define POISON (-1.0F)
 #define NOTHING UINT32_MAX
-
-#define LAW(condition, ...)                                                 \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 struct world;
 
@@ -108,12 +99,7 @@ struct world {
 
 static uint64_t draw(struct world *world, uint64_t below)
 {
-    /* SplitMix64: small, and the same everywhere. */
-    world->random += UINT64_C(0x9E3779B97F4A7C15);
-    uint64_t z = world->random;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (z ^ (z >> 31)) % below;
+    return dice_below(&world->random, below);
 }
 
 static uint32_t draw_u32(struct world *world, uint32_t below)
@@ -123,7 +109,7 @@ static uint32_t draw_u32(struct world *world, uint32_t below)
 
 static bool chance(struct world *world, uint32_t percent)
 {
-    return draw(world, 100) < percent;
+    return dice_chance(&world->random, percent);
 }
 
 static void wake(void *context)
@@ -383,7 +369,7 @@ static void make_world(struct world *world, uint64_t seed)
     struct weir_err err = { 0 };
     memset(world, 0, sizeof(*world));
     world->seed = seed;
-    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->random = dice_of(seed);
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
     world->limits.requests_total_max = 20 + draw(world, 200);
@@ -694,26 +680,17 @@ static void run_seed(struct world *world, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 3000;
-    uint64_t first = 1;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = strtoull(argv[i + 1], NULL, 10);
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(argv[i + 1], NULL, 10);
-            seeds = 1;
-        }
-    }
+    const struct seeds seeds = seeds_asked(argc, argv, 3000);
     struct world *world = mem_alloc(sizeof(*world));
     uint64_t ended = 0;
     uint64_t succeeded = 0;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         run_seed(world, seed);
         ended += world->ended;
         succeeded += world->succeeded;
     }
     mem_free(world);
     printf("%" PRIu64 " seeds, %" PRIu64 " requests ended, %" PRIu64 " well, every law held\n",
-           seeds, ended, succeeded);
+           seeds.end - seeds.first, ended, succeeded);
     return 0;
 }

@@ -23,6 +23,8 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "seeds.h"
+#include "simulated.h"
 #include "util/mem.h"
 
 #define MODELS_MAX 3
@@ -33,16 +35,6 @@
 #define LATENCIES_MAX 65536
 #define FLIGHTS_MAX 8
 #define NEVER CLOCK_NEVER
-
-#define LAW(condition, ...)                                                 \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 struct world;
 
@@ -121,11 +113,7 @@ struct world {
 
 static uint64_t draw(struct world *world, uint64_t below)
 {
-    world->random += UINT64_C(0x9E3779B97F4A7C15);
-    uint64_t z = world->random;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (z ^ (z >> 31)) % below;
+    return dice_below(&world->random, below);
 }
 
 static uint64_t now(const struct world *world)
@@ -141,11 +129,6 @@ static double gap(struct world *world, double mean_ns)
 
 /* --- The world --- */
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void wake(void *context)
 {
     (void)context;
@@ -156,7 +139,7 @@ static void begin_world(struct world *world, uint64_t seed, uint32_t executors,
 {
     memset(world, 0, sizeof(*world));
     world->seed = seed;
-    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->random = dice_of(seed);
     world->executors = executors;
     world->order = *order;
     world->wake_ns = NEVER;
@@ -197,29 +180,9 @@ static struct sim_model *add_model(struct world *world, double tau0_ns, double a
                                        .device = "cpu",
                                        .max_batch_size = (int64_t)batch_max,
                                        .queue_timeout_ns = NEVER,
-                                       .settings = m->settings };
-    const struct backend_load how = { .model_name = names[index],
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = m->settings,
-                                      .setting_count = 5,
-                                      .clock = &world->clock,
-                                      .blocks = world->engine->blocks };
-    struct weir_err err = { 0 };
-    struct model *model = &m->model;
-    model->ops = backend_find("sim");
-    LAW(backend_load(model->ops, &how, &model->backend, &err) == WEIR_OK, "%s", err.text);
-    model->name = names[index];
-    model->version = 1;
-    model->config = &m->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
-    LAW(engine_adopt(world->engine, model, &err) == WEIR_OK, "%s", err.text);
+                                       .settings = m->settings,
+                                       .setting_count = 5 };
+    simulated_adopt(&m->model, &m->config, world->engine);
     return m;
 }
 
@@ -660,21 +623,12 @@ static double noise(struct world *world, uint64_t seed, bool deadlines)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 60;
-    uint64_t first = 1;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = strtoull(argv[i + 1], NULL, 10);
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(argv[i + 1], NULL, 10);
-            seeds = 1;
-        }
-    }
+    const struct seeds seeds = seeds_asked(argc, argv, 60);
     struct world *world = mem_alloc(sizeof(*world));
     double p99_part = 0;
     double load_part = 10;
     double noise_part = 0;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         any_mix(world, seed);
         nobody_starves(world, seed);
         weights_hold(world, seed);
@@ -690,6 +644,6 @@ int main(int argc, char **argv)
     mem_free(world);
     printf("%" PRIu64 " seeds, every law held; urgent p99 %.2f of its bound, load %.2f of what is "
            "left, p99 beside noise %.2f of solo\n",
-           seeds, p99_part, load_part, noise_part);
+           seeds.end - seeds.first, p99_part, load_part, noise_part);
     return 0;
 }

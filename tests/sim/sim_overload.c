@@ -26,6 +26,8 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "seeds.h"
+#include "simulated.h"
 #include "util/mem.h"
 
 #define SLOTS 16384
@@ -34,16 +36,6 @@
 #define MODELS_MAX 2
 #define LIGHT 2                       /* A client. */
 #define LEARNING_NS (500 * NS_PER_MS) /* Before it counts: profiles are learned. */
-
-#define LAW(condition, ...)                                                 \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "seed %" PRIu64 ": law broken: ", world->seed); \
-            fprintf(stderr, __VA_ARGS__);                                   \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__);              \
-            exit(1);                                                        \
-        }                                                                   \
-    } while (0)
 
 /* What is served, and how. */
 struct scene {
@@ -121,11 +113,7 @@ struct world {
 
 static double draw(struct world *world)
 {
-    world->random += UINT64_C(0x9E3779B97F4A7C15);
-    uint64_t z = world->random;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    return dice_part(&world->random);
 }
 
 static uint64_t now_of(const struct world *world)
@@ -169,11 +157,6 @@ static void wake(void *context)
     ((struct world *)context)->woken = true;
 }
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void set(struct sim_model *m, const char *key, const char *format, double value)
 {
     const uint32_t at = m->config.setting_count++;
@@ -205,30 +188,8 @@ static void make_model(struct world *world, struct sim_model *m)
     set_text(m, "exclusive", "false");
     set_text(m, "inputs", "x:FP32[-1,1]");
     set_text(m, "outputs", "y:FP32[-1,1]");
-    const struct backend_load how = {
-        .model_name = "m",
-        .version = 1,
-        .folder_fd = -1,
-        .device = "cpu",
-        .intra_threads = 1,
-        .contexts_max = 8,
-        .settings = m->settings,
-        .setting_count = m->config.setting_count,
-        .clock = &world->clock,
-        .blocks = world->engine->blocks,
-    };
-    struct weir_err err = { 0 };
     struct model *model = &m->model;
-    model->ops = backend_find("sim");
-    LAW(backend_load(model->ops, &how, &model->backend, &err) == WEIR_OK, "%s", err.text);
-    model->name = "m";
-    model->version = 1;
-    model->config = &m->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
-    LAW(engine_adopt(world->engine, model, &err) == WEIR_OK, "%s", err.text);
+    simulated_adopt(model, &m->config, world->engine);
     world->pool = model->pool;
     model->scaling.runs_max = 0; /* Trials with fewer runs are a test of their own. */
 }
@@ -237,7 +198,7 @@ static struct world *world_create(const struct scene *scene, uint64_t seed)
 {
     struct world *world = mem_alloc(sizeof(*world));
     world->seed = seed;
-    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->random = dice_of(seed);
     world->scene = scene;
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
@@ -623,27 +584,15 @@ static void check_limit_alone(uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 30;
-    uint64_t first = 1;
-    bool table = false;
-    for (int i = 1; i < argc; i++) {
-        const char *next = i + 1 < argc ? argv[i + 1] : "1";
-        if (strcmp(argv[i], "--table") == 0) {
-            table = true;
-        } else if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = strtoull(next, NULL, 10);
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(next, NULL, 10);
-            seeds = 1;
-        }
-    }
-    if (table) {
-        print_table(first, 5 * NS_PER_S);
+    const struct seeds seeds = seeds_asked(argc, argv, 30);
+    if (argc > 1 && strcmp(argv[1], "--table") == 0) {
+        print_table(seeds.first, 5 * NS_PER_S);
         return 0;
     }
+    const uint64_t count = seeds.end - seeds.first;
     double least = 1;
     double sum = 0;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         const double share = check_goodput(seed);
         least = share < least ? share : least;
         sum += share;
@@ -652,7 +601,7 @@ int main(int argc, char **argv)
         check_limit_at_rest(seed);
         check_limit_alone(seed);
     }
-    printf("%" PRIu64 " seeds, goodput at twice capacity %.3f at least, %.3f on average\n", seeds,
-           least, sum / (double)seeds);
+    printf("%" PRIu64 " seeds, goodput at twice capacity %.3f at least, %.3f on average\n", count,
+           least, sum / (double)count);
     return 0;
 }

@@ -23,16 +23,12 @@
 
 static uint64_t draw(struct world *world, uint64_t below)
 {
-    world->random += UINT64_C(0x9E3779B97F4A7C15);
-    uint64_t z = world->random;
-    z = (z ^ (z >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return (z ^ (z >> 31)) % below;
+    return dice_below(&world->random, below);
 }
 
 static bool chance(struct world *world, uint32_t percent)
 {
-    return draw(world, 100) < percent;
+    return dice_chance(&world->random, percent);
 }
 
 static void wake(void *context)
@@ -190,7 +186,7 @@ static void make_world(struct world *world, uint64_t seed)
 {
     memset(world, 0, sizeof(*world));
     world->seed = seed;
-    world->random = seed * UINT64_C(0xD1342543DE82EF95);
+    world->random = dice_of(seed);
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
     world->batched = chance(world, 75);
@@ -513,22 +509,14 @@ static uint64_t run_seed(struct world *world, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-    uint64_t seeds = 3000;
-    uint64_t first = 1;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = strtoull(argv[i + 1], NULL, 10);
-        } else if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(argv[i + 1], NULL, 10);
-            seeds = 1;
-        }
-    }
+    const struct seeds seeds = seeds_asked(argc, argv, 3000);
     struct world *world = mem_alloc(sizeof(*world));
     uint64_t succeeded = 0;
-    for (uint64_t seed = first; seed < first + seeds; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         succeeded += run_seed(world, seed);
     }
     mem_free(world);
-    printf("%" PRIu64 " seeds, %" PRIu64 " requests succeeded, every law held\n", seeds, succeeded);
+    printf("%" PRIu64 " seeds, %" PRIu64 " requests succeeded, every law held\n",
+           seeds.end - seeds.first, succeeded);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 
 #define WIDTH 4
 #define ROWS_MAX 8
@@ -37,11 +38,6 @@ struct call {
     bool ended;
 };
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
     static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
@@ -52,31 +48,14 @@ static void rig_start(struct rig *rig, const struct setting *settings, uint32_t 
         .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
     };
     assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 2,
-                                      .settings = settings,
-                                      .setting_count = setting_count,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
     rig->config = (struct model_config){ .name = "m",
                                          .device = "cpu",
                                          .max_batch_size = ROWS_MAX,
                                          .max_batch_inferred = true,
                                          .queue_timeout_ns = CLOCK_NEVER };
-    struct model *model = &rig->model;
-    model->ops = backend_find("sim");
-    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
-    model->name = "m";
-    model->config = &rig->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
-    assert_int_equal(engine_adopt(rig->engine, model, NULL), WEIR_OK);
+    rig->config.settings = settings;
+    rig->config.setting_count = setting_count;
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
     home_init(&rig->home, rig->engine, NULL, NULL);
 }
 

@@ -14,6 +14,7 @@
 #include "engine/cache.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 
 #define WIDTH 16
 
@@ -35,37 +36,15 @@ struct call {
     bool ended;
 };
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void load(struct rig *rig)
 {
     static const struct setting settings[] = { { "tau0", "10us" },
                                                { "inputs", "x:FP32[-1,16]" },
                                                { "outputs", "y:FP32[-1,16] z:FP32[-1,16]" } };
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = settings,
-                                      .setting_count = 3,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
-    struct model *model = &rig->model;
-    memset(model, 0, sizeof(*model));
-    model->ops = backend_find("sim");
-    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
-    model->name = "m";
-    model->config = &rig->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
-    assert_int_equal(engine_adopt(rig->engine, model, NULL), WEIR_OK);
+    rig->config.settings = settings;
+    rig->config.setting_count = 3;
+    rig->model = (struct model){ 0 };
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
 }
 
 static void unload(struct rig *rig)

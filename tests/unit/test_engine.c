@@ -19,6 +19,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 #include "util/mem.h"
 
 #define ROW 16
@@ -54,11 +55,6 @@ struct call {
     struct request_part *unread[64];
 };
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void rig_start_on(struct rig *rig, const struct device_options *device,
                          const struct setting *settings, uint32_t setting_count, uint64_t parts_max)
 {
@@ -74,29 +70,12 @@ static void rig_start_on(struct rig *rig, const struct device_options *device,
                                             .threads = true,
                                             .inline_runs = true };
     assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = settings,
-                                      .setting_count = setting_count,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
     rig->config = (struct model_config){
         .name = "m", .device = "cpu", .max_batch_size = 8, .queue_timeout_ns = CLOCK_NEVER
     };
-    struct model *model = &rig->model;
-    model->ops = backend_find("sim");
-    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
-    model->name = "m";
-    model->config = &rig->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
-    assert_int_equal(engine_adopt(rig->engine, model, NULL), WEIR_OK);
+    rig->config.settings = settings;
+    rig->config.setting_count = setting_count;
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
 }
 
 static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count,

@@ -15,6 +15,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 
 #define CALLS 64
 #define MS(n) ((uint64_t)(n)*NS_PER_MS)
@@ -41,11 +42,6 @@ struct call {
     bool ended;
 };
 
-static void unleased(struct model *model)
-{
-    (void)model;
-}
-
 static void rig_start(struct rig *rig)
 {
     static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
@@ -60,27 +56,12 @@ static void rig_start(struct rig *rig)
         .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
     };
     assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = settings,
-                                      .setting_count = 4,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
     rig->config = (struct model_config){
         .name = "m", .device = "cpu", .max_batch_size = 8, .queue_timeout_ns = CLOCK_NEVER
     };
-    rig->model.ops = backend_find("sim");
-    assert_int_equal(backend_load(rig->model.ops, &how, &rig->model.backend, NULL), WEIR_OK);
-    rig->model.name = "m";
-    rig->model.config = &rig->config;
-    rig->model.signature = backend_signature(rig->model.backend);
-    rig->model.batching = true;
-    rig->model.unleased = unleased;
-    model_acquire(&rig->model);
+    rig->config.settings = settings;
+    rig->config.setting_count = 4;
+    simulated_load(&rig->model, &rig->config, rig->engine);
 }
 
 static void rig_adopt(struct rig *rig)

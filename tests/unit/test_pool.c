@@ -14,6 +14,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "simulated.h"
 
 #define WIDTH 4
 #define ROWS_MAX 8
@@ -63,28 +64,13 @@ static void rig_start(struct rig *rig, const struct setting *settings, uint32_t 
                                             .clock = &rig->clock,
                                             .inline_runs = true };
     assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = "cpu",
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = settings,
-                                      .setting_count = setting_count,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
     rig->config = (struct model_config){
         .name = "m", .device = "cpu", .max_batch_size = ROWS_MAX, .queue_timeout_ns = CLOCK_NEVER
     };
-    struct model *model = &rig->model;
-    model->ops = backend_find("sim");
-    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
-    model->name = "m";
-    model->config = &rig->config;
-    model->signature = backend_signature(model->backend);
-    model->batching = true;
-    model->unleased = unleased;
-    model_acquire(model);
+    rig->config.settings = settings;
+    rig->config.setting_count = setting_count;
+    simulated_load(&rig->model, &rig->config, rig->engine);
+    rig->model.unleased = unleased;
 }
 
 static void rig_adopt(struct rig *rig)

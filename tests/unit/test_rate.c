@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/rate.h"
+#include "simulated.h"
 
 #define MODELS 2
 #define CALLS 12
@@ -36,11 +37,6 @@ struct call {
     bool wanted;
     bool ended;
 };
-
-static void unleased(struct model *model)
-{
-    (void)model;
-}
 
 static void rig_start(struct rig *rig, bool on, const char *limit)
 {
@@ -66,16 +62,6 @@ static enum weir_status add(struct rig *rig, uint32_t index, const char *device,
                             struct rate_resource need, uint32_t priority, struct weir_err *err)
 {
     static const struct setting settings[] = { { "tau0", "10us" } };
-    const struct backend_load how = { .model_name = "m",
-                                      .version = 1,
-                                      .folder_fd = -1,
-                                      .device = device,
-                                      .intra_threads = 1,
-                                      .contexts_max = 8,
-                                      .settings = settings,
-                                      .setting_count = 1,
-                                      .clock = &rig->clock,
-                                      .blocks = rig->engine->blocks };
     struct model *model = &rig->models[index];
     rig->resources[index] = need;
     rig->configs[index] = (struct model_config){ .name = "m",
@@ -84,14 +70,10 @@ static enum weir_status add(struct rig *rig, uint32_t index, const char *device,
                                                  .queue_timeout_ns = CLOCK_NEVER,
                                                  .resources = &rig->resources[index],
                                                  .resource_count = 1,
-                                                 .rate_priority = priority };
-    model->ops = backend_find("sim");
-    assert_int_equal(backend_load(model->ops, &how, &model->backend, NULL), WEIR_OK);
-    model->name = "m";
-    model->config = &rig->configs[index];
-    model->signature = backend_signature(model->backend);
-    model->unleased = unleased;
-    model_acquire(model);
+                                                 .rate_priority = priority,
+                                                 .settings = settings,
+                                                 .setting_count = 1 };
+    simulated_load(model, &rig->configs[index], rig->engine);
     return engine_adopt(rig->engine, model, err);
 }
 
