@@ -25,64 +25,59 @@
 #define LITTLE_OFF_MAX 0.1
 #define FAILED_SHARE_MAX 0.01
 
+static const char *const outcome_words[] = {
+#define BENCH_OUTCOME_WORD(name, word, line) word,
+    BENCH_OUTCOMES(BENCH_OUTCOME_WORD)
+#undef BENCH_OUTCOME_WORD
+};
+
+static const struct {
+    const char *word;
+    const char *line;
+} flaw_texts[] = {
+#define BENCH_FLAW_TEXTS(name, word, line) { word, line },
+    BENCH_FLAWS(BENCH_FLAW_TEXTS)
+#undef BENCH_FLAW_TEXTS
+};
+
+static const struct {
+    const char *word;
+    const char *unit;
+    const char *way;
+} load_texts[] = {
+#define BENCH_LOAD_TEXTS(name, word, unit, way) { word, unit, way },
+    BENCH_LOADS(BENCH_LOAD_TEXTS)
+#undef BENCH_LOAD_TEXTS
+};
+
 const char *bench_outcome_word(enum bench_outcome outcome)
 {
-    static const char *const words[] = {
-#define BENCH_OUTCOME_WORD(name, word, line) word,
-        BENCH_OUTCOMES(BENCH_OUTCOME_WORD)
-#undef BENCH_OUTCOME_WORD
-    };
-    return words[outcome];
+    return outcome_words[outcome];
 }
 
 const char *bench_flaw_word(enum bench_flaw flaw)
 {
-    static const char *const words[] = {
-#define BENCH_FLAW_WORD(name, word, line) word,
-        BENCH_FLAWS(BENCH_FLAW_WORD)
-#undef BENCH_FLAW_WORD
-    };
-    return words[flaw];
+    return flaw_texts[flaw].word;
 }
 
 const char *bench_flaw_line(enum bench_flaw flaw)
 {
-    static const char *const lines[] = {
-#define BENCH_FLAW_LINE(name, word, line) line,
-        BENCH_FLAWS(BENCH_FLAW_LINE)
-#undef BENCH_FLAW_LINE
-    };
-    return lines[flaw];
+    return flaw_texts[flaw].line;
 }
 
 const char *bench_load_word(enum bench_load load)
 {
-    static const char *const words[] = {
-#define BENCH_LOAD_WORD(name, word, unit, way) word,
-        BENCH_LOADS(BENCH_LOAD_WORD)
-#undef BENCH_LOAD_WORD
-    };
-    return words[load];
+    return load_texts[load].word;
 }
 
 const char *bench_load_unit(enum bench_load load)
 {
-    static const char *const units[] = {
-#define BENCH_LOAD_UNIT(name, word, unit, way) unit,
-        BENCH_LOADS(BENCH_LOAD_UNIT)
-#undef BENCH_LOAD_UNIT
-    };
-    return units[load];
+    return load_texts[load].unit;
 }
 
 const char *bench_load_way(enum bench_load load)
 {
-    static const char *const ways[] = {
-#define BENCH_LOAD_WAY(name, word, unit, way) way,
-        BENCH_LOADS(BENCH_LOAD_WAY)
-#undef BENCH_LOAD_WAY
-    };
-    return ways[load];
+    return load_texts[load].way;
 }
 
 bool bench_load_is_open(enum bench_load load)

@@ -7,13 +7,10 @@
 #include <assert.h>
 #include <string.h>
 
-#include "engine/effective.h"
-#include "server/modelconfig.h"
+#include "round_trip.h"
 #include "server/pbtxt.h"
-#include "util/mem.h"
 
 #define ARENA_BYTES_MAX (UINT64_C(64) << 20)
-#define ROUND_TRIP_BYTES_MAX 500 /* A key of twice as many, escaped, is beyond YAML's own limits. */
 
 static uint32_t check_tree(const struct yaml *node)
 {
@@ -27,47 +24,6 @@ static uint32_t check_tree(const struct yaml *node)
     }
     assert(count == node->count);
     return nodes;
-}
-
-static bool is_plain(const uint8_t *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if ((data[i] < 0x20 && data[i] != '\n') || data[i] > 0x7E || data[i] == '\\') {
-            return false;
-        }
-    }
-    return size <= ROUND_TRIP_BYTES_MAX;
-}
-
-static void read_again(const struct buffer *json)
-{
-    struct model_config *config = effective_create();
-    struct weir_err err = { 0 };
-    assert(config != NULL);
-    const enum weir_status status = modelconfig_parse(
-        config, "m", "again", (struct bytes){ json->data, json->size }, true, &err);
-    assert(status == WEIR_OK);
-    (void)status;
-    config->release(config);
-}
-
-static void show(struct model_config *config)
-{
-    static const struct signature nothing = { 0 };
-    struct model *model = mem_alloc(sizeof(*model));
-    struct buffer json;
-    buffer_init(&json, 1 << 24);
-    model->name = "m";
-    model->config = config;
-    model->signature = &nothing;
-    model->instance_count = 1;
-    config->max_batch_size = config->max_batch_size < 0 ? 0 : config->max_batch_size;
-    modelconfig_to_json(model, &json);
-    if (!json.failed) {
-        read_again(&json);
-    }
-    buffer_finish(&json);
-    mem_free(model);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -91,8 +47,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const enum weir_status status = modelconfig_parse_pbtxt(config, "m", "fuzz", text, &err);
     assert((status == WEIR_OK) == (err.text[0] == '\0'));
     assert(parsed == WEIR_OK || status != WEIR_OK);
-    if (status == WEIR_OK && is_plain(data, size)) {
-        show(config);
+    if (status == WEIR_OK && round_trip_is_plain(data, size)) {
+        static const struct signature nothing = { 0 };
+        config->max_batch_size = config->max_batch_size < 0 ? 0 : config->max_batch_size;
+        round_trip(config, &nothing, true);
     }
     config->release(config);
     return 0;

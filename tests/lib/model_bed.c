@@ -143,6 +143,15 @@ void model_bed_sim(struct model_bed *bed, const char *name, uint64_t version,
     model_bed_put(bed, 0, path, text);
 }
 
+void model_bed_ensemble(struct model_bed *bed, const char *name, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof(path), "%s/1/", name);
+    model_bed_put(bed, 0, path, "");
+    (void)snprintf(path, sizeof(path), "%s/model.yaml", name);
+    model_bed_put(bed, 0, path, text);
+}
+
 void model_bed_start(struct model_bed *bed)
 {
     const struct device_options cpu = { .name = "cpu", .executors = 2, .first_cpu = -1 };
@@ -290,6 +299,13 @@ void model_bed_settle(struct model_bed *bed)
         pthread_mutex_unlock(&bed->lock);
         assert_int_equal(waited, 0);
     }
+}
+
+void model_bed_start_all(struct model_bed *bed)
+{
+    bed->options.control = CONTROL_ALL;
+    model_bed_start(bed);
+    model_bed_settle(bed);
 }
 
 char *model_bed_index(struct model_bed *bed)

@@ -57,7 +57,11 @@ void model_bed_remove(struct model_bed *bed, uint32_t root, const char *path); /
 void model_bed_sim(struct model_bed *bed, const char *name, uint64_t version,
                    const char *parameters);
 
+/* An ensemble NAME whose whole configuration is `text`, and its empty version 1. */
+void model_bed_ensemble(struct model_bed *bed, const char *name, const char *text);
+
 void model_bed_start(struct model_bed *bed);
+void model_bed_start_all(struct model_bed *bed); /* Load-all; until nothing is being loaded. */
 void model_bed_stop(struct model_bed *bed);
 
 /* Turns the home until *done. */

@@ -37,16 +37,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* An ensemble whose whole configuration is `text`. */
-static void put_ensemble(const char *name, const char *text)
-{
-    char path[128];
-    (void)snprintf(path, sizeof(path), "%s/1/", name);
-    model_bed_put(&bed, 0, path, "");
-    (void)snprintf(path, sizeof(path), "%s/model.yaml", name);
-    model_bed_put(&bed, 0, path, text);
-}
-
 /* in -> a -> b -> out */
 static const char chain[] = "platform: ensemble\n"
                             "ensemble_scheduling:\n"
@@ -62,14 +52,7 @@ static void put_chain(void)
 {
     model_bed_sim(&bed, "a", 1, fast);
     model_bed_sim(&bed, "b", 1, fast);
-    put_ensemble("e", chain);
-}
-
-static void start_all(void)
-{
-    bed.options.control = CONTROL_ALL;
-    model_bed_start(&bed);
-    model_bed_settle(&bed);
+    model_bed_ensemble(&bed, "e", chain);
 }
 
 static void start_explicit(void)
@@ -229,7 +212,7 @@ static void test_a_chain_answers(void **state)
 {
     (void)state;
     put_chain();
-    start_all();
+    model_bed_start_all(&bed);
     model_bed_expect(&bed, "e/1 READY", "");
     struct model *model = model_bed_lease(&bed, "e", 0);
     assert_string_equal(model->config->platform, "ensemble");
@@ -273,14 +256,14 @@ static void put_diamond(const char *of_c)
     model_bed_sim(&bed, "join", 1,
                   "  inputs: \"p:FP32[-1,16] q:FP32[-1,16]\"\n"
                   "  outputs: \"s:FP32[-1,16]\"\n");
-    put_ensemble("e", diamond);
+    model_bed_ensemble(&bed, "e", diamond);
 }
 
 static void test_a_diamond_runs_what_is_asked_for(void **state)
 {
     (void)state;
     put_diamond(fast);
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     assert_int_equal(model->signature->output_count, 2);
     struct ask ask;
@@ -308,7 +291,7 @@ static void test_a_step_that_fails_is_named(void **state)
 {
     (void)state;
     put_diamond("  poison: 66\n");
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask ask;
     ask_init(&ask, model, 66);
@@ -329,7 +312,7 @@ static void test_requests_are_checked_before_they_are_accepted(void **state)
 {
     (void)state;
     put_chain();
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct weir_err err = { 0 };
     struct ask ask;
@@ -357,7 +340,7 @@ static void test_a_deadline_holds_for_all_steps(void **state)
     (void)state;
     model_bed_sim(&bed, "a", 1, fast);
     model_bed_sim(&bed, "b", 1, fast);
-    put_ensemble("e", chain);
+    model_bed_ensemble(&bed, "e", chain);
     bed.options.control = CONTROL_ALL;
     model_bed_put(&bed, 0, "b/model.yaml",
                   "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
@@ -379,7 +362,7 @@ static void test_cancel(void **state)
     put_chain();
     model_bed_put(&bed, 0, "b/model.yaml",
                   "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask ask;
     ask_init(&ask, model, 0);
@@ -401,7 +384,7 @@ static void test_cancel_reaches_the_step_that_runs(void **state)
     put_chain();
     model_bed_put(&bed, 0, "b/model.yaml",
                   "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask ask;
     ask_init(&ask, model, 0);
@@ -424,12 +407,13 @@ static void test_tensors_go_when_nobody_takes_them_any_more(void **state)
     model_bed_put(&bed, 0, "c/1/", "");
     model_bed_put(&bed, 0, "c/model.yaml",
                   "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
-    put_ensemble("f", "ensemble_scheduling:\n  step:\n"
-                      "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
-                      "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
-                      "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
-                      "  - { model_name: c, input_map: { x: three }, output_map: { y: out } }\n");
-    start_all();
+    model_bed_ensemble(&bed, "f",
+                       "ensemble_scheduling:\n  step:\n"
+                       "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
+                       "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
+                       "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
+                       "  - { model_name: c, input_map: { x: three }, output_map: { y: out } }\n");
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "f", 0);
     struct ask ask;
     ask_init(&ask, model, 0);
@@ -453,7 +437,7 @@ static void test_draining_finishes_what_was_accepted(void **state)
 {
     (void)state;
     put_chain();
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask first;
     struct ask second;
@@ -473,11 +457,12 @@ static void test_nested(void **state)
 {
     (void)state;
     put_chain();
-    put_ensemble("outer", "ensemble_scheduling:\n"
-                          "  step:\n"
-                          "  - { model_name: e, input_map: { in: x }, output_map: { out: y } }\n"
-                          "  - { model_name: a, input_map: { x: y }, output_map: { y: z } }\n");
-    start_all();
+    model_bed_ensemble(&bed, "outer",
+                       "ensemble_scheduling:\n"
+                       "  step:\n"
+                       "  - { model_name: e, input_map: { in: x }, output_map: { out: y } }\n"
+                       "  - { model_name: a, input_map: { x: y }, output_map: { y: z } }\n");
+    model_bed_start_all(&bed);
     expect_echo("outer");
     struct model *model = model_bed_lease(&bed, "outer", 0);
     assert_int_equal(model->graph->depth, 2);
@@ -490,11 +475,12 @@ static void test_the_library_runs_ensembles(void **state)
     (void)state;
     model_bed_sim(&bed, "a", 1, "  short_lived: true\n");
     model_bed_sim(&bed, "b", 1, "  short_lived: true\n");
-    put_ensemble("e", "ensemble_scheduling:\n  step:\n"
-                      "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
-                      "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
-                      "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
-                      "  - { model_name: b, input_map: { x: three }, output_map: { y: out } }\n");
+    model_bed_ensemble(&bed, "e",
+                       "ensemble_scheduling:\n  step:\n"
+                       "  - { model_name: a, input_map: { x: in }, output_map: { y: one } }\n"
+                       "  - { model_name: b, input_map: { x: one }, output_map: { y: two } }\n"
+                       "  - { model_name: a, input_map: { x: two }, output_map: { y: three } }\n"
+                       "  - { model_name: b, input_map: { x: three }, output_map: { y: out } }\n");
     const struct weir_options options = { .repository = bed.folders[0], .model = "e" };
     struct weir *weir = NULL;
     struct weir_err err = { 0 };
@@ -534,9 +520,9 @@ static void test_too_deep(void **state)
         (void)snprintf(text, sizeof(text),
                        STEPS "  - { model_name: e%d, input_map: { x: x }, output_map: { y: y } }\n",
                        i - 1);
-        put_ensemble(name, text);
+        model_bed_ensemble(&bed, name, text);
     }
-    start_all();
+    model_bed_start_all(&bed);
     model_bed_expect(&bed, "e8/1 READY", "");
     model_bed_expect(&bed, "e9", "nested more than 8 deep");
     expect_echo("e8");
@@ -564,7 +550,7 @@ static void test_an_order_fails_with_its_part(void **state)
 {
     (void)state;
     model_bed_sim(&bed, "a", 1, fast);
-    put_ensemble("e", chain);
+    model_bed_ensemble(&bed, "e", chain);
     start_explicit();
     struct weir_err err = { 0 };
     assert_int_equal(load("e", &err), WEIR_EINVAL);
@@ -578,7 +564,7 @@ static void test_an_ensemble_goes_with_its_part_and_comes_back(void **state)
 {
     (void)state;
     put_chain();
-    put_ensemble("outer", STEPS STEP("e", "in: x", "out: y"));
+    model_bed_ensemble(&bed, "outer", STEPS STEP("e", "in: x", "out: y"));
     start_explicit();
     struct weir_err err = { 0 };
     assert_int_equal(load("outer", &err), WEIR_OK);
@@ -665,7 +651,7 @@ static void test_unloading_with_the_parts(void **state)
 {
     (void)state;
     put_chain();
-    put_ensemble("f", STEPS STEP("a", "x: in", "y: out"));
+    model_bed_ensemble(&bed, "f", STEPS STEP("a", "x: in", "y: out"));
     start_explicit();
     assert_int_equal(load("e", NULL), WEIR_OK);
     assert_int_equal(load("f", NULL), WEIR_OK);
@@ -730,7 +716,7 @@ static void test_every_allocation_of_a_request_may_fail(void **state)
 {
     (void)state;
     put_diamond(fast);
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     uint64_t calls = 1;
     for (uint64_t n = 1; n <= calls; n++) {

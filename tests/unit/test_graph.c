@@ -32,23 +32,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* An ensemble whose whole configuration is `text`. */
-static void put_ensemble(const char *name, const char *text)
-{
-    char path[128];
-    (void)snprintf(path, sizeof(path), "%s/1/", name);
-    model_bed_put(&bed, 0, path, "");
-    (void)snprintf(path, sizeof(path), "%s/model.yaml", name);
-    model_bed_put(&bed, 0, path, text);
-}
-
-static void start_all(void)
-{
-    bed.options.control = CONTROL_ALL;
-    model_bed_start(&bed);
-    model_bed_settle(&bed);
-}
-
 #define STEP(model, in, out) \
     "  - { model_name: " model ", input_map: { " in " }, output_map: { " out " } }\n"
 #define STEPS "ensemble_scheduling:\n  step:\n"
@@ -124,9 +107,9 @@ static void test_what_does_not_fit_is_refused_by_name(void **state)
     model_bed_put(&bed, 0, "small/1/", "");
     model_bed_put(&bed, 0, "small/model.yaml", "backend: sim\nmax_batch_size: 4\n");
     for (size_t i = 0; i < sizeof(misfits) / sizeof(misfits[0]); i++) {
-        put_ensemble(misfits[i].name, misfits[i].text);
+        model_bed_ensemble(&bed, misfits[i].name, misfits[i].text);
     }
-    start_all();
+    model_bed_start_all(&bed);
     for (size_t i = 0; i < sizeof(misfits) / sizeof(misfits[0]); i++) {
         model_bed_expect(&bed, misfits[i].name, misfits[i].sentence);
     }
@@ -136,10 +119,10 @@ static void test_what_does_not_fit_is_refused_by_name(void **state)
 static void test_a_circle_of_ensembles_is_refused(void **state)
 {
     (void)state;
-    put_ensemble("p", STEPS STEP("q", "x: in", "y: out"));
-    put_ensemble("q", STEPS STEP("r", "x: in", "y: out"));
-    put_ensemble("r", STEPS STEP("p", "x: in", "y: out"));
-    start_all();
+    model_bed_ensemble(&bed, "p", STEPS STEP("q", "x: in", "y: out"));
+    model_bed_ensemble(&bed, "q", STEPS STEP("r", "x: in", "y: out"));
+    model_bed_ensemble(&bed, "r", STEPS STEP("p", "x: in", "y: out"));
+    model_bed_start_all(&bed);
     char *index = model_bed_index(&bed);
     assert_non_null(strstr(index, "is a step of itself"));
     assert_null(strstr(index, "READY"));

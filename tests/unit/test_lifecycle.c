@@ -32,13 +32,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void start_all(void)
-{
-    bed.options.control = CONTROL_ALL;
-    model_bed_start(&bed);
-    model_bed_settle(&bed);
-}
-
 static void test_batching_is_proved(void **state)
 {
     (void)state;
@@ -48,7 +41,7 @@ static void test_batching_is_proved(void **state)
     model_bed_sim(&bed, "plain", 1, "");
     model_bed_sim(&bed, "cannot", 1, "  fail_above_rows: 1\n");
     model_bed_sim(&bed, "fixed", 1, "  inputs: \"x:FP32[4]\"\n  outputs: \"y:FP32[4]\"\n");
-    start_all();
+    model_bed_start_all(&bed);
     static const struct {
         const char *name;
         bool on;
@@ -95,7 +88,7 @@ static void test_warm_up_must_succeed(void **state)
     (void)snprintf(fails, sizeof(fails), "  fail_above_rows: 1\nbatching: off\n%s", text);
     model_bed_sim(&bed, "fails", 1, fails);
     model_bed_sim(&bed, "canary", 1, "  fail_at: 1\nbatching: off\n");
-    start_all();
+    model_bed_start_all(&bed);
     model_bed_expect(&bed, "file/1 READY", "");
     model_bed_expect(&bed, "random/1 READY", "");
     model_bed_expect(&bed, "canary/1 READY", "");
@@ -141,7 +134,7 @@ static void test_configuration_is_checked_against_the_model(void **state)
                        strcmp(rows[i][0], "backend") == 0 ? "" : "backend: sim\n", rows[i][1]);
         model_bed_put(&bed, 0, path, text);
     }
-    start_all();
+    model_bed_start_all(&bed);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         model_bed_expect(&bed, rows[i][0], rows[i][2]);
     }
@@ -152,7 +145,7 @@ static void test_labels_are_read(void **state)
     (void)state;
     model_bed_sim(&bed, "a", 1, "output: [{ name: y, label_filename: labels.txt }]\n");
     model_bed_put(&bed, 0, "a/labels.txt", "cat\r\ndog\n\nfish");
-    start_all();
+    model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "a", 0);
     const struct io_config *output = model_output_config(model, "y");
     assert_int_equal(output->label_count, 4);
@@ -184,7 +177,7 @@ static void test_real_models_are_judged(void **state)
     (void)snprintf(path, sizeof(path), "%s/models", getenv("WEIR_TEST_DATA"));
     const char *const root = path;
     bed.options.roots = &root;
-    start_all();
+    model_bed_start_all(&bed);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct model *model = model_bed_lease(&bed, rows[i].name, 0);
         const char *reason = model->batching_reason == NULL ? "" : model->batching_reason;

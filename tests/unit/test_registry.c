@@ -32,13 +32,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void start_all(void)
-{
-    bed.options.control = CONTROL_ALL;
-    model_bed_start(&bed);
-    model_bed_settle(&bed);
-}
-
 static enum weir_status load(const char *name)
 {
     return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, NULL);
@@ -65,7 +58,7 @@ static void test_all_are_loaded_and_ready(void **state)
     (void)state;
     model_bed_sim(&bed, "a", 1, "");
     model_bed_sim(&bed, "b", 7, "");
-    start_all();
+    model_bed_start_all(&bed);
     assert_true(ready());
     model_bed_expect(&bed, "a/1 READY", "");
     model_bed_expect(&bed, "b/7 READY", "");
@@ -83,7 +76,7 @@ static void test_a_broken_model_says_why_and_leaves_others_alone(void **state)
     model_bed_put(&bed, 0, "worse/1/", "");
     model_bed_put(&bed, 0, "worse/model.yaml", "backend: sim\nmax_batch: 3\n");
     model_bed_put(&bed, 0, "empty/", "");
-    start_all();
+    model_bed_start_all(&bed);
     assert_false(ready());
     model_bed_expect(&bed, "bad/1 UNAVAILABLE", "the weights are torn");
     model_bed_expect(&bed, "worse ",
@@ -104,7 +97,7 @@ static void test_wrong_names_are_shown_and_not_loaded(void **state)
     model_bed_put(&bed, 0, ".hidden/1/", "");
     model_bed_put(&bed, 0, "a_file", "text");
     model_bed_sim(&bed, "A-z_0.9", 1, "");
-    start_all();
+    model_bed_start_all(&bed);
     assert_true(ready());
     model_bed_expect(&bed, "A-z_0.9/1 READY", "");
     model_bed_expect(&bed, "sp ace", "no model name");
@@ -159,7 +152,7 @@ static void test_version_policies(void **state)
     model_bed_put(&bed, 0, "none/1/", "");
     model_bed_put(&bed, 0, "none/model.yaml",
                   "backend: sim\nversion_policy: { specific: { versions: [9] } }\n");
-    start_all();
+    model_bed_start_all(&bed);
     for (size_t i = 0; i < 4; i++) {
         for (char version = '0'; version <= '4'; version++) {
             const bool wanted = strchr(policies[i][2], version) != NULL && version != '0';
@@ -184,7 +177,7 @@ static void test_a_model_in_two_roots_is_not_loaded(void **state)
     model_bed_put(&bed, 1, "twice/1/", "");
     model_bed_put(&bed, 1, "once/1/", "");
     model_bed_put(&bed, 1, "once/model.yaml", "backend: sim\n");
-    start_all();
+    model_bed_start_all(&bed);
     model_bed_expect(&bed, "twice", "model appears in two or more repositories");
     assert_int_equal(model_bed_infer(&bed, "once", 0), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "twice", 0), WEIR_EUNAVAILABLE);
@@ -198,7 +191,7 @@ static void test_too_many_models(void **state)
     model_bed_sim(&bed, "b", 1, "");
     model_bed_sim(&bed, "c", 1, "");
     model_bed_sim(&bed, "d", 1, "");
-    start_all();
+    model_bed_start_all(&bed);
     model_bed_expect(&bed, "b/1 READY", "");
     model_bed_expect(&bed, "c ", "more models than models_max");
     expect_no_index("\nd");
@@ -268,7 +261,7 @@ static void test_orders_need_the_explicit_mode(void **state)
 {
     (void)state;
     model_bed_sim(&bed, "a", 1, "");
-    start_all();
+    model_bed_start_all(&bed);
     assert_int_equal(load("a"), WEIR_ECONFLICT);
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_ECONFLICT);
     assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
