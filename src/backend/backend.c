@@ -14,6 +14,7 @@
 #include "backend/onnx.h"
 #include "backend/plugin.h"
 #include "backend/sim.h"
+#include "util/err.h"
 
 struct backend_row {
     const char *name;
@@ -63,7 +64,29 @@ enum weir_status backend_load(const struct backend_ops *ops, const struct backen
                               struct backend_model **out, struct weir_err *err)
 {
     assert(how->clock != NULL && how->blocks != NULL && how->intra_threads >= 1);
+    if (how->isolation != NULL) {
+        return err_set(err, WEIR_EUNSUPPORTED, "isolation: process is not supported here");
+    }
     return ops->load(ops, how, out, err);
+}
+
+static const struct {
+    const char *text;
+    bool suspects;
+} deaths[] = {
+#define DEATH_ROW(name, text, suspects) [DEATH_##name] = { text, suspects },
+    BACKEND_DEATHS(DEATH_ROW)
+#undef DEATH_ROW
+};
+
+const char *backend_death_text(enum backend_death death)
+{
+    return deaths[death].text;
+}
+
+bool backend_death_suspects(enum backend_death death)
+{
+    return deaths[death].suspects;
 }
 
 void backend_unload(struct backend_model *model)
@@ -103,6 +126,7 @@ enum weir_status backend_prepare(struct backend_context *context, struct backend
                                  struct weir_err *err)
 {
     const struct backend_ops *ops = context->model->ops;
+    run->death = DEATH_NONE;
     return ops->prepare == NULL ? WEIR_OK : ops->prepare(context, run, err);
 }
 

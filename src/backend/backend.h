@@ -54,6 +54,27 @@ struct setting {
     const char *value;
 };
 
+/* X(name, text): what shares a child process. */
+#define ISOLATION_SCOPES(X)                                           \
+    X(MODEL, "model") /* All contexts of the model. */                \
+    X(GROUP, "group") /* All models whose configuration names it. */  \
+    X(INSTANCE, "instance") /* Nothing: each context has its own. */
+
+enum isolation_scope {
+#define ISOLATION_SCOPE_ENUM(name, text) ISOLATION_##name,
+    ISOLATION_SCOPES(ISOLATION_SCOPE_ENUM)
+#undef ISOLATION_SCOPE_ENUM
+};
+
+/* Runs the model in a child process (process.h). */
+struct backend_isolation {
+    enum isolation_scope scope;
+    const char *group; /* Of ISOLATION_GROUP. */
+    uint64_t
+        memory_max; /* Bytes of the child; 0: no limit.  A group has the largest of its models'. */
+    uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
+};
+
 struct backend_load {
     const char *model_name; /* For messages. */
     uint64_t version;
@@ -66,8 +87,29 @@ struct backend_load {
     uint32_t setting_count;
     uint64_t file_bytes_max;
     const struct clock *clock;
-    struct block_pool *blocks; /* For outputs; outlives the model. */
+    struct block_pool *blocks;                 /* For outputs; outlives the model. */
+    const struct backend_isolation *isolation; /* NULL: in this process.  Borrowed for the call. */
 };
+
+/* X(name, text, whether the run is suspected): how the child ended that held a run. */
+#define BACKEND_DEATHS(X)                                                                     \
+    X(NONE, "alive", false)                                                                   \
+    X(FAULT, "crashed", true)                   /* SIGSEGV, BUS, ILL, FPE, ABRT, SYS. */      \
+    X(HUNG, "hung", true)                       /* Did not heed its run limit. */             \
+    X(MEMORY, "exceeded its memory limit", true)                                              \
+    X(FROZEN, "froze", false)                   /* No heartbeat, so no blame for the run. */  \
+    X(KILLED, "was killed", false)              /* Any other end: blames nobody. */
+
+enum backend_death {
+#define BACKEND_DEATH_ENUM(name, text, suspect) DEATH_##name,
+    BACKEND_DEATHS(BACKEND_DEATH_ENUM)
+#undef BACKEND_DEATH_ENUM
+};
+
+const char *backend_death_text(enum backend_death death); /* "crashed" */
+
+/* True where the inputs of a run that died so may be the cause. */
+bool backend_death_suspects(enum backend_death death);
 
 /*
  * One run.  The caller owns it, the arrays and the inputs; outputs are written by the backend, each with
@@ -84,6 +126,10 @@ struct backend_run {
     enum weir_status (*part)(struct backend_run *run);
 
     bool trim; /* Scratch memory goes back to the system after the run: for the last trial run. */
+
+    bool probation; /* In a fresh child that is used for nothing else; needs isolation. */
+    enum backend_death
+        death; /* Set by each step; not NONE: the child died, and the step is WEIR_EBACKEND. */
 
     uint64_t begin_ns; /* Simulated devices: when it could have begun had its thread woken in time;
                                 0: now. */
@@ -133,8 +179,9 @@ void backend_context_destroy(struct backend_context *context); /* NULL is fine. 
 /*
  * The three steps, in order, on any thread but one at a time per context.  WEIR_EINVAL: this input cannot
  * be run (a shape the graph refuses, an index out of range); WEIR_ENOMEM: out of memory at this
- * number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed.  After a
- * failure the context is usable and all outputs are absent.
+ * number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed;
+ * WEIR_EUNAVAILABLE: isolated, and no child can be had now.  After a failure the context is usable
+ * (an isolated one gets a new child with its next run) and all outputs are absent.
  */
 WEIR_MUST_USE enum weir_status backend_prepare(struct backend_context *context,
                                                struct backend_run *run, struct weir_err *err);

@@ -126,6 +126,12 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         return status;
     }
     const struct pool *pool = engine_pool(how->engine, config->device);
+    const struct backend_isolation isolation = {
+        .scope = config->isolation_scope,
+        .group = config->isolation_group,
+        .memory_max = config->memory_limit,
+        .run_limit_ns = config->run_limit_ns,
+    };
     const struct backend_load backend = {
         .model_name = how->name,
         .version = how->version,
@@ -140,6 +146,7 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         .file_bytes_max = how->options->model_bytes_max,
         .clock = how->engine->clock,
         .blocks = how->engine->blocks,
+        .isolation = config->isolation == ISOLATE_PROCESS ? &isolation : NULL,
     };
     status = backend_load(model->ops, &backend, &model->backend, err);
     status = status == WEIR_OK ? effective_reshape(config, &model->backend, err) : status;

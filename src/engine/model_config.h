@@ -53,6 +53,17 @@ enum limit_mode {
 #undef LIMIT_MODE_ENUM
 };
 
+/* X(name, text): where a model runs. */
+#define ISOLATION_MODES(X)             \
+    X(NONE, "none") /* In the server. */ \
+    X(PROCESS, "process")
+
+enum isolation_mode {
+#define ISOLATION_MODE_ENUM(name, text) ISOLATE_##name,
+    ISOLATION_MODES(ISOLATION_MODE_ENUM)
+#undef ISOLATION_MODE_ENUM
+};
+
 /* X(name, text): which versions of a model are served. */
 #define VERSION_POLICIES(X) X(LATEST, "latest") X(ALL, "all") X(SPECIFIC, "specific")
 
@@ -225,6 +236,11 @@ struct model_config {
     struct queue_policy *levels; /* priority_levels of them; NULL: all wait under the model's. */
     uint32_t instances;          /* Concurrent runs; 0: as many as the device has executors. */
     uint32_t intra_threads;      /* 1. */
+    enum isolation_mode isolation;
+    enum isolation_scope isolation_scope;
+    const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */
+    uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
+    uint64_t run_limit_ns;       /* Longest run; 0: none.  Also where it is not isolated. */
     enum version_policy policy;
     uint32_t policy_count;       /* LATEST: how many (1). */
     int64_t policy_versions[64]; /* SPECIFIC, policy_count of them. */

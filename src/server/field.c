@@ -286,6 +286,12 @@ enum weir_status field_duration(const struct field_reader *reader, const struct 
     return yaml_duration_ns(node, node->file, field_place(field, target), reader->err);
 }
 
+enum weir_status field_size(const struct field_reader *reader, const struct field *field,
+                            const struct yaml *node, void *target)
+{
+    return yaml_size(node, node->file, field_place(field, target), reader->err);
+}
+
 /* Accepted and without effect: says what Weir does anyway. */
 enum weir_status field_nothing(const struct field_reader *reader, const struct field *field,
                                const struct yaml *node, void *target)

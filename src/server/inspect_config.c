@@ -188,6 +188,11 @@ static void walk_own(struct walk *walk)
         LIMIT_MODES(MODE_TEXT)
 #undef MODE_TEXT
     };
+    static const char *const isolations[] = {
+#define MODE_TEXT(name, text) text,
+        ISOLATION_MODES(MODE_TEXT)
+#undef MODE_TEXT
+    };
     const struct model_config *config = walk->self->config;
     char buckets[BUCKETS_TEXT];
     char deadline[32];
@@ -206,6 +211,7 @@ static void walk_own(struct walk *walk)
         { "join", config->join ? "true" : "false" },
         { "device", config->device },
         { "intra_threads", threads },
+        { "isolation", isolations[config->isolation] },
         { "shape_buckets", buckets_text(config, buckets) },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -203,6 +203,21 @@ static const char *const limit_words[] = {
 };
 static const struct field_words limit_modes = { "", limit_words, 3, "auto, all or off" };
 
+static const char *const isolation_words[] = {
+#define MODE_TEXT(name, text) [ISOLATE_##name] = text,
+    ISOLATION_MODES(MODE_TEXT)
+#undef MODE_TEXT
+};
+static const struct field_words isolation_modes = { "", isolation_words, 2, "none or process" };
+
+static const char *const scope_words[] = {
+#define SCOPE_TEXT(name, text) [ISOLATION_##name] = text,
+    ISOLATION_SCOPES(SCOPE_TEXT)
+#undef SCOPE_TEXT
+};
+static const struct field_words isolation_scopes = { "", scope_words, 3,
+                                                     "model, group or instance" };
+
 static enum weir_status read_name(const struct field_reader *reader, const struct field *field,
                                   const struct yaml *node, void *target)
 {
@@ -310,6 +325,16 @@ static const struct field model_fields[] = {
     FIELD("device", field_text, "text", "where it runs; cpu", AT(model_config, device)),
     FIELD_RANGE("intra_threads", field_u32, "count", "threads of one run; 1",
                 AT(model_config, intra_threads), 1, 1024),
+    FIELD_ENUM("isolation", &isolation_modes, "none or process",
+               "process: a crash of the model is not the server's", AT(model_config, isolation)),
+    FIELD_ENUM("isolation_scope", &isolation_scopes, "model, group or instance",
+               "what shares a process", AT(model_config, isolation_scope)),
+    FIELD("isolation_group", field_text, "text", "models that name the same share a process",
+          AT(model_config, isolation_group)),
+    FIELD("memory_limit", field_size, "size such as 1GiB", "of its process; 0: none",
+          AT(model_config, memory_limit)),
+    FIELD("run_limit", field_duration, "duration such as 5s",
+          "a run that takes longer is ended; 0: none", AT(model_config, run_limit_ns)),
     FIELD_NESTED("optimization", field_message, "map", "hints", &optimization_table),
     FIELD_WARNED("runtime", "no effect: the backend is built in"),
     FIELD_WARNED("cc_model_filenames", "no effect: there is no GPU whose capability would choose"),
@@ -395,6 +420,21 @@ static void check_whole(struct model_config *config, const char *name, const str
                       "%s: found reshape in ensemble '%s', expected it in the configurations of "
                       "its steps' models\n",
                       root->file, name);
+    }
+    const bool grouped = config->isolation_group != NULL;
+    if (grouped && config->isolation_scope != ISOLATION_GROUP) {
+        buffer_printf(problems, "%s: found isolation_group, expected isolation_scope: group, too\n",
+                      root->file);
+    }
+    if (!grouped && config->isolation_scope == ISOLATION_GROUP) {
+        buffer_printf(problems, "%s: found no isolation_group, expected the group's name\n",
+                      root->file);
+    }
+    if (config->isolation == ISOLATE_NONE && config->memory_limit > 0) {
+        buffer_printf(problems,
+                      "%s: found memory_limit without isolation: process, expected both: only a "
+                      "process of its own has a limit\n",
+                      root->file);
     }
     if (config->timeout_delay) {
         config->queue_timeout_ns = CLOCK_NEVER;

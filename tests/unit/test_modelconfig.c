@@ -206,6 +206,35 @@ static void test_shape_buckets(void **state)
     }
 }
 
+static void test_isolation(void **state)
+{
+    (void)state;
+    struct weir_err err = { 0 };
+    struct model_config *config =
+        parse("isolation: process\nisolation_scope: group\nisolation_group: npu\n"
+              "memory_limit: 1GiB\nrun_limit: 5s",
+              false, &err);
+    assert_non_null(config);
+    assert_int_equal(config->isolation, ISOLATE_PROCESS);
+    assert_int_equal(config->isolation_scope, ISOLATION_GROUP);
+    assert_string_equal(config->isolation_group, "npu");
+    assert_int_equal(config->memory_limit, 1 << 30);
+    assert_int_equal(config->run_limit_ns, 5 * NS_PER_S);
+    effective_release(config);
+    static const char *const rows[][2] = {
+        { "isolation: thread", "expected none or process" },
+        { "isolation: process\nisolation_group: npu", "expected isolation_scope: group" },
+        { "isolation: process\nisolation_scope: group", "found no isolation_group" },
+        { "memory_limit: 1GiB", "without isolation: process" },
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        assert_null(parse(rows[i][0], false, &err));
+        if (strstr(err.text, rows[i][1]) == NULL) {
+            fail_msg("'%s' does not say '%s'", err.text, rows[i][1]);
+        }
+    }
+}
+
 static void test_mistakes_are_named(void **state)
 {
     (void)state;
@@ -647,6 +676,7 @@ int main(void)
         cmocka_unit_test(test_instances_in_short),
         cmocka_unit_test(test_short_forms),
         cmocka_unit_test(test_shape_buckets),
+        cmocka_unit_test(test_isolation),
         cmocka_unit_test(test_mistakes_are_named),
         cmocka_unit_test(test_an_override_may_be_protobufs_json),
         cmocka_unit_test(test_what_is_printed_can_be_read_back),
