@@ -158,10 +158,11 @@ static void throw_no_memory(void)
 {
     union {
         void *symbol;
-        void *(*call)(size_t size);
-    } new = { dlsym(RTLD_DEFAULT, "_Znwm") }; /* operator new(unsigned long) */
-    if (new.symbol != NULL) {
-        (void)new.call(PTRDIFF_MAX);
+        void (*call)(void);
+    } bad_alloc = { dlsym(RTLD_DEFAULT,
+                          "_ZSt17__throw_bad_allocv") }; /* std::__throw_bad_alloc() */
+    if (bad_alloc.symbol != NULL) {
+        bad_alloc.call();
     }
     (void)fprintf(stderr, "weir: out of memory in ONNX Runtime\n");
     abort();
