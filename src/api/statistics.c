@@ -6,7 +6,6 @@
 #include "api/statistics.h"
 
 #include "api/call.h"
-#include "api/memory_show.h"
 #include "util/json.h"
 
 static uint64_t load(const _Atomic uint64_t *value)
@@ -178,8 +177,9 @@ static void write_model(struct buffer *out, struct model *model)
     write_batch_stats(out, stats);
     write_profile(out, model);
     write_overload(out, model);
-    memory_show_usage(model, out);
-    buffer_char(out, '}');
+    buffer_text(out, ",\"memory_usage\":[{\"type\":\"CPU\",\"id\":0,\"byte_size\":");
+    buffer_u64(out, model->loaded_bytes);
+    buffer_text(out, "}]}");
 }
 
 static void write_entry(struct buffer *out, const struct catalogue_entry *entry, uint64_t version)

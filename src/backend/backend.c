@@ -14,6 +14,7 @@
 #include "backend/onnx.h"
 #include "backend/plugin.h"
 #include "backend/sim.h"
+#include "backend/vanish.h"
 #include "util/err.h"
 
 struct backend_row {
@@ -60,18 +61,6 @@ const char *backend_ops_platform(const struct backend_ops *ops)
     return ops->platform;
 }
 
-bool backend_knows(const struct backend_ops *ops)
-{
-    return ops->needs != NULL;
-}
-
-enum weir_status backend_needs(const struct backend_ops *ops, const struct backend_load *how,
-                               struct backend_needs *out, struct weir_err *err)
-{
-    *out = (struct backend_needs){ 0 };
-    return ops->needs == NULL ? WEIR_OK : ops->needs(ops, how, out, err);
-}
-
 enum weir_status backend_load(const struct backend_ops *ops, const struct backend_load *how,
                               struct backend_model **out, struct weir_err *err)
 {
@@ -111,6 +100,16 @@ void backend_unload(struct backend_model *model)
 const struct signature *backend_signature(const struct backend_model *model)
 {
     return &model->signature;
+}
+
+uint64_t backend_promotion(const struct backend_model *model)
+{
+    return model->ops->promotion == NULL ? 0 : model->ops->promotion(model);
+}
+
+enum weir_status backend_promote(struct backend_model *model, struct weir_err *err)
+{
+    return model->ops->promote(model, err);
 }
 
 void backend_memory(const struct backend_model *model, struct backend_memory *out)
@@ -171,6 +170,7 @@ void backend_start(void)
      * read when the environment is created, and setenv() is safe only while there is one thread. */
     setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     divide_install();
+    vanish_install();
 }
 
 void backend_stop(void)

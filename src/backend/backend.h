@@ -75,6 +75,26 @@ struct backend_isolation {
     uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
 };
 
+/* X(name, text): how a model's weights are kept in memory. */
+#define WEIGHTS_MODES(X)                                                              \
+    X(AUTO, "auto")           /* Models loaded on demand: mapped, packed once they are hot. */ \
+    X(MAPPED, "mapped")       /* As they are in the file: loads at once, runs slower. */       \
+    X(PREPACKED, "prepacked") /* As the kernels want them: loads slower, runs at once. */
+
+enum weights_mode {
+#define WEIGHTS_MODE_ENUM(name, text) WEIGHTS_##name,
+    WEIGHTS_MODES(WEIGHTS_MODE_ENUM)
+#undef WEIGHTS_MODE_ENUM
+};
+
+struct backend_weights {
+    enum weights_mode mode;
+    bool on_demand;           /* Models are loaded when somebody asks for them. */
+    uint64_t promote_runs;    /* AUTO: so many runs make a model hot; 0: none do. */
+    const char *cache_folder; /* For models in the form that can be mapped; NULL: none is. */
+    uint64_t cache_bytes_max;
+};
+
 struct backend_load {
     const char *model_name; /* For messages. */
     uint64_t version;
@@ -86,6 +106,7 @@ struct backend_load {
     const struct setting *settings; /* The configuration's `parameters`. */
     uint32_t setting_count;
     uint64_t file_bytes_max;
+    const struct backend_weights *weights; /* NULL: packed, without a cache. */
     const struct clock *clock;
     struct block_pool *blocks;                 /* For outputs; outlives the model. */
     const struct backend_isolation *isolation; /* NULL: in this process.  Borrowed for the call. */
@@ -149,19 +170,6 @@ const char *backend_name(uint32_t index);
 const char *backend_ops_name(const struct backend_ops *ops);     /* "onnxruntime" */
 const char *backend_ops_platform(const struct backend_ops *ops); /* "onnxruntime_onnx" */
 
-/* What a load will take at its peak, where the backend knows it before; zeros: it does not. */
-struct backend_needs {
-    uint64_t host_bytes;
-    uint64_t device_bytes;
-};
-
-bool backend_knows(const struct backend_ops *ops); /* It can be asked. */
-
-/* As backend_load(), which says the same of what is wrong. */
-WEIR_MUST_USE enum weir_status backend_needs(const struct backend_ops *ops,
-                                             const struct backend_load *how,
-                                             struct backend_needs *out, struct weir_err *err);
-
 /* Loads.  `err` says what is wrong with which file.  WEIR_EINVAL (the model), WEIR_ENOENT (the
  * file), WEIR_ENOMEM, WEIR_EBACKEND.  One loader thread per device. */
 WEIR_MUST_USE enum weir_status backend_load(const struct backend_ops *ops,
@@ -179,6 +187,14 @@ struct backend_memory {
         mapped_bytes; /* Files mapped for it, whole; those that several share count with each. */
     uint64_t device_bytes; /* Of the device's own memory. */
 };
+
+/* A mapped model that has become hot runs faster once its weights are packed: what that takes meanwhile, in
+ * bytes; 0: not now.  Any thread; cheap. */
+uint64_t backend_promotion(const struct backend_model *model);
+
+/* Packs them while the model serves on.  Afterwards backend_promotion() is 0, whether it went well or
+ * not.  Loader thread; answers may differ in their last bits from then on. */
+WEIR_MUST_USE enum weir_status backend_promote(struct backend_model *model, struct weir_err *err);
 
 /* Any thread; cheap. */
 void backend_memory(const struct backend_model *model, struct backend_memory *out);

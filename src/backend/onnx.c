@@ -5,12 +5,7 @@
  * contexts: runs of one session from several threads scale, several sessions only
  * multiply the weights.  A run uses the thread that calls it and, where the
  * configuration says so, a pool that never spins.  Telemetry is switched off twice: by
- * backend_start() before any environment exists, and here by the API.
- *
- * The file is mapped, read by onnx_file.c and only then handed over, from the
- * mapping; a model with external data must be opened by path, because ONNX Runtime looks for
- * the data beside it.  /proc/self/fd names the folder that was checked,
- * whatever happened to its name since.
+ * backend_start() before any environment exists, and here by the API.  How a file becomes a session is onnx_session.c's.
  */
 #include "backend/onnx.h"
 
@@ -23,12 +18,14 @@
 
 #include "backend/onnx_file.h"
 #include "backend/onnx_memory.h"
+#include "backend/onnx_session.h"
 #include "util/err.h"
 #include "util/file.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 #define SIGNATURE_BYTES_MAX ((size_t)64 << 20) /* Names and shapes of one model. */
+#define MAPPED_BYTES_MIN (UINT64_C(1) << 20)   /* Models with less are loaded as fast without. */
 #define ENTRIES_MAX 4096                       /* Inputs, and outputs, of one model. */
 
 const struct OrtApi *onnx_api;
@@ -102,104 +99,80 @@ bool onnx_is_old(void)
 
 /* --- The session ------------------------------------------------------------------------------ */
 
-struct option {
-    const char *key;
-    const char *value;
-};
-
-static const struct option session_options[] = {
-    { "session.intra_op.allow_spinning", "0" },
-    { "session.inter_op.allow_spinning", "0" },
-    { "session.set_denormal_as_zero", "1" },
-    { "session.use_env_allocators", "1" },
-};
-
-static bool same_name(const char *a, const char *b)
+static struct onnx_settings settings_of(const struct onnx_model *model)
 {
-    return a != NULL && b != NULL && strcmp(a, b) == 0;
+    return (struct onnx_settings){
+        .env = env,
+        .threads = model->threads,
+        .plans = model->plans,
+        .account = model->account,
+    };
 }
 
-/*
- * ONNX Runtime plans the memory of a graph once for each shape that it meets and keeps the plan for ever.
- * The plan saves a U-Net a seventh of its time, so it is worth having where a client cannot
- * make plans pile up: where nothing varies, or one leading dimension that all inputs share.  A plan for
- * n rows then costs its client the sending of n rows, so plans grow as the square root of what is sent.
- */
-static bool plans_stay_few(const struct onnx_file *file)
+static bool wants_mapping(const struct backend_weights *weights)
 {
-    const struct onnx_value *free = NULL; /* The first input with a variable leading dimension. */
-    for (uint32_t i = 0; i < file->input_count; i++) {
-        const struct onnx_value *input = &file->inputs[i];
-        for (uint32_t d = 1; d < input->shape.rank; d++) {
-            if (input->shape.dims[d] < 0) {
-                return false;
-            }
-        }
-        const bool varies = input->shape.rank > 0 && input->shape.dims[0] < 0;
-        if (!input->has_shape ||
-            (varies && free != NULL && !same_name(free->dim_names[0], input->dim_names[0]))) {
-            return false;
-        }
-        free = varies && free == NULL ? input : free;
+    return weights->mode == WEIGHTS_MAPPED || (weights->mode == WEIGHTS_AUTO && weights->on_demand);
+}
+
+/* With weights from a converted model.  Whatever keeps it from being so, the model can be loaded plainly. */
+static bool open_converted(struct onnx_model *model, const struct onnx_source *source)
+{
+    const struct backend_weights *weights = source->how->weights;
+    const struct onnx_settings settings = settings_of(model);
+    struct weir_err err = { 0 };
+    if (weights == NULL || weights->cache_folder == NULL ||
+        source->file.parameter_bytes < MAPPED_BYTES_MIN ||
+        (weights->mode == WEIGHTS_AUTO && !weights->on_demand)) {
+        return false;
+    }
+    enum weir_status status = onnx_weights_acquire(&settings, source, &model->weights, &err);
+    if (status == WEIR_OK) {
+        status = onnx_weights_open(model->weights, &settings, !wants_mapping(weights),
+                                   &model->first, &err);
+    }
+    if (status != WEIR_OK) {
+        log_event(LOG_DEBUG, "not loaded from the cache", LOG_STR("model", source->how->model_name),
+                  LOG_STR("reason", err.text));
+        onnx_weights_release(model->weights);
+        model->weights = NULL;
+        return false;
+    }
+    model->weights_bytes = onnx_weights_bytes(model->weights);
+    model->mapped = wants_mapping(weights);
+    model->promote_runs = weights->mode == WEIGHTS_AUTO ? weights->promote_runs : 0;
+    if (!model->mapped) {
+        model->uncounted_bytes = model->weights_bytes;
+        onnx_weights_drop_pages(model->weights);
     }
     return true;
 }
 
-static OrtStatus *set_options(OrtSessionOptions *options, const struct backend_load *how,
-                              const struct onnx_file *file)
+/* Packed or not, the weights have about the size that they have in the file. */
+static void note_packed(struct onnx_model *model, uint64_t weights_bytes)
 {
-    const OrtApi *api = onnx_api;
-    const int threads = how->intra_threads > 1024 ? 1024 : (int)how->intra_threads;
-    OrtStatus *failed = api->SetIntraOpNumThreads(options, threads);
-    failed = failed != NULL ? failed : api->SetInterOpNumThreads(options, 1);
-    failed = failed != NULL ? failed : api->SetSessionExecutionMode(options, ORT_SEQUENTIAL);
-    failed =
-        failed != NULL ? failed : api->SetSessionGraphOptimizationLevel(options, ORT_ENABLE_ALL);
-    if (!plans_stay_few(file)) {
-        failed = failed != NULL ? failed : api->DisableMemPattern(options);
-    }
-    for (size_t i = 0; i < sizeof(session_options) / sizeof(session_options[0]); i++) {
-        const struct option *option = &session_options[i];
-        failed = failed != NULL ? failed
-                                : api->AddSessionConfigEntry(options, option->key, option->value);
-    }
-    return failed;
+    uint64_t bytes;
+    uint64_t bytes_peak;
+    onnx_account_read(model->account, &bytes, &bytes_peak);
+    model->uncounted_bytes = bytes < weights_bytes ? weights_bytes - bytes : 0;
 }
 
-struct source {
-    const struct backend_load *how;
-    const char *file_name;
-    struct file_map map;
-    struct onnx_file file;
-};
-
-static OrtStatus *create_session(const struct source *source, const OrtSessionOptions *options,
-                                 OrtSession **out)
-{
-    if (source->file.external_count == 0) {
-        return onnx_api->CreateSessionFromArray(env, source->map.data, source->map.size, options,
-                                                out);
-    }
-    char path[512];
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", source->how->folder_fd, source->file_name);
-    return onnx_api->CreateSession(env, path, options, out);
-}
-
-static enum weir_status open_session(struct onnx_model *model, const struct source *source,
+static enum weir_status open_session(struct onnx_model *model, const struct onnx_source *source,
                                      struct weir_err *err)
 {
-    OrtSessionOptions *options = NULL;
-    OrtStatus *failed = onnx_api->CreateSessionOptions(&options);
-    failed = failed != NULL ? failed : set_options(options, source->how, &source->file);
+    const struct onnx_settings settings = settings_of(model);
     const uint64_t mode = onnx_float_mode_enter(); /* The runtime changes it and leaves it so. */
-    struct onnx_account *before = onnx_account_enter(model->account);
-    failed = failed != NULL ? failed : create_session(source, options, &model->session);
-    (void)onnx_account_enter(before);
+    enum weir_status status = WEIR_OK;
+    if (!open_converted(model, source)) {
+        status = onnx_session_open(&settings, source, &model->first, err);
+        note_packed(model, source->file.parameter_bytes);
+    }
     onnx_float_mode_leave(mode);
-    failed = failed != NULL ? failed
-                            : onnx_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault,
-                                                            &model->memory);
-    onnx_api->ReleaseSessionOptions(options);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    atomic_init(&model->session, model->first);
+    OrtStatus *failed =
+        onnx_api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &model->memory);
     return failed == NULL ? WEIR_OK : onnx_load_failed(failed, err);
 }
 
@@ -465,7 +438,7 @@ static enum weir_status make_rules(struct onnx_model *model, struct weir_err *er
 
 /* --- Load and unload -------------------------------------------------------------------------- */
 
-static enum weir_status open_source(struct source *source, struct weir_err *err)
+static enum weir_status open_source(struct onnx_source *source, struct weir_err *err)
 {
     const struct backend_load *how = source->how;
     enum weir_status status = file_map_open(how->folder_fd, source->file_name, &source->map, err);
@@ -488,24 +461,23 @@ static void onnx_unload(struct backend_model *base)
 {
     struct onnx_model *model = (struct onnx_model *)base;
     if (onnx_api != NULL) {
-        onnx_api->ReleaseSession(model->session);
+        onnx_api->ReleaseSession(model->packed);
+        onnx_api->ReleaseSession(model->first);
         onnx_api->ReleaseMemoryInfo(model->memory);
     }
+    onnx_weights_release(model->weights);
     onnx_account_close(model->account);
     arena_finish(&model->arena);
     mem_free(model);
 }
 
-static void onnx_memory(const struct backend_model *base, struct backend_memory *out)
-{
-    const struct onnx_model *model = (const struct onnx_model *)base;
-    onnx_account_read(model->account, &out->heap_bytes, &out->heap_peak_bytes);
-}
-
-static enum weir_status build(struct onnx_model *model, struct source *source, struct weir_err *err)
+static enum weir_status build(struct onnx_model *model, struct onnx_source *source,
+                              struct weir_err *err)
 {
     enum weir_status status = open_source(source, err);
     if (status == WEIR_OK) {
+        model->threads = source->how->intra_threads;
+        model->plans = onnx_plans_stay_few(&source->file);
         status = start_runtime(err);
     }
     if (status == WEIR_OK) {
@@ -516,6 +488,44 @@ static enum weir_status build(struct onnx_model *model, struct source *source, s
     }
     if (status == WEIR_OK) {
         status = make_rules(model, err);
+    }
+    return status;
+}
+
+static void onnx_memory(const struct backend_model *base, struct backend_memory *out)
+{
+    const struct onnx_model *model = (const struct onnx_model *)base;
+    onnx_account_read(model->account, &out->heap_bytes, &out->heap_peak_bytes);
+    out->heap_bytes += model->uncounted_bytes;
+    out->heap_peak_bytes += model->uncounted_bytes;
+    out->mapped_bytes = model->mapped ? model->weights_bytes : 0;
+}
+
+static uint64_t onnx_promotion(const struct backend_model *base)
+{
+    const struct onnx_model *model = (const struct onnx_model *)base;
+    const bool due =
+        model->promote_runs > 0 && !model->promoted &&
+        atomic_load_explicit(&model->runs, memory_order_relaxed) >= model->promote_runs;
+    return due ? model->weights_bytes : 0;
+}
+
+static enum weir_status onnx_promote(struct backend_model *base, struct weir_err *err)
+{
+    struct onnx_model *model = (struct onnx_model *)base;
+    const struct onnx_settings settings = settings_of(model);
+    struct onnx_account *before = onnx_account_enter(model->account);
+    const uint64_t mode = onnx_float_mode_enter();
+    const enum weir_status status =
+        onnx_weights_open(model->weights, &settings, true, &model->packed, err);
+    onnx_float_mode_leave(mode);
+    (void)onnx_account_enter(before);
+    model->promoted = true;
+    if (status == WEIR_OK) {
+        atomic_store(&model->session, model->packed);
+        model->mapped = false;
+        model->uncounted_bytes = model->weights_bytes;
+        onnx_weights_drop_pages(model->weights);
     }
     return status;
 }
@@ -531,7 +541,7 @@ static enum weir_status onnx_load(const struct backend_ops *ops, const struct ba
     model->base.ops = ops;
     model->blocks = how->blocks;
     model->account = onnx_account_create();
-    struct source source = {
+    struct onnx_source source = {
         .how = how,
         .file_name = how->file_name == NULL ? "model.onnx" : how->file_name,
     };
@@ -559,4 +569,6 @@ const struct backend_ops onnx_ops = {
     .run = onnx_run,
     .terminate = onnx_terminate,
     .memory = onnx_memory,
+    .promotion = onnx_promotion,
+    .promote = onnx_promote,
 };

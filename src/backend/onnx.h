@@ -18,6 +18,7 @@ struct OrtMemoryInfo;
 struct OrtSession;
 struct OrtStatus;
 struct onnx_account; /* onnx_memory.h */
+struct onnx_weights; /* onnx_session.h */
 
 extern const struct backend_ops onnx_ops;
 
@@ -51,11 +52,23 @@ struct onnx_output {
     int8_t from_dim[TENSOR_RANK_MAX];   /* ... its dimension that say it. */
 };
 
-/* Constant after the load but for the rules; shared by all contexts. */
+/* Constant after the load but for the rules and what comes with a promotion; shared by all contexts. */
 struct onnx_model {
     struct backend_model base;
-    struct arena arena; /* Names, signature, outputs. */
-    struct OrtSession *session;
+    struct arena arena;                   /* Names, signature, outputs. */
+    _Atomic(struct OrtSession *) session; /* The one that runs begin with; one of these: */
+    struct OrtSession *first;
+    struct OrtSession *packed;    /* NULL: the model was not promoted. */
+    struct onnx_weights *weights; /* NULL: the session has its own. */
+    uint64_t weights_bytes;       /* Of them. */
+    _Atomic uint64_t
+        uncounted_bytes; /* Packed weights, which the runtime takes past its allocator. */
+    _Atomic bool mapped; /* Runs read them from the file. */
+    uint32_t threads;    /* Of one run. */
+    bool plans;
+    uint64_t promote_runs; /* After so many; 0: never. */
+    _Atomic uint64_t runs;
+    _Atomic bool promoted; /* Or it was tried. */
     struct OrtMemoryInfo *memory;
     struct onnx_account *account;
     struct onnx_output *outputs; /* base.signature.output_count */

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 
 #include "backend/onnx.h"
+#include "backend/vanish.h"
 #include "util/list.h"
 #include "util/mem.h"
 
@@ -31,8 +32,9 @@ struct onnx_account {
     _Atomic uint64_t bytes;
     _Atomic uint64_t bytes_peak;
     _Atomic uint64_t holders; /* Blocks in use, and the model. */
-    pthread_mutex_t lock;     /* Guards what follows, about large blocks. */
-    struct list spares;       /* Of block_head.node, the last freed first. */
+    struct vanish_mark files;
+    pthread_mutex_t lock; /* Guards what follows, about large blocks. */
+    struct list spares;   /* Of block_head.node, the last freed first. */
     uint64_t used_bytes;
     uint64_t spare_bytes;
     uint64_t used_bytes_peak; /* Of the window before this one, or of this one if that is more. */
@@ -130,7 +132,13 @@ struct onnx_account *onnx_account_enter(struct onnx_account *account)
 {
     struct onnx_account *before = current;
     current = account;
+    (void)vanish_watch(account == NULL ? NULL : &account->files);
     return before;
+}
+
+bool onnx_account_lost(const struct onnx_account *account)
+{
+    return atomic_load_explicit(&account->files.lost, memory_order_relaxed);
 }
 
 void onnx_account_tick(struct onnx_account *account)

@@ -10,6 +10,7 @@
 #ifndef WEIR_BACKEND_ONNX_MEMORY_H
 #define WEIR_BACKEND_ONNX_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "weir/status.h"
@@ -29,6 +30,10 @@ void onnx_account_close(struct onnx_account *account);
 
 /* From now on the calling thread works for this account, NULL: for none; returns the one before. */
 struct onnx_account *onnx_account_enter(struct onnx_account *account);
+
+/* True for ever once a thread that worked for it has touched a page of a file that was shortened meanwhile
+ * (vanish.h).  Any thread. */
+bool onnx_account_lost(const struct onnx_account *account);
 
 /* A run has ended.  Any thread. */
 void onnx_account_tick(struct onnx_account *account);

@@ -547,9 +547,10 @@ static void drop_outputs(struct onnx_context *context, struct backend_run *run)
 static OrtStatus *call(struct onnx_context *context, size_t inputs, uint32_t outputs)
 {
     const struct onnx_model *model = model_of(context);
+    OrtSession *session = atomic_load_explicit(&model->session, memory_order_acquire);
     const uint64_t mode = onnx_float_mode_enter();
     struct onnx_account *before = onnx_account_enter(model->account);
-    OrtStatus *failed = onnx_api->Run(model->session, context->options, context->input_names,
+    OrtStatus *failed = onnx_api->Run(session, context->options, context->input_names,
                                       (const OrtValue *const *)context->inputs, inputs,
                                       context->output_names, outputs, context->outputs);
     (void)onnx_account_enter(before);
@@ -618,20 +619,25 @@ enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,
 {
     struct onnx_context *context = (struct onnx_context *)base;
     const struct signature *signature = &base->model->signature;
-    struct onnx_account *account = model_of(context)->account;
+    struct onnx_model *model = model_of(context);
     size_t inputs = 0;
     OrtStatus *failed = wrap_inputs(context, run, &inputs);
-    const enum weir_status status =
+    enum weir_status status =
         failed != NULL ? onnx_run_failed(failed, err) : run_wrapped(context, run, inputs, err);
+    if (status == WEIR_OK && onnx_account_lost(model->account)) {
+        status = err_set(err, WEIR_EBACKEND,
+                         "the model's file was shortened while it was in use: load it again");
+    }
     if (status != WEIR_OK) {
         drop_outputs(context, run);
     }
     release_values(context->inputs, context->input_loans, signature->input_count);
     release_values(context->outputs, context->output_loans, signature->output_count);
+    (void)atomic_fetch_add_explicit(&model->runs, 1, memory_order_relaxed);
     if (run->trim) {
-        onnx_account_trim(account);
+        onnx_account_trim(model->account);
     } else {
-        onnx_account_tick(account);
+        onnx_account_tick(model->account);
     }
     return status;
 }

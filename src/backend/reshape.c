@@ -262,6 +262,16 @@ static void reshape_memory(const struct backend_model *base, struct backend_memo
     backend_memory(((const struct reshape_model *)base)->inner, out);
 }
 
+static uint64_t reshape_promotion(const struct backend_model *base)
+{
+    return backend_promotion(((const struct reshape_model *)base)->inner);
+}
+
+static enum weir_status reshape_promote(struct backend_model *base, struct weir_err *err)
+{
+    return backend_promote(model_of(base)->inner, err);
+}
+
 static const struct backend_ops reshape_ops = {
     .name = "reshape",
     .platform = "",
@@ -273,6 +283,8 @@ static const struct backend_ops reshape_ops = {
     .finish = reshape_finish,
     .terminate = reshape_terminate,
     .memory = reshape_memory,
+    .promotion = reshape_promotion,
+    .promote = reshape_promote,
 };
 
 void reshape_show(const struct reshape_rule *rule, struct tensor_spec *spec)

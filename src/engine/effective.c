@@ -46,6 +46,7 @@ struct model_config *effective_create(void)
         .batching = BATCHING_AUTO,
         .queue_timeout_ns = CLOCK_NEVER,
         .intra_threads = 1,
+        .promote_after = MODEL_PROMOTE_AFTER,
         .policy = VERSION_LATEST,
         .policy_count = 1,
         .arena = &holder->arena,

@@ -23,6 +23,7 @@ struct lifecycle_load {
     const char *override;       /* Configuration text, or NULL. */
     struct model *const *parts; /* Of an ensemble: one leased model per step.  Borrowed. */
     uint32_t part_count;
+    bool awaited; /* Somebody waits for it: what was tried before is not tried again. */
     void (*unleased)(struct model *model);
     void *owner; /* Becomes model.owner. */
 };
@@ -31,10 +32,6 @@ struct lifecycle_load {
  * version policy and the device. */
 WEIR_MUST_USE enum weir_status lifecycle_configure(const struct lifecycle_load *how,
                                                    struct model_config **out, struct weir_err *err);
-
-/* What the load will take at its peak, as far as its backend knows.  As lifecycle_load(). */
-WEIR_MUST_USE enum weir_status lifecycle_needs(const struct lifecycle_load *how,
-                                               struct backend_needs *out, struct weir_err *err);
 
 /* *out is ready to serve and has one lease, the caller's.  WEIR_EINVAL, WEIR_ENOENT, WEIR_EBACKEND,
  * WEIR_EIO: something is wrong with the model, its files or its configuration; WEIR_ENOMEM; WEIR_ECONFLICT:

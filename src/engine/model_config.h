@@ -17,6 +17,7 @@ struct arena;
 
 #define MODEL_PREFERRED_MAX 16
 #define MODEL_BATCH_INFERRED 64 /* max_batch_size when nobody set it. */
+#define MODEL_PROMOTE_AFTER 200 /* promote_after when nobody set it. */
 
 /* X(name, text) */
 #define BATCHING_MODES(X)                                                         \
@@ -62,17 +63,6 @@ enum isolation_mode {
 #define ISOLATION_MODE_ENUM(name, text) ISOLATE_##name,
     ISOLATION_MODES(ISOLATION_MODE_ENUM)
 #undef ISOLATION_MODE_ENUM
-};
-
-/* X(name, text): a reload that has no room beside what serves. */
-#define UPDATE_MODES(X)                                                    \
-    X(KEEP, "keep")       /* Is refused. */                                 \
-    X(REPLACE, "replace") /* Follows what serves, which is unloaded first. */
-
-enum update_mode {
-#define UPDATE_MODE_ENUM(name, text) UPDATE_##name,
-    UPDATE_MODES(UPDATE_MODE_ENUM)
-#undef UPDATE_MODE_ENUM
 };
 
 /* X(name, text): which versions of a model are served. */
@@ -252,6 +242,8 @@ struct model_config {
     const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */
     uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
     uint64_t run_limit_ns;       /* Longest run; 0: none.  Also where it is not isolated. */
+    enum weights_mode weights;
+    uint32_t promote_after; /* Runs that make a mapped model hot; 0: never. */
     enum version_policy policy;
     uint32_t policy_count;       /* LATEST: how many (1). */
     int64_t policy_versions[64]; /* SPECIFIC, policy_count of them. */
@@ -270,10 +262,7 @@ struct model_config {
     uint32_t bucket_count;
     struct rate_resource *resources; /* That each run holds. */
     uint32_t resource_count;
-    uint32_t rate_priority;   /* Share of runs is 1 / priority; 0 and 1 are the same. */
-    uint64_t peak_bytes;      /* Of its device, that a load takes; 0: not known. */
-    const char *memory_group; /* Whose budget it shares; NULL: none. */
-    enum update_mode update;
+    uint32_t rate_priority;         /* Share of runs is 1 / priority; 0 and 1 are the same. */
     const struct setting *settings; /* `parameters`. */
     uint32_t setting_count;
     bool proto;          /* Said in Triton's words: `timeout` of a request is as there. */

@@ -10,7 +10,7 @@
 #include "util/json.h"
 
 #define FORMAT "weir-profile"
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2
 #define WEIGHT_RESTORED 10 /* So that what runs take today soon outweighs what they took. */
 #define COUNT_MAX (UINT64_C(1) << 53)
 #define DIGEST_TEXT 17
@@ -96,7 +96,7 @@ static void write_shape(struct buffer *out, const struct profile_shape *shape)
 }
 
 void profile_file_write(const struct profile *profile, const struct profile_identity *identity,
-                        struct buffer *out)
+                        const char *rows, struct buffer *out)
 {
     buffer_char(out, '{');
     json_key(out, "format");
@@ -113,6 +113,8 @@ void profile_file_write(const struct profile *profile, const struct profile_iden
     json_string(out, identity->processor);
     json_key(out, "runtime");
     json_string(out, identity->runtime);
+    json_key(out, "rows");
+    json_string(out, rows);
     json_key(out, "shapes");
     buffer_char(out, '[');
     for (const struct profile_shape *shape = profile_next(profile, NULL); shape != NULL;
@@ -369,6 +371,19 @@ static enum weir_status read_format(struct reader *reader)
     return status;
 }
 
+static enum weir_status read_rows(struct reader *reader, struct profile_file *out)
+{
+    yyjson_val *value = NULL;
+    const enum weir_status status = member(reader, "rows", JSON_STRING, &value);
+    if (status == WEIR_OK && yyjson_get_len(value) >= sizeof(out->rows)) {
+        return out_of_range(reader, "rows");
+    }
+    if (status == WEIR_OK) {
+        (void)snprintf(out->rows, sizeof(out->rows), "%s", yyjson_get_str(value));
+    }
+    return status;
+}
+
 static enum weir_status read_shapes(struct reader *reader, struct profile_file *out)
 {
     yyjson_val *array;
@@ -404,6 +419,7 @@ enum weir_status profile_file_read(struct bytes text, const struct profile_ident
     status = begin(&reader, yyjson_doc_get_root(doc), "the document", err);
     status = status == WEIR_OK ? read_format(&reader) : status;
     status = status == WEIR_OK ? check_identity(&reader, identity) : status;
+    status = status == WEIR_OK ? read_rows(&reader, &file) : status;
     status = status == WEIR_OK ? read_shapes(&reader, &file) : status;
     status = status == WEIR_OK ? end(&reader) : status;
     yyjson_doc_free(doc);

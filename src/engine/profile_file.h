@@ -1,9 +1,10 @@
 /*
  * profile_file.h — learned profiles as text, so that they outlive the process.
  *
- *     { "format": "weir-profile", "format_version": 1,
+ *     { "format": "weir-profile", "format_version": 2,
  *       "model": "tagger", "version": 3, "files": "9a3f...", "settings": "02c1...",
  *       "device": "cpu", "processor": "AMD EPYC 9B45", "runtime": "ONNX Runtime 1.30.0",
+ *       "rows": "independent",
  *       "shapes": [ { "dims": [128], "runs": 5120, "tau0_us": 410.2, "alpha_us": 35.1, ... } ] }
  *
  * A profile is believed only by the model, on the machine and under the runtime that it is about.  The text comes
@@ -34,9 +35,13 @@ struct profile_identity {
     const char *runtime;
 };
 
+/* What trials showed of the model's rows: this word, or why not, or "" where none did. */
+#define PROFILE_ROWS_INDEPENDENT "independent"
+#define PROFILE_ROWS_BYTES 256
+
 /* Nothing is left out but shapes that nobody could describe. */
 void profile_file_write(const struct profile *profile, const struct profile_identity *identity,
-                        struct buffer *out);
+                        const char *rows, struct buffer *out);
 
 /* What a file has to say about one shape. */
 struct profile_file_shape {
@@ -46,6 +51,7 @@ struct profile_file_shape {
 };
 
 struct profile_file {
+    char rows[PROFILE_ROWS_BYTES];
     struct profile_file_shape shapes[PROFILE_SHAPES];
     uint32_t count;
 };

@@ -181,7 +181,7 @@ static int open_folder(const struct profile_store *store, const struct model *mo
 /* ---- Reading and writing --------------------------------------------------------------------- */
 
 enum weir_status profile_store_read(struct profile_store *store, struct model *model,
-                                    struct weir_err *err)
+                                    char rows[PROFILE_ROWS_BYTES], struct weir_err *err)
 {
     const struct profile_identity identity = identity_of(store, model);
     struct buffer text = { 0 };
@@ -202,6 +202,7 @@ enum weir_status profile_store_read(struct profile_store *store, struct model *m
     }
     if (status == WEIR_OK) {
         profile_file_apply(file, model);
+        memcpy(rows, file->rows, sizeof(file->rows));
         store->tick = model->profile.tick;
     }
     buffer_finish(&text);
@@ -240,6 +241,14 @@ static void replace(int folder_fd, const char *name, const struct buffer *text)
     }
 }
 
+static const char *rows_of(const struct model *model)
+{
+    const char *reason = model->batching_reason;
+    return !model->rows_tried                  ? ""
+           : model->batching || reason == NULL ? PROFILE_ROWS_INDEPENDENT
+                                               : reason;
+}
+
 void profile_store_write(struct profile_store *store, struct model *model)
 {
     if (!profile_store_is_due(store, model)) {
@@ -254,7 +263,7 @@ void profile_store_write(struct profile_store *store, struct model *model)
         const struct profile_identity identity = identity_of(store, model);
         struct buffer text;
         buffer_init(&text, PROFILE_FILE_BYTES_MAX);
-        profile_file_write(copy, &identity, &text);
+        profile_file_write(copy, &identity, rows_of(model), &text);
         if (!text.failed) {
             replace(fd, store->name, &text);
         }

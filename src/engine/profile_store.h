@@ -9,6 +9,7 @@
 #define WEIR_ENGINE_PROFILE_STORE_H
 
 #include "engine/model.h"
+#include "engine/profile_file.h"
 #include "util/err.h"
 
 #define PROFILE_STORE_OFF "off"
@@ -25,9 +26,11 @@ WEIR_MUST_USE enum weir_status profile_store_create(const char *store, const cha
                                                     struct weir_err *err);
 void profile_store_destroy(struct profile_store *store); /* NULL is fine. */
 
-/* Adds to the model's profile what was stored.  WEIR_ENOENT: nothing is; WEIR_EINVAL, WEIR_ECONFLICT: it is broken
+/* Adds to the model's profile what was stored, and writes into `rows` what earlier trials showed of its rows
+ * (profile_file.h).  WEIR_ENOENT: nothing is; WEIR_EINVAL, WEIR_ECONFLICT: it is broken
  * or about something else, the sentence names the file; WEIR_EIO, WEIR_ENOMEM.  The model's buckets are made. */
 WEIR_MUST_USE enum weir_status profile_store_read(struct profile_store *store, struct model *model,
+                                                  char rows[PROFILE_ROWS_BYTES],
                                                   struct weir_err *err);
 
 /* True when something was learned since the profile was read or written; the pool's lock is taken. */

@@ -68,6 +68,8 @@ struct registry_options {
     uint64_t model_bytes_max;
     const char *profile_store; /* Where profiles are kept (profile_store.h); NULL: nowhere. */
     uint64_t profile_save_ns;  /* Time between looks for those to be written; 0: a minute. */
+    const char *model_cache;   /* Folder of converted models (backend.h); NULL: none. */
+    uint64_t model_cache_bytes_max;
     registry_configure_fn *configure;
     void *configure_context;
     registry_compose_fn *compose; /* NULL: ensembles cannot be loaded. */

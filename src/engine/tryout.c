@@ -34,9 +34,10 @@ static const char *known_obstacle(const struct tryout *tryout)
     return tryout->model->signature->streams ? "the model answers in several parts" : NULL;
 }
 
-/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new. */
+/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new.  `known` is
+ * what trials showed in an earlier life (profile_file.h). */
 static enum weir_status decide_batching(const struct tryout *tryout, const struct probe *probe,
-                                        bool *ran, struct weir_err *err)
+                                        const char *known, bool *ran, struct weir_err *err)
 {
     struct model *model = tryout->model;
     model->batching_reason = known_obstacle(tryout);
@@ -48,9 +49,16 @@ static enum weir_status decide_batching(const struct tryout *tryout, const struc
         return WEIR_OK;
     }
     struct weir_err why = { 0 };
-    const enum weir_status status = proof_rows(probe, &why);
-    model->batching = status == WEIR_OK;
-    *ran = status == WEIR_OK || status == WEIR_ECONFLICT;
+    if (known[0] != '\0') {
+        model->rows_tried = true;
+        model->batching = strcmp(known, PROFILE_ROWS_INDEPENDENT) == 0;
+        (void)err_set(&why, WEIR_ECONFLICT, "%s", known);
+    } else {
+        const enum weir_status status = proof_rows(probe, &why);
+        model->batching = status == WEIR_OK;
+        *ran = status == WEIR_OK || status == WEIR_ECONFLICT;
+        model->rows_tried = *ran;
+    }
     if (!model->batching) {
         model->batching_reason =
             arena_try_strndup(model->config->arena, why.text, strlen(why.text));
@@ -200,13 +208,14 @@ static void measure(const struct probe *trial, struct model *model)
 }
 
 /* What was learned in an earlier life, where it can be read; else the remark says why not. */
-static enum weir_status read_profile(struct model *model, struct weir_err *err)
+static enum weir_status read_profile(struct model *model, char rows[PROFILE_ROWS_BYTES],
+                                     struct weir_err *err)
 {
     struct weir_err why = { 0 };
     if (model->profile_store == NULL) {
         return WEIR_OK;
     }
-    const enum weir_status status = profile_store_read(model->profile_store, model, &why);
+    const enum weir_status status = profile_store_read(model->profile_store, model, rows, &why);
     return status == WEIR_OK || status == WEIR_ENOENT
                ? WEIR_OK
                : effective_remark(model->config, err, "the stored profile is not used: %s",
@@ -215,13 +224,28 @@ static enum weir_status read_profile(struct model *model, struct weir_err *err)
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
+/* True when nothing is left to be tried: what it was asked for would only come later. */
+static bool knows_all(const struct model *model, const char *rows)
+{
+    const struct model_config *config = model->config;
+    const bool rows_known =
+        rows[0] != '\0' || config->max_batch_size <= 1 || config->batching != BATCHING_AUTO;
+    return model->profile.tick > 0 && rows_known && model->buckets == NULL &&
+           config->warmup_count == 0;
+}
+
 enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
 {
     struct model *model = tryout->model;
     struct backend_context *context;
+    char rows[PROFILE_ROWS_BYTES] = "";
     enum weir_status status = make_buckets(tryout, err);
-    status = status == WEIR_OK ? read_profile(model, err) : status;
+    status = status == WEIR_OK ? read_profile(model, rows, err) : status;
     const bool learned = model->profile.tick > 0; /* In an earlier life. */
+    if (status == WEIR_OK && tryout->awaited && knows_all(model, rows)) {
+        bool ran;
+        return decide_batching(tryout, NULL, rows, &ran, err);
+    }
     status = status == WEIR_OK ? backend_context_create(model->backend, &context, err) : status;
     if (status != WEIR_OK) {
         return status;
@@ -236,7 +260,7 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
         .learner = learned || !model->rows_fixed ? NULL : model,
     };
     bool ran = false;
-    status = decide_batching(tryout, &probe, &ran, err);
+    status = decide_batching(tryout, &probe, rows, &ran, err);
     status = status == WEIR_OK ? judge_buckets(tryout, &probe, err) : status;
     if (status == WEIR_OK && !learned) {
         measure(&probe, model);

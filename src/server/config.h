@@ -66,14 +66,11 @@ struct config {
     struct config_list load_model;
     uint64_t poll_interval_ns;
     uint64_t memory_max_bytes;
-    struct config_list memory_devices; /* "NAME:SIZE" each. */
-    struct config_list memory_groups;
     uint64_t resident_models_max;
     uint64_t eviction; /* enum eviction */
     struct config_list pinned;
     uint64_t residency_min_ns;
     uint64_t idle_unload_ns;
-    bool preload_next;
 
     const char *host;
     uint64_t http_port;
@@ -111,6 +108,8 @@ struct config {
     struct config_list rate_limit_resource; /* "NAME:COUNT[:DEVICE]" each. */
     uint64_t cache_bytes;
     const char *profile_store; /* "off", "model" or a folder. */
+    const char *model_cache;   /* "auto", "off" or a folder. */
+    uint64_t model_cache_bytes_max;
 
     const char *shared_memory; /* "": none; a prefix of names in /dev/shm, "*": all. */
     const char *name;

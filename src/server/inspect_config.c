@@ -193,6 +193,11 @@ static void walk_own(struct walk *walk)
         ISOLATION_MODES(MODE_TEXT)
 #undef MODE_TEXT
     };
+    static const char *const weights[] = {
+#define MODE_TEXT(name, text) text,
+        WEIGHTS_MODES(MODE_TEXT)
+#undef MODE_TEXT
+    };
     const struct model_config *config = walk->self->config;
     char buckets[BUCKETS_TEXT];
     char deadline[32];
@@ -212,6 +217,7 @@ static void walk_own(struct walk *walk)
         { "device", config->device },
         { "intra_threads", threads },
         { "isolation", isolations[config->isolation] },
+        { "weights", weights[config->weights] },
         { "shape_buckets", buckets_text(config, buckets) },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

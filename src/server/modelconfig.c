@@ -218,12 +218,13 @@ static const char *const scope_words[] = {
 static const struct field_words isolation_scopes = { "", scope_words, 3,
                                                      "model, group or instance" };
 
-static const char *const update_words[] = {
-#define MODE_TEXT(name, text) [UPDATE_##name] = text,
-    UPDATE_MODES(MODE_TEXT)
+static const char *const weights_words[] = {
+#define MODE_TEXT(name, text) [WEIGHTS_##name] = text,
+    WEIGHTS_MODES(MODE_TEXT)
 #undef MODE_TEXT
 };
-static const struct field_words update_modes = { "", update_words, 2, "keep or replace" };
+static const struct field_words weights_modes = { "", weights_words, 3,
+                                                  "auto, mapped or prepacked" };
 
 static enum weir_status read_name(const struct field_reader *reader, const struct field *field,
                                   const struct yaml *node, void *target)
@@ -330,13 +331,6 @@ static const struct field model_fields[] = {
                "lengths that are padded so that different ones share a run",
                &modelconfig_bucket_table),
     FIELD("device", field_text, "text", "where it runs; cpu", AT(model_config, device)),
-    FIELD("peak_memory", field_size, "size such as 512MiB",
-          "of its device, that loading takes; until it was measured", AT(model_config, peak_bytes)),
-    FIELD("memory_group", field_text, "text", "group of models that share a budget",
-          AT(model_config, memory_group)),
-    FIELD_ENUM("update", &update_modes, "keep or replace",
-               "a reload without room beside what serves is refused, or that is unloaded first",
-               AT(model_config, update)),
     FIELD_RANGE("intra_threads", field_u32, "count", "threads of one run; 1",
                 AT(model_config, intra_threads), 1, 1024),
     FIELD_ENUM("isolation", &isolation_modes, "none or process",
@@ -349,6 +343,12 @@ static const struct field model_fields[] = {
           AT(model_config, memory_limit)),
     FIELD("run_limit", field_duration, "duration such as 5s",
           "a run that takes longer is ended; 0: none", AT(model_config, run_limit_ns)),
+    FIELD_ENUM("weights", &weights_modes, "auto, mapped or prepacked",
+               "mapped: loads at once and runs slower; auto: so on demand, until the model is hot",
+               AT(model_config, weights)),
+    FIELD_RANGE("promote_after", field_u32, "count",
+                "runs that make a model with mapped weights hot; 200; 0: never",
+                AT(model_config, promote_after), 0, UINT32_MAX),
     FIELD_NESTED("optimization", field_message, "map", "hints", &optimization_table),
     FIELD_WARNED("runtime", "no effect: the backend is built in"),
     FIELD_WARNED("cc_model_filenames", "no effect: there is no GPU whose capability would choose"),

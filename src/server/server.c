@@ -15,15 +15,14 @@
 #include "api/api.h"
 #include "api/shm.h"
 #include "backend/plugin.h"
-#include "engine/profile_store.h"
 #include "pipeline/graph.h"
 #include "server/activation.h"
-#include "server/budget.h"
 #include "server/caller.h"
 #include "server/guard.h"
 #include "server/modelconfig.h"
 #include "server/notify.h"
 #include "server/reload.h"
+#include "server/stores.h"
 #include "util/json.h"
 #include "util/mem.h"
 
@@ -61,6 +60,7 @@ struct server {
     struct device_options *devices;
     uint32_t device_count;
     struct registry_options registry_options;
+    char model_cache[PATH_MAX]; /* Its folder. */
     struct registry *registry;
     struct api_options api_options;
     struct shm *shm; /* NULL: no client shared memory. */
@@ -190,25 +190,12 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
     return engine_create(&options, &server->engine, err);
 }
 
-/* A folder that somebody named is meant to be there; beside the models it is as it is. */
-static enum weir_status check_profile_store(const char *store, struct weir_err *err)
-{
-    if (strcmp(store, PROFILE_STORE_OFF) == 0 || strcmp(store, PROFILE_STORE_MODEL) == 0 ||
-        access(store, R_OK | W_OK | X_OK) == 0) {
-        return WEIR_OK;
-    }
-    return err_set(err, errno == ENOENT ? WEIR_ENOENT : WEIR_EINVAL,
-                   "profile_store: found '%s', expected 'model', 'off' or a folder that can be "
-                   "written to: %s",
-                   store, strerror(errno));
-}
-
 static enum weir_status start_registry(struct server *server, struct weir_err *err)
 {
     const struct config *config = server->config;
     const bool stores = server->mode == SERVER_SERVE;
     const enum weir_status usable =
-        stores ? check_profile_store(config->profile_store, err) : WEIR_OK;
+        stores ? stores_check_profiles(config->profile_store, err) : WEIR_OK;
     if (usable != WEIR_OK) {
         return usable;
     }
@@ -219,17 +206,26 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .preload = config->load_model.items,
         .preload_count = (uint32_t)config->load_model.count,
         .poll_ns = config->poll_interval_ns,
+        .room = {
+            .memory_max = config->memory_max_bytes,
+            .models_max = config->resident_models_max,
+            .residency_ns = config->residency_min_ns,
+            .idle_ns = config->idle_unload_ns,
+            .eviction = (enum eviction)config->eviction,
+            .pinned = config->pinned.items,
+            .pinned_count = config->pinned.count,
+        },
         .models_max = config->limits.models_max,
         .model_bytes_max = config->limits.model_bytes_max,
         .configure = modelconfig_read,
         .compose = graph_compose,
         .profile_store = stores ? config->profile_store : NULL,
+        .model_cache = stores_model_cache(config->model_cache, server->model_cache),
+        .model_cache_bytes_max = config->model_cache_bytes_max,
         .changed = server->mode == SERVER_SERVE ? on_change : NULL,
     };
-    enum weir_status status = budget_read(config, &server->registry_options.room, err);
-    if (status == WEIR_OK) {
-        status = registry_create(server->engine, &server->registry_options, &server->registry, err);
-    }
+    const enum weir_status status =
+        registry_create(server->engine, &server->registry_options, &server->registry, err);
     if (status == WEIR_OK) {
         home_init(&server->home, server->engine, wake_main, server);
         server->home_open = true;

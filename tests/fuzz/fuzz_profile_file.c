@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct profile_identity identity = { "m", 1, 2, 3, "cpu", "p", "r" };
     struct buffer out;
     buffer_init(&out, TEXT_BYTES_MAX);
-    profile_file_write(&profile, &identity, &out);
+    profile_file_write(&profile, &identity, file.rows, &out);
     assert(!out.failed);
     const struct bytes again = { out.data, out.size };
     assert(profile_file_read(again, &identity, &file, &err) == WEIR_OK);

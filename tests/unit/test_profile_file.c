@@ -54,7 +54,7 @@ static struct buffer text_of(const struct model *model)
 {
     struct buffer text;
     buffer_init(&text, PROFILE_FILE_BYTES_MAX);
-    profile_file_write(&model->profile, &identity, &text);
+    profile_file_write(&model->profile, &identity, PROFILE_ROWS_INDEPENDENT, &text);
     assert_false(text.failed);
     return text;
 }
@@ -77,6 +77,7 @@ static void test_what_is_written_is_read_again(void **state)
         fail_msg("%s", err.text);
     }
     assert_int_equal(file.count, 2);
+    assert_string_equal(file.rows, PROFILE_ROWS_INDEPENDENT);
     profile_file_apply(&file, &after);
     for (int64_t length = 64; length <= 128; length *= 2) {
         const struct tensor tensor = { .dtype = DTYPE_FP32,
@@ -171,7 +172,7 @@ static void test_broken_texts_are_refused(void **state)
     struct buffer text = text_of(&model);
     static const char *const rows[][3] = {
         { "\"weir-profile\"", "\"weir-other\"", "found format 'weir-other'" },
-        { "\"format_version\":1", "\"format_version\":0", "format_version is out of its range" },
+        { "\"format_version\":2", "\"format_version\":0", "format_version is out of its range" },
         { "\"dims\":[64]", "\"dims\":[-64]", "dims is out of its range" },
         { "\"dims\":[64]", "\"dims\":64", "expected an array" },
         { "\"dims\":[64]", "\"dims\":[1,1,1,1,1,1,1,1,1]", "dims has 9 items" },
