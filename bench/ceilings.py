@@ -6,14 +6,18 @@ A case is a generator function(folder, plan): it yields (ratios, details) as soo
 """
 import math
 import pathlib
+import socket
 import struct
 import time
+import urllib.parse
 
-from loads import (INFER_RPC, direct, infer_body, infer_message, json_body, load, load_grpc, median, post, round_trips)
-from servers import (DIRECT, ROOT, SERVER_CPU, WEIR, copied, free_port, grpc_peer, memory_bytes, nghttpd, nginx, pinned,
-                     running, say, weir)
+from loads import (INFER_RPC, direct, http_request, infer_body, infer_message, json_body, load, load_grpc, median, post,
+                   read_answer, round_trips)
+from servers import (DIRECT, ROOT, SERVER_CPU, WEIR, copied, cpu_seconds, get, grpc_peer, memory_bytes, nghttpd, nginx,
+                     pinned, running, say, weir)
 
 IDENTITY = "tests/data/models/identity_fp32"
+IDLE = (IDENTITY, "tests/data/models/add_sub", "tests/data/models/double_it", "tests/data/models/dynamic")
 
 
 def floats(count):
@@ -130,21 +134,18 @@ def grpc(folder, plan):
             yield {}, {"1x1": drive(1, 1, 1, 2)}
 
 
-def start_weir(repository, path, head, body, expected):
-    """Seconds from exec to a correct answer, and the idle memory afterwards."""
-    port = free_port()
+def start_weir(repository, request, expected):
+    """Seconds from exec to a correct answer for a client that waits for the ready line, and the idle memory afterwards."""
     begun = time.monotonic()
-    with running(pinned("0,1", WEIR, "serve", "--repository", repository, "--port", port,
-                        "--log-level", "warning", "--limits.drain-grace", "0s")) as process:
-        while True:
-            try:
-                _, answer = post(port, path, len(head), body)
-                break
-            except OSError:
-                time.sleep(0.0005)
+    with running(pinned("0,1", WEIR, "serve", "--repository", repository, "--port", 0, "--log-level", "warning",
+                        "--limits.drain-grace", "0s")) as process:
+        address = urllib.parse.urlsplit(process.stdout.readline().split()[1].decode())
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(request)
+            status, answer = read_answer(connection)
         took = time.monotonic() - begun
-        if not answer.endswith(expected):
-            raise RuntimeError("the first answer is wrong")
+        if status != 200 or not answer.endswith(expected):
+            raise RuntimeError(f"the first answer is wrong: {status} {answer[:200]}")
         time.sleep(0.5)
         return {"seconds": took, "bytes": memory_bytes(process.pid)}
 
@@ -158,13 +159,27 @@ def start_direct(model):
         return {"seconds": took, "bytes": memory_bytes(process.pid)}
 
 
+def idle_cores(repository, seconds):
+    """Processor time per second of a server that nobody asks anything, all models loaded and used once."""
+    with weir(repository, cpus="0,1", executors=0) as (pid, port):
+        for model in repository.iterdir():
+            get(port, f"/v2/models/{model.name}/ready")
+        time.sleep(1)
+        before = cpu_seconds(pid)
+        time.sleep(seconds)
+        return (cpu_seconds(pid) - before) / seconds
+
+
 def start(folder, plan):
     repository = copied(folder, IDENTITY)
     data = struct.pack("<16f", *range(16))
-    head, body = infer_body("x", [1, 16], data)
+    request = http_request(pathlib.Path(IDENTITY).name, *infer_body("x", [1, 16], data))
     found = plan.side_by_side({
-        "weir": lambda _: start_weir(repository, "/v2/models/identity_fp32/infer", head, body, data),
+        "weir": lambda _: start_weir(repository, request, data),
         "direct": lambda _: start_direct(ROOT / IDENTITY / "1/model.onnx"),
-    }, rounds=5)
+    }, rounds=9)
+    several = copied(folder / "several", *IDLE)
+    found["idle"] = [{"cores": idle_cores(several, plan.seconds(10, 2))} for _ in range(plan.rounds)]
     yield {"start.time": median(found["weir"], "seconds") / median(found["direct"], "seconds"),
-           "start.memory": median(found["weir"], "bytes") / median(found["direct"], "bytes")}, found
+           "start.memory": median(found["weir"], "bytes") / median(found["direct"], "bytes"),
+           "start.cpu": median(found["idle"], "cores")}, found

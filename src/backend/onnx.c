@@ -57,6 +57,7 @@ static enum weir_status start_runtime_locked(struct weir_err *err)
         return err_set(err, WEIR_EBACKEND, "ONNX Runtime %s is too old, 1.%d or later is needed",
                        onnx_version(), ORT_API_VERSION);
     }
+    mem_widen_heap(); /* Tens of thousands of small pieces: what operators there are. */
     OrtStatus *failed =
         onnx_api->CreateEnvWithCustomLogger(on_log, NULL, ORT_LOGGING_LEVEL_ERROR, "weir", &env);
     if (failed == NULL) {

@@ -10,6 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WIDEN_PIECE_BYTES 98304 /* Below what glibc maps by itself. */
+#define WIDEN_PIECES 128        /* 12 MiB, of a heap's 64. */
+
 #ifdef WEIR_ALLOC_FAULT
 #include <stdatomic.h>
 
@@ -132,5 +135,20 @@ void mem_trim(void)
 {
 #ifdef __GLIBC__
     (void)malloc_trim(0);
+#endif
+}
+
+void mem_widen_heap(void)
+{
+#ifdef __GLIBC__
+    void *pieces[WIDEN_PIECES];
+    for (size_t i = 0; i < WIDEN_PIECES; i++) {
+        pieces[i] = malloc(WIDEN_PIECE_BYTES);
+    }
+    for (size_t i = 0; i < WIDEN_PIECES; i++) {
+        free(
+            pieces
+                [i]); /* Pages that were never written to: the heap keeps the right to them only. */
+    }
 #endif
 }

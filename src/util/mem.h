@@ -32,6 +32,10 @@ void mem_free(void *memory);
 /* Returns freed heap pages to the system; slow (milliseconds), for after an unload. */
 void mem_trim(void);
 
+/* For a thread that is about to allocate much in small pieces: makes room in its heap, which glibc otherwise
+ * widens page by page, with a system call for each.  Holds no memory. */
+void mem_widen_heap(void);
+
 /* Test builds: let the nth following mem_try_* fail once (1 is the next; 0 disarms).  Returns
  * the number of mem_try_* calls since the last arming.  Without WEIR_ALLOC_FAULT: does nothing
  * and returns 0. */
