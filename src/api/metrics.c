@@ -16,6 +16,7 @@
 
 #include "api/access.h"
 #include "api/call.h"
+#include "api/memory_show.h"
 #include "api/shm.h"
 #include "engine/cache.h"
 #include "engine/sequence.h"
@@ -256,6 +257,13 @@ static void write_load_time(struct buffer *out, const void *row, const char *lab
                   (double)model->load_ns / (double)NS_PER_S);
 }
 
+static void write_memory(struct buffer *out, const void *row, const char *labels,
+                         struct model *model)
+{
+    (void)row;
+    memory_show_model(out, labels, model);
+}
+
 static void write_models(const struct scrape *scrape)
 {
     for (size_t i = 0; i < COUNT_OF(model_numbers); i++) {
@@ -266,6 +274,9 @@ static void write_models(const struct scrape *scrape)
     metric_family(scrape->out, FAILURES, "Number of failed inference requests, all batch sizes",
                   "counter");
     each_model(scrape, write_failures, NULL);
+    metric_family(scrape->out, MEMORY_SHOW_MODEL, "Memory that the model takes, by where it is",
+                  "gauge");
+    each_model(scrape, write_memory, NULL);
     metric_family(scrape->out, "nv_model_load_duration_secs", "Time that loading the model took",
                   "gauge");
     each_model(scrape, write_load_time, NULL);
@@ -575,12 +586,13 @@ static void write_turns(const struct scrape *scrape, const char *name)
 
 static void write_models_bytes(const struct scrape *scrape, const char *name)
 {
-    metric_u64(scrape->out, name, NULL, scrape->catalogue->memory_bytes);
+    const struct ledger_account *total = scrape->catalogue->accounts;
+    metric_u64(scrape->out, name, NULL, total->held_bytes);
 }
 
 static void write_models_bytes_max(const struct scrape *scrape, const char *name)
 {
-    metric_u64(scrape->out, name, NULL, scrape->catalogue->memory_max);
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->accounts->max_bytes);
 }
 
 static void write_evictions(const struct scrape *scrape, const char *name)
@@ -591,6 +603,16 @@ static void write_evictions(const struct scrape *scrape, const char *name)
 static void write_room_refusals(const struct scrape *scrape, const char *name)
 {
     metric_u64(scrape->out, name, NULL, scrape->catalogue->refusals);
+}
+
+static void write_loads_ahead(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->loads_ahead);
+}
+
+static void write_proportional(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->proportional_bytes);
 }
 
 static const struct server_family {
@@ -609,14 +631,19 @@ static const struct server_family {
     { "process_resident_memory_bytes", "gauge", "Resident memory", write_resident },
     { "weir_ready", "gauge", "1 while the server is ready", write_ready },
     { "weir_models", "gauge", "Model versions by state", write_model_states },
-    { "weir_models_memory_bytes", "gauge", "Memory booked for models: loaded, loading or leaving",
-      write_models_bytes },
+    { "weir_models_memory_bytes", "gauge",
+      "Memory of the server and its models: loaded, loading or leaving", write_models_bytes },
     { "weir_models_memory_max_bytes", "gauge", "Budget of that memory; 0: no limit",
       write_models_bytes_max },
     { "weir_model_evictions_total", "counter", "Models unloaded to make room or because idle",
       write_evictions },
     { "weir_model_room_refusals_total", "counter", "Loads that found no room",
       write_room_refusals },
+    { "weir_model_loads_ahead_total", "counter", "Models loaded before anybody asked",
+      write_loads_ahead },
+    { "weir_memory_proportional_bytes", "gauge",
+      "Proportional set size of the process at the last look; 0: none, there is no budget",
+      write_proportional },
     { "weir_http_responses_total", "counter", "Answers by HTTP status", write_responses },
     { "weir_grpc_responses_total", "counter", "Calls of gRPC by their status",
       write_grpc_responses },
@@ -656,6 +683,7 @@ static void write_metrics(struct call *call, const struct catalogue *catalogue, 
         metric_family(out, family->name, family->help, family->type);
         family->write(&scrape, family->name);
     }
+    memory_show_metrics(catalogue, out);
     write_models(&scrape);
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/memory_show.h"
 #include "util/json.h"
 #include "util/list.h"
 
@@ -50,6 +51,9 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         buffer_text(out, model_state_text(version->state));
         buffer_text(out, "\",\"reason\":");
         json_string(out, reason_of(entry, version));
+        if (version->model != NULL) {
+            memory_show_index(version->model, out);
+        }
     } else if (entry->reason != NULL) {
         buffer_text(out, ",\"state\":\"");
         buffer_text(out, model_state_text(MODEL_UNAVAILABLE));

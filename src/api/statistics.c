@@ -6,6 +6,7 @@
 #include "api/statistics.h"
 
 #include "api/call.h"
+#include "api/memory_show.h"
 #include "util/json.h"
 
 static uint64_t load(const _Atomic uint64_t *value)
@@ -177,9 +178,8 @@ static void write_model(struct buffer *out, struct model *model)
     write_batch_stats(out, stats);
     write_profile(out, model);
     write_overload(out, model);
-    buffer_text(out, ",\"memory_usage\":[{\"type\":\"CPU\",\"id\":0,\"byte_size\":");
-    buffer_u64(out, model->loaded_bytes);
-    buffer_text(out, "}]}");
+    memory_show_usage(model, out);
+    buffer_char(out, '}');
 }
 
 static void write_entry(struct buffer *out, const struct catalogue_entry *entry, uint64_t version)

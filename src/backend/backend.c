@@ -61,6 +61,18 @@ const char *backend_ops_platform(const struct backend_ops *ops)
     return ops->platform;
 }
 
+bool backend_knows(const struct backend_ops *ops)
+{
+    return ops->needs != NULL;
+}
+
+enum weir_status backend_needs(const struct backend_ops *ops, const struct backend_load *how,
+                               struct backend_needs *out, struct weir_err *err)
+{
+    *out = (struct backend_needs){ 0 };
+    return ops->needs == NULL ? WEIR_OK : ops->needs(ops, how, out, err);
+}
+
 enum weir_status backend_load(const struct backend_ops *ops, const struct backend_load *how,
                               struct backend_model **out, struct weir_err *err)
 {

@@ -170,6 +170,19 @@ const char *backend_name(uint32_t index);
 const char *backend_ops_name(const struct backend_ops *ops);     /* "onnxruntime" */
 const char *backend_ops_platform(const struct backend_ops *ops); /* "onnxruntime_onnx" */
 
+/* What a load will take at its peak, where the backend knows it before; zeros: it does not. */
+struct backend_needs {
+    uint64_t host_bytes;
+    uint64_t device_bytes;
+};
+
+bool backend_knows(const struct backend_ops *ops); /* It can be asked. */
+
+/* As backend_load(), which says the same of what is wrong. */
+WEIR_MUST_USE enum weir_status backend_needs(const struct backend_ops *ops,
+                                             const struct backend_load *how,
+                                             struct backend_needs *out, struct weir_err *err);
+
 /* Loads.  `err` says what is wrong with which file.  WEIR_EINVAL (the model), WEIR_ENOENT (the
  * file), WEIR_ENOMEM, WEIR_EBACKEND.  One loader thread per device. */
 WEIR_MUST_USE enum weir_status backend_load(const struct backend_ops *ops,

@@ -24,6 +24,9 @@ struct backend_ops {
     const char *platform;
     enum weir_status (*load)(const struct backend_ops *self, const struct backend_load *how,
                              struct backend_model **out, struct weir_err *err);
+    /* *out is zeroed.  NULL: nothing is known before the load. */
+    enum weir_status (*needs)(const struct backend_ops *self, const struct backend_load *how,
+                              struct backend_needs *out, struct weir_err *err);
     void (*unload)(struct backend_model *model);
     enum weir_status (*context_create)(struct backend_model *model, struct backend_context **out,
                                        struct weir_err *err);

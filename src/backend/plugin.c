@@ -190,6 +190,18 @@ enum weir_status plugin_needs(const struct backend_ops *ops, const struct backen
     return status;
 }
 
+static enum weir_status plugin_ask(const struct backend_ops *ops, const struct backend_load *how,
+                                   struct backend_needs *out, struct weir_err *err)
+{
+    struct weir_plugin_needs needs;
+    const enum weir_status status = plugin_needs(ops, how, &needs, err);
+    if (status == WEIR_OK) {
+        *out = (struct backend_needs){ .host_bytes = needs.host_bytes,
+                                       .device_bytes = needs.device_bytes };
+    }
+    return status;
+}
+
 static enum weir_status read_spec(const struct plugin_model *model,
                                   const struct weir_plugin_spec *theirs, struct tensor_spec *out,
                                   struct arena *arena, struct weir_err *err)
@@ -552,6 +564,7 @@ static void fill_ops(struct plugin *plugin)
         .name = table->name,
         .platform = "",
         .load = plugin_load,
+        .needs = table->needs == NULL ? NULL : plugin_ask,
         .unload = plugin_unload,
         .context_create = plugin_context_create,
         .context_destroy = plugin_context_destroy,

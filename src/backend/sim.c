@@ -244,6 +244,17 @@ static void sim_memory(const struct backend_model *base, struct backend_memory *
     out->device_bytes = ((const struct sim_model *)base)->settings.memory_per_model;
 }
 
+static enum weir_status sim_needs(const struct backend_ops *ops, const struct backend_load *how,
+                                  struct backend_needs *out, struct weir_err *err)
+{
+    (void)ops;
+    struct sim_settings settings;
+    const enum weir_status status =
+        sim_settings_read(&settings, how->settings, how->setting_count, err);
+    out->device_bytes = status == WEIR_OK ? settings.memory_per_model : 0;
+    return status;
+}
+
 static enum weir_status build(struct sim_model *model, const struct backend_load *how,
                               struct weir_err *err)
 {
@@ -662,6 +673,7 @@ const struct backend_ops sim_ops = {
     .name = "sim",
     .platform = "sim",
     .load = sim_load,
+    .needs = sim_needs,
     .unload = sim_unload,
     .context_create = sim_context_create,
     .context_destroy = sim_context_destroy,

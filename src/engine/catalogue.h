@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/ledger.h"
 #include "engine/model.h"
 #include "util/arena.h"
 #include "util/map.h"
@@ -51,8 +52,8 @@ struct catalogue_entry {
     uint32_t version_count;
     struct model *latest; /* Highest READY version, or NULL. */
     bool required;        /* Counts for readiness. */
-    bool on_demand;       /* It is loaded when somebody asks for it. */
-    bool loading;         /* A load is under way, also beside versions that serve. */
+    bool on_demand; /* It is loaded when somebody asks for it, or requests wait for its reload. */
+    bool loading;   /* A load is under way, also beside versions that serve. */
 };
 
 struct catalogue {
@@ -61,15 +62,18 @@ struct catalogue {
     struct map entries;           /* Of struct catalogue_entry, by name. */
     struct catalogue_entry *list; /* The same, sorted by name in byte order. */
     uint32_t count;
-    bool on_demand;        /* Some of its models are loaded when somebody asks. */
-    bool settled;          /* The folders were looked at, and no load or unload is under way. */
-    bool ready;            /* Every required model has all the versions it should have READY. */
-    uint64_t memory_bytes; /* Booked for models: loaded, being loaded or leaving. */
-    uint64_t memory_max;   /* That may be; 0: no limit. */
-    uint64_t evictions;    /* Models unloaded to make room, or because nobody asked. */
-    uint64_t refusals;     /* Loads that found no room. */
-    uint32_t capacity;     /* Of list. */
-    struct arena arena;    /* Everything in it. */
+    bool on_demand; /* Some of its models are loaded when somebody asks. */
+    bool settled;   /* The folders were looked at, and no load or unload is under way. */
+    bool ready;     /* Every required model has all the versions it should have READY. */
+    struct ledger_account *accounts; /* Memory: everything, each device, each group. */
+    uint32_t account_count;
+    uint64_t models_max;         /* That may be in memory; 0: no limit. */
+    uint64_t proportional_bytes; /* Of the process, as the system counts it; 0: not known. */
+    uint64_t evictions;          /* Models unloaded to make room, or because nobody asked. */
+    uint64_t refusals;           /* Loads that found no room. */
+    uint64_t loads_ahead;        /* Before anybody asked. */
+    uint32_t capacity;           /* Of list. */
+    struct arena arena;          /* Everything in it. */
 };
 
 void catalogue_acquire(struct catalogue *catalogue);

@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/effective.h"
+#include "engine/ahead.h"
 #include "engine/entry_parts.h"
 #include "engine/pool.h"
 #include "util/err.h"
@@ -28,7 +28,7 @@ void entry_host_init(struct entry_host *host)
     list_init(&host->entries);
     list_init(&host->answers);
     list_init(&host->gone);
-    room_init(&host->room);
+    room_init(&host->room, host->engine, &host->room_options);
 }
 
 void entry_host_finish(struct entry_host *host)
@@ -142,15 +142,15 @@ struct entry *entry_need(struct entry_host *host, const char *name)
 
 void entry_remove(struct entry *entry)
 {
+    ahead_forget(entry);
     (void)map_remove(&entry->host->by_name, bytes_of(entry->name));
     list_remove(&entry->node);
     entry->host->entry_count--;
     destroy(entry);
 }
 
-/* Sends a job back to the manager. */
-static void return_job(struct entry_host *host, struct worker_job *job,
-                       void (*run)(struct worker_job *))
+void entry_return_job(struct entry_host *host, struct worker_job *job,
+                      void (*run)(struct worker_job *))
 {
     job->run = run;
     worker_send(host->manager, job);
@@ -166,7 +166,7 @@ static void unloaded(struct worker_job *job)
     struct slot *slot = entry_find_slot(entry, resident->version);
     host->jobs--;
     host->residents--;
-    room_return(&host->room, resident->booked_bytes);
+    ledger_return(&host->room.ledger, &resident->booking);
     host->dirty = true;
     if (slot != NULL && slot->leaving > 0) {
         slot->leaving--;
@@ -185,7 +185,7 @@ static void unload(struct worker_job *job)
     struct resident *resident = list_entry(job, struct resident, job);
     resident->freed_bytes = lifecycle_unload(resident->entry->host->engine, resident->model);
     resident->model = NULL;
-    return_job(resident->entry->host, job, unloaded);
+    entry_return_job(resident->entry->host, job, unloaded);
 }
 
 static void send_unload(struct worker_job *job)
@@ -201,17 +201,17 @@ static void send_unload(struct worker_job *job)
 static void unleased(struct model *model)
 {
     struct resident *resident = model->owner;
-    return_job(resident->entry->host, &resident->job, send_unload);
+    entry_return_job(resident->entry->host, &resident->job, send_unload);
 }
 
 /* Gives the registry's lease back; the version is offered no more. */
 void entry_let_go(struct slot *slot)
 {
     struct model *model = slot->model;
-    const struct resident *resident = model->owner;
+    struct resident *resident = model->owner;
     struct entry_host *host = resident->entry->host;
     host->changes++;
-    room_leave(&host->room, resident->booked_bytes);
+    ledger_leave(&host->room.ledger, &resident->booking);
     slot->model = NULL;
     slot->leaving++;
     slot->state = MODEL_UNLOADING;
@@ -221,6 +221,7 @@ void entry_let_go(struct slot *slot)
 
 void entry_drop(struct entry *entry)
 {
+    ahead_unloaded(entry);
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
@@ -258,7 +259,8 @@ void entry_answer(struct entry_host *host, struct registry_order *order, enum we
 /* The work is over, well or not. */
 static void finish(struct entry *entry, enum weir_status status, const struct weir_err *err)
 {
-    if (entry->active != NULL && entry->active->kind == REGISTRY_NEED) {
+    const bool demand = entry->active != NULL && entry->active->kind == REGISTRY_NEED;
+    if (demand) {
         entry_note_demand(entry, status);
     }
     if (entry->active != NULL) {
@@ -269,6 +271,8 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     entry->load_count = 0;
     entry->target = NULL;
     entry->retrying = false;
+    entry->replacing = false;
+    entry->ahead = false;
     entry->waiting = false;
     entry_parts_release(entry);
     arena_reset(&entry->arena);
@@ -279,6 +283,9 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     }
     entry_prune(entry);
     entry_advance(entry);
+    if (demand && status == WEIR_OK) {
+        ahead_loaded(entry);
+    }
 }
 
 /* Nothing could be tried. */
@@ -370,7 +377,7 @@ static void discard(struct load_job *load, uint64_t failed_version)
 {
     struct slot *slot = load->slot;
     slot->leaving++;
-    room_leave(&load->entry->host->room, load->resident->booked_bytes);
+    ledger_leave(&load->entry->host->room.ledger, &load->resident->booking);
     model_release(load->model);
     if (slot->model == NULL) {
         slot->failed = true;
@@ -480,7 +487,7 @@ static void loaded(struct worker_job *job)
         load->resident->model = load->model;
         room_measured(entry, load);
     } else {
-        room_cancel(&entry->host->room, load->resident->booked_bytes);
+        ledger_return(&entry->host->room.ledger, &load->resident->booking);
         mem_free(load->resident);
         load->resident = NULL;
     }
@@ -489,13 +496,13 @@ static void loaded(struct worker_job *job)
     }
 }
 
-static void load_version(struct worker_job *job)
+void entry_load_version(struct worker_job *job)
 {
     struct load_job *load = list_entry(job, struct load_job, job);
     load->status = load->entry->host->stopping
                        ? WEIR_EDRAINING
                        : lifecycle_load(&load->how, &load->model, &load->err);
-    return_job(load->entry->host, job, loaded);
+    entry_return_job(load->entry->host, job, loaded);
 }
 
 /* Version `index` of the look must be loaded: it is new, changed, or everything is. */
@@ -563,9 +570,9 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
     }
     resident->entry = entry;
     resident->version = version->version;
-    resident->booked_bytes = room_estimate(slot, version->fingerprint, version->bytes);
     *load = (struct load_job){
-        .job = { .run = load_version },
+        .job = { .run = entry_load_version },
+        .need = room_estimate(slot, version->fingerprint, version->bytes),
         .entry = entry,
         .slot = slot,
         .resident = resident,
@@ -629,9 +636,11 @@ void entry_start_loads(struct entry *entry)
     }
     if (entry->load_count == 0) {
         end_load(entry);
-        return;
+    } else if (entry->look.memory.asks) {
+        entry_ask_needs(entry);
+    } else {
+        entry_needs_known(entry);
     }
-    room_ask(entry);
 }
 
 void entry_send_loads(struct entry *entry)
@@ -655,12 +664,14 @@ void entry_refuse_loads(struct entry *entry, const struct weir_err *err)
     drop_loads(entry);
     if (entry->host->stopping) {
         finish(entry, WEIR_EDRAINING, NULL);
+    } else if (entry->ahead) {
+        finish(entry, err->status, err); /* Nobody has asked for it. */
     } else {
         entry_fail(entry, err->status, err);
     }
 }
 
-static void looked(struct worker_job *job)
+void entry_looked(struct worker_job *job)
 {
     struct look_job *look = list_entry(job, struct look_job, job);
     struct entry *entry = look->entry;
@@ -682,56 +693,4 @@ static void looked(struct worker_job *job)
         entry_fail(entry, look->status == WEIR_ENOENT ? WEIR_ENOENT : outcome(look->status),
                    &look->err);
     }
-}
-
-/* Scanner thread. */
-static enum weir_status look_closely(struct look_job *look)
-{
-    struct entry *entry = look->entry;
-    const struct entry_host *host = entry->host;
-    enum weir_status status =
-        repository_look(&host->repository, entry->name, &entry->arena, &look->look, &look->err);
-    if (status != WEIR_OK) {
-        return status;
-    }
-    const struct lifecycle_load how = {
-        .engine = host->engine,
-        .options = host->options,
-        .repository = host->repository,
-        .name = entry->name,
-        .root = look->look.root,
-        .override = look->override,
-    };
-    struct model_config *config;
-    status = lifecycle_configure(&how, &config, &look->err);
-    if (status != WEIR_OK) {
-        /* A folder that vanished meanwhile is no unknown model any more. */
-        return status == WEIR_ENOENT ? WEIR_EINVAL : status;
-    }
-    look->policy = config->policy;
-    look->policy_count = config->policy_count;
-    memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
-    look->loader = engine_pool(host->engine, config->device)->index;
-    status = entry_parts_read(look, config);
-    config->release(config);
-    return status;
-}
-
-static void run_look(struct worker_job *job)
-{
-    struct look_job *look = list_entry(job, struct look_job, job);
-    look->status = look->entry->host->stopping ? WEIR_EDRAINING : look_closely(look);
-    return_job(look->entry->host, job, looked);
-}
-
-void entry_start(struct entry *entry, const char *override)
-{
-    entry->busy = true;
-    entry->look = (struct look_job){
-        .job = { .run = run_look },
-        .entry = entry,
-        .override = override,
-    };
-    entry->host->jobs++;
-    worker_send(entry->host->scanner, &entry->look.job);
 }

@@ -14,6 +14,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/foresee.h"
 #include "engine/lifecycle.h"
 #include "engine/registry.h"
 #include "engine/repository.h"
@@ -34,6 +35,8 @@ struct entry_host {
     const struct clock *clock; /* The system's. */
     struct room room;
     struct room_options room_options; /* Those in force. */
+    struct entry *asked_last;         /* The last request that had to wait was for it, or NULL. */
+    uint64_t asked_last_ns;
     _Atomic bool stopping; /* Read by the workers too: what has not begun is left undone. */
     bool dirty;            /* There is something to publish. */
     struct map by_name;    /* Of struct entry. */
@@ -56,7 +59,7 @@ struct resident {
     struct entry *entry;
     struct model *model;
     uint64_t version;
-    uint64_t booked_bytes; /* Of the budget. */
+    struct ledger_booking booking; /* Of the budgets. */
     uint64_t freed_bytes;
 };
 
@@ -64,15 +67,15 @@ struct slot {
     struct list_node node; /* In entry.slots, by version. */
     uint64_t version;
     enum model_state state;
-    struct model *model;        /* READY: with a lease of the registry's. */
-    uint64_t fingerprint;       /* Of the files the model was loaded from. */
-    uint64_t bytes;             /* What its last load took, measured; 0: not known. */
-    uint64_t bytes_fingerprint; /* Of the files that was measured with. */
-    uint32_t leaving;           /* Earlier loads of it whose leases are not gone yet. */
-    bool failed;                /* The last load of it failed. */
-    bool gone;                  /* Its folder is. */
-    bool announce;              /* Say so in the log after the next publishing. */
-    struct weir_err why;        /* The reason in the index; empty text: none. */
+    struct model *model;       /* READY: with a lease of the registry's. */
+    uint64_t fingerprint;      /* Of the files the model was loaded from. */
+    struct ledger_need peak;   /* What its last load took at most, measured; zeroed: not known. */
+    uint64_t peak_fingerprint; /* Of the files that was measured with. */
+    uint32_t leaving;          /* Earlier loads of it whose leases are not gone yet. */
+    bool failed;               /* The last load of it failed. */
+    bool gone;                 /* Its folder is. */
+    bool announce;             /* Say so in the log after the next publishing. */
+    struct weir_err why;       /* The reason in the index; empty text: none. */
 };
 
 /* What a step of an ensemble names. */
@@ -86,6 +89,14 @@ struct entry_parts {
     struct entry_part items[]; /* Their names lie behind them. */
 };
 
+/* What a configuration says about memory. */
+struct look_memory {
+    enum update_mode update;
+    uint64_t peak_bytes; /* peak_memory; 0: not said. */
+    const char *group;   /* In entry.arena; NULL: none. */
+    bool asks;           /* The backend knows before the load what that needs. */
+};
+
 /* What a scanner finds out before a load. */
 struct look_job {
     struct worker_job job;
@@ -95,7 +106,8 @@ struct look_job {
     enum version_policy policy;
     uint32_t policy_count;
     int64_t policy_versions[64];
-    uint32_t loader;           /* Index of the device's. */
+    uint32_t loader; /* Index of the device's. */
+    struct look_memory memory;
     struct entry_parts *parts; /* Of an ensemble, one per step; the entry takes them. */
     enum weir_status status;
     struct weir_err err;
@@ -108,6 +120,7 @@ struct load_job {
     struct slot *slot;
     struct resident *resident;
     struct lifecycle_load how;
+    struct ledger_need need; /* At its peak. */
     uint64_t fingerprint;
     struct model *model; /* The result. */
     enum weir_status status;
@@ -136,8 +149,14 @@ struct entry {
     bool waiting;          /* An ensemble, between the look and the load: for its parts. */
     bool lacking;          /* An ensemble that does not serve for want of a part. */
     bool retrying;         /* The load under way is nobody's order: it loads no parts. */
+    bool replacing;        /* What served has gone for the load under way: requests wait for it. */
+    bool want_ahead;       /* Somebody will probably ask for it. */
+    bool ahead;            /* The load under way is for them. */
     struct list_node room; /* In host.room.waiting: for memory. */
-    uint64_t asked_ns;     /* Since when. */
+    struct foresight next; /* Who is asked for after it. */
+    struct entry
+        *foreseen_by;  /* It was loaded ahead after this one, and not asked for yet; or NULL. */
+    uint64_t asked_ns; /* Since when. */
     struct usage usage;
     uint64_t uses;             /* Of its models at the last look. */
     uint64_t loaded_ns;        /* Its last load came up then. */
@@ -227,6 +246,16 @@ void entry_let_go(struct slot *slot);
 /* For entry_line.c: everything is unloaded; a load begins. */
 void entry_drop(struct entry *entry);
 void entry_start(struct entry *entry, const char *override);
+void entry_start_ahead(struct entry *entry);
+
+/* Between entry.c and entry_look.c: a job goes back to the manager; the scanner is done; the loads are prepared, and
+ * their backend is asked what they need; that is known; a loader's work. */
+void entry_return_job(struct entry_host *host, struct worker_job *job,
+                      void (*run)(struct worker_job *));
+void entry_looked(struct worker_job *job);
+void entry_ask_needs(struct entry *entry);
+void entry_needs_known(struct entry *entry);
+void entry_load_version(struct worker_job *job);
 
 /* A load that a request asked for is over. */
 void entry_note_demand(struct entry *entry, enum weir_status status);

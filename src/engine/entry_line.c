@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "engine/ahead.h"
 #include "engine/entry.h"
 #include "engine/entry_parts.h"
 #include "util/err.h"
@@ -37,13 +38,15 @@ static bool is_settled(const struct entry *entry, enum weir_status *status)
     return clock_now_ns(entry->host->clock) < entry->retry_ns;
 }
 
+/* Where models are not loaded on demand, it only waited for what was under way. */
 static void take_need(struct entry *entry, struct registry_order *order)
 {
     enum weir_status status;
-    if (is_settled(entry, &status)) {
+    if (is_settled(entry, &status) || entry->host->options->control != CONTROL_DEMAND) {
         entry_answer(entry->host, order, status, status == WEIR_OK ? NULL : &entry->why);
     } else {
         entry->active = order;
+        ahead_asked(entry);
         entry_start(entry, NULL);
     }
 }
@@ -80,6 +83,9 @@ void entry_advance(struct entry *entry)
         } else if (entry->want_load) {
             entry->want_load = false;
             entry_start(entry, NULL);
+        } else if (entry->want_ahead) {
+            entry->want_ahead = false;
+            entry_start_ahead(entry);
         } else {
             return;
         }
@@ -95,6 +101,7 @@ void entry_order(struct entry *entry, struct registry_order *order)
 void entry_stop(struct entry *entry)
 {
     entry->want_load = false;
+    entry->want_ahead = false;
     entry->want_unload = false;
     if (!entry->busy) {
         entry_advance(entry);

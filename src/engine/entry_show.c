@@ -19,8 +19,8 @@ enum weir_status entry_show(const struct entry *entry, struct catalogue *catalog
     if (shown == NULL) {
         return WEIR_ENOMEM;
     }
-    shown->on_demand = demand;
-    catalogue->on_demand = catalogue->on_demand || demand;
+    shown->on_demand = demand || entry->replacing;
+    catalogue->on_demand = catalogue->on_demand || shown->on_demand;
     shown->required = entry->required;
     shown->loading = entry->busy || entry->want_load;
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;

@@ -1,7 +1,7 @@
 /*
- * Memory is measured as the growth of the process's resident set across the
- * load.  That is approximate, since other threads allocate meanwhile and pages
- * of a mapped file come in later, but it is what a person sees in top.
+ * How much the process's resident set grew by a load, and shrank by an unload, is what a person sees in top.  It is
+ * approximate, since other threads allocate meanwhile and pages of a mapped file come in later; budgets go by
+ * what backends count (model_memory()), and by this only where a backend counts nothing.
  */
 #include "engine/lifecycle.h"
 
@@ -20,6 +20,7 @@
 #include "util/err.h"
 #include "util/file.h"
 #include "util/mem.h"
+#include "util/memstat.h"
 
 #define LABEL_FILE_BYTES_MAX (UINT64_C(16) << 20)
 #define LABELS_MAX 1000000
@@ -32,22 +33,9 @@ struct load {
     struct model *model;
     const char *no_batch;       /* Why the model was found to be no batching one. */
     struct sequence_plan *plan; /* Of a model with sequences; NULL: none. */
+    struct backend_isolation isolation;
+    struct backend_weights weights;
 };
-
-/* Resident bytes of this process; 0 when the system does not say. */
-static uint64_t resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL) {
-        return 0;
-    }
-    unsigned long long total = 0;
-    unsigned long long resident = 0;
-    const int found = fscanf(file, "%20llu %20llu", &total, &resident);
-    (void)fclose(file);
-    const long page_bytes = sysconf(_SC_PAGESIZE);
-    return found == 2 && page_bytes > 0 ? resident * (uint64_t)page_bytes : 0;
-}
 
 static enum weir_status configure(const struct lifecycle_load *how, int model_fd,
                                   struct model_config **out, struct weir_err *err)
@@ -80,6 +68,13 @@ enum weir_status lifecycle_configure(const struct lifecycle_load *how, struct mo
         (void)close(model_fd);
     }
     return status;
+}
+
+static uint64_t resident_bytes(void)
+{
+    struct memstat now;
+    memstat_read(&now);
+    return now.resident_bytes;
 }
 
 /* The model and, behind it, its name. */
@@ -116,30 +111,26 @@ static enum weir_status open_and_configure(struct load *load, struct weir_err *e
     return status;
 }
 
-static enum weir_status load_backend(struct load *load, struct weir_err *err)
+/* Valid as long as *load is. */
+static struct backend_load backend_load_of(struct load *load)
 {
     const struct lifecycle_load *how = load->how;
-    struct model *model = load->model;
-    struct model_config *config = model->config;
-    enum weir_status status = effective_backend(config, &model->ops, err);
-    if (status != WEIR_OK) {
-        return status;
-    }
+    const struct model_config *config = load->model->config;
     const struct pool *pool = engine_pool(how->engine, config->device);
-    const struct backend_isolation isolation = {
+    load->isolation = (struct backend_isolation){
         .scope = config->isolation_scope,
         .group = config->isolation_group,
         .memory_max = config->memory_limit,
         .run_limit_ns = config->run_limit_ns,
     };
-    const struct backend_weights weights = {
+    load->weights = (struct backend_weights){
         .mode = config->weights,
         .on_demand = how->options->control == CONTROL_DEMAND,
         .promote_runs = config->promote_after,
         .cache_folder = how->options->model_cache,
         .cache_bytes_max = how->options->model_cache_bytes_max,
     };
-    const struct backend_load backend = {
+    return (struct backend_load){
         .model_name = how->name,
         .version = how->version,
         .folder_fd = load->version_fd,
@@ -151,11 +142,22 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         .settings = config->settings,
         .setting_count = config->setting_count,
         .file_bytes_max = how->options->model_bytes_max,
-        .weights = &weights,
+        .weights = &load->weights,
         .clock = how->engine->clock,
         .blocks = how->engine->blocks,
-        .isolation = config->isolation == ISOLATE_PROCESS ? &isolation : NULL,
+        .isolation = config->isolation == ISOLATE_PROCESS ? &load->isolation : NULL,
     };
+}
+
+static enum weir_status load_backend(struct load *load, struct weir_err *err)
+{
+    struct model *model = load->model;
+    struct model_config *config = model->config;
+    enum weir_status status = effective_backend(config, &model->ops, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct backend_load backend = backend_load_of(load);
     status = backend_load(model->ops, &backend, &model->backend, err);
     status = status == WEIR_OK ? effective_reshape(config, &model->backend, err) : status;
     if (status != WEIR_OK) {
@@ -348,6 +350,24 @@ static void close_folders(struct load *load)
     if (load->version_fd >= 0) {
         (void)close(load->version_fd);
     }
+}
+
+enum weir_status lifecycle_needs(const struct lifecycle_load *how, struct backend_needs *out,
+                                 struct weir_err *err)
+{
+    struct load load = { .how = how, .model_fd = -1, .version_fd = -1 };
+    enum weir_status status = create_model(&load, err);
+    status = status == WEIR_OK ? open_and_configure(&load, err) : status;
+    if (status == WEIR_OK) {
+        status = effective_backend(load.model->config, &load.model->ops, err);
+    }
+    if (status == WEIR_OK) {
+        const struct backend_load backend = backend_load_of(&load);
+        status = backend_needs(load.model->ops, &backend, out, err);
+    }
+    close_folders(&load);
+    free_model(load.model);
+    return status;
 }
 
 enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model **out,

@@ -33,6 +33,10 @@ struct lifecycle_load {
 WEIR_MUST_USE enum weir_status lifecycle_configure(const struct lifecycle_load *how,
                                                    struct model_config **out, struct weir_err *err);
 
+/* What the load will take at its peak, as far as its backend knows.  As lifecycle_load(). */
+WEIR_MUST_USE enum weir_status lifecycle_needs(const struct lifecycle_load *how,
+                                               struct backend_needs *out, struct weir_err *err);
+
 /* *out is ready to serve and has one lease, the caller's.  WEIR_EINVAL, WEIR_ENOENT, WEIR_EBACKEND,
  * WEIR_EIO: something is wrong with the model, its files or its configuration; WEIR_ENOMEM; WEIR_ECONFLICT:
  * its device has no room for the instances. */

@@ -3,6 +3,9 @@
 #include <assert.h>
 #include <string.h>
 
+#define MODEL_BYTES_MIN \
+    65536 /* Nothing is for free: the engine keeps statistics, contexts, lines. */
+
 void model_acquire(struct model *model)
 {
     atomic_fetch_add_explicit(&model->leases, 1, memory_order_relaxed);
@@ -15,6 +18,29 @@ void model_release(struct model *model)
     if (before == 1) {
         model->unleased(model);
     }
+}
+
+void model_memory(const struct model *model, struct ledger_counts *out)
+{
+    struct backend_memory counted = { 0 };
+    if (model->backend != NULL) {
+        backend_memory(model->backend, &counted);
+    }
+    *out = (struct ledger_counts){ .heap_bytes = counted.heap_bytes,
+                                   .mapped_bytes = counted.mapped_bytes,
+                                   .device_bytes = counted.device_bytes };
+    if (ledger_counts_bytes(out) == 0) {
+        out->heap_bytes = model->loaded_bytes;
+    }
+    const uint64_t peak = counted.heap_peak_bytes;
+    out->heap_bytes = out->heap_bytes > MODEL_BYTES_MIN ? out->heap_bytes : MODEL_BYTES_MIN;
+    out->peak_bytes = out->mapped_bytes + (peak > out->heap_bytes ? peak : out->heap_bytes);
+}
+
+uint64_t model_uses(const struct model *model)
+{
+    return atomic_load_explicit(&model->stats.success.count, memory_order_relaxed) +
+           atomic_load_explicit(&model->stats.fail.count, memory_order_relaxed);
 }
 
 const struct io_config *model_output_config(const struct model *model, const char *name)

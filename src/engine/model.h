@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "engine/ledger.h"
 #include "engine/line.h"
 #include "engine/model_config.h"
 #include "engine/overload.h"
@@ -157,6 +158,12 @@ struct model {
 /* A lease keeps the version loaded.  acquire needs another lease to exist, or the catalogue's. */
 void model_acquire(struct model *model);
 void model_release(struct model *model);
+
+/* What it takes now, as its backend counts it, else as the process grew by its load.  Any thread with a lease. */
+void model_memory(const struct model *model, struct ledger_counts *out);
+
+/* Requests that it has answered, well or not.  Any thread with a lease. */
+uint64_t model_uses(const struct model *model);
 
 /* The configuration's declaration of an input or output, or NULL. */
 const struct io_config *model_output_config(const struct model *model, const char *name);

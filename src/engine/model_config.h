@@ -65,6 +65,17 @@ enum isolation_mode {
 #undef ISOLATION_MODE_ENUM
 };
 
+/* X(name, text): a reload that has no room beside what serves. */
+#define UPDATE_MODES(X)                                                    \
+    X(KEEP, "keep")       /* Is refused. */                                 \
+    X(REPLACE, "replace") /* Follows what serves, which is unloaded first. */
+
+enum update_mode {
+#define UPDATE_MODE_ENUM(name, text) UPDATE_##name,
+    UPDATE_MODES(UPDATE_MODE_ENUM)
+#undef UPDATE_MODE_ENUM
+};
+
 /* X(name, text): which versions of a model are served. */
 #define VERSION_POLICIES(X) X(LATEST, "latest") X(ALL, "all") X(SPECIFIC, "specific")
 
@@ -262,7 +273,10 @@ struct model_config {
     uint32_t bucket_count;
     struct rate_resource *resources; /* That each run holds. */
     uint32_t resource_count;
-    uint32_t rate_priority;         /* Share of runs is 1 / priority; 0 and 1 are the same. */
+    uint32_t rate_priority;   /* Share of runs is 1 / priority; 0 and 1 are the same. */
+    uint64_t peak_bytes;      /* Of its device, that a load takes; 0: not known. */
+    const char *memory_group; /* Whose budget it shares; NULL: none. */
+    enum update_mode update;
     const struct setting *settings; /* `parameters`. */
     uint32_t setting_count;
     bool proto;          /* Said in Triton's words: `timeout` of a request is as there. */

@@ -139,7 +139,7 @@ static bool all_required_serve(const struct registry *registry)
 }
 
 /* A snapshot of now, or NULL when memory is out. */
-static struct catalogue *take_snapshot(const struct registry *registry)
+static struct catalogue *take_snapshot(struct registry *registry)
 {
     const uint64_t generation = atomic_load(&registry->generation) + 1;
     struct catalogue *catalogue = catalogue_create(generation, registry->host.entry_count);
@@ -151,15 +151,12 @@ static struct catalogue *take_snapshot(const struct registry *registry)
          entry != NULL && status == WEIR_OK; entry = entry_next(entry)) {
         status = entry_show(entry, catalogue);
     }
+    status = status == WEIR_OK ? room_show(&registry->host, catalogue) : status;
     status = status == WEIR_OK ? catalogue_seal(catalogue) : status;
     if (status != WEIR_OK) {
         catalogue_release(catalogue);
         return NULL;
     }
-    catalogue->memory_bytes = registry->host.room.booked_bytes;
-    catalogue->memory_max = registry->host.room_options.memory_max;
-    catalogue->evictions = registry->host.room.evictions;
-    catalogue->refusals = registry->host.room.refusals;
     catalogue->ready = all_required_serve(registry);
     catalogue->settled = registry->scan_number > 0 && !any_busy(registry);
     return catalogue;
@@ -447,7 +444,7 @@ static void refuse_order(struct registry *registry, struct registry_order *order
 static void take_need(struct registry *registry, struct registry_order *order)
 {
     struct entry *entry = entry_find(&registry->host, order->name);
-    if (entry == NULL || registry->options->control != CONTROL_DEMAND) {
+    if (entry == NULL || (registry->options->control != CONTROL_DEMAND && !entry_is_busy(entry))) {
         refuse_order(registry, order, WEIR_ENOENT, "no model of that name is loaded on demand");
         return;
     }
@@ -520,6 +517,7 @@ static void take_room(struct worker_job *job)
     self->room.pinned = host->room_options.pinned;
     self->room.pinned_count = host->room_options.pinned_count;
     host->room_options = self->room;
+    room_set(&host->room, &self->room);
     host->dirty = true; /* The snapshot shows the budget. */
     mem_free(self);
 }

@@ -1,32 +1,180 @@
+/*
+ * What a load needs is asked of all budgets that it charges; where one does not hold it, only models that
+ * charge the same budget can make room.
+ *
+ * What nobody booked is measured while nothing comes or goes: a load under way has booked its peak, and
+ * would else count twice.
+ */
 #include "engine/room.h"
 
+#include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "engine/ahead.h"
 #include "engine/engine.h"
 #include "engine/entry.h"
 #include "engine/pool.h"
+#include "tensor/block.h"
 #include "util/err.h"
+#include "util/memstat.h"
 
 #define FIRST_LOAD_SHARE 2.3   /* Peak of a load against its files, before anything was measured. */
 #define LOOK_NS (1 * NS_PER_S) /* How often idle models are looked for. */
+#define CHECK_NS (10 * NS_PER_S)
 #define WAIT_NS \
     (10 * NS_PER_S)           /* A load waits no longer for residents that work or came just now. */
 #define MODEL_BYTES_MIN 65536 /* Books at least so much: nothing is for free. */
 
-void room_init(struct room *room)
+/* ---- Budgets ----------------------------------------------------------------------------------- */
+
+void room_set(struct room *room, const struct room_options *options)
+{
+    struct ledger *ledger = &room->ledger;
+    ledger_clear_budgets(ledger);
+    ledger->models_max = options->models_max;
+    ledger_total(ledger)->max_bytes = options->memory_max;
+    for (uint32_t i = 0; i < options->device_count; i++) {
+        for (uint32_t d = 0; d < ledger->device_count; d++) {
+            struct ledger_account *account = ledger_device_account(ledger, d);
+            if (strcmp(account->name, options->devices[i].name) == 0) {
+                account->max_bytes = options->devices[i].max_bytes;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < options->group_count; i++) {
+        uint32_t group;
+        if (ledger_group(ledger, options->groups[i].name, &group, NULL) == WEIR_OK) {
+            ledger_group_account(ledger, group)->max_bytes = options->groups[i].max_bytes;
+        }
+    }
+}
+
+void room_init(struct room *room, const struct engine *engine, const struct room_options *options)
 {
     *room = (struct room){ 0 };
     list_init(&room->waiting);
+    ledger_init(&room->ledger);
+    for (uint32_t i = 0; i < engine->pool_count; i++) {
+        ledger_device(&room->ledger, engine->pools[i]->name);
+    }
+    struct memstat now;
+    memstat_read(&now);
+    room->server_file = now.file_bytes;
+    room_set(room, options);
 }
 
-uint64_t room_estimate(const struct slot *slot, uint64_t fingerprint, uint64_t file_bytes)
+struct ledger_need room_estimate(const struct slot *slot, uint64_t fingerprint, uint64_t file_bytes)
 {
-    if (slot->bytes > 0 && slot->bytes_fingerprint == fingerprint) {
-        return slot->bytes;
+    if (slot->peak_fingerprint == fingerprint && slot->peak.host_bytes > 0) {
+        return slot->peak;
     }
     const uint64_t guess = (uint64_t)(FIRST_LOAD_SHARE * (double)file_bytes);
-    return guess > MODEL_BYTES_MIN ? guess : MODEL_BYTES_MIN;
+    return (struct ledger_need){ .host_bytes = guess > MODEL_BYTES_MIN ? guess : MODEL_BYTES_MIN };
+}
+
+/* Of all the entry's loads together. */
+static struct ledger_need need_of(const struct entry *entry)
+{
+    struct ledger_need sum = { .group = LEDGER_NO_GROUP };
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        const struct ledger_need *one = &entry->loads[i].need;
+        sum.device = one->device;
+        sum.group = one->group;
+        sum.models += one->models;
+        sum.host_bytes += one->host_bytes;
+        sum.device_bytes += one->device_bytes;
+    }
+    return sum;
+}
+
+static bool is_still(const struct room *room)
+{
+    const struct ledger_account *total = &room->ledger.accounts[0];
+    return total->bytes[LEDGER_LOADING] == 0 && total->leaving_models == 0;
+}
+
+/* What models take changes with their runs. */
+static void measure_all(struct entry_host *host)
+{
+    for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
+        for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+             slot = entry_next_slot(entry, slot)) {
+            if (slot->model != NULL) {
+                struct resident *resident = slot->model->owner;
+                struct ledger_counts counts;
+                model_memory(slot->model, &counts);
+                ledger_measure(&host->room.ledger, &resident->booking, &counts);
+            }
+        }
+    }
+}
+
+static void observe(struct entry_host *host)
+{
+    struct room *room = &host->room;
+    if (!is_still(room)) {
+        return;
+    }
+    measure_all(host);
+    struct memstat now;
+    memstat_read(&now);
+    const uint64_t *booked = room->ledger.accounts[0].bytes;
+    const uint64_t buffers =
+        block_pool_used_bytes(host->engine->blocks) + block_pool_kept_bytes(host->engine->blocks);
+    const uint64_t known = booked[LEDGER_HEAP] + buffers;
+    const uint64_t heap = now.private_bytes > known ? now.private_bytes - known : 0;
+    const uint64_t mapped = booked[LEDGER_MAPPED];
+    const uint64_t files = now.file_bytes > mapped ? now.file_bytes - mapped : 0;
+    const uint64_t own = heap + (files > room->server_file ? files : room->server_file);
+    ledger_observe(&room->ledger, buffers, own + room->unseen_bytes);
+}
+
+/* The cross-check: what the system counts beyond all that was booked and seen counts as the server's. */
+static void checked(struct worker_job *job)
+{
+    struct room *room = list_entry(job, struct room, check);
+    struct entry_host *host = list_entry(room, struct entry_host, room);
+    host->jobs--;
+    room->checking = false;
+    room->unseen_bytes = 0;
+    observe(host);
+    const struct ledger_account *total = ledger_total(&room->ledger);
+    const uint64_t known = total->held_bytes - total->bytes[LEDGER_DEVICE];
+    const bool more = is_still(room) && room->proportional_bytes > known;
+    room->unseen_bytes = more ? room->proportional_bytes - known : 0;
+    host->dirty = true;
+}
+
+/* Scanner. */
+static void read_proportional(struct worker_job *job)
+{
+    struct room *room = list_entry(job, struct room, check);
+    room->proportional_bytes = memstat_proportional_bytes();
+    job->run = checked;
+    worker_send(list_entry(room, struct entry_host, room)->manager, job);
+}
+
+/* Only after a change, so that an idle server stays idle. */
+static void check_now_and_then(struct entry_host *host, uint64_t now_ns)
+{
+    struct room *room = &host->room;
+    if (room->checking || host->stopping ||
+        (room->checked_ns > 0 && now_ns - room->checked_ns < CHECK_NS)) {
+        return;
+    }
+    room->checking = true;
+    room->checked_ns = now_ns;
+    room->check.run = read_proportional;
+    host->jobs++;
+    worker_send(host->scanner, &room->check);
+}
+
+/* Of main memory: without one nobody has to know so exactly. */
+static bool has_budget(const struct room *room)
+{
+    return room->ledger.accounts[0].max_bytes > 0 || room->ledger.accounts[1].max_bytes > 0;
 }
 
 static const struct room_options *options_of(const struct entry_host *host)
@@ -37,27 +185,6 @@ static const struct room_options *options_of(const struct entry_host *host)
 static bool is_demand(const struct entry_host *host)
 {
     return host->options->control == CONTROL_DEMAND;
-}
-
-static uint64_t need_of(const struct entry *entry)
-{
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < entry->load_count; i++) {
-        bytes += entry->loads[i].resident->booked_bytes;
-    }
-    return bytes;
-}
-
-/* Is there room, once what leaves is gone (`later`), or now? */
-static bool fits(const struct entry_host *host, uint64_t bytes, uint64_t models, bool later)
-{
-    const struct room_options *options = options_of(host);
-    const struct room *room = &host->room;
-    const uint64_t held = room->booked_bytes - (later ? room->leaving_bytes : 0);
-    const uint64_t count = room->booked_models - (later ? room->leaving_models : 0);
-    return (options->memory_max == 0 ||
-            (held <= options->memory_max && bytes <= options->memory_max - held)) &&
-           (options->models_max == 0 || count + models <= options->models_max);
 }
 
 /* ---- Who may go -------------------------------------------------------------------------------- */
@@ -88,13 +215,6 @@ static bool is_part(const struct entry *entry)
     return false;
 }
 
-static uint64_t uses_of(const struct model *model)
-{
-    const struct model_stats *stats = &model->stats;
-    return atomic_load_explicit(&stats->success.count, memory_order_relaxed) +
-           atomic_load_explicit(&stats->fail.count, memory_order_relaxed);
-}
-
 /* Notes what was asked of it since the last look; true: something is being asked now. */
 static bool look_at(struct entry *entry, uint64_t now_ns)
 {
@@ -103,7 +223,7 @@ static bool look_at(struct entry *entry, uint64_t now_ns)
     for (const struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
-            uses += uses_of(slot->model);
+            uses += model_uses(slot->model);
             works = works || engine_is_working(slot->model);
         }
     }
@@ -120,8 +240,12 @@ enum leave { LEAVE_NOW, LEAVE_LATER, LEAVE_NEVER };
 /* *when_ns: where it is LATER, when to ask again. */
 static enum leave may_leave(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
-    if (!entry_serves(entry) || entry_is_busy(entry) || is_pinned(entry) || is_part(entry)) {
+    if (is_pinned(entry) || is_part(entry)) {
         return LEAVE_NEVER;
+    }
+    if (entry_is_busy(entry)) {
+        *when_ns = clock_add(now_ns, LOOK_NS); /* At the latest: the end of its load is an event. */
+        return LEAVE_LATER;
     }
     *when_ns = clock_add(entry->loaded_ns, options_of(entry->host)->residency_ns);
     if (look_at(entry, now_ns)) {
@@ -132,6 +256,29 @@ static enum leave may_leave(struct entry *entry, uint64_t now_ns, uint64_t *when
     return *when_ns > now_ns ? LEAVE_LATER : LEAVE_NOW;
 }
 
+/* Would its going help the account that lacks room?  It may still be loading. */
+static bool is_help(const struct entry *entry, const struct ledger_account *account)
+{
+    const struct ledger *ledger = &entry->host->room.ledger;
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        const struct resident *resident = entry->loads[i].resident;
+        if (resident != NULL && resident->booking.state != LEDGER_NONE &&
+            ledger_charges(ledger, &resident->booking.need, account)) {
+            return true;
+        }
+    }
+    for (const struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_next_slot(entry, slot)) {
+        if (slot->model != NULL) {
+            const struct resident *resident = slot->model->owner;
+            if (ledger_charges(ledger, &resident->booking.need, account)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void weigh(const struct entry *entry, struct evict_candidate *out)
 {
     *out = (struct evict_candidate){ .usage = &entry->usage };
@@ -139,20 +286,23 @@ static void weigh(const struct entry *entry, struct evict_candidate *out)
          slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
             const struct resident *resident = slot->model->owner;
-            out->bytes += resident->booked_bytes;
+            out->bytes += ledger_counts_bytes(&resident->booking.counts);
             out->load_ns += slot->model->load_ns;
         }
     }
 }
 
-/* Who is missed least, or NULL; *when_ns: when somebody else may go, at the earliest. */
-static struct entry *victim(struct entry_host *host, uint64_t now_ns, uint64_t *when_ns)
+/* Who of those that charge the account is missed least, or NULL; *when_ns: when somebody else may go, at the
+ * earliest. */
+static struct entry *victim(struct entry_host *host, const struct ledger_account *account,
+                            uint64_t now_ns, uint64_t *when_ns)
 {
     struct entry *best = NULL;
     double least = 0;
     for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
         uint64_t at_ns = CLOCK_NEVER;
-        const enum leave leave = may_leave(entry, now_ns, &at_ns);
+        const enum leave leave =
+            is_help(entry, account) ? may_leave(entry, now_ns, &at_ns) : LEAVE_NEVER;
         if (leave == LEAVE_LATER) {
             *when_ns = at_ns < *when_ns ? at_ns : *when_ns;
         }
@@ -172,6 +322,7 @@ static struct entry *victim(struct entry_host *host, uint64_t now_ns, uint64_t *
 
 static void evict(struct entry *entry, const char *why)
 {
+    ahead_unloaded(entry);
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
         if (slot->model != NULL) {
@@ -186,105 +337,172 @@ static void evict(struct entry *entry, const char *why)
 
 void room_measured(struct entry *entry, const struct load_job *load)
 {
-    struct room *room = &entry->host->room;
-    const struct model *model = load->model;
-    uint64_t bytes = model->signature == NULL ? 0 : model->signature->weights_bytes;
-    bytes = bytes > model->loaded_bytes ? bytes : model->loaded_bytes;
-    bytes = bytes > MODEL_BYTES_MIN ? bytes : MODEL_BYTES_MIN;
-    room->booked_bytes += bytes - load->resident->booked_bytes; /* May wrap, and wraps back. */
-    load->resident->booked_bytes = bytes;
-    load->slot->bytes = bytes;
-    load->slot->bytes_fingerprint = load->fingerprint;
+    struct ledger_booking *booking = &load->resident->booking;
+    struct slot *slot = load->slot;
+    struct ledger_counts counts;
+    model_memory(load->model, &counts);
+    ledger_measure(&entry->host->room.ledger, booking, &counts);
+    slot->peak = (struct ledger_need){ .host_bytes = counts.peak_bytes,
+                                       .device_bytes = counts.device_bytes };
+    slot->peak_fingerprint = load->fingerprint;
+    entry->host->room.ahead += entry->ahead ? 1 : 0;
     entry->loaded_ns = clock_now_ns(entry->host->clock);
     entry->usage.used_ns = entry->loaded_ns;
     entry->uses = 0;
-}
-
-void room_cancel(struct room *room, uint64_t bytes)
-{
-    room->booked_bytes -= bytes;
-    room->booked_models--;
-}
-
-void room_leave(struct room *room, uint64_t bytes)
-{
-    room->leaving_bytes += bytes;
-    room->leaving_models++;
-}
-
-void room_return(struct room *room, uint64_t bytes)
-{
-    room_cancel(room, bytes);
-    room->leaving_bytes -= bytes;
-    room->leaving_models--;
 }
 
 /* ---- Who may come ------------------------------------------------------------------------------ */
 
 static void book(struct entry *entry)
 {
-    struct room *room = &entry->host->room;
-    room->booked_bytes += need_of(entry);
-    room->booked_models += entry->load_count;
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        struct load_job *load = &entry->loads[i];
+        ledger_book(&entry->host->room.ledger, &load->resident->booking, &load->need);
+    }
 }
 
-static void refuse(struct entry *entry)
+/* What the setting of the account's budget is called, into `out`. */
+static const char *setting_of(const struct ledger_account *account,
+                              char out[LEDGER_NAME_BYTES + 32])
 {
-    const struct room_options *options = options_of(entry->host);
-    const struct room *room = &entry->host->room;
+    if (account->kind == LEDGER_KIND_TOTAL) {
+        return "memory_max";
+    }
+    (void)snprintf(out, LEDGER_NAME_BYTES + 32, "%s %s",
+                   account->kind == LEDGER_KIND_DEVICE ? "memory_devices" : "memory_groups",
+                   account->name);
+    return out;
+}
+
+static void explain_bytes(const struct entry *entry, const struct ledger_lack *lack,
+                          struct weir_err *err)
+{
+    const struct ledger_account *account = lack->account;
+    char texts[4][32];
+    char setting[LEDGER_NAME_BYTES + 32];
+    (void)err_set(
+        err, WEIR_ENOMEM,
+        "no room for model '%s': it needs about %s, %s are held of the %s that %s allows, %s are "
+        "missing, and %s",
+        entry->name, bytes_format_size(lack->need_bytes, texts[0]),
+        bytes_format_size(account->held_bytes, texts[1]),
+        bytes_format_size(account->max_bytes, texts[2]), setting_of(account, setting),
+        bytes_format_size(lack->missing_bytes, texts[3]),
+        entry_serves(entry) ? "it cannot stand beside the one that serves, which stays "
+                              "(update: replace would let that go first)"
+                            : "none of the others can go");
+}
+
+static void refuse(struct entry *entry, const struct ledger_lack *lack)
+{
+    const struct ledger *ledger = &entry->host->room.ledger;
     struct weir_err err = { 0 };
-    entry->host->room.refusals++;
-    if (options->memory_max > 0 && !fits(entry->host, need_of(entry), 0, true)) {
-        char need[32];
-        char held[32];
-        char most[32];
-        (void)err_set(&err, WEIR_ENOMEM,
-                      "no room for model '%s': it needs about %s, models hold %s of the %s that "
-                      "memory_max allows, and none of them can go",
-                      entry->name, bytes_format_size(need_of(entry), need),
-                      bytes_format_size(room->booked_bytes, held),
-                      bytes_format_size(options->memory_max, most));
+    entry->host->room.refusals += entry->ahead ? 0 : 1;
+    if (lack->missing_bytes > 0) {
+        explain_bytes(entry, lack, &err);
     } else {
         (void)err_set(&err, WEIR_ENOMEM,
                       "no room for model '%s': %" PRIu64 " models are loaded, resident_models_max "
                       "allows %" PRIu64 ", and none of them can go",
-                      entry->name, room->booked_models, options->models_max);
+                      entry->name, lack->account->models, ledger->models_max);
     }
     entry_refuse_loads(entry, &err);
 }
 
-/* True: it does not wait any more, for better or worse. */
+/* What serves goes before what replaces it comes. */
+static bool step_aside(struct entry *entry)
+{
+    if (entry->look.memory.update != UPDATE_REPLACE || !entry_serves(entry)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        if (entry->loads[i].slot->model != NULL) {
+            entry_let_go(entry->loads[i].slot);
+        }
+    }
+    entry->serving = false;
+    entry->replacing = true;
+    entry->host->dirty = true;
+    return true;
+}
+
+/* Lets go who must, until there is room once they are gone.  False: *lack says what is still missing, *later_ns when
+ * somebody else may go. */
+static bool make_room(struct entry *entry, const struct ledger_need *need, uint64_t now_ns,
+                      uint64_t *later_ns, struct ledger_lack *lack)
+{
+    struct entry_host *host = entry->host;
+    while (!ledger_fits(&host->room.ledger, need, true, lack)) {
+        if (step_aside(entry)) {
+            continue;
+        }
+        struct entry *goes = is_demand(host) ? victim(host, lack->account, now_ns, later_ns) : NULL;
+        if (goes == NULL) {
+            return false;
+        }
+        evict(goes, "unloaded to make room for others");
+    }
+    return true;
+}
+
+/* True: it does not wait any more, for better or worse.  Else the account it waits for is blocked. */
 static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
     struct entry_host *host = entry->host;
-    const uint64_t bytes = need_of(entry);
-    if (fits(host, bytes, entry->load_count, false)) {
+    const struct ledger_need need = need_of(entry);
+    struct ledger_lack lack;
+    if (ledger_fits(&host->room.ledger, &need, false, &lack)) {
         book(entry);
         entry_send_loads(entry);
         return true;
     }
-    uint64_t later_ns = CLOCK_NEVER;
-    while (is_demand(host) && !fits(host, bytes, entry->load_count, true)) {
-        struct entry *goes = victim(host, now_ns, &later_ns);
-        if (goes == NULL) {
-            break;
-        }
-        evict(goes, "unloaded to make room for others");
+    if (entry->ahead) {
+        refuse(entry, &lack); /* Nobody goes for what nobody has asked for. */
+        return true;
     }
+    struct ledger_account *waits_for = lack.account;
+    uint64_t later_ns = CLOCK_NEVER;
     const uint64_t until_ns = clock_add(entry->asked_ns, WAIT_NS);
-    if (!fits(host, bytes, entry->load_count, true) &&
+    if (!make_room(entry, &need, now_ns, &later_ns, &lack) &&
         (later_ns == CLOCK_NEVER || now_ns >= until_ns)) {
-        refuse(entry);
+        refuse(entry, &lack);
         return true;
     }
     later_ns = later_ns < until_ns ? later_ns : until_ns;
     *when_ns = later_ns < *when_ns ? later_ns : *when_ns;
+    waits_for->blocked = true;
+    return false;
+}
+
+/* Somebody before it waits for a budget that it would charge, too. */
+static bool stands_behind(const struct entry *entry)
+{
+    const struct ledger *ledger = &entry->host->room.ledger;
+    const struct ledger_need need = need_of(entry);
+    for (uint32_t i = 0; i < ledger->account_count; i++) {
+        if (ledger->accounts[i].blocked && ledger_charges(ledger, &need, &ledger->accounts[i])) {
+            return true;
+        }
+    }
     return false;
 }
 
 void room_ask(struct entry *entry)
 {
     struct room *room = &entry->host->room;
+    uint32_t group = LEDGER_NO_GROUP;
+    struct weir_err err = { 0 };
+    if (entry->look.memory.group != NULL &&
+        ledger_group(&room->ledger, entry->look.memory.group, &group, &err) != WEIR_OK) {
+        entry_refuse_loads(entry, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        struct ledger_need *need = &entry->loads[i].need;
+        need->device = entry->look.loader;
+        need->group = group;
+        need->models = 1;
+    }
     entry->asked_ns = clock_now_ns(entry->host->clock);
     list_append(&room->waiting, &entry->room);
     entry->host->dirty = true; /* Settled in this turn. */
@@ -296,7 +514,7 @@ static void let_idle_go(struct entry_host *host, uint64_t now_ns, uint64_t *next
     for (struct entry *entry = entry_first(host); idle_ns > 0 && entry != NULL;
          entry = entry_next(entry)) {
         uint64_t when_ns = CLOCK_NEVER;
-        if (may_leave(entry, now_ns, &when_ns) == LEAVE_NOW &&
+        if (entry_serves(entry) && may_leave(entry, now_ns, &when_ns) == LEAVE_NOW &&
             now_ns - entry->usage.used_ns >= idle_ns) {
             evict(entry, "unloaded: nobody asked for it");
         }
@@ -307,24 +525,42 @@ static void let_idle_go(struct entry_host *host, uint64_t now_ns, uint64_t *next
     }
 }
 
+/* First come first served, by budget: a large one is not overtaken for ever. */
+static void settle_waiting(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
+{
+    struct room *room = &host->room;
+    struct list turn;
+    struct list rest;
+    list_init(&turn);
+    list_init(&rest);
+    for (uint32_t i = 0; i < room->ledger.account_count; i++) {
+        room->ledger.accounts[i].blocked = false;
+    }
+    list_splice(&turn, &room->waiting);
+    for (struct list_node *node = list_pop(&turn); node != NULL; node = list_pop(&turn)) {
+        struct entry *entry = list_entry(node, struct entry, room);
+        if (stands_behind(entry) || !settle(entry, now_ns, next_ns)) {
+            list_append(&rest, node);
+        }
+    }
+    list_splice(&rest, &room->waiting); /* Who came meanwhile. */
+    list_splice(&room->waiting, &rest);
+}
+
 void room_turn(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
 {
     if (host->stopping) {
         return;
     }
-    struct list_node *node = list_first(&host->room.waiting);
-    while (node != NULL) {
-        struct entry *entry = list_entry(node, struct entry, room);
-        struct list_node *next = list_next(&host->room.waiting, node);
-        list_remove(node);
-        if (!settle(entry, now_ns, next_ns)) {
-            list_insert_before(next == NULL ? &host->room.waiting.head : next, node);
-            return; /* First come first served: a large one is not overtaken for ever. */
-        }
-        node = list_first(&host->room.waiting);
+    if (!list_empty(&host->room.waiting)) {
+        observe(host);
+        settle_waiting(host, now_ns, next_ns);
     }
     if (is_demand(host)) {
         let_idle_go(host, now_ns, next_ns);
+    }
+    if (host->dirty && has_budget(&host->room)) {
+        check_now_and_then(host, now_ns);
     }
 }
 
@@ -336,4 +572,24 @@ void room_stop(struct entry_host *host)
         (void)err_set(&err, WEIR_EDRAINING, "the server is shutting down");
         entry_refuse_loads(list_entry(node, struct entry, room), &err);
     }
+}
+
+enum weir_status room_show(struct entry_host *host, struct catalogue *catalogue)
+{
+    const struct ledger *ledger = &host->room.ledger;
+    observe(host);
+    catalogue->accounts =
+        arena_try_alloc(&catalogue->arena, ledger->account_count * sizeof(*ledger->accounts));
+    if (catalogue->accounts == NULL) {
+        return WEIR_ENOMEM;
+    }
+    memcpy(catalogue->accounts, ledger->accounts,
+           ledger->account_count * sizeof(*ledger->accounts));
+    catalogue->account_count = ledger->account_count;
+    catalogue->models_max = ledger->models_max;
+    catalogue->proportional_bytes = host->room.proportional_bytes;
+    catalogue->evictions = host->room.evictions;
+    catalogue->refusals = host->room.refusals;
+    catalogue->loads_ahead = host->room.ahead;
+    return WEIR_OK;
 }

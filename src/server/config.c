@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "net/tls.h"
+#include "server/budget.h"
 #include "server/option.h"
 #include "util/clock.h"
 #include "util/file.h"
@@ -425,7 +426,7 @@ static enum weir_status check(const struct config *config, struct weir_err *err)
     if (config->repository.count == 0) {
         return err_set(err, WEIR_EINVAL, "repository: no folder, expected at least one");
     }
-    return WEIR_OK;
+    return budget_read(config, NULL, err);
 }
 
 void config_init(struct config *config)

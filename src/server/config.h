@@ -66,11 +66,14 @@ struct config {
     struct config_list load_model;
     uint64_t poll_interval_ns;
     uint64_t memory_max_bytes;
+    struct config_list memory_devices; /* "NAME:SIZE" each. */
+    struct config_list memory_groups;
     uint64_t resident_models_max;
     uint64_t eviction; /* enum eviction */
     struct config_list pinned;
     uint64_t residency_min_ns;
     uint64_t idle_unload_ns;
+    bool preload_next;
 
     const char *host;
     uint64_t http_port;

@@ -280,16 +280,16 @@ enum weir_status field_timeout(const struct field_reader *reader, const struct f
     return status;
 }
 
-enum weir_status field_duration(const struct field_reader *reader, const struct field *field,
-                                const struct yaml *node, void *target)
-{
-    return yaml_duration_ns(node, node->file, field_place(field, target), reader->err);
-}
-
 enum weir_status field_size(const struct field_reader *reader, const struct field *field,
                             const struct yaml *node, void *target)
 {
     return yaml_size(node, node->file, field_place(field, target), reader->err);
+}
+
+enum weir_status field_duration(const struct field_reader *reader, const struct field *field,
+                                const struct yaml *node, void *target)
+{
+    return yaml_duration_ns(node, node->file, field_place(field, target), reader->err);
 }
 
 /* Accepted and without effect: says what Weir does anyway. */

@@ -171,8 +171,8 @@ field_read_fn field_double;       /* double in min..max */
 field_read_fn field_enum;         /* An enum, by words */
 field_read_fn field_microseconds; /* uint64_t ns, from microseconds in min..max */
 field_read_fn field_timeout;      /* The same; 0 is CLOCK_NEVER. */
-field_read_fn field_duration;     /* uint64_t ns, from "2ms" */
 field_read_fn field_size;         /* uint64_t bytes, from "64MiB" */
+field_read_fn field_duration;     /* uint64_t ns, from "2ms" */
 field_read_fn field_message;      /* A nested table with the same target. */
 field_read_fn field_nothing;      /* Accepted, without effect. */
 field_read_fn field_warned;       /* Accepted with a warning unless it is protobuf's default. */

@@ -218,6 +218,13 @@ static const char *const scope_words[] = {
 static const struct field_words isolation_scopes = { "", scope_words, 3,
                                                      "model, group or instance" };
 
+static const char *const update_words[] = {
+#define MODE_TEXT(name, text) [UPDATE_##name] = text,
+    UPDATE_MODES(MODE_TEXT)
+#undef MODE_TEXT
+};
+static const struct field_words update_modes = { "", update_words, 2, "keep or replace" };
+
 static const char *const weights_words[] = {
 #define MODE_TEXT(name, text) [WEIGHTS_##name] = text,
     WEIGHTS_MODES(MODE_TEXT)
@@ -331,6 +338,13 @@ static const struct field model_fields[] = {
                "lengths that are padded so that different ones share a run",
                &modelconfig_bucket_table),
     FIELD("device", field_text, "text", "where it runs; cpu", AT(model_config, device)),
+    FIELD("peak_memory", field_size, "size such as 512MiB",
+          "of its device, that loading takes; until it was measured", AT(model_config, peak_bytes)),
+    FIELD("memory_group", field_text, "text", "group of models that share a budget",
+          AT(model_config, memory_group)),
+    FIELD_ENUM("update", &update_modes, "keep or replace",
+               "a reload without room beside what serves is refused, or that is unloaded first",
+               AT(model_config, update)),
     FIELD_RANGE("intra_threads", field_u32, "count", "threads of one run; 1",
                 AT(model_config, intra_threads), 1, 1024),
     FIELD_ENUM("isolation", &isolation_modes, "none or process",

@@ -64,7 +64,13 @@ const struct option options[] = {
     { "poll_interval", "models", KIND_DURATION, AT(poll_interval_ns), 0, 0, "15s", NULL,
       "poll, demand: time between looks at the folders" },
     { "memory_max", "models", KIND_SIZE, AT(memory_max_bytes), 0, SIZE_BYTES_MAX, "0", NULL,
-      "memory of all loaded models; demand: others are unloaded to make room; 0: no limit" },
+      "memory of the server with all loaded models; demand: others are unloaded to make room; 0: "
+      "no "
+      "limit" },
+    { "memory_devices", "models", KIND_LIST, AT(memory_devices), 0, 0, "", NULL,
+      "the same for single devices, NAME:SIZE each, such as npu:2GiB; cpu is main memory" },
+    { "memory_groups", "models", KIND_LIST, AT(memory_groups), 0, 0, "", NULL,
+      "the same for models with a memory_group, GROUP:SIZE each" },
     { "resident_models_max", "models", KIND_COUNT, AT(resident_models_max), 0, COUNT_MAX, "0", NULL,
       "the same in models; 0: no limit" },
     { "eviction", "models", KIND_ENUM, AT(eviction), 0, 0, "cost", eviction_texts,
@@ -76,6 +82,8 @@ const struct option options[] = {
       "demand: a model stays at least so long after it was loaded" },
     { "idle_unload", "models", KIND_DURATION, AT(idle_unload_ns), 0, 0, "0s", NULL,
       "demand: a model that nobody asks for is unloaded after so long; 0: never" },
+    { "preload_next", "models", KIND_BOOL, AT(preload_next), 0, 0, "false", NULL,
+      "demand: load what is usually asked for next ahead, where there is room" },
     { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
       "answers kept for models with response_cache; 0: none" },
     { "profile_store", "models", KIND_TEXT, AT(profile_store), 0, 0, "model", NULL,

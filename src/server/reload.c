@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "engine/registry.h"
+#include "server/budget.h"
 #include "server/option.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -23,13 +24,10 @@ static void apply_order(struct reload *reload, const struct config *config)
 
 static void apply_room(struct reload *reload, const struct config *config)
 {
-    const struct room_options room = {
-        .memory_max = config->memory_max_bytes,
-        .models_max = config->resident_models_max,
-        .residency_ns = config->residency_min_ns,
-        .idle_ns = config->idle_unload_ns,
-        .eviction = (enum eviction)config->eviction,
-    };
+    struct room_options room;
+    if (budget_read(config, &room, NULL) != WEIR_OK) {
+        return; /* It was checked when it was read. */
+    }
     registry_set_room(reload->registry, &room);
 }
 
@@ -38,11 +36,12 @@ static const struct live {
     const char *key;
     void (*apply)(struct reload *reload, const struct config *config);
 } live[] = {
-    { "log_level", apply_log },    { "class_shares", apply_order },
-    { "ageing", apply_order },     { "blocking_budget", apply_order },
-    { "memory_max", apply_room },  { "resident_models_max", apply_room },
-    { "eviction", apply_room },    { "residency_min", apply_room },
-    { "idle_unload", apply_room },
+    { "log_level", apply_log },      { "class_shares", apply_order },
+    { "ageing", apply_order },       { "blocking_budget", apply_order },
+    { "memory_max", apply_room },    { "resident_models_max", apply_room },
+    { "eviction", apply_room },      { "residency_min", apply_room },
+    { "idle_unload", apply_room },   { "memory_devices", apply_room },
+    { "memory_groups", apply_room }, { "preload_next", apply_room },
 };
 
 #define LIVE_COUNT (sizeof(live) / sizeof(*live))

@@ -17,6 +17,7 @@
 #include "backend/plugin.h"
 #include "pipeline/graph.h"
 #include "server/activation.h"
+#include "server/budget.h"
 #include "server/caller.h"
 #include "server/guard.h"
 #include "server/modelconfig.h"
@@ -206,15 +207,6 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .preload = config->load_model.items,
         .preload_count = (uint32_t)config->load_model.count,
         .poll_ns = config->poll_interval_ns,
-        .room = {
-            .memory_max = config->memory_max_bytes,
-            .models_max = config->resident_models_max,
-            .residency_ns = config->residency_min_ns,
-            .idle_ns = config->idle_unload_ns,
-            .eviction = (enum eviction)config->eviction,
-            .pinned = config->pinned.items,
-            .pinned_count = config->pinned.count,
-        },
         .models_max = config->limits.models_max,
         .model_bytes_max = config->limits.model_bytes_max,
         .configure = modelconfig_read,
@@ -224,8 +216,10 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .model_cache_bytes_max = config->model_cache_bytes_max,
         .changed = server->mode == SERVER_SERVE ? on_change : NULL,
     };
-    const enum weir_status status =
-        registry_create(server->engine, &server->registry_options, &server->registry, err);
+    enum weir_status status = budget_read(config, &server->registry_options.room, err);
+    if (status == WEIR_OK) {
+        status = registry_create(server->engine, &server->registry_options, &server->registry, err);
+    }
     if (status == WEIR_OK) {
         home_init(&server->home, server->engine, wake_main, server);
         server->home_open = true;

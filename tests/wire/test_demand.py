@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import json
+import subprocess
+import threading
+import time
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from serving import Server, put_model, put_sim, sim_request, write_whole
+from serving import BINARY, PATIENCE_S, Server, put_model, put_sim, sim_request, write_whole
 
 DEMAND = ("--model-control", "demand", "--poll-interval", "200ms")
 
@@ -128,21 +131,160 @@ def test_when_nothing_can_go_it_says_so(tmp_path, root):
         assert ask(server, "a").status == 200
 
 
+def sized(size, **config):
+    """A model that takes so much of its device's memory."""
+    return {**config, "parameters": {"memory_per_model": size, **config.get("parameters", {})}}
+
+
 def test_memory_is_counted(tmp_path, root):
     put(root, "a")
-    for name in ("m1", "m2"):
-        put(root, name)
-        write_whole(root / name / "1" / "weights.bin", bytes(8 << 20))
-    words = (*DEMAND, "--memory-max", "16MiB", "--residency-min", "0s")
+    put(root, "large", **sized("64GiB"))
+    put(root, "m1", "m2", **sized("10GiB"))
+    words = (*DEMAND, "--memory-max", "16GiB", "--residency-min", "0s")
     with Server(tmp_path, root, *words) as server:
-        answer = ask(server, "m1")
+        answer = ask(server, "large")
         assert answer.status == 503
-        assert "memory_max" in answer.error and "16 MiB" in answer.error
-        assert ask(server, "a").status == 200
+        assert "memory_max" in answer.error and "16 GiB" in answer.error
+        for name in ("a", "m1", "m2"):
+            assert ask(server, name).status == 200
+            assert server.metrics().get("weir_models_memory_bytes") < 16 << 30
+        assert resident(server) == {"a", "m2"}  # m1 made room.
+        entry = next(entry for entry in server.index() if entry["name"] == "m2")
+        assert entry["memory"]["device_bytes"] == 10 << 30
+        assert entry["memory"]["peak_bytes"] > 0
+        assert server.stats("m2")["memory_usage"][1]["byte_size"] == 10 << 30
         metrics = server.metrics()
-        assert metrics.get("weir_models_memory_max_bytes") == 16 << 20
-        assert 0 < metrics.get("weir_models_memory_bytes") < 16 << 20
+        assert metrics.get("weir_models_memory_max_bytes") == 16 << 30
         assert metrics.get("weir_model_room_refusals_total") == 1
+        held = {"kind": "device", "budget": "cpu", "source": "device"}
+        assert metrics.get("weir_memory_bytes", **held) == 10 << 30
+        assert metrics.get("weir_memory_bytes", kind="total", budget="total", source="server") > 0
+
+
+def test_a_budget_of_a_device(tmp_path, root):
+    put(root, "a", "b", **sized("600MiB", device="npu"))
+    put(root, "c", **sized("600MiB"))
+    words = ("--devices", "npu:1", "--memory-devices", "npu:1GiB", "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        for name in ("a", "c", "b"):
+            assert ask(server, name).status == 200
+        assert resident(server) == {"b", "c"}  # Only a stood in b's way.
+        metrics = server.metrics()
+        assert metrics.get("weir_memory_max_bytes", kind="device", budget="npu") == 1 << 30
+        assert metrics.get("weir_memory_models", kind="device", budget="npu") == 1
+
+
+def test_a_budget_of_a_group(tmp_path, root):
+    put(root, "a", "b", **sized("600MiB", memory_group="vision"))
+    put(root, "c", **sized("600MiB", memory_group="text"))
+    words = ("--memory-groups", "vision:1GiB", "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        for name in ("a", "c", "b"):
+            assert ask(server, name).status == 200
+        assert resident(server) == {"b", "c"}
+        metrics = server.metrics()
+        assert metrics.get("weir_memory_bytes", kind="group", budget="text", source="device") == 600 << 20
+        entry = next(entry for entry in server.index() if entry["name"] == "b")
+        assert entry["memory"]["group"] == "vision"
+
+
+def test_a_configured_peak_is_booked(tmp_path, root):
+    put(root, "a", peak_memory="4GiB", memory_group="g")
+    with Server(tmp_path, root, *DEMAND, "--memory-groups", "g:2GiB") as server:
+        answer = ask(server, "a")
+        assert answer.status == 503
+        assert "4 GiB" in answer.error and "memory_groups g" in answer.error
+
+
+@pytest.mark.parametrize("words", [("--memory-devices", "npu:1GiB"), ("--memory-groups", "vision"),
+                                   ("--memory-groups", "vision:much")])
+def test_a_budget_that_is_none_is_refused(root, words):
+    put(root, "a")
+    ended = subprocess.run([BINARY, "serve", *words, root], capture_output=True, timeout=PATIENCE_S)
+    assert ended.returncode == 2
+    assert words[0][2:].replace("-", "_").encode() in ended.stderr
+
+
+RELOADED = dict(device="npu", parameters={"memory_per_model": "600MiB", "load": "200ms"})
+ONE_FITS = ("--model-control", "explicit", "--load-model", "a", "--devices", "npu:1",
+            "--memory-devices", "npu:1GiB")
+
+
+def test_a_reload_that_does_not_fit_beside_is_refused(tmp_path, root):
+    put(root, "a", **RELOADED)
+    with Server(tmp_path, root, *ONE_FITS) as server:
+        put(root, "a", **RELOADED, batching="off")
+        answer = server.load("a")
+        assert answer.status == 503
+        assert "update: replace" in answer.error and "176 MiB are missing" in answer.error
+        assert ask(server, "a").status == 200
+        put(root, "a", **{**RELOADED, "parameters": {"memory_per_model": "300MiB"}})
+        assert server.load("a").status == 200  # That fits beside it.
+
+
+def test_a_reload_may_replace(tmp_path, root):
+    put(root, "a", **RELOADED)
+    with Server(tmp_path, root, *ONE_FITS) as server:
+        put(root, "a", **RELOADED, update="replace")
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            over = threading.Event()
+
+            def hammer(_):
+                count = 0
+                while not over.is_set():
+                    assert ask(server, "a").status == 200  # It waits where it has to.
+                    count += 1
+                return count
+
+            clients = [pool.submit(hammer, i) for i in range(4)]
+            assert server.load("a").status == 200
+            over.set()
+            assert all(client.result() > 0 for client in clients)
+        assert server.stats("a")["inference_stats"]["fail"]["count"] == 0
+
+
+def test_residents_do_not_thrash(tmp_path, root):
+    """Two models for one place: however many ask in turn, nobody goes before its time."""
+    put(root, "a", "b")
+    words = ("--resident-models-max", "1", "--residency-min", "300ms")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        begun = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda i: ask(server, "ab"[i % 2]).status, range(60)))
+        assert answers == [200] * 60
+        assert server.logged().count("model ready") <= (time.monotonic() - begun) / 0.3 + 2
+
+
+def round_of(server):
+    for name in ("a", "b"):
+        assert ask(server, name).status == 200
+    for name in ("a", "b"):
+        assert server.unload(name).status == 200
+
+
+def test_what_usually_follows_is_loaded_ahead(tmp_path, root):
+    put(root, "a", "b")
+    with Server(tmp_path, root, *DEMAND, "--preload-next") as server:
+        for _ in range(3):
+            round_of(server)
+        assert ask(server, "a").status == 200
+        server.await_("b is there", lambda: resident(server) == {"a", "b"})
+        assert server.metrics().get("weir_model_loads_ahead_total") == 1
+
+
+def test_nobody_goes_for_what_is_loaded_ahead(tmp_path, root):
+    put(root, "a", "b", "c", "d")
+    words = ("--preload-next", "--resident-models-max", "2", "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        for _ in range(3):
+            round_of(server)
+        assert ask(server, "c").status == 200
+        assert ask(server, "a").status == 200
+        assert ask(server, "a").status == 200
+        assert resident(server) == {"a", "c"}
+        assert server.metrics().get("weir_model_loads_ahead_total") == 0
+        reasons = {entry["name"]: entry.get("reason", "") for entry in server.index()}
+        assert "room" not in reasons["b"]  # Nor is that anybody's failure.
 
 
 def test_idle_models_go(tmp_path, root):
