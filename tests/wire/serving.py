@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -336,6 +337,56 @@ def binary_request(inputs, outputs=None, **members):
         head["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
     text = json.dumps(head).encode()
     return text + b"".join(blobs), {"Inference-Header-Content-Length": str(len(text))}
+
+
+# --- Many requests --------------------------------------------------------------------------------
+
+
+def version_of(answer):
+    return answer.json()["model_version"]
+
+
+class Load:
+    """Clients that ask one model again and again, each on its own connection, until stopped."""
+
+    def __init__(self, server, model, body, clients=4):
+        self.server = server
+        self.model = model
+        self.body = body
+        self.stopping = threading.Event()
+        self.wrong = []
+        self.versions = set()
+        self.counts = [0] * clients
+        self.threads = [
+            threading.Thread(target=self.ask, args=(i,), daemon=True) for i in range(clients)
+        ]
+
+    def ask(self, i):
+        with self.server.connect() as connection:
+            while not self.stopping.is_set():
+                answer = connection.post(f"/v2/models/{self.model}/infer", self.body)
+                if answer.status == 200:
+                    self.versions.add(version_of(answer))
+                    self.counts[i] += 1
+                else:
+                    self.wrong.append((answer.status, answer.body))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+    def answered(self, more):
+        """Waits until each client has had so many more answers."""
+        goal = [count + more for count in self.counts]
+        self.server.await_(
+            "answers", lambda: all(count >= least for count, least in zip(self.counts, goal))
+        )
 
 
 # --- Metrics --------------------------------------------------------------------------------------
