@@ -117,6 +117,9 @@ struct weir_options {
     const char *repository; /* Folder of models, laid out as NAME/VERSION/model.onnx. */
     const char *model;      /* Load only this one; NULL: all. */
     uint32_t executors;     /* Threads that run models; 0: one per processor. */
+    const char
+        *program; /* The program `weir`, which is started for models with `isolation: process`;
+                               NULL: found in PATH. */
 };
 
 /* Starts an engine and loads the models; returns when they are loaded.  WEIR_EIO (the folder),

@@ -13,9 +13,10 @@
 #include "backend/divide.h"
 #include "backend/onnx.h"
 #include "backend/plugin.h"
+#include "backend/process.h"
+#include "backend/process_watch.h"
 #include "backend/sim.h"
 #include "backend/vanish.h"
-#include "util/err.h"
 
 struct backend_row {
     const char *name;
@@ -78,7 +79,7 @@ enum weir_status backend_load(const struct backend_ops *ops, const struct backen
 {
     assert(how->clock != NULL && how->blocks != NULL && how->intra_threads >= 1);
     if (how->isolation != NULL) {
-        return err_set(err, WEIR_EUNSUPPORTED, "isolation: process is not supported here");
+        return process_load(ops, how, out, err);
     }
     return ops->load(ops, how, out, err);
 }
@@ -122,6 +123,12 @@ uint64_t backend_promotion(const struct backend_model *model)
 enum weir_status backend_promote(struct backend_model *model, struct weir_err *err)
 {
     return model->ops->promote(model, err);
+}
+
+uint32_t backend_stages(const struct backend_model *model)
+{
+    return (model->ops->prepare != NULL ? (uint32_t)BACKEND_PREPARES : 0) |
+           (model->ops->finish != NULL ? (uint32_t)BACKEND_FINISHES : 0);
 }
 
 void backend_memory(const struct backend_model *model, struct backend_memory *out)
@@ -187,6 +194,7 @@ void backend_start(void)
 
 void backend_stop(void)
 {
+    process_stop();
     plugin_remove_all();
     onnx_stop();
 }

@@ -192,13 +192,19 @@ void backend_unload(struct backend_model *model); /* No context may be left.  NU
 
 const struct signature *backend_signature(const struct backend_model *model);
 
+/* Which steps beside run() are more than nothing. */
+enum { BACKEND_PREPARES = 1, BACKEND_FINISHES = 2 };
+uint32_t backend_stages(const struct backend_model *model);
+
 /* What a model takes, as its backend counts it; what it cannot count is 0. */
 struct backend_memory {
     uint64_t heap_bytes;      /* Allocated for it now: weights, scratch memory that it keeps. */
     uint64_t heap_peak_bytes; /* The most there ever was, its load included. */
     uint64_t
         mapped_bytes; /* Files mapped for it, whole; those that several share count with each. */
-    uint64_t device_bytes; /* Of the device's own memory. */
+    uint64_t device_bytes;  /* Of the device's own memory. */
+    uint64_t process_bytes; /* Isolated: what its processes take, but for what they share. */
+    uint64_t restarts;      /* Isolated: how often a process that died was replaced. */
 };
 
 /* A mapped model that has become hot runs faster once its weights are packed: what that takes meanwhile, in

@@ -32,6 +32,7 @@ struct plugin {
     struct backend_ops ops; /* First: what is handed out. */
     const struct weir_plugin *table;
     void *library;
+    char *path;
     pthread_mutex_t turn; /* Runs of one that cannot run concurrently. */
 };
 
@@ -596,6 +597,7 @@ enum weir_status plugin_add(const char *path, struct weir_err *err)
         }
         return status;
     }
+    plugin->path = mem_strdup(path);
     pthread_mutex_init(&plugin->turn, NULL);
     fill_ops(plugin);
     plugin_count++;
@@ -611,6 +613,7 @@ void plugin_remove_all(void)
         }
         pthread_mutex_destroy(&plugin->turn);
         (void)dlclose(plugin->library);
+        mem_free(plugin->path);
     }
 }
 
@@ -627,6 +630,16 @@ const struct backend_ops *plugin_find(const char *name)
 const struct backend_ops *plugin_at(uint32_t index)
 {
     return index < plugin_count ? &plugins[index].ops : NULL;
+}
+
+const char *plugin_path(const struct backend_ops *ops)
+{
+    for (uint32_t i = 0; i < plugin_count; i++) {
+        if (&plugins[i].ops == ops) {
+            return plugins[i].path;
+        }
+    }
+    return NULL;
 }
 
 const struct weir_plugin *plugin_table(const struct backend_ops *ops)

@@ -23,6 +23,7 @@ void plugin_remove_all(void);
 /* By name, or NULL; and by number from 0, NULL at the end. */
 const struct backend_ops *plugin_find(const char *name);
 const struct backend_ops *plugin_at(uint32_t index);
+const char *plugin_path(const struct backend_ops *ops); /* As it was added; NULL: is none. */
 const struct weir_plugin *plugin_table(const struct backend_ops *ops);
 
 /* What its needs() says about this model; zeroed where it has none. */

@@ -153,6 +153,7 @@ static enum weir_status on_part(struct backend_run *run)
 static enum weir_status step_ended(struct reshape_context *self, enum weir_status status)
 {
     self->outer->virtual_end_ns = self->run.virtual_end_ns;
+    self->outer->death = self->run.death;
     self->outer = NULL;
     return status;
 }

@@ -6,6 +6,7 @@
 
 #include "cmd/cmd.h"
 #include "cmd/term.h"
+#include "server/processes.h"
 #include "server/server.h"
 
 #define COMMAND_BYTES 24
@@ -124,6 +125,10 @@ int main(int argc, char **argv)
 {
     server_block_signals(); /* Before any library starts a thread. */
     const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, PROCESSES_WORD) == 0) {
+        return processes_main(); /* Not for people: a server starts it. */
+    }
+    processes_use_self();
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
         name = "version";
     } else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {

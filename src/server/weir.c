@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/process_watch.h"
 #include "engine/engine.h"
 #include "engine/registry.h"
 #include "pipeline/graph.h"
@@ -192,6 +193,9 @@ enum weir_status weir_open(const struct weir_options *options, struct weir **out
         return err_nomem(err, "an engine", sizeof(*weir));
     }
     weir->repository = repository;
+    if (options->program != NULL) {
+        process_set_program(options->program);
+    }
     limits_init(&weir->limits);
     clock_init(&weir->clock);
     pthread_mutex_init(&weir->lock, NULL);

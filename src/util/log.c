@@ -42,6 +42,11 @@ void log_setup(bool json)
     atomic_store_explicit(&json_now, json, memory_order_relaxed);
 }
 
+bool log_is_json(void)
+{
+    return atomic_load_explicit(&json_now, memory_order_relaxed);
+}
+
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&level_now, (int)level, memory_order_relaxed);

@@ -53,6 +53,7 @@ struct log_field {
 
 /* Set once at start; the level may be changed at any time from any thread. */
 void log_setup(bool json);
+bool log_is_json(void);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 bool log_enabled(enum log_level level);
