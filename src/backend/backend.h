@@ -125,6 +125,7 @@ enum backend_death {
 #define BACKEND_DEATH_ENUM(name, text, suspect) DEATH_##name,
     BACKEND_DEATHS(BACKEND_DEATH_ENUM)
 #undef BACKEND_DEATH_ENUM
+    DEATH_COUNT
 };
 
 const char *backend_death_text(enum backend_death death); /* "crashed" */

@@ -20,6 +20,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "engine/batch_impl.h"
 #include "engine/bucket.h"
 #include "engine/engine.h"
 #include "engine/pieces.h"
@@ -28,6 +29,7 @@
 #include "engine/sequence.h"
 #include "engine/stage.h"
 #include "engine/stats.h"
+#include "engine/trial.h"
 #include "util/mem.h"
 
 static struct request *request_of(struct list_node *node)
@@ -361,7 +363,7 @@ static enum weir_status execute(struct instance *instance, uint64_t rows, struct
     note_end(batch,
              instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance));
     instance->run.begin_ns = 0;
-    if (status == WEIR_ENOMEM && rows > 1) {
+    if ((status == WEIR_ENOMEM || instance->run.death == DEATH_MEMORY) && rows > 1) {
         batch->rows_too_many = rows;
     }
     return status;
@@ -371,6 +373,7 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
                                  struct weir_err *err)
 {
     struct batch *batch = &instance->batch;
+    instance->run.death = DEATH_NONE;
     const struct signature *signature = full_signature(instance->model);
     const uint64_t rows =
         instance->model->sequences != NULL ? sequence_rows(instance, members) : rows_of(members);
@@ -511,8 +514,13 @@ static enum weir_status run_alone(struct instance *instance, const struct list *
     return status == WEIR_ECONFLICT ? run_once(instance, members, err) : status;
 }
 
-static void end_member(struct batch *batch, struct request *request, enum weir_status status,
-                       const struct weir_err *err)
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+void batch_end(struct batch *batch, struct request *request, enum weir_status status,
+               const struct weir_err *err)
 {
     list_remove(&request->line);
     if (request->status == WEIR_OK) {
@@ -527,11 +535,21 @@ static void end_member(struct batch *batch, struct request *request, enum weir_s
             (void)err_set(&request->err, request->status, "%s", text);
         }
     }
-    request->times.taken_ns = batch->taken_ns;
-    request->times.gathered_ns = batch->gathered_ns;
-    request->times.computed_ns = batch->computed_ns;
+    /* One that joined the batch later (trial.c) may have come after it was taken. */
+    const uint64_t came_ns = request->times.submitted_ns;
+    request->times.taken_ns = later(batch->taken_ns, came_ns);
+    request->times.gathered_ns = later(batch->gathered_ns, came_ns);
+    request->times.computed_ns = later(batch->computed_ns, came_ns);
     request->batch_rows = batch->rows;
     list_append(&batch->ended, &request->line);
+}
+
+void batch_end_all(struct batch *batch, struct list *members, enum weir_status status,
+                   const struct weir_err *err)
+{
+    for (struct list_node *n = list_first(members); n != NULL; n = list_first(members)) {
+        batch_end(batch, request_of(n), status, err);
+    }
 }
 
 /* Moves the later half of `members` to `half`. */
@@ -549,31 +567,48 @@ static void split(struct list *members, struct list *half)
     }
 }
 
-/* Depth: log2 of the members of a batch. */
-static void run_members(struct instance *instance, struct list *members)
+enum weir_status batch_attempt(struct instance *instance, const struct list *members,
+                               struct weir_err *err)
 {
-    struct batch *batch = &instance->batch;
-    struct weir_err err = { WEIR_OK, "" };
-    const enum weir_status status =
-        alone(members) ? run_alone(instance, members, &err) : run_once(instance, members, &err);
+    return alone(members) ? run_alone(instance, members, err) : run_once(instance, members, err);
+}
+
+void batch_conclude(struct instance *instance, struct list *members, enum weir_status status,
+                    const struct weir_err *err)
+{
     if (status == WEIR_OK || status == WEIR_ECANCELED || alone(members)) {
-        for (struct list_node *n = list_first(members); n != NULL; n = list_first(members)) {
-            end_member(batch, request_of(n), status, &err);
-        }
+        batch_end_all(&instance->batch, members, status, err);
         return;
     }
     struct list half;
     split(members, &half);
-    run_members(instance, members);
-    run_members(instance, &half);
+    batch_carry(instance, members);
+    batch_carry(instance, &half);
+}
+
+/* Depth: log2 of the members of a batch. */
+void batch_carry(struct instance *instance, struct list *members)
+{
+    struct weir_err err = { WEIR_OK, "" };
+    const uint64_t began_ns = now_ns(instance);
+    const enum weir_status status = batch_attempt(instance, members, &err);
+    if (instance->run.death != DEATH_NONE || status == WEIR_EUNAVAILABLE) {
+        trial_hold(instance, members, began_ns, status, &err);
+        return;
+    }
+    trial_note_alive(instance->model, status);
+    batch_conclude(instance, members, status, &err);
 }
 
 void batch_run(struct instance *instance)
 {
     struct batch *batch = &instance->batch;
     list_init(&batch->ended);
-    run_members(instance, &batch->members);
-    bool good = true;
+    trial_screen(instance);
+    if (!list_empty(&batch->members)) {
+        batch_carry(instance, &batch->members);
+    }
+    bool good = !list_empty(&batch->ended);
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
         good = good && request_of(n)->status == WEIR_OK;

@@ -65,12 +65,9 @@ static struct request_key add_input(struct request_key so_far, const struct tens
     return digest(words, count * sizeof(*words));
 }
 
-bool cache_key(const struct request *request, uint64_t serial, struct request_key *out)
+struct request_key cache_digest(const struct request *request, uint64_t serial)
 {
     const struct signature *signature = request->model->signature;
-    if (request->input_bytes > CACHE_INPUT_BYTES_MAX) {
-        return false;
-    }
     (void)pthread_once(&drawn, draw_keys);
     struct request_key key = { { serial, signature->input_count } };
     for (uint32_t i = 0; i < signature->input_count; i++) {
@@ -80,7 +77,15 @@ bool cache_key(const struct request *request, uint64_t serial, struct request_ke
         const uint64_t words[] = { key.words[0], key.words[1], request->wanted[i] };
         key = digest(words, sizeof(words));
     }
-    *out = key;
+    return key;
+}
+
+bool cache_key(const struct request *request, uint64_t serial, struct request_key *out)
+{
+    if (request->input_bytes > CACHE_INPUT_BYTES_MAX) {
+        return false;
+    }
+    *out = cache_digest(request, serial);
     return true;
 }
 

@@ -42,7 +42,10 @@ struct cache_stats {
 WEIR_MUST_USE enum weir_status cache_create(uint64_t bytes_max, struct cache **out);
 void cache_destroy(struct cache *cache); /* NULL is fine. */
 
-/* The request's key; false: it has too many bytes of inputs to be worth it. */
+/* The request's digest, however many bytes it has. */
+struct request_key cache_digest(const struct request *request, uint64_t serial);
+
+/* The same for the cache; false: it has too many bytes of inputs to be worth it. */
 WEIR_MUST_USE bool cache_key(const struct request *request, uint64_t serial,
                              struct request_key *out);
 

@@ -11,8 +11,10 @@
 
 #include "engine/bucket.h"
 #include "engine/cache.h"
+#include "engine/outage.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
+#include "engine/quarantine.h"
 #include "engine/rate.h"
 #include "engine/sequence.h"
 #include "engine/stats.h"
@@ -50,6 +52,10 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     if (status == WEIR_OK && options->cache_bytes > 0) {
         status = cache_create(options->cache_bytes, &engine->cache);
     }
+    if (status == WEIR_OK) {
+        status = quarantine_create(options->limits->quarantine_max, options->limits->quarantine_ns,
+                                   &engine->quarantine);
+    }
     for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
         status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
         engine->pool_count += status == WEIR_OK ? 1 : 0;
@@ -76,6 +82,7 @@ void engine_destroy(struct engine *engine)
     assert(list_empty(&engine->homes));
     rate_limiter_destroy(engine->rates);
     cache_destroy(engine->cache);
+    quarantine_destroy(engine->quarantine);
     block_pool_destroy(engine->blocks);
     pthread_mutex_destroy(&engine->lock);
     mem_free(engine->pools);
@@ -304,6 +311,11 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     if (status != WEIR_OK) {
         return status;
     }
+    status = outage_check(model, err);
+    if (status != WEIR_OK) {
+        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
+        return status;
+    }
     const uint64_t now_ns = clock_now_ns(engine->clock);
     engine_set_deadline(request, now_ns);
     if (request->deadline_ns <= now_ns) {
@@ -502,6 +514,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     model->joining = model->config->join && !lonely;
     model->cached = model->config->response_cache && engine->cache != NULL && !lonely;
     map_init(&model->joins);
+    suspects_init(&model->suspects);
     if (model->graph != NULL) {
         return WEIR_OK; /* Its steps' models run, not itself. */
     }
@@ -542,6 +555,7 @@ void engine_abandon(struct engine *engine, struct model *model)
     if (model->cached) {
         cache_forget(engine->cache, model->serial);
     }
+    quarantine_forget(engine->quarantine, model->serial);
     map_finish(&model->joins);
     rate_leave(model->claim);
     model->claim = NULL;

@@ -26,6 +26,7 @@
 
 struct cache;
 struct pool;
+struct quarantine;
 struct rate_limiter;
 
 #define ENGINE_POOLS_MAX 64
@@ -71,8 +72,9 @@ struct engine {
     struct order_options order; /* Of every pool. */
     struct rate_limiter *rates; /* NULL: off. */
     struct cache *cache;        /* NULL: none. */
-    _Atomic uint64_t serials;   /* Models adopted so far. */
-    pthread_mutex_t lock;       /* Guards homes. */
+    struct quarantine *quarantine;
+    _Atomic uint64_t serials; /* Models adopted so far. */
+    pthread_mutex_t lock;     /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "engine/circuit.h"
 #include "engine/ledger.h"
 #include "engine/line.h"
 #include "engine/model_config.h"
@@ -20,6 +21,7 @@
 #include "engine/profile.h"
 #include "engine/scaling.h"
 #include "engine/stage.h"
+#include "engine/suspect.h"
 #include "util/heap.h"
 #include "util/list.h"
 #include "util/map.h"
@@ -75,6 +77,7 @@ struct model_stats {
         struct duration compute_output;
     } batches[MODEL_BATCH_SIZES_MAX + 1];                 /* By rows; [0] collects larger ones. */
     struct response_stats responses[MODEL_RESPONSES_MAX]; /* Streams: n-th part. */
+    _Atomic uint64_t deaths[DEATH_COUNT];                 /* Of its child, by how it ended. */
     struct histogram queue_time;
     struct histogram gather_time;
     struct histogram compute_time;
@@ -101,6 +104,8 @@ struct model {
     bool joining;    /* Equal requests in flight share one run. */
     bool cached;     /* Equal requests are answered from the engine's cache. */
     struct pool *pool;
+
+    _Atomic bool troubled; /* outage.h has something to look at. */
 
     struct profile_store *profile_store; /* Owned; NULL: its profile is not kept. */
 
@@ -147,6 +152,10 @@ struct model {
     struct stage_times stages;
     struct profile profile;
     struct overload overload;
+    struct circuit circuit;
+    struct suspects suspects;
+    enum backend_death last_death;
+    uint32_t written_off; /* Runs that nobody waits for any more, though they go on (watchdog.h). */
     struct list_node ready;       /* In pool.ready, */
     struct heap_node again;       /* or in pool.delayed, or in none. */
     struct request *head;         /* While in one: who leads the next run; NULL: the line says. */

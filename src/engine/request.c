@@ -47,6 +47,7 @@ void request_init(struct request *request)
     request->batch = NULL;
     request->sequence = NULL;
     request->run = NULL;
+    request->deaths = 0;
     request->leads = false;
     request->keyed = false;
     request->limited = false;

@@ -147,9 +147,10 @@ struct request {
     uint64_t shape_key;         /* Only equal keys share a batch. */
     uint64_t input_bytes;
     uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
-    struct request_key key;   /* Where `keyed`. */
+    struct request_key key;   /* Where `keyed`, or where it was compared with others' (trial.c). */
     struct request *leader;   /* While JOINED. */
     struct list followers;    /* Of request.line: those joined to it; where `leads`. */
+    uint8_t deaths;           /* Runs it took part in whose child died for what it was given. */
     bool leads;               /* Others may join it. */
     bool keyed;               /* Equal requests may be answered together or from the cache. */
     bool limited;             /* Counted in its model's overload.in_hand. */

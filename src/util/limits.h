@@ -36,6 +36,8 @@
     X(sequence_bytes_max, 1073741824, SIZE, "bytes of the states of one model's sequences")        \
     X(requests_total_max, 8192, COUNT, "requests waiting and running on a device")                 \
     X(batch_bytes_max, 1073741824, SIZE, "bytes of outputs one batch may hold")                    \
+    X(quarantine_max, 1024, COUNT, "inputs kept in quarantine")                                    \
+    X(quarantine_ns, 3600000000000, DURATION, "time that an input stays in quarantine")            \
     X(parts_max, 256, COUNT, "unread parts of one streamed answer")                                \
     X(models_max, 1024, COUNT, "models in the repositories")                                       \
     X(model_bytes_max, 17179869184, SIZE, "bytes of one model file")                               \

@@ -1,0 +1,45 @@
+#include "engine/outage.h"
+
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+void outage_note(struct model *model)
+{
+    const bool troubled = model->circuit.deaths > 0 || model->written_off > 0;
+    atomic_store_explicit(&model->troubled, troubled, memory_order_relaxed);
+}
+
+enum weir_status outage_check_locked(const struct model *model, struct weir_err *err)
+{
+    const struct circuit *circuit = &model->circuit;
+    const uint64_t now_ns = clock_now_ns(model->pool->engine->clock);
+    if (model->written_off > 0) {
+        return err_set(
+            err, WEIR_EUNAVAILABLE,
+            "model '%s': a run took longer than its run_limit of %.1f s and does not end; "
+            "with 'isolation: process' it could be ended",
+            model->name, (double)model->config->run_limit_ns / NS_PER_S);
+    }
+    if (circuit_refuses(circuit, now_ns)) {
+        return err_set(
+            err, WEIR_EUNAVAILABLE,
+            "model '%s': its process ended %u times without a completed run between, the "
+            "last one %s; it is tried again in %.1f s",
+            model->name, circuit->deaths,
+            model->last_death == DEATH_NONE ? "could not be started"
+                                            : backend_death_text(model->last_death),
+            (double)(circuit->until_ns - now_ns) / NS_PER_S);
+    }
+    return WEIR_OK;
+}
+
+enum weir_status outage_check(struct model *model, struct weir_err *err)
+{
+    if (!atomic_load_explicit(&model->troubled, memory_order_relaxed)) {
+        return WEIR_OK;
+    }
+    pthread_mutex_lock(&model->pool->lock);
+    const enum weir_status status = outage_check_locked(model, err);
+    pthread_mutex_unlock(&model->pool->lock);
+    return status;
+}

@@ -1,0 +1,20 @@
+/*
+ * outage.h — why a loaded model cannot be asked now.
+ */
+#ifndef WEIR_ENGINE_OUTAGE_H
+#define WEIR_ENGINE_OUTAGE_H
+
+#include "engine/model.h"
+#include "util/err.h"
+
+/* Any thread that holds a lease.  WEIR_OK, or WEIR_EUNAVAILABLE with the reason and, where there is one, the
+ * advice.  One atomic load while nothing is wrong. */
+WEIR_MUST_USE enum weir_status outage_check(struct model *model, struct weir_err *err);
+
+/* The same with the pool's lock held. */
+WEIR_MUST_USE enum weir_status outage_check_locked(const struct model *model, struct weir_err *err);
+
+/* Pool's lock held: after a change of what makes an outage. */
+void outage_note(struct model *model);
+
+#endif
