@@ -46,6 +46,7 @@ struct signature {
                                 turn: one may be handed over ahead. */
     bool timeline;          /* Simulated: runs say when they end (virtual_end_ns). */
     uint64_t weights_bytes; /* Parameters in the file. */
+    const char *remark;     /* What a person should know of the load, or NULL. */
 };
 
 /* One free-form setting from the model's configuration. */
@@ -73,6 +74,15 @@ struct backend_isolation {
     uint64_t
         memory_max; /* Bytes of the child; 0: no limit.  A group has the largest of its models'. */
     uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
+};
+
+/* What runs the nodes of a graph, for backends that have a choice. */
+struct backend_provider {
+    const char *name; /* "cuda"; "cpu" at the end of a list: those before it may be missing. */
+    uint32_t device_id;
+    uint64_t memory_limit; /* Of the device, in bytes; 0: none. */
+    const struct setting *options;
+    uint32_t option_count;
 };
 
 /* X(name, text): how a model's weights are kept in memory. */
@@ -107,6 +117,9 @@ struct backend_load {
     uint32_t setting_count;
     uint64_t file_bytes_max;
     const struct backend_weights *weights; /* NULL: packed, without a cache. */
+    const struct backend_provider
+        *providers; /* In the order of preference; the processor is last. */
+    uint32_t provider_count;
     const struct clock *clock;
     struct block_pool *blocks;                 /* For outputs; outlives the model. */
     const struct backend_isolation *isolation; /* NULL: in this process.  Borrowed for the call. */

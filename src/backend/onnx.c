@@ -18,6 +18,7 @@
 
 #include "backend/onnx_file.h"
 #include "backend/onnx_memory.h"
+#include "backend/onnx_provider.h"
 #include "backend/onnx_session.h"
 #include "util/err.h"
 #include "util/file.h"
@@ -121,7 +122,7 @@ static bool open_converted(struct onnx_model *model, const struct onnx_source *s
     const struct backend_weights *weights = source->how->weights;
     const struct onnx_settings settings = settings_of(model);
     struct weir_err err = { 0 };
-    if (weights == NULL || weights->cache_folder == NULL ||
+    if (weights == NULL || weights->cache_folder == NULL || onnx_providers_any(source->how) ||
         source->file.parameter_bytes < MAPPED_BYTES_MIN ||
         (weights->mode == WEIGHTS_AUTO && !weights->on_demand)) {
         return false;
@@ -163,13 +164,21 @@ static enum weir_status open_session(struct onnx_model *model, const struct onnx
     const struct onnx_settings settings = settings_of(model);
     const uint64_t mode = onnx_float_mode_enter(); /* The runtime changes it and leaves it so. */
     enum weir_status status = WEIR_OK;
+    const char *left_out = NULL;
     if (!open_converted(model, source)) {
-        status = onnx_session_open(&settings, source, &model->first, err);
+        status = onnx_session_open(&settings, source, &model->first, &left_out, err);
         note_packed(model, source->file.parameter_bytes);
     }
     onnx_float_mode_leave(mode);
     if (status != WEIR_OK) {
         return status;
+    }
+    if (left_out != NULL) {
+        model->base.signature.remark =
+            arena_try_printf(&model->arena,
+                             "execution provider '%s' cannot be used here: what "
+                             "stands behind it in execution_providers runs the model",
+                             left_out);
     }
     atomic_init(&model->session, model->first);
     OrtStatus *failed =
@@ -335,8 +344,9 @@ static bool takes_texts(const struct signature *signature)
     return false;
 }
 
+/* `waits`: a run may wait for a device. */
 static enum weir_status read_signature(struct onnx_model *model, const struct onnx_file *file,
-                                       struct weir_err *err)
+                                       bool waits, struct weir_err *err)
 {
     struct signature *signature = &model->base.signature;
     const struct side inputs = {
@@ -360,7 +370,7 @@ static enum weir_status read_signature(struct onnx_model *model, const struct on
     if (status == WEIR_OK) {
         status = read_side(model, &outputs, &signature->outputs, &signature->output_count, err);
     }
-    signature->short_lived = file->bounded && !takes_texts(signature);
+    signature->short_lived = file->bounded && !takes_texts(signature) && !waits;
     signature->weights_bytes = file->parameter_bytes;
     return status;
 }
@@ -485,7 +495,7 @@ static enum weir_status build(struct onnx_model *model, struct onnx_source *sour
         status = open_session(model, source, err);
     }
     if (status == WEIR_OK) {
-        status = read_signature(model, &source->file, err);
+        status = read_signature(model, &source->file, onnx_providers_any(source->how), err);
     }
     if (status == WEIR_OK) {
         status = make_rules(model, err);

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "backend/onnx_memory.h"
+#include "backend/onnx_provider.h"
 #include "util/list.h"
 #include "util/mem.h"
 
@@ -187,13 +188,20 @@ static OrtStatus *create_session(const struct onnx_settings *settings,
 
 enum weir_status onnx_session_open(const struct onnx_settings *settings,
                                    const struct onnx_source *source, OrtSession **out,
-                                   struct weir_err *err)
+                                   const char **left_out, struct weir_err *err)
 {
     OrtSessionOptions *options;
     OrtStatus *failed = make_options(settings, ORT_ENABLE_ALL, &options);
-    failed = failed != NULL ? failed : create_session(settings, source, options, out);
+    enum weir_status status = failed == NULL ? WEIR_OK : onnx_load_failed(failed, err);
+    if (status == WEIR_OK) {
+        status = onnx_providers_add(source->how, options, left_out, err);
+    }
+    if (status == WEIR_OK) {
+        failed = create_session(settings, source, options, out);
+        status = failed == NULL ? WEIR_OK : onnx_load_failed(failed, err);
+    }
     onnx_api->ReleaseSessionOptions(options);
-    return failed == NULL ? WEIR_OK : onnx_load_failed(failed, err);
+    return status;
 }
 
 /* ---- Conversion ------------------------------------------------------------------------------ */

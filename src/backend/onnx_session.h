@@ -37,10 +37,11 @@ struct onnx_weights;
  * cannot make them pile up. */
 bool onnx_plans_stay_few(const struct onnx_file *file);
 
-/* From the model's own file: the runtime copies and packs the weights. */
+/* From the model's own file: the runtime copies and packs the weights.  `left_out` as in onnx_provider.h. */
 WEIR_MUST_USE enum weir_status onnx_session_open(const struct onnx_settings *settings,
                                                  const struct onnx_source *source,
-                                                 struct OrtSession **out, struct weir_err *err);
+                                                 struct OrtSession **out, const char **left_out,
+                                                 struct weir_err *err);
 
 /* Finds or makes the converted form and shares it; any failure means that there is none. */
 WEIR_MUST_USE enum weir_status onnx_weights_acquire(const struct onnx_settings *settings,

@@ -143,6 +143,8 @@ static struct backend_load backend_load_of(struct load *load)
         .setting_count = config->setting_count,
         .file_bytes_max = how->options->model_bytes_max,
         .weights = &load->weights,
+        .providers = config->providers,
+        .provider_count = config->provider_count,
         .clock = how->engine->clock,
         .blocks = how->engine->blocks,
         .isolation = config->isolation == ISOLATE_PROCESS ? &load->isolation : NULL,
@@ -164,6 +166,12 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
         return status;
     }
     model->signature = backend_signature(model->backend);
+    if (model->signature->remark != NULL) {
+        status = effective_remark(config, err, "%s", model->signature->remark);
+        if (status != WEIR_OK) {
+            return status;
+        }
+    }
     if (config->sequence.strategy == SEQUENCE_NONE) {
         return effective_complete(config, model->signature, &load->no_batch, err);
     }

@@ -253,6 +253,8 @@ struct model_config {
     const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */
     uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
     uint64_t run_limit_ns;       /* Longest run; 0: none.  Also where it is not isolated. */
+    const struct backend_provider *providers; /* provider_count of them. */
+    uint32_t provider_count;
     enum weights_mode weights;
     uint32_t promote_after; /* Runs that make a mapped model hot; 0: never. */
     enum version_policy policy;

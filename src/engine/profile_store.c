@@ -76,6 +76,9 @@ static uint64_t digest_settings(const struct model_config *config)
     uint64_t hash = mix(FNV_OFFSET, numbers, sizeof(numbers));
     hash = mix_text(hash, config->backend);
     hash = mix_text(hash, config->file_name);
+    for (uint32_t i = 0; i < config->provider_count; i++) {
+        hash = mix_text(hash, config->providers[i].name);
+    }
     for (uint32_t i = 0; i < config->setting_count; i++) {
         hash = mix_text(hash, config->settings[i].key);
         hash = mix_text(hash, config->settings[i].value);

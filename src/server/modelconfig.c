@@ -357,6 +357,8 @@ static const struct field model_fields[] = {
           AT(model_config, memory_limit)),
     FIELD("run_limit", field_duration, "duration such as 5s",
           "a run that takes longer is ended; 0: none", AT(model_config, run_limit_ns)),
+    FIELD_FORM(FORM_LIST, "execution_providers", modelconfig_providers, "list of names or maps",
+               "what runs the graph, in the order of preference", &modelconfig_provider_table),
     FIELD_ENUM("weights", &weights_modes, "auto, mapped or prepacked",
                "mapped: loads at once and runs slower; auto: so on demand, until the model is hot",
                AT(model_config, weights)),

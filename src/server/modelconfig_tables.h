@@ -43,6 +43,10 @@ extern const struct field_table modelconfig_ensemble_table;
 field_read_fn modelconfig_sequence;
 field_read_fn modelconfig_ensemble;
 
+/* modelconfig_provider.c */
+extern const struct field_table modelconfig_provider_table;
+field_read_fn modelconfig_providers;
+
 /* modelconfig_bucket.c */
 extern const struct field_table modelconfig_bucket_table;
 field_read_fn modelconfig_buckets;

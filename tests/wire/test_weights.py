@@ -1,0 +1,110 @@
+"""Weights that are mapped from a cache, packed once a model is hot; execution providers."""
+
+import json
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from serving import ROOT, Server, binary_request, put_model
+
+sys.path.insert(0, str(ROOT / "bench"))
+from models import perceptron  # noqa: E402
+
+WIDTH = 1024  # 4 MiB
+DEMAND = ("--model-control", "demand", "--poll-interval", "200ms")
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def put(root, name, **config):
+    path = perceptron(root, name, json.dumps(config), width=WIDTH, layers=1)
+    # What changed just now is not converted, by the file system's clock, which cannot be waited for.
+    time.sleep(0.2)
+    return path
+
+
+def ask(server, name, width=WIDTH):
+    x = np.linspace(-1, 1, width, dtype=np.float32).reshape(1, width)
+    body, headers = binary_request({"x": x}, outputs=["y"])
+    answer = server.infer(name, body, headers)
+    assert answer.status == 200, answer.body
+    return np.frombuffer(answer.body[-4 * width :], dtype=np.float32)
+
+
+def reload(server, name):
+    assert server.unload(name).status == 200
+    server.await_("unloaded", lambda: server.state(name)[0] == "UNAVAILABLE")
+
+
+def test_a_model_is_converted_once_and_mapped_from_then_on(tmp_path, root):
+    put(root, "m")
+    cache = tmp_path / "cache"
+    with Server(tmp_path, root, *DEMAND, "--model-cache", cache) as server:
+        first = ask(server, "m")
+        entries = list(cache.iterdir())
+        assert len(entries) == 1
+        made = (entries[0] / "weights").stat().st_ino
+        reload(server, "m")
+        assert np.array_equal(ask(server, "m"), first)
+        assert [entry.name for entry in cache.iterdir()] == [entries[0].name]
+        assert (entries[0] / "weights").stat().st_ino == made
+    with Server(tmp_path, root, *DEMAND, "--model-cache", cache) as server:
+        assert np.array_equal(ask(server, "m"), first)
+        assert (entries[0] / "weights").stat().st_ino == made
+
+
+def test_without_a_cache_nothing_is_written(tmp_path, root):
+    put(root, "m")
+    home = tmp_path / "home"
+    home.mkdir()
+    with Server(tmp_path, root, *DEMAND, "--model-cache", "off", env={"HOME": str(home)}) as server:
+        ask(server, "m")
+        assert list(home.iterdir()) == []
+
+
+def test_a_file_that_is_overwritten_in_place_changes_no_answer(tmp_path, root):
+    path = put(root, "m")
+    with Server(tmp_path, root, *DEMAND, "--model-cache", tmp_path / "cache") as server:
+        ask(server, "m")
+        reload(server, "m")
+        before = ask(server, "m")
+        path.write_bytes(b"no model")
+        assert np.array_equal(ask(server, "m"), before)
+
+
+def test_a_provider_that_is_not_there_is_an_error(tmp_path, root):
+    put_model(root, "m", "identity_fp32", execution_providers=["cuda"])
+    put_model(root, "typo", "identity_fp32", execution_providers=["kuda"])
+    put_model(root, "odd", "identity_fp32", execution_providers=["cpu", "cuda"])
+    put_model(
+        root, "knob", "identity_fp32", execution_providers=[{"name": "webgpu", "memory_limit": "1GiB"}]
+    )
+    with Server(tmp_path, root, "--model-control", "explicit") as server:
+        for name, words in (
+            ("m", ["execution provider 'cuda'", "libonnxruntime_providers_cuda.so"]),
+            ("typo", ["found 'kuda', expected one of cpu, cuda, tensorrt"]),
+            ("odd", ["cpu only at its end"]),
+            ("knob", ["'webgpu' knows no memory_limit"]),
+        ):
+            refused = server.load(name)
+            assert refused.status == 400, refused.body
+            for part in words:
+                assert part in refused.error
+
+
+def test_a_provider_that_is_not_there_is_done_without_where_cpu_follows(tmp_path, root):
+    options = {"cudnn_conv_algo_search": "HEURISTIC"}
+    cuda = {"name": "cuda", "device_id": 1, "memory_limit": "1GiB", "options": options}
+    put_model(root, "m", "identity_fp32", execution_providers=[cuda, "cpu"])
+    with Server(tmp_path, root) as server:
+        state, reason = server.state("m")
+        assert state == "READY"
+        assert "execution provider 'cuda' cannot be used here" in reason
+        assert ask(server, "m", width=16)[-1] == 1
