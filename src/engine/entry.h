@@ -55,7 +55,10 @@ struct resident {
     struct worker_job job;
     struct worker_job save; /* While `saving`: its profile is being written. */
     bool saving;
-    struct list_node node; /* In host.gone. */
+    struct worker_job promote; /* While `promoting`: its weights are being packed, */
+    bool promoting;
+    struct ledger_booking promotion; /* which takes so much meanwhile. */
+    struct list_node node;           /* In host.gone. */
     struct entry *entry;
     struct model *model;
     uint64_t version;
@@ -277,6 +280,10 @@ void entry_announce_gone(struct entry_host *host);
 /* Records the outcome of an order; it goes home after the next publishing. */
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
                   const struct weir_err *err);
+
+/* entry_promote.c: has the weights of a hot model packed, where there is room and nothing else to do; once per
+ * turn.  *next_ns: when to look again at the latest.  Manager. */
+void entry_promote(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
 
 /* entry_save.c: has the profiles of all models written that learned something.  Manager. */
 void entry_save(struct entry_host *host);

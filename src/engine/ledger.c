@@ -187,7 +187,7 @@ static void change_booking(struct ledger *ledger, const struct ledger_booking *b
 
 static void count_models(struct ledger *ledger, const struct ledger_need *need, enum change change)
 {
-    const uint64_t by = change == PUT ? 1 : UINT64_MAX;
+    const uint64_t by = change == PUT ? need->models : 0 - need->models;
     ledger->accounts[0].models += by;
     ledger->accounts[1 + need->device].models += by;
     if (need->group != LEDGER_NO_GROUP) {
@@ -209,7 +209,7 @@ static void change_leaving(struct ledger *ledger, const struct ledger_need *need
 void ledger_book(struct ledger *ledger, struct ledger_booking *booking,
                  const struct ledger_need *need)
 {
-    assert(booking->state == LEDGER_NONE && need->models == 1);
+    assert(booking->state == LEDGER_NONE && need->models <= 1);
     *booking = (struct ledger_booking){ .state = LEDGER_BOOKED, .need = *need };
     change_booking(ledger, booking, PUT);
     count_models(ledger, need, PUT);

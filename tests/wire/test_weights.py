@@ -60,6 +60,22 @@ def test_a_model_is_converted_once_and_mapped_from_then_on(tmp_path, root):
         assert (entries[0] / "weights").stat().st_ino == made
 
 
+def test_a_hot_model_gets_its_weights_packed(tmp_path, root):
+    put(root, "hot", promote_after=5)
+    put(root, "mapped", weights="mapped", promote_after=5)
+    log = ("--log-level", "debug")
+    with Server(tmp_path, root, *DEMAND, *log, "--model-cache", tmp_path / "cache") as server:
+        first = ask(server, "hot")
+        for name in ("hot", "mapped"):
+            for _ in range(10):
+                assert np.allclose(ask(server, name), first, rtol=1e-4, atol=1e-5)
+        server.await_("packed", lambda: "weights packed" in server.logged())
+        packed = ask(server, "hot")
+        assert np.allclose(packed, first, rtol=1e-4, atol=1e-5)
+        assert np.array_equal(ask(server, "hot"), packed)
+        assert server.logged().count("weights packed") == 1  # The other one stays as it is.
+
+
 def test_without_a_cache_nothing_is_written(tmp_path, root):
     put(root, "m")
     home = tmp_path / "home"

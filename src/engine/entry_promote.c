@@ -1,0 +1,85 @@
+/*
+ * Models whose weights are mapped, and which many ask for, get them packed (backend_promote()).
+ *
+ * That takes the loader's time and, while it lasts, as much memory again: it waits until no other work is
+ * under way and the budgets have room for it.  Nobody goes for it.
+ */
+#include "engine/entry.h"
+#include "engine/pool.h"
+#include "util/log.h"
+
+#define LOOK_NS (1 * NS_PER_S) /* How often hot models are looked for, while some may become hot. */
+
+/* Manager. */
+static void promoted(struct worker_job *job)
+{
+    struct resident *resident = list_entry(job, struct resident, promote);
+    struct entry_host *host = resident->entry->host;
+    host->jobs--;
+    host->dirty = true;
+    ledger_return(&host->room.ledger, &resident->promotion);
+    resident->promoting = false;
+    model_release(resident->model); /* It may have been the last lease. */
+}
+
+/* Loader.  Where it fails the model serves on as it did, and is not tried again. */
+static void promote(struct worker_job *job)
+{
+    struct resident *resident = list_entry(job, struct resident, promote);
+    struct weir_err err = { 0 };
+    const enum weir_status status = backend_promote(resident->model->backend, &err);
+    log_event(LOG_DEBUG, "weights packed", LOG_STR("model", resident->model->name),
+              LOG_STR("reason", status == WEIR_OK ? "it is hot" : err.text));
+    job->run = promoted;
+    worker_send(resident->entry->host->manager, job);
+}
+
+static bool promote_one(struct entry_host *host, struct model *model, uint64_t bytes)
+{
+    struct resident *resident = model->owner;
+    struct ledger_need need = resident->booking.need;
+    struct ledger_lack lack;
+    need.models = 0;
+    need.device_bytes = 0;
+    need.host_bytes = bytes;
+    if (resident->promoting || !ledger_fits(&host->room.ledger, &need, false, &lack)) {
+        return false;
+    }
+    ledger_book(&host->room.ledger, &resident->promotion, &need);
+    model_acquire(model);
+    resident->promoting = true;
+    resident->promote.run = promote;
+    host->jobs++;
+    worker_send(&host->loaders[model->pool->index], &resident->promote);
+    return true;
+}
+
+static bool may_become_hot(const struct model *model)
+{
+    struct backend_memory memory;
+    if (model->backend == NULL || model->config->promote_after == 0 ||
+        model->config->weights != WEIGHTS_AUTO) {
+        return false;
+    }
+    backend_memory(model->backend, &memory);
+    return memory.mapped_bytes > 0;
+}
+
+void entry_promote(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
+{
+    bool more = false;
+    bool busy = host->jobs > 0 || host->stopping;
+    for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
+        for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+             slot = entry_next_slot(entry, slot)) {
+            if (slot->model == NULL || !may_become_hot(slot->model)) {
+                continue;
+            }
+            const uint64_t bytes = busy ? 0 : backend_promotion(slot->model->backend);
+            busy = busy || (bytes > 0 && promote_one(host, slot->model, bytes));
+            more = true;
+        }
+    }
+    const uint64_t again_ns = more ? clock_add(now_ns, LOOK_NS) : CLOCK_NEVER;
+    *next_ns = again_ns < *next_ns ? again_ns : *next_ns;
+}
