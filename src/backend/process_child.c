@@ -5,6 +5,7 @@
  */
 #include "backend/process_child.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -32,6 +33,7 @@ static struct {
     int control;
     struct process_page *page;
     pid_t parent;
+    int statm; /* Opened before the sandbox would refuse it. */
     struct clock clock;
     struct block_pool *blocks;
     struct buffer message;
@@ -42,18 +44,16 @@ static struct {
 
 /* ---- The beat ---------------------------------------------------------------------------------- */
 
+/* What it takes, but for what it shares with others. */
 static uint64_t resident_bytes(void)
 {
-    uint64_t whole = 0;
+    char text[128];
+    const ssize_t size = pread(child.statm, text, sizeof(text) - 1, 0);
+    text[size < 0 ? 0 : size] = '\0';
     uint64_t resident = 0;
     uint64_t shared = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL) {
-        return 0;
-    }
-    const int found = fscanf(file, "%" SCNu64 " %" SCNu64 " %" SCNu64, &whole, &resident, &shared);
-    (void)fclose(file);
-    return found == 3 && resident > shared ? (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE)
+    const int found = sscanf(text, "%*u %" SCNu64 " %" SCNu64, &resident, &shared);
+    return found == 2 && resident > shared ? (resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE)
                                            : 0;
 }
 
@@ -265,6 +265,7 @@ _Noreturn void process_child(int control, struct process_page *page, pid_t paren
     child.control = control;
     child.page = page;
     child.parent = parent;
+    child.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     clock_init(&child.clock);
     child.blocks = block_pool_create(KEPT_BYTES);
     buffer_init(&child.message, PROCESS_MESSAGE_MAX);

@@ -1,0 +1,569 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "backend/backend.h"
+#include "backend/process_check.h"
+#include "backend/process_child.h"
+#include "backend/process_memory.h"
+#include "backend/process_watch.h"
+#include "util/log.h"
+
+#define SETTINGS_MAX 8
+#define WIDTH 16
+#define ROWS_MAX 4096
+
+static struct clock real_clock;
+static struct block_pool *pool;
+
+static struct backend_isolation of_model = { .scope = ISOLATION_MODEL };
+
+static enum weir_status try_load(const struct setting *settings,
+                                 const struct backend_isolation *isolation,
+                                 struct backend_model **out, struct weir_err *err)
+{
+    struct backend_load how = {
+        .model_name = "s",
+        .version = 3,
+        .folder_fd = -1,
+        .device = "npu0",
+        .intra_threads = 1,
+        .contexts_max = 4,
+        .settings = settings,
+        .clock = &real_clock,
+        .blocks = pool,
+        .isolation = isolation,
+    };
+    while (how.setting_count < SETTINGS_MAX && settings[how.setting_count].key != NULL) {
+        how.setting_count++;
+    }
+    return backend_load(backend_find("sim"), &how, out, err);
+}
+
+static struct backend_model *load(const struct setting *settings,
+                                  const struct backend_isolation *isolation)
+{
+    struct backend_model *model = NULL;
+    struct weir_err err = { 0 };
+    if (try_load(settings, isolation, &model, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    return model;
+}
+
+static struct backend_context *context_of(struct backend_model *model)
+{
+    struct backend_context *context = NULL;
+    struct weir_err err = { 0 };
+    if (backend_context_create(model, &context, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    return context;
+}
+
+/* The default signature's run. */
+struct ride {
+    struct backend_context *context;
+    float data[ROWS_MAX * WIDTH];
+    struct tensor input;
+    struct tensor output;
+    struct backend_run run;
+    struct weir_err err;
+    enum weir_status status;
+    uint64_t rows;
+    bool probation;
+};
+
+static const bool wanted[] = { true, true };
+
+static void *go(void *argument)
+{
+    struct ride *t = argument;
+    for (size_t i = 0; i < t->rows * WIDTH; i++) {
+        t->data[i] = (float)i;
+    }
+    t->input = (struct tensor){
+        .dtype = DTYPE_FP32,
+        .shape = { 2, { (int64_t)t->rows, WIDTH } },
+        .data = (uint8_t *)t->data,
+        .size = t->rows * WIDTH * sizeof(float),
+        .present = true,
+    };
+    tensor_release(&t->output);
+    t->run = (struct backend_run){
+        .rows = t->rows,
+        .inputs = &t->input,
+        .outputs = &t->output,
+        .wanted = wanted,
+        .probation = t->probation,
+    };
+    t->status = backend_prepare(t->context, &t->run, &t->err);
+    t->status = t->status == WEIR_OK ? backend_run(t->context, &t->run, &t->err) : t->status;
+    t->status = t->status == WEIR_OK ? backend_finish(t->context, &t->run, &t->err) : t->status;
+    return NULL;
+}
+
+static struct ride ride;
+
+static struct ride *run_rows(struct backend_context *context, uint64_t rows)
+{
+    ride.context = context;
+    ride.rows = rows;
+    ride.probation = false;
+    (void)go(&ride);
+    return &ride;
+}
+
+static void expect_echo(const struct ride *t)
+{
+    if (t->status != WEIR_OK) {
+        fail_msg("%s", t->err.text);
+    }
+    assert_true(t->output.present);
+    assert_int_equal(t->output.shape.dims[0], t->rows);
+    assert_int_equal(t->output.size, t->rows * WIDTH * sizeof(float));
+    assert_memory_equal(t->output.data, t->data, t->output.size);
+}
+
+/* ---- Processes of this test -------------------------------------------------------------------- */
+
+static pid_t parent_of(pid_t pid)
+{
+    char path[64];
+    char text[512];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) {
+        return 0;
+    }
+    const size_t size = fread(text, 1, sizeof(text) - 1, file);
+    (void)fclose(file);
+    text[size] = '\0';
+    const char *end = strrchr(text, ')');
+    char state;
+    int parent = 0;
+    return end != NULL && sscanf(end + 1, " %c %d", &state, &parent) == 2 && state != 'Z' ? parent
+                                                                                          : 0;
+}
+
+/* The grandchildren: models' processes.  Returns how many, and one of them. */
+static uint32_t processes(pid_t *one)
+{
+    uint32_t count = 0;
+    DIR *folder = opendir("/proc");
+    assert_non_null(folder);
+    for (const struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        const pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        const pid_t parent = pid > 0 ? parent_of(pid) : 0;
+        if (parent > 1 && parent_of(parent) == getpid()) {
+            count++;
+            *one = pid;
+        }
+    }
+    (void)closedir(folder);
+    return count;
+}
+
+static pid_t only_process(void)
+{
+    pid_t pid = 0;
+    assert_int_equal(processes(&pid), 1);
+    return pid;
+}
+
+/* ---- Tests ------------------------------------------------------------------------------------- */
+
+static void test_runs_are_carried_whatever_their_size(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    static const uint64_t rows[] = { 1, 7, ROWS_MAX, 2, 0 };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        expect_echo(run_rows(context, rows[i]));
+        assert_int_equal(ride.run.death, DEATH_NONE);
+    }
+    struct backend_memory memory;
+    backend_memory(model, &memory);
+    assert_true(memory.process_bytes > 0);
+    assert_int_equal(memory.restarts, 0);
+    tensor_release(&ride.output);
+    backend_context_destroy(context);
+    backend_unload(model);
+    pid_t pid;
+    assert_int_equal(processes(&pid), 0);
+}
+
+static void test_a_failure_keeps_its_status_and_sentence(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "poison", "13" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    assert_int_equal(run_rows(context, 1)->status, WEIR_EINVAL);
+    assert_non_null(strstr(ride.err.text, "poison"));
+    assert_int_equal(ride.run.death, DEATH_NONE);
+    backend_context_destroy(context);
+    backend_unload(model);
+    static const struct setting broken[SETTINGS_MAX] = { { "load_fails", "no such network" } };
+    struct weir_err err = { 0 };
+    assert_int_equal(try_load(broken, &of_model, &model, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "no such network"));
+}
+
+static void test_a_crash_is_told_and_the_next_run_has_a_new_process(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "2" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    expect_echo(run_rows(context, 1));
+    assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
+    assert_int_equal(ride.run.death, DEATH_FAULT);
+    assert_non_null(strstr(ride.err.text, "Aborted"));
+    assert_false(ride.output.present);
+    expect_echo(run_rows(context, 1));
+    struct backend_memory memory;
+    backend_memory(model, &memory);
+    assert_int_equal(memory.restarts, 1);
+    tensor_release(&ride.output);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+/* Of several runs in a process that crashes only the one is blamed in which it did. */
+static void test_only_the_guilty_run_is_blamed(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" },
+                                                           { "exclusive", "false" },
+                                                           { "crash_at", "2" } };
+    static struct ride bystander;
+    struct backend_model *model = load(settings, &of_model);
+    bystander = (struct ride){ .context = context_of(model), .rows = 1 };
+    struct backend_context *context = context_of(model);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, go, &bystander), 0);
+    (void)usleep(50000); /* It is the model's first run, unless this machine is very busy. */
+    assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(bystander.status, WEIR_EBACKEND);
+    assert_int_equal((ride.run.death == DEATH_FAULT) + (bystander.run.death == DEATH_FAULT), 1);
+    assert_int_equal((ride.run.death == DEATH_KILLED) + (bystander.run.death == DEATH_KILLED), 1);
+    backend_context_destroy(bystander.context);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_a_kill_from_outside_blames_nobody(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" } };
+    static struct ride killed;
+    struct backend_model *model = load(settings, &of_model);
+    killed = (struct ride){ .context = context_of(model), .rows = 1 };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, go, &killed), 0);
+    (void)usleep(20000);
+    assert_int_equal(kill(only_process(), SIGKILL), 0);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(killed.status, WEIR_EBACKEND);
+    assert_int_equal(killed.run.death, DEATH_KILLED);
+    assert_false(backend_death_suspects(killed.run.death));
+    backend_context_destroy(killed.context);
+    backend_unload(model);
+}
+
+static void test_a_run_over_its_limit_is_stopped(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "hang_at", "1" } };
+    const struct backend_isolation limited = { .run_limit_ns = 50 * NS_PER_MS };
+    struct backend_model *model = load(settings, &limited);
+    struct backend_context *context = context_of(model);
+    const pid_t before = only_process();
+    assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
+    assert_int_equal(ride.run.death, DEATH_HUNG);
+    assert_non_null(strstr(ride.err.text, "limit of 50 ms"));
+    expect_echo(run_rows(context, 1));
+    assert_int_equal(only_process(), before); /* It heeded. */
+    tensor_release(&ride.output);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_a_run_that_does_not_stop_is_ended(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" } };
+    static struct ride deaf;
+    const struct backend_isolation limited = { .run_limit_ns = 50 * NS_PER_MS };
+    struct backend_model *model = load(settings, &limited);
+    deaf = (struct ride){ .context = context_of(model), .rows = 1 };
+    pthread_t thread;
+    assert_int_equal(kill(only_process(), SIGSTOP), 0);
+    assert_int_equal(pthread_create(&thread, NULL, go, &deaf), 0);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(deaf.status, WEIR_EBACKEND);
+    assert_int_equal(deaf.run.death, DEATH_HUNG);
+    backend_context_destroy(deaf.context);
+    backend_unload(model);
+}
+
+static void test_a_frozen_process_is_replaced(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    expect_echo(run_rows(context, 1));
+    (void)usleep(300000); /* It has beaten once. */
+    assert_int_equal(kill(only_process(), SIGSTOP), 0);
+    assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
+    assert_int_equal(ride.run.death, DEATH_FROZEN);
+    expect_echo(run_rows(context, 1));
+    tensor_release(&ride.output);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_terminate_reaches_the_run(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" } };
+    static struct ride stopped;
+    struct backend_model *model = load(settings, &of_model);
+    stopped = (struct ride){ .context = context_of(model), .rows = 1 };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, go, &stopped), 0);
+    (void)usleep(20000);
+    backend_terminate(stopped.context);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(stopped.status, WEIR_ECANCELED);
+    assert_int_equal(stopped.run.death, DEATH_NONE);
+    backend_terminate(stopped.context); /* Stays set: the next one ends, too. */
+    (void)go(&stopped);
+    assert_int_equal(stopped.status, WEIR_ECANCELED);
+    backend_rearm(stopped.context);
+    backend_context_destroy(stopped.context);
+    backend_unload(model);
+}
+
+static enum weir_status count_part(struct backend_run *run)
+{
+    assert_true(run->outputs[0].present);
+    tensor_release(&run->outputs[0]);
+    ride.rows++;
+    return ride.rows == 3 ? WEIR_ECANCELED : WEIR_OK;
+}
+
+static void test_parts_come_one_by_one_and_can_be_refused(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "parts", "5" } };
+    struct backend_model *model = load(settings, &of_model);
+    assert_true(backend_signature(model)->streams);
+    struct backend_context *context = context_of(model);
+    ride.rows = 0;
+    float data[WIDTH] = { 1 };
+    const struct tensor input = {
+        .dtype = DTYPE_FP32,
+        .shape = { 2, { 1, WIDTH } },
+        .data = (uint8_t *)data,
+        .size = sizeof(data),
+        .present = true,
+    };
+    struct tensor output = { 0 };
+    struct backend_run run = {
+        .rows = 1, .inputs = &input, .outputs = &output, .wanted = wanted, .part = count_part
+    };
+    assert_int_equal(backend_prepare(context, &run, NULL), WEIR_OK);
+    assert_int_equal(backend_run(context, &run, NULL), WEIR_ECANCELED);
+    assert_int_equal(ride.rows, 3);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_what_shares_a_process(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" } };
+    const struct backend_isolation group = { .scope = ISOLATION_GROUP, .group = "g" };
+    const struct backend_isolation each = { .scope = ISOLATION_INSTANCE };
+    pid_t pid;
+    struct backend_model *one = load(settings, &group);
+    struct backend_model *two = load(settings, &group);
+    struct backend_context *first = context_of(one);
+    struct backend_context *second = context_of(two);
+    assert_int_equal(processes(&pid), 1);
+    expect_echo(run_rows(first, 1));
+    backend_context_destroy(first);
+    backend_unload(one);
+    expect_echo(run_rows(second, 2)); /* Others stay. */
+    backend_context_destroy(second);
+    backend_unload(two);
+    assert_int_equal(processes(&pid), 0);
+    one = load(settings, &each);
+    first = context_of(one);
+    second = context_of(one);
+    assert_int_equal(processes(&pid), 2);
+    expect_echo(run_rows(first, 1));
+    expect_echo(run_rows(second, 1));
+    tensor_release(&ride.output);
+    backend_context_destroy(first);
+    assert_int_equal(processes(&pid), 1);
+    backend_context_destroy(second);
+    backend_unload(one);
+}
+
+static void test_probation_has_a_process_of_its_own(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "2" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    expect_echo(run_rows(context, 1));
+    ride.probation = true;
+    (void)go(&ride);
+    expect_echo(&ride); /* The first run of that process. */
+    (void)only_process();
+    ride.probation = false;
+    assert_int_equal(run_rows(context, 1)->run.death, DEATH_FAULT);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_deaths_without_a_run_between_delay_the_next(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "1" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    enum weir_status status = WEIR_EBACKEND;
+    uint32_t deaths = 0;
+    while (status == WEIR_EBACKEND && deaths < 20) {
+        status = run_rows(context, 1)->status;
+        deaths++;
+    }
+    assert_int_equal(status, WEIR_EUNAVAILABLE);
+    assert_in_range(deaths, 3, 10);
+    assert_non_null(strstr(ride.err.text, "without completing a run"));
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+static void test_what_a_process_says_is_checked(void **state)
+{
+    (void)state;
+    const struct tensor_spec spec = { .name = "y", .dtype = DTYPE_FP32, .shape = { 2, { -1, 4 } } };
+    static uint8_t area[1024];
+    const struct process_tensor good = {
+        .present = 1, .dtype = DTYPE_FP32, .rank = 2, .offset = 64, .size = 32, .dims = { 2, 4 }
+    };
+    struct tensor out;
+    assert_int_equal(process_check(&spec, &good, area, sizeof(area), &out, NULL), WEIR_OK);
+    assert_ptr_equal(out.data, area + 64);
+    assert_int_equal(out.size, 32);
+    struct process_tensor lies[] = { good, good, good, good, good, good, good, good, good, good };
+    lies[0].dtype = DTYPE_FP64;
+    lies[1].dtype = UINT32_MAX;
+    lies[2].rank = TENSOR_RANK_MAX + 1;
+    lies[3].dims[1] = 5;
+    lies[4].dims[0] = -2;
+    lies[5].dims[0] = INT64_MAX;
+    lies[6].offset = 63;
+    lies[7].offset = UINT64_MAX - 63;
+    lies[8].offset = 1024;
+    lies[9].size = 31;
+    for (size_t i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
+        struct weir_err err = { 0 };
+        if (process_check(&spec, &lies[i], area, sizeof(area), &out, &err) != WEIR_EBACKEND) {
+            fail_msg("lie %zu is believed", i);
+        }
+        assert_non_null(strstr(err.text, "'y'"));
+    }
+    const struct tensor_spec text = { .name = "t", .dtype = DTYPE_BYTES, .any_rank = true };
+    struct process_tensor words = { .present = 1, .dtype = DTYPE_BYTES, .size = 1025 };
+    assert_int_equal(process_check(&text, &words, area, sizeof(area), &out, NULL), WEIR_EBACKEND);
+    words.size = 1024;
+    assert_int_equal(process_check(&text, &words, area, sizeof(area), &out, NULL), WEIR_OK);
+    assert_int_equal(process_check_status(WEIR_EINVAL), WEIR_EINVAL);
+    assert_int_equal(process_check_status(WEIR_EUNAUTH), WEIR_EBACKEND);
+    assert_int_equal(process_check_status(UINT32_MAX), WEIR_EBACKEND);
+}
+
+static void test_shared_memory_keeps_its_size(void **state)
+{
+    (void)state;
+    struct process_area ours = { 0 };
+    struct process_area theirs = { 0 };
+    int fd = -1;
+    assert_int_equal(process_area_create(&ours, 4096, &fd, NULL), WEIR_OK);
+    assert_int_not_equal(ftruncate(fd, 0), 0);
+    assert_int_not_equal(ftruncate(fd, 8192), 0);
+    assert_int_equal(process_area_map(&theirs, 4096, fd, NULL), WEIR_OK);
+    ours.data[7] = 42;
+    assert_int_equal(theirs.data[7], 42);
+    process_area_finish(&ours);
+    process_area_finish(&theirs);
+    FILE *file = tmpfile();
+    assert_int_equal(process_area_map(&theirs, 1, dup(fileno(file)), NULL), WEIR_EIO);
+    (void)fclose(file);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    log_set_level(LOG_ERROR);
+    backend_start();
+    clock_init(&real_clock);
+    process_set_program("/proc/self/exe");
+    pool = block_pool_create(1 << 20);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    tensor_release(&ride.output);
+    backend_stop();
+    block_pool_destroy(pool); /* Asserts that every block is back. */
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], PROCESS_ZYGOTE_WORD) == 0) {
+        return process_zygote();
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_runs_are_carried_whatever_their_size),
+        cmocka_unit_test(test_a_failure_keeps_its_status_and_sentence),
+        cmocka_unit_test(test_a_crash_is_told_and_the_next_run_has_a_new_process),
+        cmocka_unit_test(test_only_the_guilty_run_is_blamed),
+        cmocka_unit_test(test_a_kill_from_outside_blames_nobody),
+        cmocka_unit_test(test_a_run_over_its_limit_is_stopped),
+        cmocka_unit_test(test_a_run_that_does_not_stop_is_ended),
+        cmocka_unit_test(test_a_frozen_process_is_replaced),
+        cmocka_unit_test(test_terminate_reaches_the_run),
+        cmocka_unit_test(test_parts_come_one_by_one_and_can_be_refused),
+        cmocka_unit_test(test_what_shares_a_process),
+        cmocka_unit_test(test_probation_has_a_process_of_its_own),
+        cmocka_unit_test(test_deaths_without_a_run_between_delay_the_next),
+        cmocka_unit_test(test_what_a_process_says_is_checked),
+        cmocka_unit_test(test_shared_memory_keeps_its_size),
+    };
+    return cmocka_run_group_tests(tests, start, stop);
+}
