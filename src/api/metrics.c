@@ -119,6 +119,10 @@ MODEL_NUMBERS(NUMBER_GETTER)
       us(&m->stats.cache_miss))                                                                    \
     X(runs, m->graph != NULL, "weir_ensemble_requests", "gauge",                                   \
       "Requests under way in the ensemble", load(&m->runs))                                        \
+    X(processes, m->config->isolation == ISOLATE_PROCESS, "weir_model_process_bytes", "gauge",      \
+      "Memory of the model's own processes, but for what they share", model_process_bytes(m))      \
+    X(restarts, m->config->isolation == ISOLATE_PROCESS, "weir_model_process_restarts_total",      \
+      "counter", "Processes of the model that ended and were replaced", model_process_restarts(m)) \
     X(sequences, m->sequences != NULL, "weir_sequences", "gauge",                                  \
       "Sequences that are open or wait for a place", engine_sequence_count(m))                     \
     X(started, m->sequences != NULL, "weir_sequences_started_total", "counter",                    \

@@ -37,6 +37,20 @@ void model_memory(const struct model *model, struct ledger_counts *out)
     out->peak_bytes = out->mapped_bytes + (peak > out->heap_bytes ? peak : out->heap_bytes);
 }
 
+uint64_t model_process_bytes(const struct model *model)
+{
+    struct backend_memory counted;
+    backend_memory(model->backend, &counted);
+    return counted.process_bytes;
+}
+
+uint64_t model_process_restarts(const struct model *model)
+{
+    struct backend_memory counted;
+    backend_memory(model->backend, &counted);
+    return counted.restarts;
+}
+
 uint64_t model_uses(const struct model *model)
 {
     return atomic_load_explicit(&model->stats.success.count, memory_order_relaxed) +

@@ -171,6 +171,10 @@ void model_release(struct model *model);
 /* What it takes now, as its backend counts it, else as the process grew by its load.  Any thread with a lease. */
 void model_memory(const struct model *model, struct ledger_counts *out);
 
+/* Of its processes, where it is isolated: what they take, and how many died and were replaced. */
+uint64_t model_process_bytes(const struct model *model);
+uint64_t model_process_restarts(const struct model *model);
+
 /* Requests that it has answered, well or not.  Any thread with a lease. */
 uint64_t model_uses(const struct model *model);
 

@@ -1,0 +1,165 @@
+"""Models in processes of their own: what their ends cost, and that they end."""
+
+import json
+import os
+import re
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from serving import Load, Server, binary_request, put_model, put_sim, sim_request
+
+ISOLATED = {"isolation": "process"}
+ROW = [float(i) for i in range(16)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
+
+
+def parent_of(pid):
+    """None when there is no such process, or it has ended and nobody has looked."""
+    try:
+        fields = open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[1])
+
+
+def processes(server):
+    """The process ids of the server's models: the children of its child."""
+    everybody = {int(name): parent_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    zygotes = {pid for pid, parent in everybody.items() if parent == server.process.pid}
+    return {pid for pid, parent in everybody.items() if parent in zygotes}, zygotes
+
+
+def started(server):
+    lines = (line for line in server.logged().splitlines() if line.startswith("{"))
+    events = [json.loads(line) for line in lines]
+    return [e["pid"] for e in events if e["message"] == "model process started"]
+
+
+def values(answer):
+    return answer.json()["outputs"][0]["data"]
+
+
+def test_it_serves_from_another_process(tmp_path, root):
+    put_model(root, "identity_fp32", **ISOLATED)
+    put_sim(root, "here")
+    numbers = np.arange(48, dtype=np.float32).reshape(3, 16)
+    with Server(tmp_path, root) as server:
+        body, headers = binary_request({"x": numbers}, ["y"])
+        answer = server.infer("identity_fp32", body, headers)
+        assert answer.body.endswith(numbers.tobytes())
+        children, zygotes = processes(server)
+        assert len(zygotes) == 1
+        assert children == set(started(server)) and len(children) == 1
+        metrics = server.metrics()
+        assert metrics.of_model("weir_model_process_restarts_total", "identity_fp32") == 0
+        assert metrics.of_model("weir_model_process_bytes", "identity_fp32") > 0
+        assert server.unload("identity_fp32").status == 200
+        server.await_("its process ends", lambda: not processes(server)[0])
+        assert server.infer("here", sim_request()).status == 200
+
+
+def test_nothing_is_started_where_nobody_asks_for_it(tmp_path, root):
+    put_sim(root, "here")
+    with Server(tmp_path, root) as server:
+        assert processes(server) == (set(), set())
+
+
+def test_a_killed_process_is_replaced(tmp_path, root):
+    put_sim(root, "a", parameters={"tau0": "1ms"}, **ISOLATED)
+    with Server(tmp_path, root) as server:
+        for _ in range(3):
+            (pid,) = processes(server)[0]
+            os.kill(pid, signal.SIGKILL)
+            server.await_(
+                "right answers",
+                lambda: (a := server.infer("a", sim_request(ROW))).status == 200
+                and values(a) == ROW,
+            )
+            assert pid not in processes(server)[0]
+        assert server.metrics().of_model("weir_model_process_restarts_total", "a") == 3
+        assert server.logged().count("model process ended") == 3
+
+
+def test_no_wrong_answer_while_processes_are_killed(tmp_path, root):
+    put_sim(root, "a", parameters={"tau0": "1ms"}, **ISOLATED)
+    with Server(tmp_path, root) as server:
+        with Load(server, "a", sim_request(ROW)) as load:
+            for _ in range(5):
+                load.answered(20)
+                for pid in processes(server)[0]:
+                    os.kill(pid, signal.SIGKILL)
+            load.answered(20)
+        assert {status for status, _ in load.wrong} <= {500, 503}
+
+
+def test_the_zygote_may_be_killed(tmp_path, root):
+    put_sim(root, "a", **ISOLATED)
+    with Server(tmp_path, root) as server:
+        (zygote,) = processes(server)[1]
+        os.kill(zygote, signal.SIGKILL)
+        server.await_("an answer", lambda: server.infer("a", sim_request()).status == 200)
+        assert processes(server)[1] - {zygote}
+
+
+def test_a_crash_costs_its_own_requests(tmp_path, root):
+    put_sim(root, "bad", parameters={"crash_at": 12}, **ISOLATED)
+    put_sim(root, "good", **ISOLATED)
+    with Server(tmp_path, root) as server:
+        with Load(server, "good", sim_request(ROW), clients=2) as good:
+            with Load(server, "bad", sim_request(ROW), clients=1) as bad:
+                bad.answered(40)
+        assert good.wrong == []
+        assert server.metrics().of_model("weir_model_process_restarts_total", "bad") >= 1
+
+
+def test_a_hung_run_ends_at_its_limit(tmp_path, root):
+    put_sim(root, "a", parameters={"hang_at": 20}, run_limit="100ms", **ISOLATED)
+    with Server(tmp_path, root) as server:
+        with Load(server, "a", sim_request(ROW), clients=1) as load:
+            load.answered(40)
+        assert all(b"limit of 100 ms" in body for _, body in load.wrong)
+
+
+def test_groups_and_instances(tmp_path, root):
+    for name in ("a", "b"):
+        put_sim(root, name, isolation_scope="group", isolation_group="npu", **ISOLATED)
+    put_sim(root, "c", isolation_scope="instance", instances=2, **ISOLATED)
+    with Server(tmp_path, root) as server:
+        for name in "abc":
+            assert values(server.infer(name, sim_request(ROW))) == ROW
+        names = re.findall(r'"model process started","model":"(\w+)"', server.logged())
+        assert names.count("npu") == 1 and names.count("c") >= 2
+
+
+def test_nobody_outlives_the_server(tmp_path, root):
+    put_sim(root, "a", **ISOLATED)
+    put_sim(root, "b", **ISOLATED)
+    with Server(tmp_path, root) as server:
+        children, zygotes = processes(server)
+        assert len(children) == 2
+        server.process.kill()
+        server.process.wait()
+        gone = threading.Event()
+        for _ in range(1000):
+            if all(parent_of(pid) is None for pid in children | zygotes):
+                break
+            gone.wait(0.01)
+        assert all(parent_of(pid) is None for pid in children | zygotes)
+
+
+def test_what_its_settings_must_be(tmp_path, root):
+    put_sim(root, "a", isolation_group="npu", **ISOLATED)
+    put_sim(root, "b", memory_limit="1GiB")
+    with Server(tmp_path, root) as server:
+        reasons = {entry["name"]: entry["reason"] for entry in server.index()}
+        assert "isolation_scope: group" in reasons["a"]
+        assert "without isolation: process" in reasons["b"]
