@@ -13,12 +13,13 @@
 #include "engine/order.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stddef.h>
 
 #include "util/clock.h"
 
 #define FORGIVEN_NS NS_PER_S /* Who was away so long owes nothing, and is owed nothing. */
-#define FADING 64            /* One part in so many: of the longest run, with every other one. */
+#define FADING_NS (4 * NS_PER_S) /* In so much device time the longest run is as good as forgotten. */
 
 struct order_options order_defaults(void)
 {
@@ -199,9 +200,9 @@ static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
 
 void order_run(struct pool_order *order, uint32_t class_index, uint32_t rivals, uint64_t ns)
 {
-    const uint64_t faded_ns = order->longest_ns - order->longest_ns / FADING;
+    const double faded = (double)order->longest_ns * (1 - fmin((double)ns / FADING_NS, 1));
     order->run_ns = ns;
-    order->longest_ns = ns > faded_ns ? ns : faded_ns;
+    order->longest_ns = (double)ns > faded ? ns : (uint64_t)faded;
     order->classes[class_index].run_ns = ns;
     earn(order, rivals, (int64_t)ns);
 }
