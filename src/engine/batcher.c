@@ -46,8 +46,10 @@ static uint64_t rows_due(const struct batcher *b, const struct request *request)
     return pace_rows_within(b->rules->cost, deadline_ns > b->now_ns ? deadline_ns - b->now_ns : 0);
 }
 
-void batcher_note_size(struct batcher *b)
+void batcher_note(struct batcher *b, const struct request *rider)
 {
+    const uint64_t arrived_ns = rider->times.submitted_ns;
+    b->oldest_ns = arrived_ns < b->oldest_ns ? arrived_ns : b->oldest_ns;
     if (preferred_reached(b->rules, b->load.rows) == b->load.rows) {
         b->exact = b->load;
     }
@@ -66,9 +68,10 @@ void batcher_begin(struct batcher *b, const struct batch_rules *rules, struct re
         .shape_key = leader->shape_key,
         .rows_fit = rules->rows_short > 0 && rules->rows_short < most ? rules->rows_short : most,
         .oldest_ns = leader->times.submitted_ns,
+        .patient = rules->delay_ns > 0 || rules->preferred_count > 0,
     };
     b->full = !leader->batchable || leader->rows >= b->rows_fit;
-    batcher_note_size(b);
+    batcher_note(b, leader);
 }
 
 bool batcher_in_time(struct batcher *b, const struct request *request, uint64_t rows)

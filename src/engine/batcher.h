@@ -52,6 +52,7 @@ struct batcher {
     uint64_t shape_key;
     uint64_t rows_fit;  /* No more than so many rows. */
     uint64_t oldest_ns; /* Arrival of the longest waiting rider. */
+    bool patient;       /* A delay or preferred sizes are configured. */
     bool full;          /* Nobody need be offered any more. */
 };
 
@@ -60,7 +61,7 @@ void batcher_begin(struct batcher *batcher, const struct batch_rules *rules, str
 
 /* Parts of batcher_offer(). */
 bool batcher_in_time(struct batcher *batcher, const struct request *request, uint64_t rows);
-void batcher_note_size(struct batcher *batcher);
+void batcher_note(struct batcher *batcher, const struct request *rider);
 
 /* True: the request rides.  Not once the batch is full. */
 static inline bool batcher_offer(struct batcher *b, struct request *request)
@@ -76,15 +77,13 @@ static inline bool batcher_offer(struct batcher *b, struct request *request)
     if (request->deadline_ns != CLOCK_NEVER && !batcher_in_time(b, request, rows)) {
         return false; /* In this company it would be late. */
     }
-    const uint64_t arrived_ns = request->times.submitted_ns;
-    b->oldest_ns = arrived_ns < b->oldest_ns ? arrived_ns : b->oldest_ns;
     b->last->rides = request;
     b->last = request;
     b->load.count++;
     b->load.rows = rows;
     b->full = rows == b->rows_fit;
-    if (b->rules->preferred_count > 0) {
-        batcher_note_size(b);
+    if (b->patient) {
+        batcher_note(b, request);
     }
     return true;
 }

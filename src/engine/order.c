@@ -13,13 +13,13 @@
 #include "engine/order.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stddef.h>
 
 #include "util/clock.h"
 
 #define FORGIVEN_NS NS_PER_S /* Who was away so long owes nothing, and is owed nothing. */
-#define FADING_NS (4 * NS_PER_S) /* In so much device time the longest run is as good as forgotten. */
+#define FADING_NS \
+    (4 * NS_PER_S) /* Of device time, in which the longest run is all but forgotten. */
 
 struct order_options order_defaults(void)
 {
@@ -200,9 +200,10 @@ static void earn(struct pool_order *order, uint32_t rivals, int64_t ns)
 
 void order_run(struct pool_order *order, uint32_t class_index, uint32_t rivals, uint64_t ns)
 {
-    const double faded = (double)order->longest_ns * (1 - fmin((double)ns / FADING_NS, 1));
+    const double fading = (double)order->longest_ns * (double)ns * (1.0 / FADING_NS);
+    const uint64_t faded_ns = ns < FADING_NS ? order->longest_ns - (uint64_t)fading : 0;
     order->run_ns = ns;
-    order->longest_ns = (double)ns > faded ? ns : (uint64_t)faded;
+    order->longest_ns = ns > faded_ns ? ns : faded_ns;
     order->classes[class_index].run_ns = ns;
     earn(order, rivals, (int64_t)ns);
 }
@@ -211,8 +212,9 @@ void order_spend(struct pool_order *order, uint32_t class_index, uint64_t ns, bo
 {
     const int64_t had = order->classes[class_index].credit_ns;
     const int64_t left = had - (int64_t)ns;
-    const int64_t least = had < 0 ? had : 0;
-    set_credit(order, class_index, owed || left > least ? left : least);
+    if (owed || had > 0) { /* Else it owes nothing for its turn, and had nothing. */
+        set_credit(order, class_index, owed || left > 0 ? left : 0);
+    }
 }
 
 void order_rerun(struct pool_order *order, uint32_t class_index, uint32_t rivals, int64_t ns,

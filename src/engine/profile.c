@@ -31,6 +31,8 @@
 #define PROFILE_ROW_FORGET 1.01   /* What the least time per row grows by with each run. */
 #define PROFILE_ROW_DEARER 1.04   /* Larger batches whose rows cost this much more are avoided. */
 #define PROFILE_NS_MAX 9e18       /* More is no number of nanoseconds. */
+#define PROFILE_SETTLED_RUNS 64   /* From then on */
+#define PROFILE_SETTLE_RUNS 4     /* a line is drawn anew every so many runs. */
 #define PROFILE_STEP 10           /* Batches grow by one part in so many. */
 #define PROFILE_RETRY_RUNS 256    /* Where batching is off, every so many runs a pair is tried. */
 #define PROFILE_LOOK_RUNS \
@@ -200,7 +202,7 @@ static bool is_lonely(const struct profile_shape *shape)
            !cheaper_in_company(shape);
 }
 
-/* What pulls ask for is decided once per run. */
+/* What pulls ask for is decided once per run, later once per few. */
 static void settle(struct profile_shape *shape)
 {
     settle_line(shape);
@@ -251,7 +253,9 @@ void profile_observe(struct profile *profile, uint64_t shape_key, uint64_t rows,
     shape->runs++;
     shape->rows_seen = rows > shape->rows_seen ? rows : shape->rows_seen;
     observe_row(shape, size_of(rows), (double)ns / b);
-    settle(shape);
+    if (shape->runs < PROFILE_SETTLED_RUNS || shape->runs % PROFILE_SETTLE_RUNS == 0) {
+        settle(shape);
+    }
 }
 
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
