@@ -143,7 +143,7 @@ void conn_resume_later(struct http_conn *c)
 {
     if (!list_linked(&c->resume)) {
         list_append(&c->net->resume, &c->resume);
-        uv_async_send(&c->loop->wake);
+        loop_wake(c->loop);
     }
 }
 
@@ -585,7 +585,7 @@ void conn_flush_dirty(struct loop *loop)
         rearm(c);
     }
     if (!list_empty(&loop->dirty)) {
-        uv_async_send(&loop->wake); /* Streams that go on as fast as the socket takes them. */
+        loop_wake(loop); /* Streams that go on as fast as the socket takes them. */
     }
 }
 

@@ -6,15 +6,22 @@
  * and remember, and the second half of the turn (mail, hooks, writes) happens in one prepare
  * handle: whatever became due is done before the loop can block.
  *
+ * Others wake a loop by an eventfd of its own.  libuv's wake-up makes the woken thread wait until the
+ * one that wakes it has returned, by giving up its time slice: where both share a core, as an executor and its
+ * loop may, the answers of each batch would wait until the next run has used up its own slice.
+ *
  * All times of a loop wait in one heap behind one libuv timer, which is started only for the
  * earliest: moving a time costs no system call, and a loop without times never wakes up.
  */
 #include "net/loop.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "net/conn.h"
 
@@ -120,7 +127,7 @@ static void turn_end(struct loop *loop)
     conn_flush_dirty(loop);
     if (has_mail(loop)) {
         /* Nobody wakes a loop for mail that it sent itself, nor for mail behind that. */
-        uv_async_send(&loop->wake);
+        loop_wake(loop);
     }
     arm(loop);
     loop->fresh = false;
@@ -131,9 +138,13 @@ static void on_prepare(uv_prepare_t *handle)
     turn_end(handle->data);
 }
 
-static void on_wake(uv_async_t *handle)
+static void on_wake(uv_poll_t *handle, int status, int events)
 {
+    (void)status; /* Whatever it is, another turn begins. */
+    (void)events;
     struct loop *loop = handle->data;
+    eventfd_t calls;
+    (void)eventfd_read(loop->wake_fd, &calls);
     loop_turn_begin(loop);
     conn_resume(loop);
     if (atomic_load(&loop->stopping)) {
@@ -145,8 +156,28 @@ static void wake(void *context)
 {
     struct loop *loop = context;
     if (loop != loop_here) {
-        uv_async_send(&loop->wake);
+        loop_wake(loop);
     }
+}
+
+void loop_wake(struct loop *loop)
+{
+    (void)eventfd_write(loop->wake_fd, 1); /* Fails only where it is full: the loop wakes, then. */
+}
+
+static int open_wake(struct loop *loop)
+{
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (loop->wake_fd < 0) {
+        return uv_translate_sys_error(errno);
+    }
+    const int failed = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
+    if (failed != 0) {
+        close(loop->wake_fd);
+        return failed;
+    }
+    loop->wake.data = loop;
+    return uv_poll_start(&loop->wake, UV_READABLE, on_wake);
 }
 
 enum weir_status loop_init(struct loop *loop, const struct limits *limits, struct weir_err *err)
@@ -158,7 +189,7 @@ enum weir_status loop_init(struct loop *loop, const struct limits *limits, struc
     mailbox_init(&loop->mailbox, wake, loop);
     int failed = uv_loop_init(&loop->uv);
     if (failed == 0) {
-        failed = uv_async_init(&loop->uv, &loop->wake, on_wake);
+        failed = open_wake(loop);
         if (failed != 0) {
             uv_loop_close(&loop->uv);
         }
@@ -169,7 +200,6 @@ enum weir_status loop_init(struct loop *loop, const struct limits *limits, struc
     uv_prepare_init(&loop->uv, &loop->turn);
     uv_timer_init(&loop->uv, &loop->timer);
     loop->uv.data = loop;
-    loop->wake.data = loop;
     loop->turn.data = loop;
     loop->timer.data = loop;
     uv_prepare_start(&loop->turn, on_prepare);
@@ -215,7 +245,7 @@ void loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     atomic_store(&loop->stopping, true);
-    uv_async_send(&loop->wake);
+    loop_wake(loop);
 }
 
 void loop_close(struct loop *loop)
@@ -247,6 +277,7 @@ void loop_finish(struct loop *loop)
     const int busy = uv_loop_close(&loop->uv);
     assert(busy == 0);
     (void)busy;
+    close(loop->wake_fd);
     loop_here = NULL;
 }
 

@@ -60,7 +60,8 @@ struct loop {
     uint64_t now_ns; /* Monotonic; read when a turn begins. */
     const struct limits *limits;
     struct mailbox mailbox; /* Of struct loop_mail. */
-    uv_async_t wake;
+    int wake_fd;            /* An eventfd: see loop_wake(). */
+    uv_poll_t wake;
     uv_prepare_t turn;
     uv_timer_t timer;
     struct heap timers; /* Of struct loop_timer. */
@@ -101,6 +102,9 @@ void loop_turn_once(struct loop *loop);
 
 /* After loop_close() (or in its place): frees.  No other thread may send any more. */
 void loop_finish(struct loop *loop);
+
+/* Any thread: the loop begins another turn. */
+void loop_wake(struct loop *loop);
 
 /* Any thread: gives `mail` to the loop. */
 void loop_send(struct loop *loop, struct loop_mail *mail);

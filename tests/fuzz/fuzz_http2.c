@@ -216,7 +216,7 @@ static void stop(void)
 /* A turn that waits for nothing. */
 static void turn(void)
 {
-    uv_async_send(&server.loop.wake);
+    loop_wake(&server.loop);
     loop_turn_once(&server.loop);
 }
 
