@@ -572,7 +572,7 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
     resident->version = version->version;
     *load = (struct load_job){
         .job = { .run = entry_load_version },
-        .need = room_estimate(slot, version->fingerprint, version->bytes),
+        .need = room_estimate(host, slot, version->fingerprint, version->bytes),
         .entry = entry,
         .slot = slot,
         .resident = resident,

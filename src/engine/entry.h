@@ -74,6 +74,8 @@ struct slot {
     uint64_t fingerprint;      /* Of the files the model was loaded from. */
     struct ledger_need peak;   /* What its last load took at most, measured; zeroed: not known. */
     uint64_t peak_fingerprint; /* Of the files that was measured with. */
+    uint64_t first_ns;         /* What their first load took, */
+    uint64_t reload_ns;        /* and what later ones take; 0: there was none. */
     uint32_t leaving;          /* Earlier loads of it whose leases are not gone yet. */
     bool failed;               /* The last load of it failed. */
     bool gone;                 /* Its folder is. */

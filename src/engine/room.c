@@ -20,12 +20,25 @@
 #include "util/err.h"
 #include "util/memstat.h"
 
-#define FIRST_LOAD_SHARE 2.3   /* Peak of a load against its files, before anything was measured. */
+/* Peak of a load against its files, before anything was measured; on demand models are converted then, which
+ * takes the file, its weights and what is written of them. */
+#define FIRST_LOAD_SHARE 2.3
+#define CONVERT_SHARE 3.2
 #define LOOK_NS (1 * NS_PER_S) /* How often idle models are looked for. */
 #define CHECK_NS (10 * NS_PER_S)
 #define WAIT_NS \
     (10 * NS_PER_S)           /* A load waits no longer for residents that work or came just now. */
 #define MODEL_BYTES_MIN 65536 /* Books at least so much: nothing is for free. */
+
+static const struct room_options *options_of(const struct entry_host *host)
+{
+    return &host->room_options;
+}
+
+static bool is_demand(const struct entry_host *host)
+{
+    return host->options->control == CONTROL_DEMAND;
+}
 
 /* ---- Budgets ----------------------------------------------------------------------------------- */
 
@@ -65,12 +78,14 @@ void room_init(struct room *room, const struct engine *engine, const struct room
     room_set(room, options);
 }
 
-struct ledger_need room_estimate(const struct slot *slot, uint64_t fingerprint, uint64_t file_bytes)
+struct ledger_need room_estimate(const struct entry_host *host, const struct slot *slot,
+                                 uint64_t fingerprint, uint64_t file_bytes)
 {
     if (slot->peak_fingerprint == fingerprint && slot->peak.host_bytes > 0) {
         return slot->peak;
     }
-    const uint64_t guess = (uint64_t)(FIRST_LOAD_SHARE * (double)file_bytes);
+    const uint64_t guess =
+        (uint64_t)((is_demand(host) ? CONVERT_SHARE : FIRST_LOAD_SHARE) * (double)file_bytes);
     return (struct ledger_need){ .host_bytes = guess > MODEL_BYTES_MIN ? guess : MODEL_BYTES_MIN };
 }
 
@@ -177,16 +192,6 @@ static bool has_budget(const struct room *room)
     return room->ledger.accounts[0].max_bytes > 0 || room->ledger.accounts[1].max_bytes > 0;
 }
 
-static const struct room_options *options_of(const struct entry_host *host)
-{
-    return &host->room_options;
-}
-
-static bool is_demand(const struct entry_host *host)
-{
-    return host->options->control == CONTROL_DEMAND;
-}
-
 /* ---- Who may go -------------------------------------------------------------------------------- */
 
 static bool is_pinned(const struct entry *entry)
@@ -279,6 +284,30 @@ static bool is_help(const struct entry *entry, const struct ledger_account *acco
     return false;
 }
 
+/* What it would take to have it back.  First loads do more: they convert, prove and try; who has not come
+ * back yet is taken to do so like those that have. */
+static uint64_t reload_ns(const struct room *room, const struct slot *slot)
+{
+    if (slot->reload_ns > 0 || room->first_ns == 0) {
+        return slot->reload_ns > 0 ? slot->reload_ns : slot->first_ns;
+    }
+    return (uint64_t)((double)slot->first_ns * (double)room->reload_ns / (double)room->first_ns);
+}
+
+static void note_time(struct room *room, struct slot *slot, bool first, uint64_t ns)
+{
+    if (first) {
+        slot->first_ns = ns;
+        slot->reload_ns = 0;
+        return;
+    }
+    if (slot->reload_ns == 0) {
+        room->first_ns += slot->first_ns;
+        room->reload_ns += ns;
+    }
+    slot->reload_ns = slot->reload_ns == 0 ? ns : slot->reload_ns - slot->reload_ns / 4 + ns / 4;
+}
+
 static void weigh(const struct entry *entry, struct evict_candidate *out)
 {
     *out = (struct evict_candidate){ .usage = &entry->usage };
@@ -287,7 +316,7 @@ static void weigh(const struct entry *entry, struct evict_candidate *out)
         if (slot->model != NULL) {
             const struct resident *resident = slot->model->owner;
             out->bytes += ledger_counts_bytes(&resident->booking.counts);
-            out->load_ns += slot->model->load_ns;
+            out->load_ns += reload_ns(&entry->host->room, slot);
         }
     }
 }
@@ -342,6 +371,8 @@ void room_measured(struct entry *entry, const struct load_job *load)
     struct ledger_counts counts;
     model_memory(load->model, &counts);
     ledger_measure(&entry->host->room.ledger, booking, &counts);
+    note_time(&entry->host->room, slot, slot->peak_fingerprint != load->fingerprint,
+              load->model->load_ns);
     slot->peak = (struct ledger_need){ .host_bytes = counts.peak_bytes,
                                        .device_bytes = counts.device_bytes };
     slot->peak_fingerprint = load->fingerprint;

@@ -63,6 +63,8 @@ struct room {
     uint64_t checked_ns;         /* last so long ago. */
     uint64_t proportional_bytes; /* What it was then, */
     uint64_t unseen_bytes;       /* and what of it the ledger did not know of. */
+    uint64_t first_ns;           /* Of all models that came back: their first loads, */
+    uint64_t reload_ns;          /* and the ones after. */
     uint64_t evictions;
     uint64_t refusals;
     uint64_t ahead; /* Models loaded ahead. */
@@ -74,14 +76,14 @@ void room_init(struct room *room, const struct engine *engine, const struct room
 void room_set(struct room *room, const struct room_options *options);
 
 /* What loading this version will take at its peak, where the backend did not say it. */
-struct ledger_need room_estimate(const struct slot *slot, uint64_t fingerprint,
-                                 uint64_t file_bytes);
+struct ledger_need room_estimate(const struct entry_host *host, const struct slot *slot,
+                                 uint64_t fingerprint, uint64_t file_bytes);
 
 /* The entry's prepared loads want to begin: it goes on by entry_send_loads() at once or later, or fails by
  * entry_refuse_loads(). */
 void room_ask(struct entry *entry);
 
-/* A load came up: what was measured is booked instead. */
+/* A load came up: what was measured is booked instead, and remembered. */
 void room_measured(struct entry *entry, const struct load_job *load);
 
 /* Once per turn, before publishing: goes on with those that wait, lets idle models go.  *next_ns: when to
