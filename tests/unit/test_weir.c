@@ -38,7 +38,9 @@ static struct weir *open_model(const char *repository, const char *model, uint32
 {
     struct weir *weir = NULL;
     struct weir_err err = { 0 };
-    const struct weir_options options = { repository, model, executors };
+    const struct weir_options options = { .repository = repository,
+                                          .model = model,
+                                          .executors = executors };
     if (weir_open(&options, &weir, &err) != WEIR_OK) {
         fail_msg("%s", err.text);
     }
@@ -400,7 +402,9 @@ static void test_memory_may_run_out_while_opening(void **state)
     for (uint64_t nth = 1; nth < 2000 && status != WEIR_OK; nth++) {
         struct weir *weir = NULL;
         struct weir_err err = { 0 };
-        const struct weir_options options = { models_folder(), "scalar", 1 };
+        const struct weir_options options = { .repository = models_folder(),
+                                              .model = "scalar",
+                                              .executors = 1 };
         (void)mem_fault_arm(nth);
         status = weir_open(&options, &weir, &err);
         (void)mem_fault_arm(0);
