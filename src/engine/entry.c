@@ -183,7 +183,7 @@ static void unloaded(struct worker_job *job)
 static void unload(struct worker_job *job)
 {
     struct resident *resident = list_entry(job, struct resident, job);
-    resident->freed_bytes = lifecycle_unload(resident->entry->host->engine, resident->model);
+    lifecycle_unload(resident->entry->host->engine, resident->model, &resident->freed);
     resident->model = NULL;
     entry_return_job(resident->entry->host, job, unloaded);
 }

@@ -63,7 +63,7 @@ struct resident {
     struct model *model;
     uint64_t version;
     struct ledger_booking booking; /* Of the budgets. */
-    uint64_t freed_bytes;
+    struct lifecycle_freed freed;
 };
 
 struct slot {

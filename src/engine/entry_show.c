@@ -82,11 +82,15 @@ void entry_announce_gone(struct entry_host *host)
         struct entry *entry = resident->entry;
         const struct slot *slot = entry_find_slot(entry, resident->version);
         char bytes[32];
-        char reason[128];
-        (void)snprintf(reason, sizeof(reason), "%s, %s of memory returned to the system",
-                       slot != NULL && slot->model != NULL ? "unloaded, replaced by a newer load"
-                                                           : "unloaded",
-                       bytes_format_size(resident->freed_bytes, bytes));
+        char before[32];
+        char after[32];
+        char reason[192];
+        (void)snprintf(
+            reason, sizeof(reason), "%s, %s of memory returned to the system: %s before, %s after",
+            slot != NULL && slot->model != NULL ? "unloaded, replaced by a newer load" : "unloaded",
+            bytes_format_size(resident->freed.bytes, bytes),
+            bytes_format_size(resident->freed.before, before),
+            bytes_format_size(resident->freed.after, after));
         tell(host, entry->name, resident->version, MODEL_UNAVAILABLE, reason, NULL);
         entry->residents--;
         mem_free(resident);

@@ -405,15 +405,15 @@ enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model *
     return WEIR_OK;
 }
 
-uint64_t lifecycle_unload(struct engine *engine, struct model *model)
+void lifecycle_unload(struct engine *engine, struct model *model, struct lifecycle_freed *out)
 {
     assert(atomic_load(&model->leases) == 0);
-    const uint64_t before = resident_bytes();
+    out->before = resident_bytes();
     profile_store_write(model->profile_store, model);
     engine_abandon(engine, model);
     free_model(model);
     block_pool_trim(engine->blocks);
     mem_trim();
-    const uint64_t after = resident_bytes();
-    return before > after ? before - after : 0;
+    out->after = resident_bytes();
+    out->bytes = out->before > out->after ? out->before - out->after : 0;
 }

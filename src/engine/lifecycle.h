@@ -43,8 +43,14 @@ WEIR_MUST_USE enum weir_status lifecycle_needs(const struct lifecycle_load *how,
 WEIR_MUST_USE enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model **out,
                                               struct weir_err *err);
 
-/* The last lease is gone: frees everything and returns the memory to the system; the result is
- * how many bytes came back, measured.  Approximate: other threads allocate meanwhile. */
-uint64_t lifecycle_unload(struct engine *engine, struct model *model);
+/* Resident memory of the process around an unload; approximate: other threads allocate meanwhile. */
+struct lifecycle_freed {
+    uint64_t before;
+    uint64_t after;
+    uint64_t bytes; /* What came back. */
+};
+
+/* The last lease is gone: frees everything and returns the memory to the system. */
+void lifecycle_unload(struct engine *engine, struct model *model, struct lifecycle_freed *out);
 
 #endif

@@ -181,17 +181,25 @@ static void end_world(const struct world *world)
     assert_int_equal(system(command), 0);
 }
 
+static enum weir_status try_load_here(const struct world *world,
+                                      const struct backend_weights *weights,
+                                      struct backend_model **out, struct weir_err *err)
+{
+    const int folder_fd = open(world->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct backend_load how = how_for("layer", folder_fd);
+    how.weights = weights;
+    const enum weir_status status = backend_load(backend_find("onnxruntime"), &how, out, err);
+    close(folder_fd);
+    return status;
+}
+
 static struct loaded load_here(const struct world *world, const struct backend_weights *weights)
 {
     struct loaded l = { 0 };
     struct weir_err err = { 0 };
-    const int folder_fd = open(world->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct backend_load how = how_for("layer", folder_fd);
-    how.weights = weights;
-    if (backend_load(backend_find("onnxruntime"), &how, &l.model, &err) != WEIR_OK) {
+    if (try_load_here(world, weights, &l.model, &err) != WEIR_OK) {
         fail_msg("%s", err.text);
     }
-    close(folder_fd);
     assert_int_equal(backend_context_create(l.model, &l.context, &err), WEIR_OK);
     l.signature = backend_signature(l.model);
     return l;
@@ -430,6 +438,33 @@ static void test_models_of_one_file_share_their_weights(void **state)
     end_world(&world);
 }
 
+/* From the cache or without, or it fails for memory; and the next one is as if nothing had been. */
+static void test_mapped_loads_survive_any_failed_allocation(void **state)
+{
+    (void)state;
+#ifndef WEIR_ALLOC_FAULT
+    skip();
+#else
+    struct world world;
+    make_world(&world);
+    struct loaded l = load_here(&world, &world.weights);
+    unload(&l);
+    uint64_t calls = UINT64_MAX;
+    for (uint64_t nth = 1; calls >= nth; nth++) {
+        struct backend_model *model = NULL;
+        (void)mem_fault_arm(nth);
+        const enum weir_status status = try_load_here(&world, &world.weights, &model, NULL);
+        calls = mem_fault_arm(0);
+        assert_true(status == WEIR_OK || status == WEIR_ENOMEM);
+        backend_unload(model);
+    }
+    l = load_here(&world, &world.weights);
+    assert_true(is_mapped(&l));
+    unload(&l);
+    end_world(&world);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +475,7 @@ int main(void)
         cmocka_unit_test(test_a_cache_that_cannot_be_used_is_done_without),
         cmocka_unit_test(test_the_cache_stays_within_its_limit),
         cmocka_unit_test(test_models_of_one_file_share_their_weights),
+        cmocka_unit_test(test_mapped_loads_survive_any_failed_allocation),
     };
     return cmocka_run_group_tests(tests, loaded_start, loaded_stop);
 }
