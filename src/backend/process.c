@@ -82,6 +82,34 @@ static const char *copy_text(struct process_model *model, const char *text, bool
     return copy;
 }
 
+static const struct setting *copy_settings(struct process_model *model,
+                                           const struct setting *settings, uint32_t count,
+                                           bool *failed)
+{
+    struct setting *copies = arena_try_zero(&model->arena, count + 1u, sizeof(*copies));
+    *failed = *failed || copies == NULL;
+    for (uint32_t i = 0; i < count && copies != NULL; i++) {
+        copies[i].key = copy_text(model, settings[i].key, failed);
+        copies[i].value = copy_text(model, settings[i].value, failed);
+    }
+    return copies;
+}
+
+static const struct backend_provider *copy_providers(struct process_model *model,
+                                                     const struct backend_load *how, bool *failed)
+{
+    const uint32_t count = how->provider_count;
+    struct backend_provider *copies = arena_try_zero(&model->arena, count + 1u, sizeof(*copies));
+    *failed = *failed || copies == NULL;
+    for (uint32_t i = 0; i < count && copies != NULL; i++) {
+        const struct backend_provider *provider = &how->providers[i];
+        copies[i] = *provider;
+        copies[i].name = copy_text(model, provider->name, failed);
+        copies[i].options = copy_settings(model, provider->options, provider->option_count, failed);
+    }
+    return copies;
+}
+
 /* The load is borrowed for the call, and later processes need it. */
 static enum weir_status copy_load(struct process_model *model, const struct backend_ops *ops,
                                   const struct backend_load *how, struct weir_err *err)
@@ -96,17 +124,12 @@ static enum weir_status copy_load(struct process_model *model, const struct back
     copy->model_name = copy_text(model, how->model_name, &failed);
     copy->file_name = copy_text(model, how->file_name, &failed);
     copy->device = copy_text(model, how->device, &failed);
-    struct setting *settings =
-        arena_try_zero(&model->arena, how->setting_count + 1u, sizeof(*settings));
-    for (uint32_t i = 0; i < how->setting_count && settings != NULL; i++) {
-        settings[i].key = copy_text(model, how->settings[i].key, &failed);
-        settings[i].value = copy_text(model, how->settings[i].value, &failed);
-    }
-    copy->settings = settings;
+    copy->settings = copy_settings(model, how->settings, how->setting_count, &failed);
+    copy->providers = copy_providers(model, how, &failed);
     model->load.backend = copy_text(model, backend_ops_name(ops), &failed);
     model->load.plugin = copy_text(model, plugin_path(ops), &failed);
     copy->folder_fd = how->folder_fd < 0 ? -1 : fcntl(how->folder_fd, F_DUPFD_CLOEXEC, 0);
-    failed = failed || settings == NULL || (how->folder_fd >= 0 && copy->folder_fd < 0);
+    failed = failed || (how->folder_fd >= 0 && copy->folder_fd < 0);
     return failed ? err_nomem(err, "a model", MODEL_BYTES_MAX) : WEIR_OK;
 }
 

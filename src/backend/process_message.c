@@ -162,6 +162,57 @@ const char *message_get_text(struct message_reader *reader, struct arena *arena)
 
 /* ---- Loads ------------------------------------------------------------------------------------- */
 
+static void put_settings(struct buffer *out, const struct setting *settings, uint32_t count)
+{
+    message_u64(out, count);
+    for (uint32_t i = 0; i < count; i++) {
+        message_text(out, settings[i].key);
+        message_text(out, settings[i].value);
+    }
+}
+
+static const struct setting *get_settings(struct message_reader *reader, struct arena *arena,
+                                          uint32_t *count)
+{
+    *count = (uint32_t)message_get_bounded(reader, SETTINGS_MAX);
+    struct setting *settings = arena_try_zero(arena, *count + 1u, sizeof(*settings));
+    reader->failed = reader->failed || settings == NULL;
+    for (uint32_t i = 0; i < *count && !reader->failed; i++) {
+        settings[i].key = message_get_text(reader, arena);
+        settings[i].value = message_get_text(reader, arena);
+    }
+    return settings;
+}
+
+static void put_providers(struct buffer *out, const struct backend_load *how)
+{
+    message_u64(out, how->provider_count);
+    for (uint32_t i = 0; i < how->provider_count; i++) {
+        const struct backend_provider *provider = &how->providers[i];
+        message_text(out, provider->name);
+        message_u64(out, provider->device_id);
+        message_u64(out, provider->memory_limit);
+        put_settings(out, provider->options, provider->option_count);
+    }
+}
+
+static const struct backend_provider *get_providers(struct message_reader *reader,
+                                                    struct arena *arena, uint32_t *count)
+{
+    *count = (uint32_t)message_get_bounded(reader, SETTINGS_MAX);
+    struct backend_provider *providers = arena_try_zero(arena, *count + 1u, sizeof(*providers));
+    reader->failed = reader->failed || providers == NULL;
+    for (uint32_t i = 0; i < *count && !reader->failed; i++) {
+        struct backend_provider *provider = &providers[i];
+        provider->name = message_get_text(reader, arena);
+        provider->device_id = (uint32_t)message_get_bounded(reader, UINT32_MAX);
+        provider->memory_limit = message_get_u64(reader);
+        provider->options = get_settings(reader, arena, &provider->option_count);
+        reader->failed = reader->failed || provider->name == NULL;
+    }
+    return providers;
+}
+
 void message_load(struct buffer *out, const char *backend, const struct backend_load *how)
 {
     message_text(out, backend);
@@ -172,11 +223,8 @@ void message_load(struct buffer *out, const char *backend, const struct backend_
     message_u64(out, how->intra_threads);
     message_u64(out, how->contexts_max);
     message_u64(out, how->file_bytes_max);
-    message_u64(out, how->setting_count);
-    for (uint32_t i = 0; i < how->setting_count; i++) {
-        message_text(out, how->settings[i].key);
-        message_text(out, how->settings[i].value);
-    }
+    put_settings(out, how->settings, how->setting_count);
+    put_providers(out, how);
 }
 
 void message_get_load(struct message_reader *reader, struct arena *arena, const char **backend,
@@ -190,14 +238,8 @@ void message_get_load(struct message_reader *reader, struct arena *arena, const 
     how->intra_threads = (uint32_t)message_get_bounded(reader, UINT32_MAX);
     how->contexts_max = (uint32_t)message_get_bounded(reader, UINT32_MAX);
     how->file_bytes_max = message_get_u64(reader);
-    how->setting_count = (uint32_t)message_get_bounded(reader, SETTINGS_MAX);
-    struct setting *settings = arena_try_zero(arena, how->setting_count + 1u, sizeof(*settings));
-    reader->failed = reader->failed || settings == NULL;
-    for (uint32_t i = 0; i < how->setting_count && !reader->failed; i++) {
-        settings[i].key = message_get_text(reader, arena);
-        settings[i].value = message_get_text(reader, arena);
-    }
-    how->settings = settings;
+    how->settings = get_settings(reader, arena, &how->setting_count);
+    how->providers = get_providers(reader, arena, &how->provider_count);
 }
 
 /* ---- Signatures -------------------------------------------------------------------------------- */
@@ -227,6 +269,7 @@ void message_signature(struct buffer *out, const struct signature *signature)
     message_u64(out, signature->queues);
     message_u64(out, signature->timeline);
     message_u64(out, signature->weights_bytes);
+    message_text(out, signature->remark);
 }
 
 static void get_spec(struct message_reader *reader, struct arena *arena, struct tensor_spec *out)
@@ -267,6 +310,7 @@ enum weir_status message_get_signature(struct message_reader *reader, struct are
     made.queues = message_get_bounded(reader, 1) != 0;
     made.timeline = message_get_bounded(reader, 1) != 0;
     made.weights_bytes = message_get_u64(reader);
+    made.remark = message_get_text(reader, arena);
     if (reader->failed || made.output_count == 0) {
         return err_set(err, WEIR_EBACKEND, "the model's process gave a signature that is none");
     }

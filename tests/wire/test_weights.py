@@ -115,10 +115,11 @@ def test_a_provider_that_is_not_there_is_an_error(tmp_path, root):
                 assert part in refused.error
 
 
-def test_a_provider_that_is_not_there_is_done_without_where_cpu_follows(tmp_path, root):
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_a_provider_that_is_not_there_is_done_without_where_cpu_follows(tmp_path, root, isolation):
     options = {"cudnn_conv_algo_search": "HEURISTIC"}
     cuda = {"name": "cuda", "device_id": 1, "memory_limit": "1GiB", "options": options}
-    put_model(root, "m", "identity_fp32", execution_providers=[cuda, "cpu"])
+    put_model(root, "m", "identity_fp32", execution_providers=[cuda, "cpu"], isolation=isolation)
     with Server(tmp_path, root) as server:
         state, reason = server.state("m")
         assert state == "READY"
