@@ -11,7 +11,7 @@ import pytest
 from onnx_writer import write_benign, write_hostile
 from serving import BINARY, Server, is_sanitized, tensor
 
-ISOLATIONS = ("none",)
+ISOLATIONS = ("none", "process")
 REQUEST = {"inputs": [tensor("x", "FP32", [1, 4], [0, 0, 0, 0])]}
 
 
