@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import random
+import resource
 import statistics
 import threading
 import time
@@ -76,6 +77,10 @@ class Watch:
     def __exit__(self, *_):
         self.over.set()
         self.thread.join()
+
+
+def resident_bytes(pid):
+    return int(open(f"/proc/{pid}/statm").read().split()[1]) * resource.getpagesize()
 
 
 class Client:
@@ -163,7 +168,7 @@ def rounds(folder, plan):
             while len(json.loads(client.post("/v2/repository/index", b"{}"))) < 2 or b"UNLOADING" in client.post(
                     "/v2/repository/index", b"{}"):
                 time.sleep(0.005)
-            held.append(memory_bytes(pid))
+            held.append(resident_bytes(pid))
     yield {"memory.rounds": held[-1] / held[0]}, {"rounds": {"first_bytes": held[0], "last_bytes": held[-1],
                                                               "most_bytes": max(held), "count": count}}
 

@@ -27,27 +27,34 @@ void entry_note_demand(struct entry *entry, enum weir_status status)
     entry->retry_ns = clock_add(clock_now_ns(entry->host->clock), BACKOFF_NS << doublings);
 }
 
-/* True: a request need not wait for a load. */
-static bool is_settled(const struct entry *entry, enum weir_status *status)
+/* It does not serve, and it is too early to try again: why, as far as it is known. */
+static void refuse_need(struct entry *entry, struct registry_order *order)
 {
-    *status = WEIR_OK;
-    if (entry->serving) {
-        return true;
+    struct weir_err err = entry->why;
+    for (const struct slot *slot = entry_first_slot(entry); slot != NULL && err.text[0] == '\0';
+         slot = entry_next_slot(entry, slot)) {
+        if (slot->failed) {
+            (void)err_set(&err, WEIR_EUNAVAILABLE, "%s", slot->why.text);
+        }
     }
-    *status = entry->why.text[0] == '\0' ? WEIR_EUNAVAILABLE : entry->why.status;
-    return clock_now_ns(entry->host->clock) < entry->retry_ns;
+    if (err.text[0] == '\0') {
+        (void)err_set(&err, WEIR_EUNAVAILABLE, "model '%s' is not loaded", entry->name);
+    }
+    entry_answer(entry->host, order, err.status, &err);
 }
 
 /* Where models are not loaded on demand, it only waited for what was under way. */
 static void take_need(struct entry *entry, struct registry_order *order)
 {
-    enum weir_status status;
-    if (is_settled(entry, &status) || entry->host->options->control != CONTROL_DEMAND) {
-        entry_answer(entry->host, order, status, status == WEIR_OK ? NULL : &entry->why);
-    } else {
+    const bool demand = entry->host->options->control == CONTROL_DEMAND;
+    if (entry->serving) {
+        entry_answer(entry->host, order, WEIR_OK, NULL);
+    } else if (demand && clock_now_ns(entry->host->clock) >= entry->retry_ns) {
         entry->active = order;
         ahead_asked(entry);
         entry_start(entry, NULL);
+    } else {
+        refuse_need(entry, order);
     }
 }
 
