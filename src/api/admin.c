@@ -69,7 +69,7 @@ void admin_model_ready(struct call *call)
         reply_ready(call, catalogue_find(call_catalogue(call), call->model)->name);
         return;
     }
-    if (call_lease(call, &model, &err) != WEIR_OK) {
+    if (call_lease_ready(call, &model, &err) != WEIR_OK) {
         /* 400 whatever the reason, as clients of Triton expect. */
         (void)err_prefix(&err, "Model version not ready");
         call_fail(call, WEIR_EINVAL, err.text);

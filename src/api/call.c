@@ -8,6 +8,7 @@
 #include "api/call.h"
 
 #include "api/grpc_rpc.h"
+#include "engine/outage.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -38,7 +39,7 @@ void *call_alloc(struct call *call, size_t size)
 
 bool call_is_ready(struct call *call)
 {
-    return call_catalogue(call)->ready &&
+    return outage_is_ready(call->api->options.engine, call_catalogue(call)) &&
            !atomic_load_explicit(&call->api->draining, memory_order_relaxed);
 }
 
@@ -67,6 +68,22 @@ enum weir_status call_lease(struct call *call, struct model **out, struct weir_e
         *leased = (struct call_lease){ *out, catalogue->generation };
     }
     return status;
+}
+
+enum weir_status call_lease_ready(struct call *call, struct model **out, struct weir_err *err)
+{
+    struct model *model;
+    enum weir_status status = call_lease(call, &model, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    status = outage_check(model, err);
+    if (status != WEIR_OK) {
+        model_release(model);
+        return status;
+    }
+    *out = model;
+    return WEIR_OK;
 }
 
 enum weir_status call_json(struct call *call, bool empty, struct yyjson_doc **out,

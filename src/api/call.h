@@ -104,6 +104,10 @@ WEIR_MUST_USE void *call_alloc(struct call *call, size_t size);
 WEIR_MUST_USE enum weir_status call_lease(struct call *call, struct model **out,
                                           struct weir_err *err);
 
+/* The same of a model that can be asked now. */
+WEIR_MUST_USE enum weir_status call_lease_ready(struct call *call, struct model **out,
+                                                struct weir_err *err);
+
 /* All required models are ready, and the server is not stopping. */
 bool call_is_ready(struct call *call);
 

@@ -461,7 +461,7 @@ static void model_ready(struct call *call, const ProtobufCMessage *request)
     const bool known = call_take_model(call, bytes_of(asked->name), &err) == WEIR_OK;
     if (known && catalogue_is_due(call_catalogue(call), call->model, call->match.version)) {
         answer.ready = true; /* It will be, for whoever asks. */
-    } else if (known && call_lease(call, &model, &err) == WEIR_OK) {
+    } else if (known && call_lease_ready(call, &model, &err) == WEIR_OK) {
         answer.ready = true;
         model_release(model);
     }

@@ -19,6 +19,8 @@
 #include "api/memory_show.h"
 #include "api/shm.h"
 #include "engine/cache.h"
+#include "engine/outage.h"
+#include "engine/quarantine.h"
 #include "engine/sequence.h"
 #include "net/tls.h"
 #include "util/metric.h"
@@ -94,6 +96,9 @@ static uint64_t us(const struct duration *duration)
       "Runs at once: what is configured, or found to pay", engine_runs_max(m))                     \
     X(hurts, "weir_model_instances_hurt", "gauge",                                                 \
       "1 where fewer instances than configured did more", m->instances_reason != NULL ? 1 : 0)     \
+    X(available, "weir_model_available", "gauge",                                                  \
+      "0 while its process fails again and again, or a run of it does not end",                    \
+      outage_check(m, NULL) == WEIR_OK ? 1 : 0)                                                    \
     X(leases, "weir_model_leases", "gauge", "Users that keep the model version loaded",            \
       load(&m->leases))
 
@@ -253,6 +258,24 @@ static void write_failures(struct buffer *out, const void *row, const char *labe
     }
 }
 
+#define DEATHS "weir_model_process_deaths_total"
+
+/* Of models with a process of their own: how their processes ended. */
+static void write_deaths(struct buffer *out, const void *row, const char *labels,
+                         struct model *model)
+{
+    (void)row;
+    if (model->config->isolation != ISOLATE_PROCESS) {
+        return;
+    }
+    for (int i = DEATH_NONE + 1; i < DEATH_COUNT; i++) {
+        char text[LABEL_BYTES + 64];
+        (void)snprintf(text, sizeof text, "death=\"%s\",%s",
+                       backend_death_text((enum backend_death)i), labels);
+        metric_u64(out, DEATHS, text, load(&model->stats.deaths[i]));
+    }
+}
+
 static void write_load_time(struct buffer *out, const void *row, const char *labels,
                             struct model *model)
 {
@@ -278,6 +301,9 @@ static void write_models(const struct scrape *scrape)
     metric_family(scrape->out, FAILURES, "Number of failed inference requests, all batch sizes",
                   "counter");
     each_model(scrape, write_failures, NULL);
+    metric_family(scrape->out, DEATHS, "Processes of the model that ended with a run in hand",
+                  "counter");
+    each_model(scrape, write_deaths, NULL);
     metric_family(scrape->out, MEMORY_SHOW_MODEL, "Memory that the model takes, by where it is",
                   "gauge");
     each_model(scrape, write_memory, NULL);
@@ -379,7 +405,8 @@ static void write_start(const struct scrape *scrape, const char *name)
 static void write_ready(const struct scrape *scrape, const char *name)
 {
     const bool draining = atomic_load_explicit(&scrape->api->draining, memory_order_relaxed);
-    metric_u64(scrape->out, name, NULL, scrape->catalogue->ready && !draining ? 1 : 0);
+    const bool ready = outage_is_ready(scrape->api->options.engine, scrape->catalogue);
+    metric_u64(scrape->out, name, NULL, ready && !draining ? 1 : 0);
 }
 
 static void write_model_states(const struct scrape *scrape, const char *name)
@@ -579,6 +606,27 @@ static void write_cache_evictions(const struct scrape *scrape, const char *name)
     metric_u64(scrape->out, name, NULL, cache_of(scrape).evictions);
 }
 
+static struct quarantine_stats quarantine_of(const struct scrape *scrape)
+{
+    const struct engine *engine = scrape->api->options.engine;
+    return quarantine_stats(engine->quarantine, clock_now_ns(engine->clock));
+}
+
+static void write_quarantine_entries(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, quarantine_of(scrape).entries);
+}
+
+static void write_quarantine_convicted(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, quarantine_of(scrape).convicted);
+}
+
+static void write_quarantine_refused(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, quarantine_of(scrape).refused);
+}
+
 static void write_turns(const struct scrape *scrape, const char *name)
 {
     for (uint32_t i = 0; i < loop_count(scrape); i++) {
@@ -648,6 +696,11 @@ static const struct server_family {
     { "weir_memory_proportional_bytes", "gauge",
       "Proportional set size of the process at the last look; 0: none, there is no budget",
       write_proportional },
+    { "weir_quarantine_entries", "gauge", "Inputs that are refused", write_quarantine_entries },
+    { "weir_quarantine_convicted_total", "counter", "Inputs that failed their process twice",
+      write_quarantine_convicted },
+    { "weir_quarantine_refused_total", "counter", "Requests refused for their input",
+      write_quarantine_refused },
     { "weir_http_responses_total", "counter", "Answers by HTTP status", write_responses },
     { "weir_grpc_responses_total", "counter", "Calls of gRPC by their status",
       write_grpc_responses },

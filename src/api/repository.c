@@ -10,6 +10,7 @@
 
 #include "api/call.h"
 #include "api/memory_show.h"
+#include "engine/outage.h"
 #include "util/json.h"
 #include "util/list.h"
 
@@ -38,9 +39,18 @@ static const char *reason_of(const struct catalogue_entry *entry,
     return reason == NULL ? "" : reason;
 }
 
+/* One that is loaded and cannot be asked now is unavailable to whoever looks. */
+static enum model_state state_of(const struct catalogue_version *version, struct weir_err *out)
+{
+    const bool out_of_service =
+        version->model != NULL && outage_check(version->model, out) != WEIR_OK;
+    return out_of_service ? MODEL_UNAVAILABLE : version->state;
+}
+
 static void write_version(struct buffer *out, const struct catalogue_entry *entry,
                           const struct catalogue_version *version)
 {
+    struct weir_err outage = { WEIR_OK, "" };
     json_comma(out);
     buffer_text(out, "{\"name\":");
     json_string(out, entry->name);
@@ -48,9 +58,9 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         buffer_text(out, ",\"version\":\"");
         buffer_u64(out, version->version);
         buffer_text(out, "\",\"state\":\"");
-        buffer_text(out, model_state_text(version->state));
+        buffer_text(out, model_state_text(state_of(version, &outage)));
         buffer_text(out, "\",\"reason\":");
-        json_string(out, reason_of(entry, version));
+        json_string(out, outage.status != WEIR_OK ? outage.text : reason_of(entry, version));
         if (version->model != NULL) {
             memory_show_index(version->model, out);
         }
@@ -69,7 +79,8 @@ static void write_entries(const struct catalogue *catalogue, bool ready_only, st
     for (uint32_t i = 0; i < catalogue->count; i++) {
         const struct catalogue_entry *entry = &catalogue->list[i];
         for (uint32_t k = 0; k < entry->version_count; k++) {
-            if (!ready_only || entry->versions[k].state == MODEL_READY) {
+            struct weir_err outage;
+            if (!ready_only || state_of(&entry->versions[k], &outage) == MODEL_READY) {
                 write_version(out, entry, &entry->versions[k]);
             }
         }

@@ -15,6 +15,7 @@
 #include "api/kserve_rest.h"
 #include "api/metrics.h"
 #include "api/openapi.h"
+#include "api/quarantine_api.h"
 #include "api/repository.h"
 #include "api/shared_memory.h"
 #include "api/statistics.h"
@@ -60,6 +61,10 @@ static const struct route routes[] = {
       repository_load, "load a model", false },
     { HTTP_POST, REPOSITORY "/models/{model}/unload", GROUP_MODEL_REPOSITORY, BODY_SETTINGS,
       repository_unload, "unload a model", false },
+    { HTTP_GET, "/v2/quarantine", GROUP_MODEL_REPOSITORY, BODY_NONE, quarantine_show,
+      "inputs refused because they crashed their model", false },
+    { HTTP_POST, "/v2/quarantine/clear", GROUP_MODEL_REPOSITORY, BODY_SETTINGS, quarantine_let_go,
+      "let them go, all or of one model", false },
     { HTTP_GET, "/metrics[/]", GROUP_METRICS, BODY_NONE, metrics_get, "Prometheus metrics", false },
     { HTTP_GET, "/v2/logging", GROUP_LOGGING, BODY_NONE, admin_logging_get, "log settings", false },
     { HTTP_POST, "/v2/logging", GROUP_LOGGING, BODY_SETTINGS, admin_logging_set,

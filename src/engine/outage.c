@@ -1,6 +1,5 @@
 #include "engine/outage.h"
 
-#include "engine/engine.h"
 #include "engine/pool.h"
 
 void outage_note(struct model *model)
@@ -42,4 +41,33 @@ enum weir_status outage_check(struct model *model, struct weir_err *err)
     const enum weir_status status = outage_check_locked(model, err);
     pthread_mutex_unlock(&model->pool->lock);
     return status;
+}
+
+/* The model's process is not to be had now. */
+static bool is_circuit_open(struct model *model)
+{
+    if (!atomic_load_explicit(&model->troubled, memory_order_relaxed) || model->pool == NULL) {
+        return false;
+    }
+    struct pool *pool = model->pool;
+    pthread_mutex_lock(&pool->lock);
+    const bool open = circuit_refuses(&model->circuit, clock_now_ns(pool->engine->clock));
+    pthread_mutex_unlock(&pool->lock);
+    return open;
+}
+
+bool outage_is_ready(const struct engine *engine, const struct catalogue *catalogue)
+{
+    if (!catalogue->ready || atomic_load_explicit(&engine->short_pools, memory_order_relaxed) > 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i < catalogue->count; i++) {
+        const struct catalogue_entry *entry = &catalogue->list[i];
+        for (uint32_t k = 0; entry->required && k < entry->version_count; k++) {
+            if (entry->versions[k].model != NULL && is_circuit_open(entry->versions[k].model)) {
+                return false;
+            }
+        }
+    }
+    return true;
 }

@@ -4,6 +4,8 @@
 #ifndef WEIR_ENGINE_OUTAGE_H
 #define WEIR_ENGINE_OUTAGE_H
 
+#include "engine/catalogue.h"
+#include "engine/engine.h"
 #include "engine/model.h"
 #include "util/err.h"
 
@@ -13,6 +15,10 @@ WEIR_MUST_USE enum weir_status outage_check(struct model *model, struct weir_err
 
 /* The same with the pool's lock held. */
 WEIR_MUST_USE enum weir_status outage_check_locked(const struct model *model, struct weir_err *err);
+
+/* The catalogue is ready, every required model's process has answered since it last failed for good, and
+ * every device has executors left. */
+bool outage_is_ready(const struct engine *engine, const struct catalogue *catalogue);
 
 /* Pool's lock held: after a change of what makes an outage. */
 void outage_note(struct model *model);

@@ -3,6 +3,7 @@
  * whose wake-up is a signal too.  So one sigwait() hears everything, and nothing runs in a
  * signal handler.
  */
+#include "engine/outage.h"
 #include "server/server.h"
 
 #include <errno.h>
@@ -568,7 +569,8 @@ bool server_wait_models(struct server *server)
                                             .done = look_done };
     registry_order(server->registry, &server->look);
     server->signal = wait_until(server, CLOCK_NEVER, models_settled);
-    return server->signal == 0 && registry_catalogue(server->registry, &server->home)->ready;
+    return server->signal == 0 &&
+           outage_is_ready(server->engine, registry_catalogue(server->registry, &server->home));
 }
 
 static bool loops_ended(struct server *server)
