@@ -63,8 +63,7 @@ void quarantine_let_go(struct call *call)
         call_fail_err(call, &err);
         return;
     }
-    const uint64_t count =
-        quarantine_clear(engine->quarantine, model, clock_now_ns(engine->clock));
+    const uint64_t count = quarantine_clear(engine->quarantine, model, clock_now_ns(engine->clock));
     struct buffer *out = &call->loop->scratch;
     buffer_clear(out);
     buffer_printf(out, "{\"cleared\":%llu}", (unsigned long long)count);

@@ -197,8 +197,9 @@ static enum weir_status make_signature(struct sim_model *model, struct weir_err 
 /* The settings' texts belong to the caller of the load. */
 static enum weir_status keep_texts(struct sim_model *model, struct weir_err *err)
 {
-    const char **texts[] = { &model->settings.inputs, &model->settings.outputs,
-                             &model->settings.poison, &model->settings.load_fails };
+    const char **texts[] = { &model->settings.inputs,   &model->settings.outputs,
+                             &model->settings.poison,   &model->settings.load_fails,
+                             &model->settings.crash_on, &model->settings.stuck_on };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         *texts[i] = arena_try_strndup(&model->arena, *texts[i], strlen(*texts[i]));
         if (*texts[i] == NULL) {
@@ -548,15 +549,22 @@ static bool holds_number(const struct tensor *tensor, float number)
     return false;
 }
 
-static bool is_poisoned(const struct sim_model *model, const struct backend_run *run)
+/* Some input holds the number that the setting names, if it names one. */
+static bool holds(const struct sim_model *model, const struct backend_run *run, const char *setting)
 {
-    const float number = strtof(model->settings.poison, NULL);
+    const float number = strtof(setting, NULL);
     for (uint32_t i = 0; i < model->base.signature.input_count; i++) {
-        if (model->settings.poison[0] != '\0' && holds_number(&run->inputs[i], number)) {
+        if (setting[0] != '\0' && holds_number(&run->inputs[i], number)) {
             return true;
         }
     }
     return false;
+}
+
+/* As a kernel that nothing can interrupt. */
+static void stick(const struct sim_model *model)
+{
+    clock_sleep_until(model->clock, clock_add(clock_now_ns(model->clock), model->settings.stuck));
 }
 
 /* How the run ends that is the model's `index`-th. */
@@ -564,8 +572,11 @@ static enum weir_status verdict(struct sim_model *model, const struct backend_ru
                                 uint64_t index, struct weir_err *err)
 {
     const struct sim_settings *settings = &model->settings;
-    if (settings->crash_at == index) {
+    if (settings->crash_at == index || holds(model, run, settings->crash_on)) {
         abort();
+    }
+    if (holds(model, run, settings->stuck_on)) {
+        stick(model);
     }
     if (settings->fail_at == index) {
         return err_set(err, WEIR_EBACKEND, "simulated failure of run %" PRIu64, index);
@@ -578,7 +589,7 @@ static enum weir_status verdict(struct sim_model *model, const struct backend_ru
         return err_set(err, WEIR_ENOMEM, "out of simulated memory above %" PRIu64 " rows",
                        settings->oom_above_rows);
     }
-    if (is_poisoned(model, run)) {
+    if (holds(model, run, settings->poison)) {
         return err_set(err, WEIR_EINVAL, "an input holds the poison %s", settings->poison);
     }
     return WEIR_OK;

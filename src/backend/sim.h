@@ -51,7 +51,10 @@
     X(fail_above_rows, COUNT, "0", "runs of more rows fail; 0: none")                              \
     X(oom_above_rows, COUNT, "0", "runs of more rows exhaust the memory; 0: none")                 \
     X(hang_at, COUNT, "0", "the nth run ends only when terminated; 0: none")                       \
-    X(crash_at, COUNT, "0", "the nth run kills the process; 0: none")
+    X(crash_at, COUNT, "0", "the nth run kills the process; 0: none")                              \
+    X(crash_on, TEXT, "", "kill the process when an FP32 input holds this number")                 \
+    X(stuck_on, TEXT, "", "take no notice of being stopped when an FP32 input holds this number")  \
+    X(stuck, DURATION, "1h", "and end after so long")
 
 #define SIM_TYPE_DURATION uint64_t
 #define SIM_TYPE_SIZE uint64_t

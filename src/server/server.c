@@ -3,8 +3,8 @@
  * whose wake-up is a signal too.  So one sigwait() hears everything, and nothing runs in a
  * signal handler.
  */
-#include "engine/outage.h"
 #include "server/server.h"
+#include "engine/outage.h"
 
 #include <errno.h>
 #include <pthread.h>

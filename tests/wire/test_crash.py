@@ -1,0 +1,258 @@
+"""Models whose process dies: who is to blame, what is refused, and that nobody else notices."""
+
+import concurrent.futures
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from serving import Server, is_sanitized, put_model, put_sim, sim_request
+
+GUILTY = 666.0
+STUCK = 777.0
+
+
+def guilty_row(number=GUILTY):
+    return [number] + [0.0] * 15
+
+
+def good_row(i):
+    return [float(i)] + [1.0] * 15
+
+
+def isolated(root, name="m", parameters=None, **config):
+    settings = {"tau0": "1ms", "crash_on": GUILTY, "stuck_on": STUCK, **(parameters or {})}
+    put_sim(root, name, parameters=settings, isolation="process", **config)
+
+
+def repository(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    return root
+
+
+def deaths(server, how, model="m"):
+    return server.metrics().of_model("weir_model_process_deaths_total", model, death=how) or 0
+
+
+def echoes(answer, row):
+    return answer.status == 200 and answer.json()["outputs"][0]["data"] == row
+
+
+def children(server):
+    """Processes that the server has made, and those have made."""
+    found = []
+    todo = [server.process.pid]
+    while todo:
+        pid = todo.pop()
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")
+            for task in tasks:
+                with open(f"/proc/{pid}/task/{task}/children") as file:
+                    todo += [int(word) for word in file.read().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found.append(pid)
+    return found[1:]
+
+
+class Traffic:
+    """Clients with good inputs, each on a connection of its own, until they are stopped."""
+
+    def __init__(self, server, clients=4, model="m", pause_s=0.002):
+        self.stopping = False
+        self.asked = 0
+        self.failures = []
+        self.wrong = []
+        self.longest_s = 0.0
+        self.lock = threading.Lock()
+        self.threads = [
+            threading.Thread(target=self.ask, args=(server, model, i, pause_s))
+            for i in range(clients)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def ask(self, server, model, client, pause_s):
+        number = 0
+        with server.connect() as connection:
+            while not self.stopping:
+                number += 1
+                row = good_row(client * 1e5 + number % 1000)
+                began = time.monotonic()
+                answer = connection.post(f"/v2/models/{model}/infer", sim_request(row))
+                took = time.monotonic() - began
+                with self.lock:
+                    self.asked += 1
+                    self.longest_s = max(self.longest_s, took)
+                    if answer.status != 200:
+                        self.failures.append(answer.body[:200])
+                    elif answer.json()["outputs"][0]["data"] != row:
+                        self.wrong.append((row[0], answer.json()["outputs"][0]["data"][0]))
+                time.sleep(pause_s)
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join()
+
+    def success(self):
+        return 1 - len(self.failures) / self.asked
+
+
+def test_a_crashing_input_is_found_and_refused(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, root) as server:
+        traffic = Traffic(server)
+        with concurrent.futures.ThreadPoolExecutor(8) as clients:
+            answers = list(
+                clients.map(
+                    lambda _: server.infer("m", sim_request(guilty_row())),
+                    range(100),
+                )
+            )
+        traffic.stop()
+        assert {answer.status for answer in answers} == {422}
+        assert "m" in answers[-1].error
+        assert 2 <= deaths(server, "crashed") <= 3
+        assert not traffic.wrong
+        assert traffic.success() >= 0.999, traffic.failures[:3]
+        metrics = server.metrics()
+        assert metrics.get("weir_quarantine_entries") == 1
+        assert metrics.get("weir_quarantine_convicted_total") == 1
+        assert metrics.get("weir_quarantine_refused_total") >= 90
+
+
+def test_the_quarantine_is_shown_and_cleared(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, root) as server:
+        assert server.infer("m", sim_request(guilty_row())).status == 422
+        assert server.infer("m", sim_request(guilty_row())).status == 422
+        assert deaths(server, "crashed") == 2
+        (entry,) = server.get("/v2/quarantine").json()["entries"]
+        assert entry["model"] == "m" and entry["version"] == "1"
+        assert entry["death"] == "crashed" and entry["refused"] == 1
+        assert 0 < entry["expires_s"] <= 3600
+        clear = server.post("/v2/quarantine/clear", {"model": "other"})
+        assert clear.json() == {"cleared": 0}
+        assert server.infer("m", sim_request(good_row(1))).status == 200
+        assert server.post("/v2/quarantine/clear", {"model": "m"}).json() == {"cleared": 1}
+        assert server.get("/v2/quarantine").json() == {"entries": []}
+        assert server.infer("m", sim_request(guilty_row())).status == 422
+        assert deaths(server, "crashed") == 4  # It was tried again.
+
+
+def test_quarantine_expires(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, "--limits.quarantine", "200ms", root) as server:
+        assert server.infer("m", sim_request(guilty_row())).status == 422
+        server.await_(
+            "the entry expires", lambda: not server.get("/v2/quarantine").json()["entries"]
+        )
+
+
+def test_neighbours_in_the_batch_are_answered(tmp_path):
+    """A run of several dies; only the one to blame is refused."""
+    root = repository(tmp_path)
+    isolated(root, parameters={"tau0": "20ms"}, dynamic_batching={"max_queue_delay_microseconds": 100000})
+    with Server(tmp_path, root) as server:
+        rows = [good_row(i) for i in range(5)] + [guilty_row()] + [good_row(i) for i in range(5, 8)]
+        with concurrent.futures.ThreadPoolExecutor(len(rows)) as clients:
+            answers = list(clients.map(lambda row: server.infer("m", sim_request(row)), rows))
+        for row, answer in zip(rows, answers):
+            if row[0] == GUILTY:
+                assert answer.status == 422
+            else:
+                assert echoes(answer, row), answer.body
+        assert deaths(server, "crashed") == 2
+
+
+def kill_one(server, spared=()):
+    """Kills the youngest child: one that holds the model, not the one that makes them."""
+    alive = [pid for pid in children(server) if pid not in spared]
+    if alive:
+        try:
+            os.kill(max(alive), signal.SIGKILL)
+            return True
+        except ProcessLookupError:
+            pass
+    return False
+
+
+def storm(server, seconds, every_s):
+    """A random child is killed again and again; what its clients saw."""
+    traffic = Traffic(server)
+    kills = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(every_s)
+        kills += kill_one(server)
+    traffic.stop()
+    return traffic, kills
+
+
+def test_killing_children_costs_nobody_an_answer(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, root) as server:
+        traffic, kills = storm(server, 4, 0.5)
+        assert kills >= 5
+        assert not traffic.wrong
+        assert traffic.success() >= 0.995, traffic.failures[:3]
+        assert server.metrics().get("weir_quarantine_convicted_total") == 0
+        assert echoes(server.infer("m", sim_request(good_row(5))), good_row(5))
+
+
+def test_a_hung_run_ends_with_its_child(tmp_path):
+    root = repository(tmp_path)
+    isolated(root, run_limit="200ms")
+    put_sim(root, "other", parameters={"tau0": "1ms"})
+    with Server(tmp_path, root) as server:
+        began = time.monotonic()
+        answer = server.infer("m", sim_request(guilty_row(STUCK)))
+        took = time.monotonic() - began
+        assert answer.status == 422 and "hung" in answer.error
+        assert took >= 2 * 1.2  # The first run, and the one alone.
+        assert deaths(server, "hung") == 2
+        assert server.infer("other", sim_request(good_row(1))).status == 200
+        assert echoes(server.infer("m", sim_request(good_row(1))), good_row(1))
+
+
+def test_a_model_that_always_crashes_is_given_a_pause(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    put_sim(root, "other", parameters={"tau0": "1ms"})
+    with Server(tmp_path, root) as server:
+        for i in range(3):  # Each row holds the number, each input is another one.
+            row = [GUILTY, float(i)] + [0.0] * 14
+            assert server.infer("m", sim_request(row)).status in (422, 503)
+        refused = server.infer("m", sim_request(good_row(1)))
+        assert refused.status == 503 and "crashed" in refused.error
+        assert "Retry-After" in refused.headers
+        state, reason = server.state("m")
+        assert state == "UNAVAILABLE" and "5 times" in reason
+        assert server.get("/v2/models/m/ready").status == 400
+        assert server.get("/v2/health/ready").status == 503
+        assert server.metrics().of_model("weir_model_available", "m") == 0
+        assert server.infer("other", sim_request(good_row(1))).status == 200
+        server.await_("the pause is over", lambda: server.get("/v2/health/ready").status == 200)
+        assert server.infer("m", sim_request(good_row(1))).status == 200
+        assert server.state("m") == ("READY", "")
+
+
+def test_a_reload_ends_the_pause(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, "--model-control", "explicit", "--load-model", "*", root) as server:
+        for i in range(3):
+            server.infer("m", sim_request([GUILTY, float(i)] + [0.0] * 14))
+        assert server.state("m")[0] == "UNAVAILABLE"
+        isolated(root, parameters={"tau0": "2ms"})
+        assert server.load("m").status == 200
+        assert server.infer("m", sim_request(good_row(1))).status == 200
+        assert server.state("m")[0] == "READY"
