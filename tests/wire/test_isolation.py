@@ -52,7 +52,7 @@ def test_it_serves_from_another_process(tmp_path, root):
     put_model(root, "identity_fp32", **ISOLATED)
     put_sim(root, "here")
     numbers = np.arange(48, dtype=np.float32).reshape(3, 16)
-    with Server(tmp_path, root) as server:
+    with Server(tmp_path, root, "--model-control", "explicit", "--load-model", "*") as server:
         body, headers = binary_request({"x": numbers}, ["y"])
         answer = server.infer("identity_fp32", body, headers)
         assert answer.body.endswith(numbers.tobytes())
