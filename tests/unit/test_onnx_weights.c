@@ -5,6 +5,8 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,10 +104,29 @@ static void put_node(struct buffer *graph, const char *kind, const char *in, con
     put_message(graph, 1, &node);
 }
 
-/* y = relu(x w), with weights that depend on `seed`. */
-static void write_model(const struct world *world, uint32_t seed)
+static void write_file(const struct world *world, const char *name, const void *data, size_t size)
 {
     char path[128];
+    snprintf(path, sizeof(path), "%s/%s", world->folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* The bytes of a tensor lie in a file beside the model. */
+static void put_place(struct buffer *tensor, const char *file)
+{
+    struct buffer entry = message();
+    put_text(&entry, 1, "location");
+    put_text(&entry, 2, file);
+    put_message(tensor, 13, &entry);
+    put_number(tensor, 14, 1);
+}
+
+/* y = relu(x w), with weights that depend on `seed`, in the file or beside it. */
+static void write_model(const struct world *world, uint32_t seed, bool beside)
+{
     struct buffer graph = message();
     struct buffer tensor = message();
     struct buffer model = message();
@@ -120,7 +141,12 @@ static void write_model(const struct world *world, uint32_t seed)
     put_number(&tensor, 1, WIDTH);
     put_number(&tensor, 2, 1);
     put_text(&tensor, 8, "w");
-    put_bytes(&tensor, 9, data, WEIGHTS_BYTES);
+    if (beside) {
+        write_file(world, "w.bin", data, WEIGHTS_BYTES);
+        put_place(&tensor, "w.bin");
+    } else {
+        put_bytes(&tensor, 9, data, WEIGHTS_BYTES);
+    }
     put_node(&graph, "MatMul", "x", "w", "m");
     put_node(&graph, "Relu", "m", NULL, "y");
     put_text(&graph, 2, "g");
@@ -133,11 +159,7 @@ static void write_model(const struct world *world, uint32_t seed)
     put_number(&opset, 2, 17);
     put_message(&model, 8, &opset);
     assert_false(model.failed);
-    snprintf(path, sizeof(path), "%s/model.onnx", world->folder);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    assert_int_equal(fwrite(model.data, 1, model.size, file), model.size);
-    assert_int_equal(fclose(file), 0);
+    write_file(world, "model.onnx", model.data, model.size);
     buffer_finish(&model);
     mem_free(data);
 }
@@ -170,7 +192,7 @@ static void make_world(struct world *world)
         .cache_folder = world->cache,
         .cache_bytes_max = UINT64_C(1) << 30,
     };
-    write_model(world, 1);
+    write_model(world, 1, false);
     let_it_settle();
 }
 
@@ -207,7 +229,7 @@ static struct loaded load_here(const struct world *world, const struct backend_w
 
 static enum weir_status try_run(struct loaded *l, float *answer)
 {
-    static float x[WIDTH];
+    float x[WIDTH];
     const struct shape shape = { 2, { 1, WIDTH } };
     for (uint32_t i = 0; i < WIDTH; i++) {
         x[i] = (float)(i % 7);
@@ -321,7 +343,7 @@ static void test_a_model_is_converted_once(void **state)
     assert_int_equal(stat(path, &second), 0);
     assert_int_equal(second.st_ino, first.st_ino);
 
-    write_model(&world, 2);
+    write_model(&world, 2, false);
     l = load_here(&world, &world.weights); /* Changed just now: not from the cache. */
     assert_false(is_mapped(&l));
     run_once(&l, other);
@@ -336,6 +358,81 @@ static void test_a_model_is_converted_once(void **state)
     assert_int_equal(look_into(&world, "weights", path), 1);
     assert_int_equal(stat(path, &second), 0);
     assert_int_not_equal(second.st_ino, first.st_ino);
+    end_world(&world);
+}
+
+static void test_weights_beside_the_model_are_mapped_too(void **state)
+{
+    (void)state;
+    struct world world;
+    float plain[WIDTH];
+    float mapped[WIDTH];
+    char path[128];
+    make_world(&world);
+    write_model(&world, 1, true);
+    let_it_settle();
+    struct loaded l = load_here(&world, NULL);
+    run_once(&l, plain);
+    unload(&l);
+    l = load_here(&world, &world.weights);
+    assert_true(is_mapped(&l));
+    snprintf(path, sizeof(path), "%s/w.bin", world.folder);
+    assert_int_equal(truncate(path, 0), 0);
+    run_once(&l, mapped);
+    expect_close(mapped, plain);
+    unload(&l);
+    end_world(&world);
+}
+
+/* Runs on until it is told to stop. */
+struct runner {
+    struct loaded loaded;
+    const float *expected;
+    uint64_t runs;
+    _Atomic bool *stop;
+};
+
+static void *run_on(void *argument)
+{
+    struct runner *runner = argument;
+    float answer[WIDTH];
+    while (!*runner->stop) {
+        run_once(&runner->loaded, answer);
+        expect_close(answer, runner->expected);
+        runner->runs++;
+    }
+    return NULL;
+}
+
+static void test_runs_go_on_while_weights_are_packed(void **state)
+{
+    (void)state;
+    struct world world;
+    struct runner runners[2];
+    pthread_t threads[2];
+    float expected[WIDTH];
+    _Atomic bool stop = false;
+    make_world(&world);
+    struct loaded l = load_here(&world, &world.weights);
+    run_once(&l, expected);
+    for (int i = 0; i < 2; i++) {
+        runners[i] = (struct runner){ .loaded = l, .expected = expected, .stop = &stop };
+        assert_int_equal(backend_context_create(l.model, &runners[i].loaded.context, NULL),
+                         WEIR_OK);
+        assert_int_equal(pthread_create(&threads[i], NULL, run_on, &runners[i]), 0);
+    }
+    while (backend_promotion(l.model) == 0) {
+        sched_yield();
+    }
+    assert_int_equal(backend_promote(l.model, NULL), WEIR_OK);
+    assert_false(is_mapped(&l));
+    stop = true;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_true(runners[i].runs > 0);
+        backend_context_destroy(runners[i].loaded.context);
+    }
+    unload(&l);
     end_world(&world);
 }
 
@@ -408,7 +505,7 @@ static void test_the_cache_stays_within_its_limit(void **state)
     unload(&l);
     snprintf(world.folder, sizeof(world.folder), "%s/other", world.root);
     assert_int_equal(mkdir(world.folder, 0700), 0);
-    write_model(&world, 3);
+    write_model(&world, 3, false);
     let_it_settle();
     world.weights.cache_bytes_max = WEIGHTS_BYTES * 3 / 2; /* Not enough for two. */
     l = load_here(&world, &world.weights);
@@ -470,6 +567,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mapped_weights_answer_as_packed_ones),
         cmocka_unit_test(test_a_model_is_converted_once),
+        cmocka_unit_test(test_weights_beside_the_model_are_mapped_too),
+        cmocka_unit_test(test_runs_go_on_while_weights_are_packed),
         cmocka_unit_test(test_changes_of_the_model_do_not_reach_what_is_mapped),
         cmocka_unit_test(test_a_file_that_is_shortened_ends_no_process),
         cmocka_unit_test(test_a_cache_that_cannot_be_used_is_done_without),
