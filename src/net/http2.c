@@ -140,7 +140,7 @@ static uint64_t http2_deadline_ns(const struct http_conn *c)
                : clock_add(c->http2->scan_ns, shortest_ns(c->loop->limits) / SCANS);
 }
 
-static void reset(struct stream *s, uint32_t code)
+void http2_reset(struct stream *s, uint32_t code)
 {
     s->reset = true;
     nghttp2_submit_rst_stream(s->x.conn->http2->session, NGHTTP2_FLAG_NONE, s->id, code);
@@ -155,7 +155,7 @@ static void check_stream(struct stream *s, const struct limits *limits, uint64_t
     }
     if (s->submitted && (x->unsent_bytes > 0 || x->finished)) {
         if (now_ns >= clock_add(s->moved_ns, limits->write_timeout_ns)) {
-            reset(s, NGHTTP2_CANCEL);
+            http2_reset(s, NGHTTP2_CANCEL);
         }
         return;
     }
@@ -165,7 +165,7 @@ static void check_stream(struct stream *s, const struct limits *limits, uint64_t
     if (x->status == 0 && !x->incremental) {
         http2_refuse(s, WEIR_ESTALLED, "request body: no byte arrived within the body time-out");
     } else if (x->expecting) {
-        reset(s, NGHTTP2_CANCEL);
+        http2_reset(s, NGHTTP2_CANCEL);
     }
 }
 

@@ -17,6 +17,7 @@
 
 #include "net/head.h"
 #include "net/http2_guard.h"
+#include "net/http2_recall.h"
 #include "net/protocol.h"
 
 #define HTTP2_TEXT_BYTES 32768       /* Of frames that are copied. */
@@ -62,13 +63,14 @@ struct http2 {
     struct http2_scan scan;
     uint64_t scan_ns; /* When streams are next looked at for time-outs. */
     struct http2_guard guard;
-    struct head *head;       /* The header before; NULL: none that could come again. */
-    uint32_t heads_unlike;   /* So many since then were another one. */
-    struct head_draft draft; /* The header that is being read. */
-    struct stream *latest;   /* The latest that was opened, while it lives: most frames are its. */
-    uint64_t heads_bytes;    /* Of the headers of all streams. */
-    bool settled;            /* The client has said how it is set. */
-    bool large;              /* The client may send large frames. */
+    struct head *head;          /* The header before; NULL: none that could come again. */
+    uint32_t heads_unlike;      /* So many since then were another one. */
+    struct head_draft draft;    /* The header that is being read. */
+    struct http2_recall recall; /* The block that means `head`. */
+    struct stream *latest; /* The latest that was opened, while it lives: most frames are its. */
+    uint64_t heads_bytes;  /* Of the headers of all streams. */
+    bool settled;          /* The client has said how it is set. */
+    bool large;            /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
 };
 
@@ -76,7 +78,8 @@ struct http2 {
 
 void http2_scan_init(struct http2_scan *scan);
 
-/* Looks at what came; the session is to be fed as many bytes before more is looked at. */
+/* Looks at what came, and writes over what is known; the session is to be fed as many bytes before more is looked
+ * at.  The bytes are the connection's own. */
 size_t http2_scan(struct http2 *h, struct bytes in);
 
 /* The session knows a stream; it has ended it. */
@@ -113,6 +116,9 @@ void http2_drop_queue(struct http2 *h);
 
 /* Ends a stream that the session has closed, once nothing refers to it. */
 void http2_retire(struct stream *s);
+
+/* Breaks a stream off. */
+void http2_reset(struct stream *s, uint32_t code);
 
 /* Ends the connection with GOAWAY. */
 void http2_terminate(struct http2 *h, uint32_t code);

@@ -8,6 +8,7 @@
  * The connection's window is given back as bytes arrive, a stream's when they are used: one stream that is held back
  * does not hold the others.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -85,6 +86,15 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     nghttp2_session_set_stream_user_data(session, s->id, s);
     h->latest = s;
     s->matching = h->head != NULL;
+    s->recalled = http2_recall_has(&h->recall, s->id);
+    if (s->recalled) {
+        assert(h->head != NULL);
+        s->matched = h->head->list_count;
+        s->head_bytes = h->recall.head_bytes;
+        s->announced = h->recall.announces;
+        s->owed = h->head->facts.body_size;
+        h->heads_bytes += s->head_bytes;
+    }
     head_draft_begin(&h->draft);
     return 0;
 }
@@ -179,6 +189,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         return s->trailer_bytes <= limits->header_bytes_max ? 0
                                                             : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
+    if (s->recalled) {
+        return 0;
+    }
     s->head_bytes += size;
     h->heads_bytes += size;
     if (s->matching && head_has(h->head, s->matched, name, value)) {
@@ -267,12 +280,21 @@ static void keep_head(struct http2 *h, const struct stream *s, uint64_t body_siz
     }
 }
 
+static void learn(struct http2 *h, const struct stream *s)
+{
+    if (!h->recall.known) {
+        http2_recall_learn(&h->recall, s->id, s->head_bytes,
+                           exchange_field(&s->x, "content-length").data != NULL);
+    }
+}
+
 /* The header is complete.  WEIR_OK: it is good. */
 static enum weir_status end_head(struct http2 *h, struct stream *s, uint64_t *body_size,
                                  bool *expects, struct weir_err *err)
 {
     if (s->matching && s->matched == h->head->list_count && head_share(h->head, &s->x)) {
         h->heads_unlike = 0;
+        learn(h, s);
         *body_size = h->head->facts.body_size;
         *expects = h->head->facts.expects_continue;
         return WEIR_OK;
@@ -343,6 +365,21 @@ static void allow_large_frames(struct http2 *h)
     }
 }
 
+/* More of the body has come.  False: the stream is broken off, as it is not what its header says; where the session
+ * knows the header, it has seen to that. */
+static bool is_as_announced(struct stream *s, size_t size, bool last)
+{
+    if (!s->announced || (size <= s->owed && (!last || size == s->owed))) {
+        s->owed -= s->announced ? size : 0;
+        return true;
+    }
+    if (!s->reset) {
+        http2_reset(s, NGHTTP2_PROTOCOL_ERROR);
+        http2_take_fault(s->x.conn->http2);
+    }
+    return false;
+}
+
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
     struct http2 *h = user;
@@ -366,6 +403,9 @@ static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, v
     if (frame->hd.type == NGHTTP2_DATA && frame->hd.length >= FRAME_BYTES_FIRST) {
         allow_large_frames(h);
     }
+    if (!is_as_announced(s, 0, last)) {
+        return 0;
+    }
     if (is_request(frame)) {
         take_head(h, s, last);
     }
@@ -383,6 +423,9 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     struct stream *s = http2_stream(h, id);
     nghttp2_session_consume_connection(session, size);
     if (s == NULL) {
+        return 0;
+    }
+    if (!is_as_announced(s, size, false)) {
         return 0;
     }
     const struct bytes bytes = { (const char *)data, size };

@@ -94,6 +94,19 @@ static void judge(struct http2 *h, uint8_t type, uint8_t flags, size_t size, int
     }
 }
 
+/* Fields: a block that is all here may be known.  `head` is NULL where they do not begin a request, or the frame's
+ * head was cut. */
+static void recall(struct http2 *h, unsigned char *head, size_t payload_size, size_t here,
+                   int32_t id)
+{
+    const unsigned flags = NGHTTP2_FLAG_PADDED | NGHTTP2_FLAG_PRIORITY | NGHTTP2_FLAG_END_HEADERS;
+    if (head == NULL || payload_size > here || (head[4] & flags) != NGHTTP2_FLAG_END_HEADERS) {
+        http2_recall_forget(&h->recall);
+    } else if (http2_recall_take(&h->recall, head + HEAD_BYTES, payload_size, id)) {
+        head[4] |= NGHTTP2_FLAG_PADDED;
+    }
+}
+
 size_t http2_scan(struct http2 *h, struct bytes in)
 {
     struct http2_scan *scan = &h->scan;
@@ -108,8 +121,9 @@ size_t http2_scan(struct http2 *h, struct bytes in)
             }
             continue;
         }
-        const unsigned char *head = (const unsigned char *)in.data + at;
-        if (scan->head_size > 0 || in.size - at < HEAD_BYTES) {
+        unsigned char *head = (unsigned char *)(uintptr_t)in.data + at;
+        const bool cut = scan->head_size > 0 || in.size - at < HEAD_BYTES;
+        if (cut) {
             scan->head[scan->head_size++] = *head;
             at++;
             if (scan->head_size < HEAD_BYTES) {
@@ -124,7 +138,11 @@ size_t http2_scan(struct http2 *h, struct bytes in)
         scan->ends = head[3] == NGHTTP2_RST_STREAM;
         const uint32_t id = (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 |
                             (uint32_t)head[7] << 8 | head[8];
+        const bool begins = head[3] == NGHTTP2_HEADERS && (int32_t)id > scan->last_id;
         judge(h, head[3], head[4], scan->left, (int32_t)id);
+        if (head[3] == NGHTTP2_HEADERS || head[3] == NGHTTP2_CONTINUATION) {
+            recall(h, begins && !cut ? head : NULL, scan->left, in.size - at, (int32_t)id);
+        }
     }
     return at;
 }

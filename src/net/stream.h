@@ -66,6 +66,9 @@ struct stream {
     bool oversized;   /* Its header is beyond the limits. */
     bool authority;   /* The first field is `:authority`. */
     bool matching;    /* All fields so far are those of the header before. */
+    bool recalled;    /* And so are the rest: the session was given a stand-in, */
+    bool announced;   /* and does not know that the header says how long the body is, */
+    uint64_t owed;    /* of which so many bytes have yet to come. */
     uint32_t matched; /* How many. */
     uint32_t field_room; /* In x.fields. */
     alignas(max_align_t) char block[STREAM_BLOCK_BYTES];

@@ -38,6 +38,14 @@ def head(path, method="GET", **fields):
     return block.encode(pairs + named, huffman=False)
 
 
+def plain(path, **fields):
+    """The header block of a POST that leaves its reader's table as it is."""
+    def text(value):
+        return bytes([len(value)]) + value.encode()
+    return b"\x83\x86\x04" + text(path) + b"\x01" + text("a") + b"".join(
+        b"\x00" + text(name.replace("_", "-")) + text(value) for name, value in fields.items())
+
+
 class Peer:
     """A connection that says what it is told to."""
 
@@ -198,6 +206,40 @@ def test_a_body_of_another_length_is_an_error_of_its_stream(server):
         peer.send(frame(DATA, END_STREAM, 1, b"{}"))
         assert peer.reset_code(1) == PROTOCOL_ERROR
         assert peer.ask(3) == 200
+
+
+@pytest.mark.parametrize("body, ends", [(b"{}", True), (b"{}  ", False), (None, True)])
+def test_so_is_one_whose_header_is_known(server, body, ends):
+    """The third header that is the same is not read again, yet holds."""
+    with Peer(server.port) as peer:
+        block = plain("/v2/repository/index", content_length="3")
+        for stream in (1, 3, 5):
+            peer.send(frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, b"{ }"))
+            assert peer.status(stream) == 200
+        if body is None:
+            peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 7, block))
+        else:
+            peer.send(frame(HEADERS, END_HEADERS, 7, block) + frame(DATA, END_STREAM if ends else 0, 7, body))
+        assert peer.reset_code(7) == PROTOCOL_ERROR
+        peer.send(frame(HEADERS, END_HEADERS, 9, block) + frame(DATA, END_STREAM, 9, b"{ }"))
+        assert peer.status(9) == 200
+
+
+def test_known_headers_end_with_the_next_one(server):
+    """Headers that alternate, and one that changes the table which the others refer to."""
+    with Peer(server.port) as peer:
+        encoder = hpack.Encoder()
+        paths = ["/v2", "/v2", "/v2", "/v2/nothing", "/v2", "/v2", "/v2", "/v2/nothing", "/v2/nothing", "/v2/nothing",
+                 "/v2"]
+        for index, path in enumerate(paths):
+            pairs = [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "a")]
+            peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 2 * index + 1, encoder.encode(pairs)))
+        for stream in range(2 * len(paths) + 1, 2 * len(paths) + 9, 2):
+            peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, plain("/v2/repository/index")))
+        answers = [peer.until(HEADERS) for _ in range(len(paths) + 4)]
+        statuses = {stream: int(fields[":status"]) for _, _, stream, fields in answers}
+        assert [statuses[2 * index + 1] for index in range(len(paths) + 4)] == [
+            200 if path == "/v2" else 404 for path in paths] + [200] * 4
 
 
 def test_a_large_answer_goes_on_as_its_reader_allows(server):
