@@ -323,6 +323,7 @@ static enum weir_status try_out(struct load *load, struct weir_err *err)
     const struct lifecycle_load *how = load->how;
     struct model *model = load->model;
     model->rows_fixed = bucket_rows_fixed(model->signature);
+    model->profile.rows_cap_start = model->config->safe_rows;
     const enum weir_status status =
         profile_store_create(how->options->profile_store, how->options->roots[how->root], model,
                              load->version_fd, &model->profile_store, err);

@@ -276,6 +276,7 @@ struct model_config {
     struct rate_resource *resources; /* That each run holds. */
     uint32_t resource_count;
     uint32_t rate_priority;   /* Share of runs is 1 / priority; 0 and 1 are the same. */
+    uint32_t safe_rows;       /* Of a run, that its device has memory for; 0: not known. */
     uint64_t peak_bytes;      /* Of its device, that a load takes; 0: not known. */
     const char *memory_group; /* Whose budget it shares; NULL: none. */
     enum update_mode update;

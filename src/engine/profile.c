@@ -314,7 +314,7 @@ static uint32_t best_or_larger(const struct profile_shape *shape, uint32_t allow
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max)
 {
     const struct profile_shape *shape = find(profile, shape_key);
-    const uint32_t cap = shape == NULL ? 0 : shape->rows_cap;
+    const uint32_t cap = profile_rows_cap(profile, shape_key);
     const uint32_t allowed = cap > 0 && cap < rows_max ? cap : rows_max;
     if (shape == NULL || shape->rows_seen == 0) {
         return allowed;
@@ -339,7 +339,8 @@ void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows)
 {
     struct profile_shape *shape = find_or_replace(profile, shape_key);
     const uint64_t half = rows / 2 > 0 ? rows / 2 : 1;
-    if (shape->rows_cap == 0 || half < shape->rows_cap) {
+    const uint32_t cap = profile_rows_cap(profile, shape_key);
+    if (cap == 0 || half < cap) {
         shape->rows_cap = half > UINT32_MAX ? UINT32_MAX : (uint32_t)half;
     }
 }
@@ -347,7 +348,7 @@ void profile_cap(struct profile *profile, uint64_t shape_key, uint64_t rows)
 uint32_t profile_rows_cap(const struct profile *profile, uint64_t shape_key)
 {
     const struct profile_shape *shape = find(profile, shape_key);
-    return shape == NULL ? 0 : shape->rows_cap;
+    return shape == NULL || shape->rows_cap == 0 ? profile->rows_cap_start : shape->rows_cap;
 }
 
 double profile_jitter(const struct profile *profile, uint64_t shape_key)

@@ -49,7 +49,8 @@ struct profile_shape {
 
 struct profile {
     struct profile_shape shapes[PROFILE_SHAPES];
-    uint64_t tick; /* Grows with every observation. */
+    uint64_t tick;           /* Grows with every observation. */
+    uint32_t rows_cap_start; /* Safe cap of shapes that have none of their own; 0: none. */
 };
 
 /* A run that by far exceeds what was predicted counts as twice that, unless several in a row do. */

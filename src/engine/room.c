@@ -110,9 +110,10 @@ static bool is_still(const struct room *room)
     return total->bytes[LEDGER_LOADING] == 0 && total->leaving_models == 0;
 }
 
-/* What models take changes with their runs. */
-static void measure_all(struct entry_host *host)
+/* What models take changes with their runs.  The result is what of it is in processes of their own. */
+static struct ledger_counts measure_all(struct entry_host *host)
 {
+    struct ledger_counts elsewhere = { 0 };
     for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
         for (struct slot *slot = entry_first_slot(entry); slot != NULL;
              slot = entry_next_slot(entry, slot)) {
@@ -121,9 +122,13 @@ static void measure_all(struct entry_host *host)
                 struct ledger_counts counts;
                 model_memory(slot->model, &counts);
                 ledger_measure(&host->room.ledger, &resident->booking, &counts);
+                const bool isolated = slot->model->config->isolation == ISOLATE_PROCESS;
+                elsewhere.heap_bytes += isolated ? counts.heap_bytes : 0;
+                elsewhere.mapped_bytes += isolated ? counts.mapped_bytes : 0;
             }
         }
     }
+    return elsewhere;
 }
 
 static void observe(struct entry_host *host)
@@ -132,15 +137,16 @@ static void observe(struct entry_host *host)
     if (!is_still(room)) {
         return;
     }
-    measure_all(host);
+    const struct ledger_counts elsewhere = measure_all(host);
+    room->elsewhere_bytes = elsewhere.heap_bytes + elsewhere.mapped_bytes;
     struct memstat now;
     memstat_read(&now);
     const uint64_t *booked = room->ledger.accounts[0].bytes;
     const uint64_t buffers =
         block_pool_used_bytes(host->engine->blocks) + block_pool_kept_bytes(host->engine->blocks);
-    const uint64_t known = booked[LEDGER_HEAP] + buffers;
+    const uint64_t known = booked[LEDGER_HEAP] - elsewhere.heap_bytes + buffers;
     const uint64_t heap = now.private_bytes > known ? now.private_bytes - known : 0;
-    const uint64_t mapped = booked[LEDGER_MAPPED];
+    const uint64_t mapped = booked[LEDGER_MAPPED] - elsewhere.mapped_bytes;
     const uint64_t files = now.file_bytes > mapped ? now.file_bytes - mapped : 0;
     const uint64_t own = heap + (files > room->server_file ? files : room->server_file);
     ledger_observe(&room->ledger, buffers, own + room->unseen_bytes);
@@ -153,10 +159,11 @@ static void checked(struct worker_job *job)
     struct entry_host *host = list_entry(room, struct entry_host, room);
     host->jobs--;
     room->checking = false;
+    room->proportional_bytes = room->check_bytes;
     room->unseen_bytes = 0;
     observe(host);
     const struct ledger_account *total = ledger_total(&room->ledger);
-    const uint64_t known = total->held_bytes - total->bytes[LEDGER_DEVICE];
+    const uint64_t known = total->held_bytes - total->bytes[LEDGER_DEVICE] - room->elsewhere_bytes;
     const bool more = is_still(room) && room->proportional_bytes > known;
     room->unseen_bytes = more ? room->proportional_bytes - known : 0;
     host->dirty = true;
@@ -166,7 +173,7 @@ static void checked(struct worker_job *job)
 static void read_proportional(struct worker_job *job)
 {
     struct room *room = list_entry(job, struct room, check);
-    room->proportional_bytes = memstat_proportional_bytes();
+    room->check_bytes = memstat_proportional_bytes();
     job->run = checked;
     worker_send(list_entry(room, struct entry_host, room)->manager, job);
 }

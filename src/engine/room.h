@@ -56,15 +56,19 @@ struct room_options {
 /* In entry_host. */
 struct room {
     struct ledger ledger;
-    struct list waiting;     /* Of entry.room: loads without room, first come first served. */
-    uint64_t server_file;    /* Bytes of mapped files before there were models. */
-    struct worker_job check; /* While `checking`: the scanner reads the system's own count, */
+    struct list waiting; /* Of entry.room: loads without room, first come first served. */
+
+    uint64_t server_file;     /* Bytes of mapped files before there were models. */
+    uint64_t elsewhere_bytes; /* Of models, in processes of their own. */
+    struct worker_job check;  /* While `checking`: the scanner reads the system's own count */
+    uint64_t check_bytes;     /* into this, */
     bool checking;
-    uint64_t checked_ns;         /* last so long ago. */
+    uint64_t checked_ns;         /* last at this time. */
     uint64_t proportional_bytes; /* What it was then, */
     uint64_t unseen_bytes;       /* and what of it the ledger did not know of. */
-    uint64_t first_ns;           /* Of all models that came back: their first loads, */
-    uint64_t reload_ns;          /* and the ones after. */
+
+    uint64_t first_ns;  /* Of all models that came back: their first loads, */
+    uint64_t reload_ns; /* and the ones after. */
     uint64_t evictions;
     uint64_t refusals;
     uint64_t ahead; /* Models loaded ahead. */

@@ -149,7 +149,9 @@ static void measure_length(const struct probe *probe, struct probe_run *run, int
                            uint64_t until_ns)
 {
     const struct model *model = probe->learner;
-    const int64_t configured = model->config->max_batch_size;
+    const uint32_t safe = model->config->safe_rows;
+    const int64_t batch = model->config->max_batch_size;
+    const int64_t configured = safe > 0 && safe < batch ? safe : batch;
     const int64_t most = !model->batching                    ? 1
                          : configured < MODEL_BATCH_INFERRED ? configured
                                                              : MODEL_BATCH_INFERRED;
@@ -190,7 +192,7 @@ static void measure(const struct probe *trial, struct model *model)
     }
     probe.learner = model;
     probe.keep = true;
-    model->profile = (struct profile){ 0 };
+    model->profile = (struct profile){ .rows_cap_start = model->config->safe_rows };
     if (model->buckets == NULL) {
         measure_length(&probe, &run, 1, clock_now_ns(probe.clock) + share_ns);
     } else {

@@ -340,6 +340,8 @@ static const struct field model_fields[] = {
     FIELD("device", field_text, "text", "where it runs; cpu", AT(model_config, device)),
     FIELD("peak_memory", field_size, "size such as 512MiB",
           "of its device, that loading takes; until it was measured", AT(model_config, peak_bytes)),
+    FIELD("safe_rows", field_u32, "count",
+          "of one run, that its device has memory for; 0: found out", AT(model_config, safe_rows)),
     FIELD("memory_group", field_text, "text", "group of models that share a budget",
           AT(model_config, memory_group)),
     FIELD_ENUM("update", &update_modes, "keep or replace",

@@ -256,6 +256,18 @@ static void test_remembers_the_safe_cap(void **state)
     assert_int_equal(profile_rows_useful(&profile, 2, 64), 64);
 }
 
+static void test_a_configured_cap_holds_until_a_smaller_one_is_found(void **state)
+{
+    (void)state;
+    struct profile profile = { .rows_cap_start = 24 };
+    assert_int_equal(profile_rows_useful(&profile, 1, 64), 24);
+    profile_cap(&profile, 1, 60); /* Contradicts nothing. */
+    assert_int_equal(profile_rows_cap(&profile, 1), 24);
+    profile_cap(&profile, 1, 24);
+    assert_int_equal(profile_rows_cap(&profile, 1), 12);
+    assert_int_equal(profile_rows_cap(&profile, 2), 24);
+}
+
 static void test_the_least_used_shape_makes_room(void **state)
 {
     (void)state;
@@ -311,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_stops_where_rows_get_dearer),
         cmocka_unit_test(test_tries_smaller_sizes_while_rows_get_cheaper),
         cmocka_unit_test(test_remembers_the_safe_cap),
+        cmocka_unit_test(test_a_configured_cap_holds_until_a_smaller_one_is_found),
         cmocka_unit_test(test_the_least_used_shape_makes_room),
         cmocka_unit_test(test_larger_batches_are_tried_again),
     };
