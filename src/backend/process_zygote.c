@@ -16,6 +16,7 @@
 
 #include "backend/process_memory.h"
 #include "backend/process_message.h"
+#include "util/sandbox.h"
 
 struct zygote {
     int deaths; /* Readable when a process has ended. */
@@ -99,6 +100,7 @@ int process_zygote(void)
     (void)prctl(PR_SET_NAME, "weir-zygote");
     struct zygote zygote = { .deaths = -1 };
     sigset_t deaths;
+    sandbox_sweep();
     block_signals(&deaths);
     buffer_init(&zygote.message, PROCESS_MESSAGE_MAX);
     zygote.deaths = signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK);

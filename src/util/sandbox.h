@@ -91,4 +91,7 @@ const char *sandbox_describe(const struct sandbox_report *report, char *text, si
  * thread; a few calls of the kernel. */
 bool sandbox_bury(pid_t child);
 
+/* Removes what children left whom nobody buried, because their server was killed. */
+void sandbox_sweep(void);
+
 #endif

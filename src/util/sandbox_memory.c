@@ -12,10 +12,12 @@
  * RLIMIT_DATA counts what may be written and is the child's alone, beyond what
  * it has already: then allocations fail instead.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +44,7 @@ static const struct hierarchy hierarchies[] = {
     { "/sys/fs/cgroup/memory", "memory:", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
       false, "memory.oom_control", false },
 };
+#define PREFIX "weir-" /* Of groups, before the process's number. */
 #define HIERARCHIES (sizeof(hierarchies) / sizeof(hierarchies[0]))
 
 /* Reads a small file whole, with a NUL. */
@@ -102,21 +105,26 @@ static bool is_delegated(const char *folder)
            (getxattr(folder, "trusted.delegate", &one, 1) == 1 && one == '1');
 }
 
-/* Where the group of `child` is or would be. */
-static bool group_of(const struct hierarchy *h, pid_t child, char *out, size_t size)
+/* The folder in which groups of children are made. */
+static bool base_of(const struct hierarchy *h, char *base, size_t size)
 {
-    char base[PATH_MAX];
-    if (!own_group(h, base, sizeof(base))) {
+    if (!own_group(h, base, size)) {
         return false;
     }
     char *last = strrchr(base, '/');
     if (h->beside && (size_t)(last - base) > strlen(h->mount)) {
         *last = '\0';
-        if (!is_delegated(base)) {
-            return false;
-        }
+        return is_delegated(base);
     }
-    return snprintf(out, size, "%s/weir-%ju", base, (uintmax_t)child) < (int)size;
+    return true;
+}
+
+/* Where the group of `child` is or would be. */
+static bool group_of(const struct hierarchy *h, pid_t child, char *out, size_t size)
+{
+    char base[PATH_MAX];
+    return base_of(h, base, sizeof(base)) &&
+           snprintf(out, size, "%s/" PREFIX "%jd", base, (intmax_t)child) < (int)size;
 }
 
 static bool enter_group(const struct hierarchy *h, uint64_t bytes)
@@ -197,4 +205,30 @@ bool sandbox_bury(pid_t child)
         (void)rmdir(path);
     }
     return passed;
+}
+
+static void sweep(const char *base)
+{
+    DIR *folder = opendir(base);
+    for (struct dirent *e; folder != NULL && (e = readdir(folder)) != NULL;) {
+        char *end = NULL;
+        const bool group = strncmp(e->d_name, PREFIX, strlen(PREFIX)) == 0;
+        const long child = group ? strtol(e->d_name + strlen(PREFIX), &end, 10) : 0;
+        if (child > 0 && *end == '\0' && kill((pid_t)child, 0) != 0 && errno == ESRCH) {
+            (void)unlinkat(dirfd(folder), e->d_name, AT_REMOVEDIR); /* Only if nobody is in it. */
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+}
+
+void sandbox_sweep(void)
+{
+    for (size_t i = 0; i < HIERARCHIES; i++) {
+        char base[PATH_MAX];
+        if (base_of(&hierarchies[i], base, sizeof(base))) {
+            sweep(base);
+        }
+    }
 }

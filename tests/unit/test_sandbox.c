@@ -120,6 +120,7 @@ static int end_of(struct scene *scene, enum sandbox_layer layer, deed_fn *deed)
     }
     int ended;
     assert_int_equal(waitpid(child, &ended, 0), child);
+    (void)sandbox_bury(child);
     if (WIFEXITED(ended) && WEXITSTATUS(ended) == NO_LAYER) {
         skip();
     }
