@@ -265,7 +265,9 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
     status = decide_batching(tryout, &probe, rows, &ran, err);
     status = status == WEIR_OK ? judge_buckets(tryout, &probe, err) : status;
     if (status == WEIR_OK && !learned) {
-        measure(&probe, model);
+        if (!tryout->awaited) { /* Else requests will teach it. */
+            measure(&probe, model);
+        }
         probe.learner = model;
     }
     if (status == WEIR_OK && model->config->warmup_count > 0) {

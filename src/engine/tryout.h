@@ -17,7 +17,7 @@ struct tryout {
     struct model *model;  /* Loaded, its configuration completed. */
     int model_fd;         /* Its folder. */
     const char *no_batch; /* Why it was found to be no batching one, or NULL. */
-    bool awaited;         /* Trials whose outcome is known are left out, the canary too. */
+    bool awaited;         /* Trials are left out whose outcome is known, or that only measure. */
 };
 
 /* Sets the model's batching, its reason, and its buckets; adds to its profile where that is empty and to

@@ -52,7 +52,7 @@ static void test_what_a_run_keeps_is_counted_and_given_back(void **state)
     assert_true(held.heap_peak_bytes >= held.heap_bytes);
     tensor_release(&out);
     out = run_fp32(&l, shape, data, false);
-    assert_int_equal(memory_of(&l).heap_bytes, held.heap_bytes); /* The block was kept. */
+    assert_int_equal(memory_of(&l).heap_bytes, held.heap_bytes); /* No more for the second. */
     tensor_release(&out);
     out = run_fp32(&l, (struct shape){ 2, { 1, 2 } }, data, true);
     tensor_release(&out);
