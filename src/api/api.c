@@ -705,6 +705,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     self->wake.receive = receive_wake;
     self->hook.turn = turn;
     self->timer.fire = fire_timer;
+    pulse_init(&self->pulse, loop);
     self->timer_ns = CLOCK_NEVER;
     list_init(&self->spare_jobs);
     self->memories = mem_alloc(API_MEMORIES * sizeof *self->memories);
@@ -731,6 +732,24 @@ void api_loop_drain(struct api_loop *self)
     }
 }
 
+static void receive_tell(struct loop_mail *mail)
+{
+    struct api_loop *self = list_entry(mail, struct api_loop, tell);
+    for (struct list_node *node = list_first(&self->streams); node != NULL;
+         node = list_next(&self->streams, node)) {
+        struct grpc_call *grpc = list_entry(node, struct call, stream)->grpc;
+        if (grpc->reader->tell != NULL) {
+            grpc->reader->tell(grpc);
+        }
+    }
+}
+
+void api_loop_tell(struct api_loop *self)
+{
+    self->tell.receive = receive_tell;
+    loop_send(self->loop, &self->tell);
+}
+
 void api_loop_detach(struct api_loop *self)
 {
     while (self->jobs > 0) {
@@ -751,4 +770,14 @@ const struct http_handler *api_handler(const struct api *api)
 void api_drain(struct api *api)
 {
     atomic_store_explicit(&api->draining, true, memory_order_relaxed);
+}
+
+bool api_is_live(struct api *api, uint64_t now_ns, uint64_t patience_ns)
+{
+    const uint32_t count = atomic_load_explicit(&api->loop_count, memory_order_acquire);
+    bool live = true;
+    for (uint32_t i = 0; i < count; i++) {
+        live = pulse_look(&api->loops[i]->pulse, now_ns, patience_ns) && live;
+    }
+    return live;
 }

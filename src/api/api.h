@@ -23,6 +23,7 @@
 #include "engine/registry.h"
 #include "net/http.h"
 #include "net/loop.h"
+#include "net/pulse.h"
 #include "util/metric.h"
 
 #define API_LOOPS_MAX 64
@@ -39,6 +40,9 @@ typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
 struct shm; /* shm.h */
 
+/* Reads the settings again: WEIR_OK with the names of those that changed, with commas, or why nothing did.  Worker thread. */
+typedef enum weir_status api_reload_fn(void *context, struct buffer *names, struct weir_err *err);
+
 struct api_options {
     const char *name; /* What /v2 says; "weir". */
     const char *version;
@@ -52,6 +56,8 @@ struct api_options {
     struct shm *shm;           /* Clients' shared memory; NULL: there is none. */
     const char *client_header; /* Request field that names the client; NULL: none. */
     bool timing;               /* Server-Timing on every inference, asked for or not. */
+    api_reload_fn *reload;     /* NULL: there is nothing to read. */
+    void *reload_context;
 };
 
 struct api;
@@ -75,9 +81,11 @@ struct api_loop {
     uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
-    struct list named;   /* Of infer_call.named: inferences under way that carry an id. */
-    struct list streams; /* Calls of gRPC that end when their clients want. */
-    bool draining;       /* No further ones of those. */
+    struct list named;     /* Of infer_call.named: inferences under way that carry an id. */
+    struct list streams;   /* Calls of gRPC that end when their clients want. */
+    struct loop_mail tell; /* Readiness has changed. */
+    struct pulse pulse;
+    bool draining; /* No further ones of those. */
 
     /* Written by the loop only. */
     _Atomic uint64_t answers[API_CODES];
@@ -104,5 +112,11 @@ const struct http_handler *api_handler(const struct api *api);
 
 /* Any thread: from now on the server says that it is not ready. */
 void api_drain(struct api *api);
+
+/* Any thread, once, after api_drain(): those of the loop who watch readiness hear of it at once. */
+void api_loop_tell(struct api_loop *self);
+
+/* Any thread, while the loops are there: all of them have turned within `patience_ns`, where somebody looked that long ago. */
+bool api_is_live(struct api *api, uint64_t now_ns, uint64_t patience_ns);
 
 #endif

@@ -14,7 +14,8 @@
 #include "util/mem.h"
 
 #define KEEP_COPY_BYTES 4096
-#define INLINE_MODELS 8 /* More are written about by a worker. */
+#define LIVE_PATIENCE_NS (2 * NS_PER_S) /* A loop's turns take microseconds. */
+#define INLINE_MODELS 8                 /* More are written about by a worker. */
 
 struct call_work {
     struct loop_work work;
@@ -35,6 +36,11 @@ void *call_alloc(struct call *call, size_t size)
         call_fail(call, WEIR_ENOMEM, "out of memory for this request");
     }
     return memory;
+}
+
+bool call_is_live(struct call *call)
+{
+    return api_is_live(call->api, call->x->loop->now_ns, LIVE_PATIENCE_NS);
 }
 
 bool call_is_ready(struct call *call)

@@ -108,6 +108,9 @@ WEIR_MUST_USE enum weir_status call_lease(struct call *call, struct model **out,
 WEIR_MUST_USE enum weir_status call_lease_ready(struct call *call, struct model **out,
                                                 struct weir_err *err);
 
+/* All loops turn. */
+bool call_is_live(struct call *call);
+
 /* All required models are ready, and the server is not stopping. */
 bool call_is_ready(struct call *call);
 

@@ -1,5 +1,6 @@
 /*
- * Watchers look twice a second: readiness changes rarely, and nobody pays while nobody watches.
+ * Watchers look twice a second: readiness changes rarely, and nobody pays while nobody watches.  That the server
+ * stops is told at once.
  */
 #include "api/grpc_health.h"
 
@@ -170,6 +171,15 @@ static void canceled(struct grpc_call *grpc)
     grpc_finish(grpc, WEIR_ECANCELED, NULL);
 }
 
+/* Between two looks of its own. */
+static void tell(struct grpc_call *grpc)
+{
+    struct watch *self = grpc->user;
+    if (self != NULL && self->told && !grpc->finished && !grpc->canceled) {
+        look(self);
+    }
+}
+
 /* The last word is that nothing is served any more. */
 static void drain(struct grpc_call *grpc)
 {
@@ -187,4 +197,5 @@ const struct grpc_reader grpc_health_watch = {
     .half_closed = half_closed,
     .canceled = canceled,
     .drain = drain,
+    .tell = tell,
 };

@@ -434,7 +434,7 @@ static void server_live(struct call *call, const ProtobufCMessage *request)
 {
     (void)request;
     Inference__ServerLiveResponse answer = INFERENCE__SERVER_LIVE_RESPONSE__INIT;
-    answer.live = true;
+    answer.live = call_is_live(call);
     grpc_rpc_reply(call, &answer.base);
 }
 

@@ -17,6 +17,7 @@
 #include "api/openapi.h"
 #include "api/quarantine_api.h"
 #include "api/repository.h"
+#include "api/settings.h"
 #include "api/shared_memory.h"
 #include "api/statistics.h"
 
@@ -65,6 +66,8 @@ static const struct route routes[] = {
       "inputs refused because they crashed their model", false },
     { HTTP_POST, "/v2/quarantine/clear", GROUP_MODEL_REPOSITORY, BODY_SETTINGS, quarantine_let_go,
       "let them go, all or of one model", false },
+    { HTTP_POST, "/v2/settings/reload", GROUP_MODEL_REPOSITORY, BODY_NONE, settings_reload,
+      "read settings, keys, certificates and repositories again", false },
     { HTTP_GET, "/metrics[/]", GROUP_METRICS, BODY_NONE, metrics_get, "Prometheus metrics", false },
     { HTTP_GET, "/v2/logging", GROUP_LOGGING, BODY_NONE, admin_logging_get, "log settings", false },
     { HTTP_POST, "/v2/logging", GROUP_LOGGING, BODY_SETTINGS, admin_logging_set,

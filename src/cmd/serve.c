@@ -43,7 +43,7 @@ static void announce(struct server *server, bool ready)
 {
     struct buffer out;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
-    const struct server_count count = server_count_models(server);
+    const struct report_count count = server_count_models(server);
     const bool color = term_color(stdout);
     buffer_printf(&out, "%s%s%s ", ready ? term_green(color) : term_red(color),
                   ready ? "ready" : "not ready", term_plain(color));

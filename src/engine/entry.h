@@ -145,7 +145,7 @@ struct entry {
     bool announce;
     bool overridden;             /* Loaded with an override. */
     uint64_t config_fingerprint; /* Of what it was loaded with. */
-    uint64_t seen_fingerprint;   /* POLL: of the folder that was last tried. */
+    uint64_t seen_fingerprint;   /* Of the folder that was last tried. */
     uint64_t scan;               /* Number of the last scan that saw it. */
     uint64_t residents;
     struct weir_err why; /* Why nothing could be tried; empty text: none. */

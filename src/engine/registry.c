@@ -52,6 +52,7 @@ struct registry {
     uint64_t scan_number; /* Scans that went well. */
     bool announced;       /* That the first did. */
     bool scanning;
+    bool following; /* ALL: the scan in progress is told to look for what has changed. */
     uint64_t next_scan_ns;
     uint64_t next_save_ns;
     struct list refreshes;  /* Of registry_order.node: wait for a scan that has not begun. */
@@ -234,11 +235,17 @@ static bool looks_often(const struct registry *registry)
            registry->options->control == CONTROL_DEMAND;
 }
 
+/* Does this scan load and unload what has changed? */
+static bool follows(const struct registry *registry)
+{
+    return looks_often(registry) || registry->following;
+}
+
 static void scan(struct worker_job *job)
 {
     struct scan_job *scan_job = list_entry(job, struct scan_job, job);
     struct registry *registry = scan_job->registry;
-    const bool fingerprints = looks_often(registry);
+    const bool fingerprints = registry->options->control != CONTROL_EXPLICIT;
     arena_reset(&scan_job->arena);
     scan_job->status = repository_scan(&registry->host.repository, fingerprints, &scan_job->arena,
                                        &scan_job->list, &scan_job->err);
@@ -246,9 +253,21 @@ static void scan(struct worker_job *job)
     worker_send(&registry->manager, job);
 }
 
+static bool any_follows(const struct registry *registry)
+{
+    for (const struct list_node *node = list_first(&registry->refreshes); node != NULL;
+         node = list_next(&registry->refreshes, node)) {
+        if (list_entry(node, struct registry_order, node)->follow) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void start_scan(struct registry *registry)
 {
     registry->scanning = true;
+    registry->following = registry->options->control == CONTROL_ALL && any_follows(registry);
     registry->next_scan_ns = CLOCK_NEVER;
     list_splice(&registry->refreshing, &registry->refreshes);
     registry->scan.job.run = scan;
@@ -293,7 +312,9 @@ static bool see(struct registry *registry, const struct repository_model *found)
         entry->seen_fingerprint = found->fingerprint;
         entry->retry_ns = changed ? 0 : entry->retry_ns;
     }
-    if (registry->options->control == CONTROL_POLL) {
+    if (registry->options->control == CONTROL_ALL && registry->scan_number == 0) {
+        entry->seen_fingerprint = found->fingerprint;
+    } else if (registry->options->control == CONTROL_POLL || registry->following) {
         load = load || first_time || was_barred || entry->seen_fingerprint != found->fingerprint;
         entry->seen_fingerprint = found->fingerprint;
     }
@@ -313,7 +334,7 @@ static void miss(struct registry *registry)
         entry->present = false;
         entry->scan = 0;
         entry->barred = false;
-        if (looks_often(registry)) {
+        if (follows(registry)) {
             entry->want_unload = true;
         }
     }

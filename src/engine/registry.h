@@ -116,7 +116,9 @@ struct registry_order {
     enum registry_order_kind kind;
     const char *name;
     const char *override; /* LOAD: configuration text (JSON or YAML), or NULL. */
-    bool dependents;      /* UNLOAD of an ensemble: its parts, too, where nobody else uses them. */
+    bool
+        follow; /* REFRESH in ALL mode: what has changed since the start is loaded or unloaded, as in POLL mode. */
+    bool dependents; /* UNLOAD of an ensemble: its parts, too, where nobody else uses them. */
     enum weir_status status;
     struct weir_err err;
     void (*done)(struct registry_order *self);

@@ -27,6 +27,9 @@
 #define TURN_READS 8                 /* and so often in a turn, so that others get theirs. */
 #define TURN_HANDSHAKES 4            /* Steps of TLS handshakes per turn of a loop. */
 #define LINGER_NS (2 * NS_PER_S)
+#define FRESH_NS NS_PER_S
+#define DRAIN_IDLE_NS \
+    (200 * NS_PER_MS)              /* For a request that was on its way when the loop drained. */
 #define REFUSED_CONNECTIONS_MAX 64 /* Above connections_max: those being told so. */
 
 static _Atomic uint64_t connection_count; /* Of all loops. */
@@ -45,6 +48,19 @@ void conn_move(struct http_conn *c, enum conn_state to)
 
 /* --- Time-outs --- */
 
+bool conn_is_fresh(const struct http_conn *c)
+{
+    return c->used && c->loop->now_ns < clock_add(c->read_ns, FRESH_NS);
+}
+
+uint64_t conn_idle_until_ns(const struct http_conn *c, uint64_t timeout_ns)
+{
+    const uint64_t at_ns = clock_add(c->idle_ns, timeout_ns);
+    const uint64_t drain_ns =
+        c->net->draining ? clock_add(c->net->drained_ns, DRAIN_IDLE_NS) : CLOCK_NEVER;
+    return at_ns < drain_ns ? at_ns : drain_ns;
+}
+
 /* The earliest time at which something must have happened.  One timer serves all of them; it is
  * moved only when it would fire too late, so that a busy connection hardly touches it. */
 static uint64_t deadline_ns(const struct http_conn *c)
@@ -60,7 +76,7 @@ static uint64_t deadline_ns(const struct http_conn *c)
     uint64_t read_at_ns = c->protocol->deadline_ns(c);
     if (c->stream_count == 0 && read_at_ns == CLOCK_NEVER && !c->writing) {
         read_at_ns =
-            clock_add(c->idle_ns, c->used ? limits->idle_timeout_ns : limits->header_timeout_ns);
+            conn_idle_until_ns(c, c->used ? limits->idle_timeout_ns : limits->header_timeout_ns);
     }
     return read_at_ns < at_ns ? read_at_ns : at_ns;
 }
@@ -774,5 +790,6 @@ void conn_drain(struct http_conn *c)
 {
     if (c->state == CONN_OPEN) {
         c->protocol->drain(c);
+        rearm(c);
     }
 }

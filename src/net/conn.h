@@ -112,6 +112,12 @@ void conn_retire(struct http_conn *c, struct stream *s);
 
 void conn_move(struct http_conn *c, enum conn_state to);
 
+/* Its client was heard a moment ago: a request may be on its way. */
+bool conn_is_fresh(const struct http_conn *c);
+
+/* When a connection without streams has been idle for `timeout_ns`, or is given up because the loop drains. */
+uint64_t conn_idle_until_ns(const struct http_conn *c, uint64_t timeout_ns);
+
 /* Stops reading; `rest` is fed again when it goes on.  That is in the next turn, so that what is then read
  * gets its hooks. */
 void conn_pause(struct http_conn *c, struct bytes rest);

@@ -33,6 +33,7 @@ struct grpc_reader {
     void (*canceled)(struct grpc_call *call);
     void (*drained)(struct grpc_call *call); /* Everything sent is with the socket; may be NULL. */
     void (*drain)(struct grpc_call *call);   /* The server stops: end soon; may be NULL. */
+    void (*tell)(struct grpc_call *call);    /* Readiness has changed; may be NULL. */
 };
 
 struct grpc_inflation;

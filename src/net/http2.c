@@ -105,7 +105,7 @@ static bool http2_advance(struct http_conn *c, size_t size)
 static void http2_flushed(struct http_conn *c)
 {
     struct http2 *h = c->http2;
-    if (h->noticed && c->stream_count == 0) {
+    if (h->noticed && h->heard && c->stream_count == 0) {
         h->noticed = false; /* Said once: saying it makes another turn. */
         http2_terminate(h, NGHTTP2_NO_ERROR);
     }
@@ -124,13 +124,17 @@ static uint64_t shortest_ns(const struct limits *limits)
     return limits->write_timeout_ns < ns ? limits->write_timeout_ns : ns;
 }
 
-/* Without streams the connection is idle, or its client does not even say how it is set. */
+/* Without streams the connection is idle, or its client does not even say how it is set, or that it has heard
+ * that the loop drains. */
 static uint64_t idle_until_ns(const struct http_conn *c)
 {
     const struct limits *limits = c->loop->limits;
     const struct http2 *h = c->http2;
-    const uint64_t since_ns = h->scan_ns > c->idle_ns ? h->scan_ns : c->idle_ns;
-    return clock_add(since_ns, h->settled ? limits->idle_timeout_ns : limits->header_timeout_ns);
+    const uint64_t timeout_ns = h->settled ? limits->idle_timeout_ns : limits->header_timeout_ns;
+    if (h->scan_ns > c->idle_ns && h->scan_ns > c->net->drained_ns) {
+        return clock_add(h->scan_ns, timeout_ns); /* It was told then. */
+    }
+    return conn_idle_until_ns(c, timeout_ns);
 }
 
 static uint64_t http2_deadline_ns(const struct http_conn *c)
@@ -199,7 +203,7 @@ static void http2_overdue(struct http_conn *c)
 static void http2_drain(struct http_conn *c)
 {
     struct http2 *h = c->http2;
-    if (c->stream_count == 0) {
+    if (c->stream_count == 0 && !conn_is_fresh(c)) {
         http2_terminate(h, NGHTTP2_NO_ERROR);
     } else if (!h->noticed) {
         h->noticed = true;

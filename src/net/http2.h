@@ -72,6 +72,7 @@ struct http2 {
     bool settled;          /* The client has said how it is set. */
     bool large;            /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
+    bool heard;   /* It has. */
 };
 
 /* --- http2_scan.c: frames, before the session sees them --- */

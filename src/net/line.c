@@ -355,14 +355,16 @@ static void line_overdue(struct http_conn *c)
                                    : "request header: not complete within the header time-out");
 }
 
-/* Makes the last answer due the last. */
+/* Makes the last answer due the last.  Who asked a moment ago may have asked again: that will be the last. */
 static void line_drain(struct http_conn *c)
 {
     if (c->line.reading != NULL) {
         return;
     }
     if (list_empty(&c->streams)) {
-        conn_close(c);
+        if (!conn_is_fresh(c)) {
+            conn_close(c);
+        }
         return;
     }
     stream_at(c->streams.head.prev)->last = true;

@@ -42,6 +42,7 @@ void http_drain(struct loop *loop)
         return;
     }
     loop->net->draining = true;
+    loop->net->drained_ns = loop->now_ns;
     struct list_node *node = list_first(&loop->connections);
     while (node != NULL) {
         struct http_conn *c = list_entry(node, struct http_conn, node);

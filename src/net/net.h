@@ -22,6 +22,7 @@ struct http_net {
     char date[64];      /* As in a Date field. */
     uint64_t date_until_ns;
     bool draining;
+    uint64_t drained_ns; /* Draining: since when. */
     struct http2_memory http2_memory;
     char *spare_text;      /* Of an HTTP/2 session that has nothing to send. */
     uint64_t handshake_ns; /* The turn in which `handshakes` steps of handshakes were taken. */

@@ -199,6 +199,17 @@ static void *field_of(struct config *config, const struct option *option)
     return (char *)config + option->offset;
 }
 
+/* Counts, sizes, durations and choices take eight bytes; those of limits are atomic, which C's pointers tell apart. */
+_Static_assert(sizeof(_Atomic uint64_t) == sizeof(uint64_t),
+               "limits are read as other settings are");
+
+static uint64_t number_of(const void *value)
+{
+    uint64_t number;
+    memcpy(&number, value, sizeof(number));
+    return number;
+}
+
 static const void *value_of(const struct config *config, const struct option *option)
 {
     return (const char *)config + option->offset;
@@ -416,7 +427,7 @@ enum weir_status option_read(struct config *config, const struct option *option,
                        option_expected(option, expected));
     }
     if (option->kind != KIND_BOOL) {
-        *(uint64_t *)field = number;
+        memcpy(field, &number, sizeof(number));
     }
     return WEIR_OK;
 }
@@ -443,19 +454,19 @@ void option_format(const struct config *config, const struct option *option, str
         buffer_text(out, *(const bool *)value ? "true" : "false");
         return;
     case KIND_COUNT:
-        buffer_u64(out, *(const uint64_t *)value);
+        buffer_u64(out, number_of(value));
         return;
     case KIND_SIZE:
-        buffer_text(out, bytes_format_size(*(const uint64_t *)value, text));
+        buffer_text(out, bytes_format_size(number_of(value), text));
         return;
     case KIND_DURATION:
-        buffer_text(out, bytes_format_duration(*(const uint64_t *)value, text));
+        buffer_text(out, bytes_format_duration(number_of(value), text));
         return;
     case KIND_TEXT:
         buffer_text(out, *(const char *const *)value);
         return;
     case KIND_ENUM:
-        buffer_text(out, option->texts[*(const uint64_t *)value]);
+        buffer_text(out, option->texts[number_of(value)]);
         return;
     case KIND_LIST:
         break;

@@ -5,11 +5,10 @@
 #include "engine/engine.h"
 #include "engine/registry.h"
 #include "server/budget.h"
+#include "server/guard.h"
 #include "server/option.h"
 #include "util/log.h"
 #include "util/mem.h"
-
-#define NAMES_BYTES_MAX 400
 
 static void apply_log(struct reload *reload, const struct config *config)
 {
@@ -31,34 +30,51 @@ static void apply_room(struct reload *reload, const struct config *config)
     registry_set_room(reload->registry, &room);
 }
 
+static void apply_limits(struct reload *reload, const struct config *config)
+{
+    limits_set(reload->limits, &config->limits);
+}
+
 /* What files name is read again by guard.c; a new name needs a restart. */
 static const struct live {
     const char *key;
     void (*apply)(struct reload *reload, const struct config *config);
-} live[] = {
-    { "log_level", apply_log },      { "class_shares", apply_order },
-    { "ageing", apply_order },       { "blocking_budget", apply_order },
-    { "memory_max", apply_room },    { "resident_models_max", apply_room },
-    { "eviction", apply_room },      { "residency_min", apply_room },
-    { "idle_unload", apply_room },   { "memory_devices", apply_room },
-    { "memory_groups", apply_room }, { "preload_next", apply_room },
+} live[] = { { "log_level", apply_log },
+             { "class_shares", apply_order },
+             { "ageing", apply_order },
+             { "blocking_budget", apply_order },
+             { "memory_max", apply_room },
+             { "resident_models_max", apply_room },
+             { "eviction", apply_room },
+             { "residency_min", apply_room },
+             { "idle_unload", apply_room },
+             { "memory_devices", apply_room },
+             { "memory_groups", apply_room },
+             { "preload_next", apply_room },
+#define LIMIT_LIVE(field, value, kind, help) { "limits." #field, apply_limits },
+             LIMITS(LIMIT_LIVE)
+#undef LIMIT_LIVE
 };
+
+/* Limits by which something was laid out at the start. */
+static const char *const laid_out[] = { "limits.models_max", "limits.model_bytes_max",
+                                        "limits.response_bytes_max", "limits.log_line_bytes_max" };
 
 #define LIVE_COUNT (sizeof(live) / sizeof(*live))
 
-static const struct live *live_of(const char *key)
-{
-    for (size_t i = 0; i < LIVE_COUNT; i++) {
-        if (strcmp(live[i].key, key) == 0) {
-            return &live[i];
-        }
-    }
-    return NULL;
-}
-
 bool reload_can(const char *key)
 {
-    return live_of(key) != NULL;
+    for (size_t i = 0; i < sizeof(laid_out) / sizeof(*laid_out); i++) {
+        if (strcmp(laid_out[i], key) == 0) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < LIVE_COUNT; i++) {
+        if (strcmp(live[i].key, key) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool is_changed(const struct config *a, const struct config *b, const struct option *option)
@@ -83,8 +99,10 @@ static uint32_t changed(const struct reload *reload, const struct config *config
     uint32_t count = 0;
     for (size_t i = 0; i < option_count; i++) {
         if (reload_can(options[i].key) == can && is_changed(reload->current, config, &options[i])) {
+            char key[OPTION_WORD_BYTES];
+            option_key(&options[i], key);
             buffer_text(names, count == 0 ? "" : ", ");
-            buffer_text(names, options[i].key);
+            buffer_text(names, key);
             count++;
         }
     }
@@ -94,61 +112,97 @@ static uint32_t changed(const struct reload *reload, const struct config *config
 
 static void apply(struct reload *reload, struct config *config)
 {
-    for (size_t i = 0; i < LIVE_COUNT; i++) {
-        const struct option *option = option_find(option_key, live[i].key);
-        if (option != NULL && is_changed(reload->current, config, option)) {
-            live[i].apply(reload, config); /* With its neighbours, which it shares this with. */
+    for (size_t i = 0; i < option_count; i++) {
+        for (size_t l = 0; l < LIVE_COUNT; l++) {
+            if (strcmp(live[l].key, options[i].key) == 0 &&
+                is_changed(reload->current, config, &options[i])) {
+                live[l].apply(reload, config); /* With its neighbours, which it shares this with. */
+            }
         }
     }
 }
 
 /* Takes the new settings over, or says why not. */
-static bool take_over(struct reload *reload, struct config *config)
+static enum weir_status take_over(struct reload *reload, struct config *config,
+                                  struct buffer *names, struct weir_err *err)
 {
-    struct buffer names;
-    buffer_init(&names, NAMES_BYTES_MAX);
-    const bool refused = changed(reload, config, false, &names) > 0;
-    if (refused) {
-        log_event(LOG_WARNING, "settings not reloaded: some need a restart",
-                  LOG_STR("settings", names.failed ? "too many to list" : names.data));
-        buffer_finish(&names);
-        return false;
+    const uint32_t refused = changed(reload, config, false, names);
+    if (refused > 0) {
+        return err_set(err, WEIR_EINVAL, "some need a restart: %s",
+                       names->failed ? "too many to list" : names->data);
     }
-    buffer_clear(&names);
-    const uint32_t count = changed(reload, config, true, &names);
+    buffer_clear(names);
+    const uint32_t count = changed(reload, config, true, names);
     apply(reload, config);
     log_event(LOG_INFO, "settings reloaded", LOG_U64("changed", count),
-              LOG_STR("settings", names.failed ? "too many to list" : names.data));
-    buffer_finish(&names);
-    return true;
+              LOG_STR("settings", names->failed ? "too many to list" : names->data));
+    return WEIR_OK;
 }
 
-void reload_settings(struct reload *reload)
+static void drop(struct config *config)
 {
-    struct weir_err err = { 0 };
-    struct config *config = reload->read == NULL ? NULL : mem_try_zero(1, sizeof(*config));
-    if (config == NULL) {
-        return;
-    }
-    const enum weir_status status = reload->read(reload->context, config, &err);
-    if (status != WEIR_OK) {
-        log_event(LOG_WARNING, "settings not reloaded", LOG_STR("reason", err.text));
-    }
-    if (status != WEIR_OK || !take_over(reload, config)) {
+    if (config != NULL) {
         config_finish(config);
         mem_free(config);
-        return;
     }
-    reload_finish(reload);
+}
+
+static enum weir_status read_settings(struct reload *reload, struct buffer *names,
+                                      struct weir_err *err)
+{
+    struct config *config = mem_try_zero(1, sizeof(*config));
+    if (config == NULL) {
+        return err_nomem(err, "the configuration", sizeof(*config));
+    }
+    enum weir_status status = reload->read(reload->context, config, err);
+    status = status == WEIR_OK ? take_over(reload, config, names, err) : status;
+    if (status != WEIR_OK) {
+        drop(config);
+        return status;
+    }
+    drop(reload->latest);
     reload->latest = config;
     reload->current = config;
+    return WEIR_OK;
+}
+
+enum weir_status reload_settings(struct reload *reload, struct buffer *names, struct weir_err *err)
+{
+    pthread_mutex_lock(&reload->lock);
+    guard_look(reload->guard, true);
+    const enum weir_status status =
+        reload->read == NULL ? WEIR_OK : read_settings(reload, names, err);
+    pthread_mutex_unlock(&reload->lock);
+    if (status != WEIR_OK) {
+        log_event(LOG_WARNING, "settings not reloaded", LOG_STR("reason", err->text));
+    }
+    return status;
+}
+
+void reload_look(struct reload *reload)
+{
+    pthread_mutex_lock(&reload->lock);
+    guard_look(reload->guard, false);
+    pthread_mutex_unlock(&reload->lock);
+}
+
+void reload_init(struct reload *reload, const struct config *config, struct limits *limits,
+                 struct guard *guard)
+{
+    *reload = (struct reload){ .current = config, .limits = limits, .guard = guard };
+    pthread_mutex_init(&reload->lock, NULL);
+}
+
+void reload_from(struct reload *reload, reload_read_fn *read, void *context)
+{
+    pthread_mutex_lock(&reload->lock);
+    reload->read = read;
+    reload->context = context;
+    pthread_mutex_unlock(&reload->lock);
 }
 
 void reload_finish(struct reload *reload)
 {
-    if (reload->latest != NULL) {
-        config_finish(reload->latest);
-        mem_free(reload->latest);
-        reload->latest = NULL;
-    }
+    drop(reload->latest);
+    pthread_mutex_destroy(&reload->lock);
 }

@@ -20,37 +20,20 @@
 #include "server/activation.h"
 #include "server/budget.h"
 #include "server/caller.h"
+#include "server/front.h"
 #include "server/guard.h"
 #include "server/modelconfig.h"
 #include "server/notify.h"
 #include "server/reload.h"
 #include "server/stores.h"
-#include "util/json.h"
 #include "util/mem.h"
 
-#define LISTENERS_MAX 16
-#define ADDRESS_BYTES 300
+#define NAMES_BYTES_MAX 4096
 #define SIGNAL_WAKE SIGUSR1 /* Mail for the main thread's home, or a loop has ended. */
-
-/* One loop, its thread, and its listeners. */
-struct front {
-    struct server *server;
-    pthread_t thread;
-    struct loop loop;
-    struct api_loop api;
-    struct http_listener *listeners[LISTENERS_MAX];
-    uint32_t listener_count;
-    struct loop_mail drain;
-    struct loop_mail pulse; /* Comes back as `beats`: the loop turns. */
-    _Atomic uint64_t beats;
-    uint64_t asked;          /* Pulses sent. */
-    struct loop_hook ending; /* Draining: ends the loop after its last connection. */
-    bool running;            /* The thread is to be joined. */
-    _Atomic bool ended;      /* It is about to end. */
-};
 
 struct server {
     const struct config *config;
+    struct limits limits; /* As they are now: a reload changes them while everybody reads. */
     enum server_mode mode;
     struct clock clock;
     struct guard guard;
@@ -69,14 +52,15 @@ struct server {
     struct api *api;
     uint32_t
         activated; /* Listening sockets that were handed over; they stand for those configured. */
-    struct front *fronts;
-    uint32_t front_count;
+    struct front front;
     pthread_t main;
     struct home home; /* The main thread's. */
     bool home_open;
     struct registry_order look; /* Carried out once the folders have been read. */
-    bool looked;
-    int signal; /* Came while waiting for models; 0: none. */
+    bool looking;               /* It is under way. */
+    bool look_again;            /* Somebody asked for another one meanwhile. */
+    bool looked;                /* Once at least. */
+    int signal;                 /* Came while waiting for models; 0: none. */
 };
 
 static sigset_t watched_signals(void)
@@ -179,7 +163,7 @@ static enum weir_status start_engine(struct server *server, struct weir_err *err
     }
     const struct engine_options options = { .devices = server->devices,
                                             .device_count = server->device_count,
-                                            .limits = &config->limits,
+                                            .limits = &server->limits,
                                             .clock = &server->clock,
                                             .threads = true,
                                             .inline_runs = config->inline_runs,
@@ -228,120 +212,10 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
     return status;
 }
 
-static enum weir_status listen_on(struct front *front, const char *address, struct weir_err *err)
+static enum weir_status read_again(void *context, struct buffer *names, struct weir_err *err)
 {
-    const uint32_t index = front->listener_count;
-    const enum weir_status status =
-        http_listen(&front->loop, address, index, api_handler(front->server->api),
-                    &front->listeners[index], err);
-    if (status != WEIR_OK) {
-        return status;
-    }
-    /* Who can open a Unix socket is on this machine, and was let in by its mode. */
-    if (front->server->guard.tls != NULL && http_listener_port(front->listeners[index]) != 0) {
-        http_listener_secure(front->listeners[index], front->server->guard.tls);
-    }
-    front->listener_count++;
-    return WEIR_OK;
-}
-
-/* All loops take clients from the sockets that were handed over. */
-static enum weir_status listen_activated(struct front *front, struct weir_err *err)
-{
-    if (front->server->activated > LISTENERS_MAX) {
-        return err_set(err, WEIR_EINVAL,
-                       "LISTEN_FDS: found %u sockets that were handed over, expected at most %d",
-                       (unsigned)front->server->activated, LISTENERS_MAX);
-    }
-    enum weir_status status = WEIR_OK;
-    for (uint32_t i = 0; i < front->server->activated && status == WEIR_OK; i++) {
-        status = http_listen_fd(&front->loop, ACTIVATION_FIRST + (int)i, i,
-                                api_handler(front->server->api), &front->listeners[i], err);
-        front->listener_count += status == WEIR_OK ? 1 : 0;
-    }
-    return status;
-}
-
-/* A later loop listens where the first one does, also when that chose its port. */
-static uint64_t port_of(const struct front *front, uint32_t index, uint64_t configured)
-{
-    const struct front *first = &front->server->fronts[0];
-    return front == first ? configured : http_listener_port(first->listeners[index]);
-}
-
-static enum weir_status listen_all(struct front *front, struct weir_err *err)
-{
-    const struct config *config = front->server->config;
-    const uint64_t three[] = { config->http_port, config->grpc_port, config->metrics_port };
-    const uint64_t *ports = config->port > 0 ? &config->port : three;
-    const uint32_t count = config->port > 0 ? 1 : 3;
-    const bool bracket = strchr(config->host, ':') != NULL;
-    enum weir_status status = WEIR_OK;
-    if (front->server->activated > 0) {
-        return listen_activated(front, err);
-    }
-    for (uint32_t i = 0; i < count && status == WEIR_OK; i++) {
-        char address[ADDRESS_BYTES];
-        (void)snprintf(address, sizeof(address), bracket ? "[%s]:%u" : "%s:%u", config->host,
-                       (unsigned)port_of(front, i, ports[i]));
-        status = listen_on(front, address, err);
-    }
-    if (status == WEIR_OK && config->unix_socket[0] != '\0' && front == front->server->fronts) {
-        char address[ADDRESS_BYTES];
-        (void)snprintf(address, sizeof(address), "unix:%s", config->unix_socket);
-        status = listen_on(front, address, err);
-    }
-    return status;
-}
-
-static enum weir_status start_front(struct server *server, struct front *front,
-                                    struct weir_err *err)
-{
-    front->server = server;
-    const enum weir_status status = loop_init(&front->loop, &server->config->limits, err);
-    if (status != WEIR_OK) {
-        return status;
-    }
-    server->front_count++;
-    loop_set_spin(&front->loop, server->config->loop_spin_ns);
-    api_loop_attach(&front->api, server->api, &front->loop);
-    return listen_all(front, err);
-}
-
-static void *front_main(void *argument)
-{
-    struct front *front = argument;
-    (void)pthread_setname_np(pthread_self(), "weir-loop");
-    loop_run(&front->loop);
-    atomic_store(&front->ended, true);
-    pthread_kill(front->server->main, SIGNAL_WAKE);
-    return NULL;
-}
-
-static enum weir_status start_threads(struct server *server, struct weir_err *err)
-{
-    for (uint32_t i = 0; i < server->front_count; i++) {
-        struct front *front = &server->fronts[i];
-        if (pthread_create(&front->thread, NULL, front_main, front) != 0) {
-            return err_set(err, WEIR_ENOMEM, "the system has no threads left for a network loop");
-        }
-        front->running = true;
-    }
-    return WEIR_OK;
-}
-
-static void log_addresses(const struct server *server)
-{
-    struct buffer addresses;
-    buffer_init(&addresses, 4096);
-    server_addresses(server, &addresses);
-    buffer_char(&addresses, '\0');
-    if (!addresses.failed) {
-        log_event(LOG_INFO, "listening", LOG_STR("addresses", addresses.data),
-                  LOG_U64("loops", server->front_count),
-                  LOG_U64("executors", server->config->executors));
-    }
-    buffer_finish(&addresses);
+    struct server *server = context;
+    return reload_settings(&server->reload, names, err);
 }
 
 static const char *client_header(const struct config *config)
@@ -355,33 +229,35 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .version = WEIR_VERSION,
                                                 .engine = server->engine,
                                                 .registry = server->registry,
-                                                .limits = &server->config->limits,
+                                                .limits = &server->limits,
                                                 .config_json = modelconfig_to_json,
                                                 .access = server->guard.access,
                                                 .tls = server->guard.tls,
                                                 .access_log = server->config->access_log,
                                                 .client_header = client_header(server->config),
-                                                .timing = server->config->timing };
+                                                .timing = server->config->timing,
+                                                .reload = read_again,
+                                                .reload_context = server };
     if (server->config->shared_memory[0] != '\0') {
         const enum weir_status made = shm_create(SHM_FOLDER, server->config->shared_memory,
-                                                 &server->config->limits, &server->shm, err);
+                                                 &server->limits, &server->shm, err);
         if (made != WEIR_OK) {
             return made;
         }
         server->api_options.shm = server->shm;
     }
     server->api = api_create(&server->api_options);
-    server->fronts = mem_alloc(server->config->loops * sizeof(*server->fronts));
-    enum weir_status status = WEIR_OK;
-    for (uint64_t i = 0; i < server->config->loops && status == WEIR_OK; i++) {
-        status = start_front(server, &server->fronts[i], err);
-    }
-    if (status != WEIR_OK) {
-        return status;
-    }
-    log_addresses(server);
+    const struct front_options front = {
+        .config = server->config,
+        .limits = &server->limits,
+        .api = server->api,
+        .tls = server->guard.tls,
+        .activated = server->activated,
+        .ended = wake_main,
+        .context = server,
+    };
     guard_warn(&server->guard);
-    return start_threads(server, err);
+    return front_start(&server->front, &front, err);
 }
 
 static enum weir_status start_all(struct server *server, struct weir_err *err)
@@ -396,6 +272,8 @@ static enum weir_status start_all(struct server *server, struct weir_err *err)
     if (status == WEIR_OK) {
         status = start_registry(server, err);
     }
+    server->reload.engine = server->engine;
+    server->reload.registry = server->registry;
     if (status == WEIR_OK && server->mode == SERVER_SERVE) {
         status = start_network(server, err);
     }
@@ -411,11 +289,13 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     }
     struct server *server = mem_alloc(sizeof(*server));
     server->config = config;
+    server->limits = config->limits;
     server->mode = mode;
     server->main = pthread_self();
     server->activated = mode == SERVER_SERVE ? activation_take() : 0;
     clock_init(&server->clock);
     notify_init(&server->notify);
+    reload_init(&server->reload, config, &server->limits, &server->guard);
     server->pulse_ns = server->notify.watchdog_ns == CLOCK_NEVER ? CLOCK_NEVER : 0;
     const enum weir_status status = start_all(server, err);
     if (status != WEIR_OK) {
@@ -426,42 +306,59 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     return WEIR_OK;
 }
 
-static void on_loop_turn(struct loop_hook *hook)
+static void look_at_models(struct server *server);
+
+static void look_done(struct registry_order *order)
 {
-    struct front *front = list_entry(hook, struct front, ending);
-    if (front->loop.connection_count == 0 && front->api.home.pending == 0) {
-        loop_stop(&front->loop);
+    struct server *server = list_entry(order, struct server, look);
+    server->looking = false;
+    server->looked = true;
+    if (server->look_again) {
+        look_at_models(server);
     }
 }
 
-static void on_drain(struct loop_mail *mail)
+/* One look at a time: what changes during one is seen by the next. */
+static void look_at_models(struct server *server)
 {
-    struct front *front = list_entry(mail, struct front, drain);
-    for (uint32_t i = 0; i < front->listener_count; i++) {
-        http_listener_close(front->listeners[i]);
+    server->look_again = server->looking;
+    if (server->looking) {
+        return;
     }
-    front->listener_count = 0;
-    front->ending.turn = on_loop_turn;
-    loop_hook_add(&front->loop, &front->ending);
-    http_drain(&front->loop);
-    api_loop_drain(&front->api);
+    server->looking = true;
+    server->look = (struct registry_order){
+        .home = &server->home, .kind = REGISTRY_REFRESH, .follow = true, .done = look_done
+    };
+    registry_order(server->registry, &server->look);
 }
 
-/* Certificates and keys are looked at now and then, and when somebody says SIGHUP. */
-static void look_at_files(struct server *server, bool asked)
+/* Certificates and keys are looked at now and then. */
+static void look_at_files(struct server *server)
 {
     const uint64_t now_ns = clock_now_ns(&server->clock);
-    if (asked || now_ns >= server->look_ns) {
-        guard_look(&server->guard, asked);
+    if (now_ns >= server->look_ns) {
+        reload_look(&server->reload);
         server->look_ns = guard_watches(&server->guard)
                               ? clock_add(now_ns, server->config->reload_interval_ns)
                               : CLOCK_NEVER;
     }
 }
 
-static void on_pulse(struct loop_mail *mail)
+/* SIGHUP: settings, files and repositories; systemd waits for the end of it. */
+static void read_all_again(struct server *server)
 {
-    atomic_fetch_add(&list_entry(mail, struct front, pulse)->beats, 1);
+    struct buffer names;
+    struct weir_err err;
+    char text[64];
+    (void)snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu",
+                   (unsigned long long)(clock_now_ns(&server->clock) / NS_PER_US));
+    notify_send(&server->notify, text);
+    buffer_init(&names, NAMES_BYTES_MAX);
+    if (read_again(server, &names, &err) == WEIR_OK) {
+        look_at_models(server);
+    }
+    buffer_finish(&names);
+    notify_send(&server->notify, "READY=1");
 }
 
 /* Live means that the loops turn: the watchdog hears nothing while one does not answer. */
@@ -471,21 +368,11 @@ static void feed_watchdog(struct server *server)
     if (now_ns < server->pulse_ns) {
         return;
     }
-    bool live = true;
-    for (uint32_t i = 0; i < server->front_count; i++) {
-        struct front *front = &server->fronts[i];
-        const bool answered = atomic_load(&front->beats) == front->asked;
-        live = live && (answered || atomic_load(&front->ended));
-        if (answered && front->running && !atomic_load(&front->ended)) {
-            front->asked++;
-            front->pulse.receive = on_pulse;
-            loop_send(&front->loop, &front->pulse);
-        }
-    }
-    if (live) {
+    const uint64_t step_ns = server->notify.watchdog_ns / 2;
+    if (server->api == NULL || api_is_live(server->api, now_ns, step_ns / 2)) {
         notify_send(&server->notify, "WATCHDOG=1");
     }
-    server->pulse_ns = clock_add(now_ns, server->notify.watchdog_ns / 2);
+    server->pulse_ns = clock_add(now_ns, step_ns);
 }
 
 static uint64_t until(const struct server *server, uint64_t at_ns)
@@ -510,11 +397,9 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
         got = timeout_ns == CLOCK_NEVER ? sigwaitinfo(&set, NULL)
                                         : sigtimedwait(&set, NULL, &timeout);
     } while (got < 0 && errno == EINTR);
-    look_at_files(server, got == SIGHUP);
+    look_at_files(server);
     if (got == SIGHUP) {
-        notify_send(&server->notify, "RELOADING=1");
-        reload_settings(&server->reload);
-        notify_send(&server->notify, "READY=1");
+        read_all_again(server);
     }
     feed_watchdog(server);
     home_turn(&server->home);
@@ -542,18 +427,7 @@ static int wait_until(struct server *server, uint64_t until_ns, bool (*over)(str
 
 void server_reload_from(struct server *server, reload_read_fn *read, void *context)
 {
-    server->reload = (struct reload){
-        .current = server->config,
-        .read = read,
-        .context = context,
-        .engine = server->engine,
-        .registry = server->registry,
-    };
-}
-
-static void look_done(struct registry_order *order)
-{
-    list_entry(order, struct server, look)->looked = true;
+    reload_from(&server->reload, read, context);
 }
 
 static bool models_settled(struct server *server)
@@ -564,23 +438,15 @@ static bool models_settled(struct server *server)
 
 bool server_wait_models(struct server *server)
 {
-    server->look = (struct registry_order){ .home = &server->home,
-                                            .kind = REGISTRY_REFRESH,
-                                            .done = look_done };
-    registry_order(server->registry, &server->look);
+    look_at_models(server);
     server->signal = wait_until(server, CLOCK_NEVER, models_settled);
     return server->signal == 0 &&
            outage_is_ready(server->engine, registry_catalogue(server->registry, &server->home));
 }
 
-static bool loops_ended(struct server *server)
+static bool front_ended(struct server *server)
 {
-    for (uint32_t i = 0; i < server->front_count; i++) {
-        if (!atomic_load(&server->fronts[i].ended)) {
-            return false;
-        }
-    }
-    return true;
+    return front_has_ended(&server->front);
 }
 
 /* From now on the system's own way: the next signal ends the process. */
@@ -600,7 +466,7 @@ static uint64_t from_now(const struct server *server, uint64_t delay_ns)
 
 static void notify_ready(struct server *server)
 {
-    const struct server_count count = server_count_models(server);
+    const struct report_count count = server_count_models(server);
     char text[64];
     (void)snprintf(text, sizeof(text), "READY=1\nSTATUS=%u of %u models ready", count.ready,
                    count.models);
@@ -609,43 +475,24 @@ static void notify_ready(struct server *server)
 
 enum weir_status server_wait(struct server *server)
 {
-    const struct limits *limits = &server->config->limits;
+    const struct limits *limits = &server->limits;
     notify_ready(server);
     const int got = server->signal != 0 ? server->signal : wait_until(server, CLOCK_NEVER, NULL);
     log_event(LOG_INFO, "stopping", LOG_STR("signal", got == SIGINT ? "SIGINT" : "SIGTERM"),
               LOG_MS("grace_ms", limits->drain_grace_ns));
     notify_send(&server->notify, "STOPPING=1\nSTATUS=finishing what was accepted");
     api_drain(server->api);
+    front_tell(&server->front);
     if (wait_until(server, from_now(server, limits->drain_grace_ns), NULL) != 0) {
         return WEIR_ECANCELED;
     }
     engine_drain(server->engine);
-    for (uint32_t i = 0; i < server->front_count; i++) {
-        server->fronts[i].drain.receive = on_drain;
-        loop_send(&server->fronts[i].loop, &server->fronts[i].drain);
-    }
-    if (wait_until(server, from_now(server, limits->drain_timeout_ns), loops_ended) != 0) {
+    front_drain(&server->front);
+    if (wait_until(server, from_now(server, limits->drain_timeout_ns), front_ended) != 0) {
         return WEIR_ECANCELED;
     }
     unblock_signals();
-    return loops_ended(server) ? WEIR_OK : WEIR_ETIMEOUT;
-}
-
-static void stop_fronts(struct server *server)
-{
-    for (uint32_t i = 0; i < server->front_count; i++) {
-        struct front *front = &server->fronts[i];
-        if (front->running) {
-            loop_stop(&front->loop);
-            pthread_join(front->thread, NULL);
-        }
-        for (uint32_t l = 0; l < front->listener_count; l++) {
-            http_listener_close(front->listeners[l]);
-        }
-        loop_close(&front->loop);
-        api_loop_detach(&front->api);
-        loop_finish(&front->loop);
-    }
+    return front_ended(server) ? WEIR_OK : WEIR_ETIMEOUT;
 }
 
 void server_destroy(struct server *server)
@@ -653,7 +500,7 @@ void server_destroy(struct server *server)
     if (server == NULL) {
         return;
     }
-    stop_fronts(server);
+    front_finish(&server->front);
     if (server->home_open) {
         home_rest(&server->home);
     }
@@ -672,114 +519,25 @@ void server_destroy(struct server *server)
     reload_finish(&server->reload);
     guard_finish(&server->guard);
     notify_finish(&server->notify);
-    mem_free(server->fronts);
     mem_free(server);
 }
 
 void server_addresses(const struct server *server, struct buffer *out)
 {
-    const struct config *config = server->config;
-    const struct front *first = &server->fronts[0];
-    const bool bracket = strchr(config->host, ':') != NULL;
-    for (uint32_t i = 0; i < first->listener_count; i++) {
-        const unsigned port = http_listener_port(first->listeners[i]);
-        buffer_text(out, i == 0 ? "" : " ");
-        if (server->activated > 0) {
-            char name[HTTP_LISTENER_NAME_BYTES];
-            http_listener_name(first->listeners[i], name);
-            buffer_printf(out, port == 0 ? "%s" : "http://%s", name);
-        } else if (port == 0) {
-            buffer_printf(out, "unix:%s", config->unix_socket);
-        } else {
-            buffer_printf(out, bracket ? "%s://[%s]:%u" : "%s://%s:%u",
-                          server->guard.tls == NULL ? "http" : "https", config->host, port);
-        }
-    }
+    front_addresses(&server->front, out);
 }
 
-struct server_count server_count_models(struct server *server)
+struct report_count server_count_models(struct server *server)
 {
-    struct catalogue *catalogue = registry_snapshot(server->registry);
-    struct server_count count = { .models = catalogue->count };
-    for (uint32_t i = 0; i < catalogue->count; i++) {
-        count.ready += catalogue->list[i].latest != NULL ? 1 : 0;
-    }
-    catalogue_release(catalogue);
-    return count;
+    return report_count(server->registry);
+}
+
+void server_models(struct server *server, bool json, struct buffer *out)
+{
+    report_models(server->registry, json, out);
 }
 
 const char *server_backends(void)
 {
     return backend_versions();
-}
-
-/* One line of the models' table; version 0 is about the whole model. */
-struct row {
-    const char *name;
-    uint64_t version;
-    const char *state;
-    const char *reason; /* NULL: nothing to say. */
-};
-
-static void row_json(struct buffer *out, const struct row *row)
-{
-    json_comma(out);
-    buffer_char(out, '{');
-    json_key(out, "name");
-    json_string(out, row->name);
-    if (row->version > 0) {
-        json_key(out, "version");
-        buffer_u64(out, row->version);
-    }
-    json_key(out, "state");
-    json_string(out, row->state);
-    json_key(out, "reason");
-    json_string(out, row->reason == NULL ? "" : row->reason);
-    buffer_char(out, '}');
-}
-
-static void row_text(struct buffer *out, const struct row *row)
-{
-    char version[24] = "-";
-    if (row->version > 0) {
-        (void)snprintf(version, sizeof(version), "%llu", (unsigned long long)row->version);
-    }
-    const bool reason = row->reason != NULL && row->reason[0] != '\0';
-    buffer_printf(out, "%-24s %7s  ", row->name, version);
-    buffer_printf(out, reason ? "%-11s  %s\n" : "%s%s\n", row->state, reason ? row->reason : "");
-}
-
-static void add_row(struct buffer *out, bool json, const struct row *row)
-{
-    if (json) {
-        row_json(out, row);
-    } else {
-        row_text(out, row);
-    }
-}
-
-static void add_entry(struct buffer *out, bool json, const struct catalogue_entry *entry)
-{
-    if (entry->version_count == 0) {
-        const struct row row = { entry->name, 0, model_state_text(MODEL_UNAVAILABLE),
-                                 entry->reason };
-        add_row(out, json, &row);
-    }
-    for (uint32_t i = 0; i < entry->version_count; i++) {
-        const struct catalogue_version *version = &entry->versions[i];
-        const struct row row = { entry->name, version->version, model_state_text(version->state),
-                                 version->reason };
-        add_row(out, json, &row);
-    }
-}
-
-void server_models(struct server *server, bool json, struct buffer *out)
-{
-    struct catalogue *catalogue = registry_snapshot(server->registry);
-    buffer_text(out, json ? "[" : "MODEL                    VERSION  STATE        REASON\n");
-    for (uint32_t i = 0; i < catalogue->count; i++) {
-        add_entry(out, json, &catalogue->list[i]);
-    }
-    buffer_text(out, json ? "]\n" : "");
-    catalogue_release(catalogue);
 }

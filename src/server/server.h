@@ -14,6 +14,7 @@
 
 #include "server/config.h"
 #include "server/reload.h"
+#include "server/report.h"
 #include "util/err.h"
 
 struct server;
@@ -48,14 +49,8 @@ void server_destroy(struct server *server); /* NULL is fine. */
 /* Where it listens: "http://127.0.0.1:8000 unix:/run/weir.sock", the first port first. */
 void server_addresses(const struct server *server, struct buffer *out);
 
-/* How many models there are, and how many of them have a READY version. */
-struct server_count {
-    uint32_t models;
-    uint32_t ready;
-};
-struct server_count server_count_models(struct server *server);
+struct report_count server_count_models(struct server *server);
 
-/* Appends name, version, state and reason of every model, as a table or as JSON. */
 void server_models(struct server *server, bool json, struct buffer *out);
 
 /* "ONNX Runtime 1.30.0"; static storage. */

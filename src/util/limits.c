@@ -46,3 +46,10 @@ void limits_init(struct limits *limits)
     };
     limits->bodies_bytes_max = limits_memory_bytes() / 4;
 }
+
+void limits_set(struct limits *limits, const struct limits *wanted)
+{
+#define LIMIT_SET(field, value, kind, help) limits->field = wanted->field;
+    LIMITS(LIMIT_SET)
+#undef LIMIT_SET
+}

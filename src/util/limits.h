@@ -45,14 +45,18 @@
     X(drain_grace_ns, 1000000000, DURATION, "time between not ready and refusing, when stopping")  \
     X(drain_timeout_ns, 30000000000, DURATION, "time to finish accepted requests, when stopping")
 
+/* Read by any thread at any time, while limits_set() changes them. */
 struct limits {
-#define LIMIT_FIELD(field, value, kind, help) uint64_t field;
+#define LIMIT_FIELD(field, value, kind, help) _Atomic uint64_t field;
     LIMITS(LIMIT_FIELD)
 #undef LIMIT_FIELD
 };
 
 /* The defaults of the table; bodies_bytes_max is computed from the machine's memory. */
 void limits_init(struct limits *limits);
+
+/* Any thread: each limit is from now on as in `wanted`. */
+void limits_set(struct limits *limits, const struct limits *wanted);
 
 /* Memory this process may use: the machine's, or its control group's limit where that is less. */
 uint64_t limits_memory_bytes(void);

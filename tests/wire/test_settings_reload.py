@@ -1,10 +1,12 @@
 """SIGHUP: settings are read again, and change while the server runs, or nothing does."""
 
+import concurrent.futures
+import json
 import signal
 
 import pytest
 
-from serving import Server, put_sim, sim_request
+from serving import Server, infer_path, put_sim, sim_request
 
 
 @pytest.fixture
@@ -23,6 +25,10 @@ def reload(server, file, text, outcome):
     server.process.send_signal(signal.SIGHUP)
     server.await_(outcome, lambda: server.logged().count(outcome) > before)
     return server.logged().splitlines()[-1]
+
+
+def instances(server, model):
+    return server.get(f"/v2/models/{model}/config").json()["instance_group"][0]["count"]
 
 
 def resident(server):
@@ -49,10 +55,10 @@ def test_what_needs_a_restart_is_named_and_nothing_changes(tmp_path, root):
     file = tmp_path / "weir.yaml"
     file.write_text("log_level: info\n")
     with Server(tmp_path, root, "--config", file) as server:
-        text = "log_level: error\nexecutors: 7\nlimits:\n  requests_max: 5\n"
+        text = "log_level: error\nexecutors: 7\nlimits:\n  models_max: 5\n  requests_max: 5\n"
         said = reload(server, file, text, "settings not reloaded")
-        assert "executors" in said and "limits.requests_max" in said
-        assert "log_level" not in said
+        assert "executors" in said and "limits.models_max" in said
+        assert "log_level" not in said and "requests_max" not in said
         assert server.get("/v2/logging").json()["log_info"] is True
 
 
@@ -76,3 +82,78 @@ def test_the_log_level_changes(tmp_path, root):
         reload(server, file, "log_level: debug\n", "settings reloaded")
         assert server.infer("nobody", sim_request()).status == 404
         assert "request failed" in server.logged()
+
+
+def test_a_limit_changes(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file) as server, server.connect() as kept:
+        body = json.dumps(sim_request()).encode()
+        path = infer_path("a")
+        assert kept.ask("POST", path, body).status == 200
+        reload(server, file, f"limits:\n  json_bytes_max: {len(body) - 1}\n", "settings reloaded")
+        assert kept.ask("POST", path, body).status == 413
+        reload(server, file, "", "settings reloaded")
+        assert kept.ask("POST", path, body).status == 200
+
+
+def test_the_repositories_are_read_again(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file) as server:
+        assert instances(server, "a") != 3
+        put_sim(root, "a", instances=3)
+        put_sim(root, "d")
+        server.process.send_signal(signal.SIGHUP)
+        server.await_("more instances", lambda: instances(server, "a") == 3)
+        server.await_("a new model", lambda: server.state("d") == ("READY", ""))
+
+
+# --- The same by a request ------------------------------------------------------------------------
+
+
+def ask_to_reload(server, **how):
+    return server.post("/v2/settings/reload", **how)
+
+
+def test_a_client_reloads(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file) as server:
+        assert ask_to_reload(server).json() == {"changed": []}
+        file.write_text("log_level: error\nlimits:\n  idle_timeout: 5s\n")
+        put_sim(root, "d")
+        assert ask_to_reload(server).json() == {"changed": ["log_level", "limits.idle_timeout"]}
+        assert server.state("d") == ("READY", "")
+        assert server.get("/v2/logging").json()["log_info"] is False
+
+
+def test_a_client_is_told_why_nothing_changed(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file) as server:
+        file.write_text("log_level: loud\n")
+        answer = ask_to_reload(server)
+        assert answer.status == 400
+        assert "weir.yaml:1" in answer.json()["error"] and "loud" in answer.json()["error"]
+        file.write_text("log_level: error\nport: 1\n")
+        answer = ask_to_reload(server)
+        assert answer.status == 400 and "port" in answer.json()["error"]
+        assert server.get("/v2/logging").json()["log_info"] is True
+
+
+def test_pages_of_others_cannot_reload(tmp_path, root):
+    with Server(tmp_path, root) as server:
+        assert ask_to_reload(server, headers={"Origin": "http://evil.example"}).status == 403
+
+
+def test_reloads_at_once_do_not_disturb(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file, "--loops", "2") as server:
+        def again(_):
+            file_answer = ask_to_reload(server)
+            return file_answer.status, server.infer("a", sim_request()).status
+
+        with concurrent.futures.ThreadPoolExecutor(8) as many:
+            assert set(many.map(again, range(64))) == {(200, 200)}
