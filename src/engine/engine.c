@@ -25,6 +25,12 @@
 #define RETRY_AFTER_MAX_MS 60000
 #define RETRY_AFTER_UNKNOWN_MS 1000
 
+/* The status of something that fails only where there is no memory for it. */
+static enum weir_status said_why(enum weir_status status, const char *what, struct weir_err *err)
+{
+    return status == WEIR_OK ? WEIR_OK : err_set(err, status, "out of memory for %s", what);
+}
+
 enum weir_status engine_create(const struct engine_options *options, struct engine **out,
                                struct weir_err *err)
 {
@@ -50,11 +56,12 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
                                      &engine->rates, err);
     }
     if (status == WEIR_OK && options->cache_bytes > 0) {
-        status = cache_create(options->cache_bytes, &engine->cache);
+        status = said_why(cache_create(options->cache_bytes, &engine->cache), "the cache", err);
     }
     if (status == WEIR_OK) {
-        status = quarantine_create(options->limits->quarantine_max, options->limits->quarantine_ns,
-                                   &engine->quarantine);
+        status = said_why(quarantine_create(options->limits->quarantine_max,
+                                            options->limits->quarantine_ns, &engine->quarantine),
+                          "the quarantine", err);
     }
     for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
         status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
