@@ -185,6 +185,18 @@ void call_fail_err(struct call *call, const struct weir_err *err)
     call_fail(call, err->status, err->text);
 }
 
+void call_begin_late(struct call *call, const struct request *request)
+{
+    static const char before[] = "{\"error\":\"";
+    static const char after[] = "\"}";
+    const struct bytes text = bytes_of(request_late_text(request)); /* Nothing in it to escape. */
+    exchange_begin(call->x, weir_status_http(request->late_status), CALL_JSON,
+                   sizeof before - 1 + text.size + sizeof after - 1);
+    exchange_piece(call->x, BYTES_LITERAL(before));
+    exchange_piece(call->x, text);
+    exchange_piece(call->x, BYTES_LITERAL(after));
+}
+
 void call_reply(struct call *call, struct bytes json)
 {
     if (call->rpc != NULL) {

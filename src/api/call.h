@@ -146,7 +146,12 @@ void call_fail_model(struct call *call, enum weir_status status, const char *tex
                      struct model *model); /* Retry-After from its rate; NULL is fine. */
 void call_fail_err(struct call *call, const struct weir_err *err);
 void call_reply(struct call *call, struct bytes json); /* 200; lends. */
-void call_reply_empty(struct call *call);              /* 200 without a body. */
+
+/* The whole answer to a request that is late; what is left is to finish the exchange at its end. */
+struct request;
+void call_begin_late(struct call *call, const struct request *request);
+
+void call_reply_empty(struct call *call); /* 200 without a body. */
 
 /* 200 with what was written into a buffer of limits->response_bytes_max; takes its memory,
  * clears it. */

@@ -520,7 +520,6 @@ static void ended(struct infer_call *infer)
 
 static void late(struct infer_call *infer)
 {
-    static const char text[] = "{\"error\":\"deadline passed while the model was running\"}";
     struct generate *self = generate_of(infer);
     struct exchange *x = self->call->x;
     if (self->answered || x->canceled) {
@@ -528,10 +527,9 @@ static void late(struct infer_call *infer)
     }
     self->answered = true;
     if (self->begun) {
-        send_error(self, "deadline passed while the model was running");
+        send_error(self, request_late_text(&infer->request));
     } else {
-        exchange_begin(x, weir_status_http(WEIR_ETIMEOUT), CALL_JSON, sizeof text - 1);
-        exchange_piece(x, BYTES_LITERAL(text));
+        call_begin_late(self->call, &infer->request);
     }
 }
 

@@ -304,7 +304,7 @@ static void late(struct infer_call *infer)
     struct kserve_grpc_job *job = job_of(infer);
     if (!job->closed) {
         job->late = true;
-        set_failure(job, WEIR_ETIMEOUT, "deadline passed while the model was running");
+        set_failure(job, infer->request.late_status, request_late_text(&infer->request));
         job->changed(job);
     }
 }

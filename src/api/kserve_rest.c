@@ -420,12 +420,10 @@ static void ended(struct infer_call *infer)
 /* The whole answer goes out now; only finishing it waits. */
 static void late(struct infer_call *infer)
 {
-    static const char text[] = "{\"error\":\"deadline passed while the model was running\"}";
     struct rest *rest = rest_of(infer);
     if (!rest->answered && !rest->call->x->canceled) {
         rest->answered = true;
-        exchange_begin(rest->call->x, weir_status_http(WEIR_ETIMEOUT), CALL_JSON, sizeof text - 1);
-        exchange_piece(rest->call->x, BYTES_LITERAL(text));
+        call_begin_late(rest->call, &infer->request);
     }
 }
 

@@ -25,6 +25,7 @@
 #include "engine/engine.h"
 #include "engine/pieces.h"
 #include "engine/pool.h"
+#include "engine/pool_impl.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
 #include "engine/stage.h"
@@ -358,7 +359,13 @@ static enum weir_status execute(struct instance *instance, uint64_t rows, struct
     struct batch *batch = &instance->batch;
     instance->run.rows = rows;
     instance->run.virtual_end_ns = 0;
-    const enum weir_status status = stage_run(instance, err);
+    if (!pool_watch_begin(instance)) {
+        return WEIR_ECANCELED;
+    }
+    enum weir_status status = stage_run(instance, err);
+    if (!pool_watch_end(instance)) {
+        status = WEIR_ECANCELED;
+    }
     batch->runs++;
     note_end(batch,
              instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance));

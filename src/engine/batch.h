@@ -28,6 +28,8 @@ struct batch {
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
     uint64_t learn_ns;
+    bool overdue;               /* Asked to stop at its model's run_limit. */
+    bool written_off;           /* Did not; guarded by the pool's lock, as is the one before. */
     struct list_node run;       /* In pool.runs. */
     uint64_t predicted_ns;      /* What the profile said when it was taken; 0: nothing. */
     uint64_t expected_ns;       /* When it should be over, */
@@ -54,6 +56,9 @@ struct instance {
     struct model *model;
     uint32_t places; /* That its run takes on the device; 0: it is run by a loop. */
     struct backend_context *context;
+    struct executor *executor; /* Who runs it; guarded by the pool's lock. */
+    _Atomic uint64_t since_ns; /* Watched models: the run under way began then; 0: none is; see
+                                       pool_watch.c. */
     struct batch batch;
     struct backend_run run;
     struct tensor *inputs; /* Signature's counts each. */
@@ -65,6 +70,7 @@ struct instance {
 };
 
 struct engine;
+struct executor;
 
 /* Allocates what one concurrent run of the model needs.  WEIR_ENOMEM, WEIR_ECONFLICT. */
 WEIR_MUST_USE enum weir_status instance_init(struct instance *instance, struct model *model,

@@ -49,6 +49,7 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
     engine->pools = mem_alloc(options->device_count * sizeof(struct pool *));
     pthread_mutex_init(&engine->lock, NULL);
     list_init(&engine->homes);
+    watchdog_init(&engine->watchdog, engine);
     engine->blocks = block_pool_create(BLOCKS_KEPT_BYTES);
     enum weir_status status = WEIR_OK;
     if (options->rate_limit) {
@@ -83,6 +84,7 @@ void engine_destroy(struct engine *engine)
     if (engine == NULL) {
         return;
     }
+    watchdog_finish(&engine->watchdog);
     for (uint32_t i = 0; i < engine->pool_count; i++) {
         pool_destroy(engine->pools[i]);
     }
@@ -524,6 +526,13 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     suspects_init(&model->suspects);
     if (model->graph != NULL) {
         return WEIR_OK; /* Its steps' models run, not itself. */
+    }
+    if (engine->threads && model->config->run_limit_ns > 0 &&
+        model->config->isolation != ISOLATE_PROCESS) {
+        const enum weir_status status = watchdog_start(&engine->watchdog, err);
+        if (status != WEIR_OK) {
+            return status;
+        }
     }
     if (engine->rates != NULL) {
         const enum weir_status status = rate_join(engine->rates, model, &model->claim, err);

@@ -21,6 +21,7 @@
 #include "engine/model.h"
 #include "engine/order.h"
 #include "engine/request.h"
+#include "engine/watchdog.h"
 #include "util/clock.h"
 #include "util/limits.h"
 
@@ -73,6 +74,7 @@ struct engine {
     struct rate_limiter *rates; /* NULL: off. */
     struct cache *cache;        /* NULL: none. */
     struct quarantine *quarantine;
+    struct watchdog watchdog;
     _Atomic uint32_t short_pools; /* Devices whose executors hang, and that have no spare ones. */
     _Atomic uint64_t serials;     /* Models adopted so far. */
     pthread_mutex_t lock;         /* Guards homes. */

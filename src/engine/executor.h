@@ -20,7 +20,8 @@ struct executor {
     pthread_t thread;
     bool started;
     pthread_cond_t wake;
-    struct list_node idle; /* In pool.idle while it sleeps. */
+    struct list_node idle; /* In pool.idle while it sleeps, or in pool.spares while parked. */
+    bool parked;           /* Another one has its place: it waits until it is needed. */
     int cpu;               /* Pinned to it; -1: not. */
     uint64_t free_ns;      /* When its last run ended, if it was a simulated one; its own. */
 };

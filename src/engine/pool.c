@@ -24,8 +24,9 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     pool->pipelined = options->pipelined;
     pool_wake_init(pool);
     pool->thread_count = options->executors * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
-    const uint32_t threads_max = options->executors * (options->pipelined ? STAGE_DEPTH_MAX : 1);
-    pool->executors = mem_alloc(threads_max * sizeof(*pool->executors));
+    pool->thread_max = options->executors * (options->pipelined ? STAGE_DEPTH_MAX : 1);
+    const uint32_t all = pool->thread_max + POOL_SPARES_MAX;
+    pool->executors = mem_alloc(all * sizeof(*pool->executors));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->device, NULL);
     pthread_cond_init(&pool->parts, NULL);
@@ -34,9 +35,11 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     list_init(&pool->limited);
     list_init(&pool->wide);
     list_init(&pool->runs);
-    for (uint32_t i = 0; i < threads_max; i++) {
+    list_init(&pool->spares);
+    for (uint32_t i = 0; i < all; i++) {
+        const bool pinned = options->first_cpu >= 0 && i < pool->thread_max;
         pool->executors[i].pool = pool;
-        pool->executors[i].cpu = options->first_cpu < 0 ? -1 : options->first_cpu + (int)i;
+        pool->executors[i].cpu = pinned ? options->first_cpu + (int)i : -1;
     }
     *out = pool;
     return WEIR_OK;
@@ -56,8 +59,8 @@ void pool_destroy(struct pool *pool)
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
     pthread_mutex_unlock(&pool->lock);
-    const uint32_t threads_max = pool->executor_count * (pool->pipelined ? STAGE_DEPTH_MAX : 1);
-    for (uint32_t i = 0; i < threads_max; i++) { /* One may have made a later one until now. */
+    for (uint32_t i = 0; i < pool->thread_max + POOL_SPARES_MAX;
+         i++) { /* One may have made a later one until now. */
         executor_join(&pool->executors[i]);
     }
     assert(pool->waiting == 0 && pool->running == 0 && pool->joined == 0);

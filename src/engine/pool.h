@@ -30,6 +30,8 @@
 #include "util/heap.h"
 #include "util/list.h"
 
+#define POOL_SPARES_MAX 2 /* Executors that may hang before the device has fewer. */
+
 struct pool {
     const char *name;
     struct engine *engine;
@@ -37,7 +39,8 @@ struct pool {
     uint32_t executor_count;    /* Runs the device carries at once. */
     uint32_t cpu_count;         /* That the process may run on. */
     bool pipelined;             /* Host work of some runs passes while another is on the device. */
-    struct executor *executors; /* executor_count, times the deepest pipeline. */
+    struct executor *executors; /* thread_max, then POOL_SPARES_MAX spare ones. */
+    uint32_t thread_max;        /* executor_count, times the deepest pipeline. */
 
     pthread_mutex_t lock; /* Guards the rest, and the "line" of every model on the pool. */
     struct pool_order order;
@@ -66,6 +69,9 @@ struct pool {
     uint64_t gap_ns;         /* on average so long after the one before. */
     bool spinning;           /* An executor that found nothing looks out for more. */
     _Atomic uint32_t calls;  /* Tells it that there is. */
+    struct list spares;      /* Of executor.idle: parked ones. */
+    uint32_t spare_count;    /* Spare ones that were started. */
+    uint32_t missing;        /* Executors that hang and that nobody replaces. */
     bool stopping;
 };
 
@@ -100,6 +106,10 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
 
 /* After batch_run(): counts, learns, gives the instance back and sends the members home. */
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
+
+/* The watchdog's look at the runs under way; when the next one is due.  Their requests end, or are told,
+ * and models whose runs do not end become unavailable. */
+uint64_t pool_watch(struct pool *pool, uint64_t now_ns);
 
 /* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL
  * (the queue's time-out).  Waiting: it ends now.  Running: the run is terminated once none of

@@ -13,6 +13,8 @@
 #include "engine/sequence.h"
 #include "engine/stats.h"
 
+#define OVERDUE_TEXT "the run took longer than the model's run_limit"
+
 /* Moves finished requests to their homes: neighbours of one home travel as one message. */
 void pool_send_home(struct list *ended)
 {
@@ -178,12 +180,20 @@ static void end_running(struct request *request, uint64_t now_ns)
     request->batch = NULL;
     request->times.ended_ns = now_ns;
     if (request->stop != WEIR_OK) {
-        request->status =
-            err_set(&request->err, request->stop, "%s",
-                    request->stop == WEIR_ETIMEOUT ? "the deadline passed while it ran"
-                                                   : weir_status_text(request->stop));
+        const char *text = request->stop == WEIR_ETIMEOUT   ? "the deadline passed while it ran"
+                           : request->stop == WEIR_EBACKEND ? OVERDUE_TEXT
+                                                            : weir_status_text(request->stop);
+        request->status = err_set(&request->err, request->stop, "%s", text);
     }
     overload_request_ended(request);
+}
+
+/* Lock held: the run was stopped at its limit; nobody else has canceled it. */
+static void note_overdue(const struct batch *batch, struct request *request)
+{
+    if (batch->overdue && request->status == WEIR_ECANCELED && request->stop == WEIR_OK) {
+        request->status = err_set(&request->err, WEIR_EBACKEND, "%s", OVERDUE_TEXT);
+    }
 }
 
 /* What the shape is, told once: profiles outlive their keys. */
@@ -299,10 +309,14 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     for (struct list_node *n = list_first(&batch->ended); n != NULL;
          n = list_next(&batch->ended, n)) {
         struct request *request = list_entry(n, struct request, line);
+        note_overdue(batch, request);
         if (request->leads) {
             join_answer(pool, request, now_ns, &ended);
         }
         end_running(request, now_ns);
+    }
+    if (batch->written_off) {
+        pool_watch_return(pool, instance);
     }
     settle_account(pool, model, batch, now_ns);
     if (model->claim != NULL) {

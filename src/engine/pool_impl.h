@@ -72,6 +72,20 @@ struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
 /* Without the lock, with a lease on the model. */
 void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news);
 
+/* pool_watch.c: runs that do not end. */
+
+/* Executor, without the lock: a run begins.  False: an earlier one of its batch was written off, it does not. */
+WEIR_MUST_USE bool pool_watch_begin(struct instance *instance);
+
+/* It is over.  False: it was written off meanwhile; what it gave is nobody's. */
+WEIR_MUST_USE bool pool_watch_end(struct instance *instance);
+
+/* A batch that was written off is settled: what it had booked is given back. */
+void pool_watch_return(struct pool *pool, struct instance *instance);
+
+/* An executor whose place another one has waits until it is needed, or the pool stops. */
+void pool_park(struct pool *pool, struct executor *executor);
+
 /* pool_wake.c: how executors sleep and wake. */
 void pool_wake_init(struct pool *pool);
 

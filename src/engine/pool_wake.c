@@ -144,6 +144,7 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
+    pool_park(pool, executor);
     while (!pool->stopping && instance == NULL) {
         uint64_t wake_ns = CLOCK_NEVER;
         const uint64_t now_ns = clock_now_ns(pool->engine->clock);
@@ -159,6 +160,9 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
             sleep_idle(pool, executor, wake_ns);
             spun = false;
         }
+    }
+    if (instance != NULL) {
+        instance->executor = executor;
     }
     struct executor *more = instance == NULL ? NULL : pool_executor_for_work(pool);
     pthread_mutex_unlock(&pool->lock);

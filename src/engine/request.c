@@ -39,6 +39,7 @@ void request_init(struct request *request)
     request->times = (struct request_times){ 0 };
     request->batch_rows = 0;
     request->parts_sent = 0;
+    request->late_status = WEIR_ETIMEOUT;
     request->deadline = (struct heap_node){ 0 };
     request->line = (struct list_node){ 0 };
     request->due = (struct list_node){ 0 };
@@ -56,6 +57,13 @@ void request_init(struct request *request)
     request->state = REQUEST_IDLE;
     request->stop = WEIR_OK;
     request->parts_unread = 0;
+}
+
+const char *request_late_text(const struct request *request)
+{
+    return request->late_status == WEIR_EBACKEND
+               ? "the run took longer than the model's run_limit and does not end"
+               : "deadline passed while the model was running";
 }
 
 void request_part_release(struct request_part *part)

@@ -114,8 +114,8 @@ struct request {
     void (*ended)(struct request *self);                           /* At home, once. */
     void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
                                                                        stream are refused. */
-    void (*late)(struct request *self); /* At home, at most once, before ended(): the deadline has
-                                           passed while it runs, answer the client now.  May be
+    void (*late)(struct request *self); /* At home, at most once, before ended(): answer the client
+                                           now, as late_status and request_late_text() say.  May be
                                            NULL. */
     void *user;
     struct request_facts
@@ -128,9 +128,12 @@ struct request {
     struct request_times times;
     uint64_t batch_rows; /* Rows of the batch it rode in. */
     uint32_t parts_sent;
+    enum weir_status late_status; /* In late(): WEIR_ETIMEOUT: the deadline passed while it ran;
+                                     WEIR_EBACKEND: its run does not end. */
 
     /* The engine's. */
     struct home_mail end_mail;
+    struct home_mail late_mail; /* Its run was written off. */
     struct heap_node deadline;  /* In the home's heap. */
     struct list_node line;      /* In its lane, in a batch, or among those that end. */
     struct list_node due;       /* In line.due, while WAITING with a deadline. */
@@ -157,8 +160,8 @@ struct request {
     bool trial;               /* Let in though it seems to be late (overload.c). */
     bool batchable;           /* Its shape lets it share a batch. */
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */
-    enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT.
-                                    Guarded by the pool's lock. */
+    enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT,
+                                    WEIR_EBACKEND (written off).  Guarded by the pool's lock. */
     uint32_t parts_unread;    /* Guarded by the pool's lock. */
 };
 
@@ -166,6 +169,9 @@ struct request {
 void request_init(struct request *request);
 
 const char *request_state_text(enum request_state state);
+
+/* What late() tells the client. */
+const char *request_late_text(const struct request *request);
 
 /* Home thread: done with a part.  Lets its outputs go and lets the run go on. */
 void request_part_release(struct request_part *part);

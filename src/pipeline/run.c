@@ -375,6 +375,7 @@ static void step_late(struct request *request)
     struct run *run = step_of(request)->run;
     if (!run->told_late && run->outer->late != NULL) {
         run->told_late = true;
+        run->outer->late_status = request->late_status;
         run->outer->late(run->outer);
     }
 }

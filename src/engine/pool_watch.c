@@ -1,0 +1,226 @@
+/*
+ * Runs that do not end.
+ *
+ * A thread that computes cannot be taken out of it, so such a run is *written off*: its requests are answered with an
+ * error, a spare executor takes its place, and the model takes no further requests.  The thread, its
+ * instance and all it reads stay booked, as do the requests: their inputs are what it reads.  If the run
+ * comes back after all, everything is given back, and its executor becomes a spare one.
+ *
+ * Who has the members of a batch is decided by instance.since_ns alone.  While a run is under way its executor does not
+ * touch them; the watch takes them by changing since_ns to WRITTEN_OFF with the pool's lock held, and an executor that
+ * finds that waits for the lock before it goes on.
+ */
+#include "engine/engine.h"
+#include "engine/join.h"
+#include "engine/outage.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+
+#define WRITTEN_OFF UINT64_MAX
+
+static bool is_watched(const struct model *model)
+{
+    return model->config->run_limit_ns > 0 && model->config->isolation != ISOLATE_PROCESS;
+}
+
+bool pool_watch_begin(struct instance *instance)
+{
+    struct model *model = instance->model;
+    if (!is_watched(model)) {
+        return true;
+    }
+    if (instance->batch.written_off) {
+        return false; /* The rest of a batch of which a run was. */
+    }
+    struct engine *engine = model->pool->engine;
+    const uint64_t now_ns = clock_now_ns(engine->clock);
+    atomic_store(&instance->since_ns, now_ns);
+    watchdog_note(&engine->watchdog, clock_add(now_ns, model->config->run_limit_ns));
+    return true;
+}
+
+bool pool_watch_end(struct instance *instance)
+{
+    struct pool *pool = instance->model->pool;
+    if (!is_watched(instance->model) || atomic_exchange(&instance->since_ns, 0) != WRITTEN_OFF) {
+        return true;
+    }
+    pthread_mutex_lock(&pool->lock); /* The members are its own again. */
+    pthread_mutex_unlock(&pool->lock);
+    return false;
+}
+
+static void tell_late(struct home_mail *mail)
+{
+    struct request *request = list_entry(mail, struct request, late_mail);
+    if (request->late != NULL) {
+        request->late_status = WEIR_EBACKEND;
+        request->late(request);
+    }
+}
+
+/* Lock held: the request's client need not wait any more. */
+static void give_up(struct pool *pool, struct request *request, uint64_t now_ns, struct list *ended)
+{
+    while (request->leads && !list_empty(&request->followers)) {
+        struct request *follower =
+            list_entry(list_first(&request->followers), struct request, line);
+        (void)join_stop(pool, follower, WEIR_EBACKEND, now_ns, ended);
+    }
+    if (request->stop == WEIR_OK) {
+        request->stop = WEIR_EBACKEND;
+        request->batch->wanting--;
+        request->late_mail.deliver = tell_late;
+        home_send(request->home, &request->late_mail); /* Before its end can be on its way. */
+    }
+}
+
+static void give_up_all(struct pool *pool, const struct list *members, uint64_t now_ns,
+                        struct list *ended)
+{
+    for (struct list_node *n = list_first(members); n != NULL; n = list_next(members, n)) {
+        give_up(pool, list_entry(n, struct request, line), now_ns, ended);
+    }
+}
+
+/* Lock held: somebody takes the place of an executor.  NULL, or one that is to be started. */
+static struct executor *replace_executor(struct pool *pool)
+{
+    struct list_node *node = list_pop(&pool->spares);
+    if (node != NULL) {
+        struct executor *spare = list_entry(node, struct executor, idle);
+        spare->parked = false;
+        pthread_cond_signal(&spare->wake);
+        return NULL;
+    }
+    if (pool->spare_count < POOL_SPARES_MAX && pool->engine->threads) {
+        return &pool->executors[pool->thread_max + pool->spare_count++];
+    }
+    if (pool->missing++ == 0) {
+        atomic_fetch_add(&pool->engine->short_pools, 1);
+    }
+    return NULL;
+}
+
+/* Lock held. */
+static struct executor *write_off(struct pool *pool, struct instance *instance, uint64_t now_ns,
+                                  struct list *ended)
+{
+    struct batch *batch = &instance->batch;
+    uint64_t began_ns = atomic_load(&instance->since_ns);
+    if (began_ns == 0 ||
+        !atomic_compare_exchange_strong(&instance->since_ns, &began_ns, WRITTEN_OFF)) {
+        return NULL; /* It has just come back. */
+    }
+    batch->written_off = true;
+    list_remove(&batch->run);
+    instance->model->written_off++;
+    outage_note(instance->model);
+    give_up_all(pool, &batch->members, now_ns, ended);
+    give_up_all(pool, &batch->ended, now_ns, ended);
+    pthread_cond_broadcast(&pool->parts);
+    pool_wide_end(pool, instance);
+    return replace_executor(pool);
+}
+
+/* Lock held: what is due for one run.  True: it was written off; then *spare may have to be started. */
+static bool watch_one(struct pool *pool, struct batch *batch, uint64_t now_ns, uint64_t *next_ns,
+                      struct list *ended, struct executor **spare)
+{
+    struct instance *instance = list_entry(batch, struct instance, batch);
+    const uint64_t began_ns = atomic_load(&instance->since_ns);
+    if (began_ns == 0 || instance->places == 0) {
+        return false; /* None is under way, or a loop runs it, which only short ones are for. */
+    }
+    const uint64_t limit_ns = instance->model->config->run_limit_ns;
+    uint64_t due_ns;
+    const enum watchdog_act act =
+        watchdog_judge(began_ns, limit_ns, batch->overdue, now_ns, &due_ns);
+    *next_ns = due_ns < *next_ns ? due_ns : *next_ns;
+    if (act == WATCHDOG_STOP) {
+        batch->overdue = true;
+        backend_terminate(instance->context);
+    }
+    if (act != WATCHDOG_WRITE_OFF) {
+        return false;
+    }
+    *spare = write_off(pool, instance, now_ns, ended);
+    return batch->written_off;
+}
+
+/* True: one run was written off; there may be more. */
+static bool watch_pool(struct pool *pool, uint64_t now_ns, uint64_t *next_ns)
+{
+    struct list ended;
+    struct executor *spare = NULL;
+    struct model *lost = NULL;
+    enum weir_status outage = WEIR_OK;
+    struct weir_err err;
+    list_init(&ended);
+    pthread_mutex_lock(&pool->lock);
+    *next_ns = CLOCK_NEVER;
+    for (struct list_node *n = list_first(&pool->runs); n != NULL && lost == NULL;
+         n = list_next(&pool->runs, n)) {
+        struct batch *batch = list_entry(n, struct batch, run);
+        if (watch_one(pool, batch, now_ns, next_ns, &ended, &spare)) {
+            lost = list_entry(batch, struct instance, batch)->model;
+            model_acquire(lost);
+            outage = outage_check_locked(lost, &err);
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    pool_send_home(&ended);
+    if (spare != NULL && executor_start(spare, NULL) != WEIR_OK) {
+        pthread_mutex_lock(&pool->lock);
+        pool->spare_count = POOL_SPARES_MAX; /* There will be none. */
+        (void)replace_executor(pool);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    if (lost == NULL) {
+        return false;
+    }
+    if (outage != WEIR_OK && pool->engine->advise != NULL) {
+        pool->engine->advise(pool->engine->advise_context, lost, err.text);
+    }
+    pool_kick(pool);
+    model_release(lost);
+    return true;
+}
+
+uint64_t pool_watch(struct pool *pool, uint64_t now_ns)
+{
+    uint64_t next_ns;
+    while (watch_pool(pool, now_ns, &next_ns)) {
+    }
+    return next_ns;
+}
+
+void pool_watch_return(struct pool *pool, struct instance *instance)
+{
+    struct batch *batch = &instance->batch;
+    struct model *model = instance->model;
+    const uint64_t most_ns =
+        clock_add(batch->gathered_ns, model->config->run_limit_ns + WATCHDOG_GRACE_NS);
+    batch->computed_ns = batch->computed_ns < most_ns ? batch->computed_ns : most_ns;
+    model->written_off--;
+    outage_note(model);
+    if (pool->missing == 0) {
+        if (instance->executor != NULL) {
+            instance->executor->parked = true; /* Another one has its place. */
+        }
+    } else if (--pool->missing == 0) {
+        atomic_fetch_sub(&pool->engine->short_pools, 1);
+    }
+}
+
+void pool_park(struct pool *pool, struct executor *executor)
+{
+    if (!executor->parked) {
+        return;
+    }
+    list_append(&pool->spares, &executor->idle);
+    while (executor->parked && !pool->stopping) {
+        pthread_cond_wait(&executor->wake, &pool->lock);
+    }
+    list_remove(&executor->idle);
+}
