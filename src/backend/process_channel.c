@@ -303,7 +303,7 @@ static bool exchange(struct channel *channel)
     atomic_store(&channel->watched.begun_ns, clock_now_ns(&channel->clock));
     const uint32_t mine = channel->turn - 1;
     if (!atomic_load(&channel->process->dead)) {
-        process_turn_end(head, &head->process_sleeps, mine);
+        process_turn_end(head, &head->process_sleeps, mine, &channel->wait);
     }
     const uint32_t turn = channel_is_dead(channel)
                               ? PROCESS_TURN_DEAD

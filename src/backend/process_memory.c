@@ -1,7 +1,7 @@
 /*
  * Looking is worth it where the other side answers within the time that falling asleep and being woken
  * takes; where it takes longer, every look is time taken from others.  So a side looks only when
- * its last wait was short, and not at all on a machine with one core.
+ * the last answer came soon, and not at all where it has one core.
  */
 #include "backend/process_memory.h"
 
@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -120,20 +121,24 @@ void process_sleep(_Atomic uint32_t *word, uint32_t seen, uint64_t ns)
     (void)syscall(SYS_futex, word, FUTEX_WAIT, seen, ns == CLOCK_NEVER ? NULL : &at_most, NULL, 0);
 }
 
-void process_turn_end(struct process_head *head, _Atomic uint32_t *other_sleeps, uint32_t next)
+void process_turn_end(struct process_head *head, _Atomic uint32_t *other_sleeps, uint32_t next,
+                      struct process_wait *wait)
 {
+    wait->ended_ns = now_ns();
     atomic_store(&head->turn, next);
     if (atomic_load(other_sleeps) != 0) {
         process_wake(&head->turn);
     }
 }
 
+/* Of those that the process may use. */
 static bool may_spin(void)
 {
     static _Atomic int cores;
     int known = atomic_load_explicit(&cores, memory_order_relaxed);
     if (known == 0) {
-        known = (int)sysconf(_SC_NPROCESSORS_ONLN);
+        cpu_set_t usable;
+        known = sched_getaffinity(0, sizeof(usable), &usable) == 0 ? CPU_COUNT(&usable) : 1;
         atomic_store_explicit(&cores, known, memory_order_relaxed);
     }
     return known > 1;
@@ -142,10 +147,9 @@ static bool may_spin(void)
 uint32_t process_turn_wait(struct process_head *head, _Atomic uint32_t *self_sleeps, uint32_t mine,
                            struct process_wait *wait)
 {
-    const uint64_t from_ns = now_ns();
     uint32_t turn = atomic_load_explicit(&head->turn, memory_order_acquire);
     if (wait->last_ns < SPIN_NS && may_spin()) {
-        while (turn == mine && now_ns() - from_ns < SPIN_NS) {
+        while (turn == mine && now_ns() - wait->ended_ns < SPIN_NS) {
             relax();
             turn = atomic_load_explicit(&head->turn, memory_order_acquire);
         }
@@ -157,6 +161,6 @@ uint32_t process_turn_wait(struct process_head *head, _Atomic uint32_t *self_sle
         }
         atomic_store_explicit(self_sleeps, 0, memory_order_relaxed);
     }
-    wait->last_ns = now_ns() - from_ns;
+    wait->last_ns = now_ns() - wait->ended_ns;
     return turn;
 }

@@ -29,11 +29,13 @@ size_t process_area_size(uint64_t bytes);
 
 /* One side's way of waiting; zeroed at first. */
 struct process_wait {
-    uint64_t last_ns; /* How long the last wait was. */
+    uint64_t ended_ns; /* When this side's last turn ended ... */
+    uint64_t last_ns;  /* ... and how long the other's was then. */
 };
 
 /* Ends a turn: *turn becomes `next`, and whoever sleeps on it is woken. */
-void process_turn_end(struct process_head *head, _Atomic uint32_t *other_sleeps, uint32_t next);
+void process_turn_end(struct process_head *head, _Atomic uint32_t *other_sleeps, uint32_t next,
+                      struct process_wait *wait);
 
 /* Until *turn is no longer `mine`: looks for a few microseconds where that was long enough the last time, then
  * sleeps.  Returns what it is then. */

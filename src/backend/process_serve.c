@@ -93,7 +93,7 @@ static bool listen(struct serving *s)
 static void speak(struct serving *s)
 {
     s->turn++;
-    process_turn_end(s->head, &s->head->server_sleeps, s->turn);
+    process_turn_end(s->head, &s->head->server_sleeps, s->turn, &s->wait);
 }
 
 /* The areas that the command is about. */
