@@ -127,6 +127,9 @@ enum weir_status backend_promote(struct backend_model *model, struct weir_err *e
 
 uint32_t backend_stages(const struct backend_model *model)
 {
+    if (model->ops->stages != NULL) {
+        return model->ops->stages(model);
+    }
     return (model->ops->prepare != NULL ? (uint32_t)BACKEND_PREPARES : 0) |
            (model->ops->finish != NULL ? (uint32_t)BACKEND_FINISHES : 0);
 }

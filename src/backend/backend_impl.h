@@ -37,6 +37,7 @@ struct backend_ops {
                             struct weir_err *err);
     enum weir_status (*finish)(struct backend_context *context, struct backend_run *run,
                                struct weir_err *err);              /* May be NULL. */
+    uint32_t (*stages)(const struct backend_model *model);         /* NULL: those that are there. */
     void (*terminate)(struct backend_context *context, bool stop); /* false: rearm. */
     void (*memory)(const struct backend_model *model,
                    struct backend_memory *out); /* *out is zeroed.  NULL: nothing is counted. */

@@ -224,23 +224,29 @@ static void end_trial(struct process_context *context)
 
 /* ---- Contexts ---------------------------------------------------------------------------------- */
 
-static void process_context_destroy(struct backend_context *base)
+/* One slot of a model whose contexts have their own is kept for the next of them. */
+static void leave_slot(struct process_model *model, struct process_context *context)
 {
-    struct process_context *context = (struct process_context *)base;
-    struct process_model *model = model_of(context);
-    end_trial(context);
-    leave(&context->home);
+    struct process_slot *slot = context->own_slot ? context->home.slot : NULL;
+    struct slot_figures figures;
     pthread_mutex_lock(&model->lock);
     list_remove(&context->node);
-    struct slot_figures figures;
-    if (context->own_slot && context->home.slot != NULL &&
-        slot_look(context->home.slot, &model->load, &figures)) {
+    if (slot != NULL && model->slot == NULL) {
+        model->slot = slot;
+        slot = NULL;
+    } else if (slot != NULL && slot_look(slot, &model->load, &figures)) {
         model->restarts_gone += figures.restarts;
     }
     pthread_mutex_unlock(&model->lock);
-    if (context->own_slot) {
-        slot_release(context->home.slot, &model->load);
-    }
+    slot_release(slot, &model->load);
+}
+
+static void process_context_destroy(struct backend_context *base)
+{
+    struct process_context *context = (struct process_context *)base;
+    end_trial(context);
+    leave(&context->home);
+    leave_slot(model_of(context), context);
     pthread_mutex_destroy(&context->lock);
     mem_free(context);
 }

@@ -123,7 +123,8 @@ static void tell_channels(struct process *process, enum backend_death death)
     for (struct list_node *n = list_first(&process->channels); n != NULL;
          n = list_next(&process->channels, n)) {
         struct process_watched *channel = list_entry(n, struct process_watched, node);
-        const bool spared = (marked && atomic_load(&channel->head->faulted) == 0) ||
+        const bool spared = atomic_load(&channel->begun_ns) == 0 ||
+                            (marked && atomic_load(&channel->head->faulted) == 0) ||
                             (process->guilty != NULL && process->guilty != channel);
         atomic_store(&channel->death, (int)(spared ? DEATH_KILLED : death));
         atomic_store(&channel->head->turn, PROCESS_TURN_DEAD);

@@ -680,6 +680,13 @@ static enum weir_status sim_run(struct backend_context *base, struct backend_run
     return status;
 }
 
+static uint32_t sim_stages(const struct backend_model *base)
+{
+    const struct sim_settings *settings = &((const struct sim_model *)base)->settings;
+    return (settings->prepare > 0 ? (uint32_t)BACKEND_PREPARES : 0) |
+           (settings->finish > 0 ? (uint32_t)BACKEND_FINISHES : 0);
+}
+
 const struct backend_ops sim_ops = {
     .name = "sim",
     .platform = "sim",
@@ -691,6 +698,7 @@ const struct backend_ops sim_ops = {
     .prepare = sim_prepare,
     .run = sim_run,
     .finish = sim_finish,
+    .stages = sim_stages,
     .terminate = sim_terminate,
     .memory = sim_memory,
 };
