@@ -32,7 +32,7 @@ def repository(folder):
     model = perceptron(models, "plain")
     for slo in SLOS_MS:
         linked(models, model, f"slo{slo}", f"deadline: {slo}ms\n")
-    simulated(models, "single", {"tau0": "5ms", "alpha": "5ms"}, "max_batch_size: 0\ndeadline: 100ms\n")
+    simulated(models, "single", {"tau0": "5ms"}, "max_batch_size: 0\ndeadline: 100ms\n")
     return models, model
 
 
@@ -136,11 +136,11 @@ def goodput(plan, sides, model_slo_ms, rate, loads, seconds, keep):
 
 
 def refusals(plan, server, model, rate, slo_ms):
-    """How long it takes to hear that a request is refused on arrival, at 2 and 4 times the rate; those who were let go
-    in line are told apart by what they are told."""
+    """How long it takes to hear that a request is refused on arrival, at 2 and 4 times the rate; those who were let in
+    and let go later, or whose deadline passed, are told apart by what they are told."""
     head, body = infer_body("x", SHAPE, floats(SHAPE[1]))
     request = http_request(model, head, body)
-    waits = {"arrival": [], "line": []}
+    waits = {"arrival": [], "line": [], "expired": []}
     for load in (2, 4) * plan.rounds:
         say(f"overload: time to a refusal at {load} times")
         seconds = plan.seconds(3, 1)
@@ -148,7 +148,8 @@ def refusals(plan, server, model, rate, slo_ms):
             time.sleep(0.4)
             for status, said, took in probe(server[1], request, seconds):
                 if status != 200:
-                    waits["line" if b" in line" in said else "arrival"].append(took * 1e3)
+                    way = "expired" if status == 504 else "line" if b" ms in line" in said else "arrival"
+                    waits[way].append(took * 1e3)
             result()
     kept = {way: {"count": len(ms), "p50_ms": quantile(ms, 0.5), "p99_ms": quantile(ms, 0.99), "max_ms": max(ms)}
             for way, ms in waits.items() if ms}

@@ -4,6 +4,7 @@ B8 `pipeline`: host work beside a device.  B9 `instances`: several instances on 
 B12 `users`: how many users four executors carry, from one queue and addressed in turn.
 """
 import contextlib
+import heapq
 import json
 import random
 
@@ -11,7 +12,7 @@ from ceilings import binary_exchange
 from loads import load, median
 from models import simulated
 from servers import index, say, weir
-from tool import play, playing, recorded, simulated_latencies
+from tool import play, playing, recorded
 
 CLIENTS = 8
 
@@ -100,6 +101,8 @@ FRAME_MS = 1e3 / 150 / FASTER
 PERIOD_S = 1 / 25 / FASTER
 ACTIVE_S, THINKING_S = 4 / FASTER, 11 / FASTER
 GOOD = 0.99
+STEP = 2    # Users, from one try to the next.
+WARM = 0.1  # Of the time.
 
 
 def user(seed, seconds):
@@ -123,28 +126,30 @@ def lines(users, seconds, in_turn):
     return [sorted(at for index in range(queue, users, queues) for at in user(index, seconds)) for queue in range(queues)]
 
 
-def good_share(latencies, slo_ms):
-    return sum(one <= slo_ms / 1e3 for one in latencies) / len(latencies)
-
-
 def simulated_share(users, seconds, in_turn, slo_ms):
-    latencies = []
+    """The same arrivals were there nothing but the runs: first come, first served, but for those who would be late."""
+    good = sent = 0
     for arrivals in lines(users, seconds, in_turn):
-        latencies += simulated_latencies(arrivals, FRAME_MS / 1e3, 1 if in_turn else EXECUTORS)
-    return good_share(latencies, slo_ms)
+        free = [0.0] * (1 if in_turn else EXECUTORS)
+        for at in arrivals:
+            end = max(at, free[0]) + FRAME_MS / 1e3
+            if end - at <= slo_ms / 1e3:
+                heapq.heapreplace(free, end)
+                good += at >= seconds * WARM
+        sent += sum(at >= seconds * WARM for at in arrivals)
+    return good / sent
 
 
 def simulated_users(seconds, in_turn, slo_ms):
-    """What first come, first served carries of the same arrivals, were there nothing but the runs."""
     users = 2 * EXECUTORS
-    while users < 150 and simulated_share(users + 4, seconds, in_turn, slo_ms) >= GOOD:
-        users += 4
+    while users < 150 and simulated_share(users + STEP, seconds, in_turn, slo_ms) >= GOOD:
+        users += STEP
     return users
 
 
 def measured_share(folder, server, users, seconds, in_turn, slo_ms):
-    """All queues at once; the first tenth of the time is not counted."""
-    warm = seconds / 10
+    """All queues at once; the first part of the time is not counted."""
+    warm = seconds * WARM
     with contextlib.ExitStack() as stack:
         results = []
         for queue, arrivals in enumerate(lines(users, seconds, in_turn)):
@@ -157,7 +162,7 @@ def measured_share(folder, server, users, seconds, in_turn, slo_ms):
 
 
 def most_users(share, start):
-    """Goes up or down by 4 from `start` until the edge is found; returns (users, {users: share})."""
+    """Goes up or down from `start` until the edge is found; returns (users, {users: share})."""
     tried = {}
 
     def good(users):
@@ -165,11 +170,11 @@ def most_users(share, start):
         return tried[users] >= GOOD
     users = start
     if good(users):
-        while len(tried) < 6 and good(users + 4):
-            users += 4
+        while len(tried) < 6 and good(users + STEP):
+            users += STEP
         return users, tried
-    while users > 4 and len(tried) < 8:
-        users -= 4
+    while users > STEP and len(tried) < 8:
+        users -= STEP
         if good(users):
             return users, tried
     return 0, tried
@@ -187,7 +192,7 @@ def user_models(folder):
 
 
 def users(folder, plan):
-    seconds = plan.seconds(12, 5)
+    seconds = plan.seconds(30, 10)
     details, best = {"faster": FASTER, "good": GOOD}, {}
     with weir(user_models(folder), executors=EXECUTORS) as server:
         for slo_ms in (40 // FASTER, 80 // FASTER):

@@ -67,14 +67,15 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
 }
 
 /* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs came out
- * against it; at least 1. */
+ * against it; at least 1.  Twice the reserve: others rely on it, and lose little by a smaller run. */
 static uint64_t rows_in_budget(const struct model *model, uint64_t key,
                                const struct pace_cost *cost, uint64_t run_ns)
 {
-    struct pace_cost plain = *cost;
-    const uint64_t real = pace_rows_within(cost, run_ns);
-    const bool known = profile_fit(&model->profile, key, &plain.tau0_ns, &plain.alpha_ns);
-    const uint64_t said = known ? pace_rows_within(&plain, run_ns) : real;
+    struct pace_cost strict = *cost;
+    strict.reserve = 2 * cost->reserve;
+    const uint64_t real = pace_rows_within(&strict, run_ns);
+    const bool known = profile_fit(&model->profile, key, &strict.tau0_ns, &strict.alpha_ns);
+    const uint64_t said = known ? pace_rows_within(&strict, run_ns) : real;
     const uint64_t rows = said < real ? said : real;
     return rows > 0 ? rows : 1;
 }

@@ -30,6 +30,7 @@
 #define PROFILE_TAU0_USEFUL 0.08  /* tau0 below this share of alpha: company is not worth it. */
 #define PROFILE_ROW_FORGET 1.01   /* What the least time per row grows by with each run. */
 #define PROFILE_ROW_DEARER 1.04   /* Larger batches whose rows cost this much more are avoided. */
+#define PROFILE_ROW_CHEAPER 1.02  /* Rows of larger batches have to be so much cheaper. */
 #define PROFILE_NS_MAX 9e18       /* More is no number of nanoseconds. */
 #define PROFILE_SETTLED_RUNS 64   /* From then on */
 #define PROFILE_SETTLE_RUNS 4     /* a line is drawn anew every so many runs. */
@@ -143,7 +144,8 @@ static bool measured(const struct profile_shape *shape, uint32_t size)
     return shape->row_runs[size] >= PROFILE_OBSERVED_MIN;
 }
 
-/* The size whose rows are cheapest if those of a larger one are dearer, else PROFILE_SIZES. */
+/* The size whose rows are cheapest if those of a larger one are dearer, else PROFILE_SIZES.  Hardly cheaper
+ * ones are not worth the wait for company. */
 static uint32_t size_before_dearer(const struct profile_shape *shape)
 {
     uint32_t best = PROFILE_SIZES;
@@ -152,7 +154,8 @@ static uint32_t size_before_dearer(const struct profile_shape *shape)
         if (!measured(shape, size)) {
             continue;
         }
-        if (best == PROFILE_SIZES || shape->row_ns[size] <= shape->row_ns[best]) {
+        if (best == PROFILE_SIZES ||
+            PROFILE_ROW_CHEAPER * shape->row_ns[size] <= shape->row_ns[best]) {
             best = size;
             found = PROFILE_SIZES;
         } else if (shape->row_ns[size] > PROFILE_ROW_DEARER * shape->row_ns[best]) {
