@@ -40,7 +40,7 @@ TARGETS = {
     "memory.cold": ("the same: request to answer of a 64 MiB model that was not in memory, above one that was", 5.0, "most", " ms"),
     "memory.create": ("that time against creating its session", 0.1, "most", ""),
     "memory.hits": ("requests that found their model in memory, against the best of LRU and LFU on the same requests", 1.0, "least", ""),
-    "memory.rounds": ("memory after 200 rounds of loading and unloading against after the first", 1.05, "most", ""),
+    "memory.rounds": ("resident memory after the worst of 200 rounds of loading and unloading against after the first", 1.05, "most", ""),
     "processes.throughput": ("1 ms model in a process of its own, 8 connections: requests/s against the same in the server", 0.99, "least", ""),
     "processes.idle": ("the same on an idle server, one request at a time: p50 above that in the server", 50.0, "most", " us"),
     "pipeline.gain": ("B8: host work beside a device: gain against (c+i)/max(c,i), the worst of four", 0.95, "least", ""),

@@ -1,7 +1,7 @@
 /*
  * How much the process's resident set grew by a load, and shrank by an unload, is what a person sees in top.  It is
  * approximate, since other threads allocate meanwhile and pages of a mapped file come in later; budgets go by
- * what backends count (model_memory()), and by this only where a backend counts nothing.
+ * what backends count (model_memory()).
  */
 #include "engine/lifecycle.h"
 

@@ -29,9 +29,6 @@ void model_memory(const struct model *model, struct ledger_counts *out)
     *out = (struct ledger_counts){ .heap_bytes = counted.heap_bytes,
                                    .mapped_bytes = counted.mapped_bytes,
                                    .device_bytes = counted.device_bytes };
-    if (ledger_counts_bytes(out) == 0) {
-        out->heap_bytes = model->loaded_bytes;
-    }
     const uint64_t peak = counted.heap_peak_bytes;
     out->heap_bytes = out->heap_bytes > MODEL_BYTES_MIN ? out->heap_bytes : MODEL_BYTES_MIN;
     out->peak_bytes = out->mapped_bytes + (peak > out->heap_bytes ? peak : out->heap_bytes);

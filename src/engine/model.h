@@ -168,7 +168,7 @@ struct model {
 void model_acquire(struct model *model);
 void model_release(struct model *model);
 
-/* What it takes now, as its backend counts it, else as the process grew by its load.  Any thread with a lease. */
+/* What it takes now, as its backend counts it.  Any thread with a lease. */
 void model_memory(const struct model *model, struct ledger_counts *out);
 
 /* Of its processes, where it is isolated: what they take, and how many died and were replaced. */

@@ -243,6 +243,35 @@ def test_a_reload_may_replace(tmp_path, root):
         assert server.stats("a")["inference_stats"]["fail"]["count"] == 0
 
 
+def test_a_replacement_that_fails_says_so(tmp_path, root):
+    put(root, "a", **RELOADED)
+    with Server(tmp_path, root, *ONE_FITS) as server:
+        broken = {**RELOADED["parameters"], "load_fails": "no such weights"}
+        put(root, "a", device="npu", update="replace", parameters=broken)
+        assert server.load("a").status == 400
+        assert server.state("a") == ("UNAVAILABLE", "model 'a' version 1: no such weights")
+        assert ask(server, "a").status == 503
+        put(root, "a", **RELOADED)
+        assert server.load("a").status == 200
+        assert ask(server, "a").status == 200
+
+
+def test_who_waits_for_room_holds_up_nobody_else(tmp_path, root):
+    """b waits until a may go; a goes on, and so do loads elsewhere."""
+    put(root, "a", "b", **sized("600MiB", device="npu"))
+    put(root, "c")
+    words = ("--devices", "npu:1", "--memory-devices", "npu:1GiB", "--residency-min", "4s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        assert ask(server, "a").status == 200
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask, server, "b")
+            assert ask(server, "c").status == 200
+            assert ask(server, "a").status == 200
+            assert not waiting.done()
+            assert waiting.result().status == 200
+        assert resident(server) == {"b", "c"}
+
+
 def test_residents_do_not_thrash(tmp_path, root):
     """Two models for one place: however many ask in turn, nobody goes before its time."""
     put(root, "a", "b")
