@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from serving import ROOT, Server, binary_request, put_model
+from serving import ROOT, Server, binary_request, put_model, put_sim, sim_request
 
 sys.path.insert(0, str(ROOT / "bench"))
 from models import perceptron  # noqa: E402
@@ -74,6 +74,25 @@ def test_a_hot_model_gets_its_weights_packed(tmp_path, root):
         assert np.allclose(packed, first, rtol=1e-4, atol=1e-5)
         assert np.array_equal(ask(server, "hot"), packed)
         assert server.logged().count("weights packed") == 1  # The other one stays as it is.
+
+
+def test_the_cache_is_the_users_unless_told_otherwise(tmp_path, root):
+    put(root, "m")
+    env = {"XDG_CACHE_HOME": str(tmp_path / "xdg"), "CACHE_DIRECTORY": ""}
+    with Server(tmp_path, root, *DEMAND, env=env) as server:
+        ask(server, "m")
+    assert len(list((tmp_path / "xdg/weir/models").iterdir())) == 1
+
+
+def test_a_load_on_demand_tries_nothing_that_is_known(tmp_path, root):
+    # The first run of each load fails: of one that tries the model out it is the trial's.
+    put_sim(root, "m", parameters={"fail_at": 1})
+    with Server(tmp_path, root, *DEMAND) as server:
+        for _ in range(10):
+            assert server.infer("m", sim_request()).status == 200
+        reload(server, "m")
+        assert server.infer("m", sim_request()).status == 500
+        assert server.infer("m", sim_request()).status == 200
 
 
 def test_without_a_cache_nothing_is_written(tmp_path, root):
