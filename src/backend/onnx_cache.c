@@ -26,6 +26,7 @@
 
 #define FORMAT 1
 #define KEY_BYTES 32
+#define KEY_DIGITS 16
 #define PATH_BYTES 512
 #define SOURCE_BYTES_MAX ((size_t)1 << 20)
 #define BOOT_ID_FILE "/proc/sys/kernel/random/boot_id"
@@ -171,25 +172,41 @@ struct survey {
     char oldest[KEY_BYTES * 2];
 };
 
+/* Whatever else somebody keeps in the folder is left alone. */
+static bool is_ours(const char *name)
+{
+    return strncmp(name, FILE_OWN_PREFIX, sizeof(FILE_OWN_PREFIX) - 1) == 0 ||
+           (strlen(name) == KEY_DIGITS && strspn(name, "0123456789abcdef") == KEY_DIGITS);
+}
+
+static uint64_t entry_bytes(int cache_fd, const char *name)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < ENTRY_FILES; i++) {
+        struct stat info;
+        char path[PATH_BYTES];
+        (void)snprintf(path, sizeof(path), "%s/%s", name, entry_files[i]);
+        if (fstatat(cache_fd, path, &info, AT_SYMLINK_NOFOLLOW) == 0) {
+            bytes += (uint64_t)info.st_size;
+        }
+    }
+    return bytes;
+}
+
 static enum weir_status look_at_entry(void *context, const char *name, bool folder)
 {
     struct survey *survey = context;
     struct stat info;
-    if (!folder || strlen(name) >= sizeof(survey->oldest) ||
+    if (!folder || !is_ours(name) || strlen(name) >= sizeof(survey->oldest) ||
         fstatat(survey->cache_fd, name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
         return WEIR_OK;
     }
-    if (survey->oldest[0] == '\0' || stamp_ns(&info.st_mtim) < survey->oldest_ns) {
+    const uint64_t bytes = entry_bytes(survey->cache_fd, name);
+    if (bytes > 0 && (survey->oldest[0] == '\0' || stamp_ns(&info.st_mtim) < survey->oldest_ns)) {
         survey->oldest_ns = stamp_ns(&info.st_mtim);
         (void)snprintf(survey->oldest, sizeof(survey->oldest), "%s", name);
     }
-    for (size_t i = 0; i < ENTRY_FILES; i++) {
-        char path[PATH_BYTES];
-        (void)snprintf(path, sizeof(path), "%s/%s", name, entry_files[i]);
-        if (fstatat(survey->cache_fd, path, &info, AT_SYMLINK_NOFOLLOW) == 0) {
-            survey->bytes += (uint64_t)info.st_size;
-        }
-    }
+    survey->bytes += bytes;
     return WEIR_OK;
 }
 
@@ -213,10 +230,13 @@ static enum weir_status make_room(int cache_fd, uint64_t bytes, uint64_t bytes_m
         if (fits && space) {
             return WEIR_OK;
         }
-        if (survey.oldest[0] == '\0') {
+        if (survey.bytes == 0) {
             return err_set(err, WEIR_EIO, "the cache's disk is full");
         }
         remove_entry(cache_fd, survey.oldest);
+        if (entry_bytes(cache_fd, survey.oldest) > 0) {
+            return err_set(err, WEIR_EIO, "%s cannot be removed from the cache", survey.oldest);
+        }
     }
 }
 

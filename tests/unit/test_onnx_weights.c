@@ -507,11 +507,23 @@ static void test_the_cache_stays_within_its_limit(void **state)
     assert_int_equal(mkdir(world.folder, 0700), 0);
     write_model(&world, 3, false);
     let_it_settle();
+    char kept[128];
+    snprintf(kept, sizeof(kept), "%s/mine", world.cache); /* Not the cache's. */
+    assert_int_equal(mkdir(kept, 0700), 0);
+    snprintf(kept, sizeof(kept), "%s/mine/weights", world.cache);
+    FILE *file = fopen(kept, "w");
+    assert_non_null(file);
+    assert_int_equal(fputs("mine", file) >= 0, true);
+    assert_int_equal(fclose(file), 0);
+    const struct timespec long_ago[2] = { { 1, 0 }, { 1, 0 } };
+    snprintf(path, sizeof(path), "%s/mine", world.cache);
+    assert_int_equal(utimensat(AT_FDCWD, path, long_ago, 0), 0);
     world.weights.cache_bytes_max = WEIGHTS_BYTES * 3 / 2; /* Not enough for two. */
     l = load_here(&world, &world.weights);
     assert_true(is_mapped(&l));
     unload(&l);
-    assert_int_equal(look_into(&world, "weights", path), 1);
+    assert_int_equal(look_into(&world, "weights", path), 2);
+    assert_int_equal(access(kept, F_OK), 0);
     end_world(&world);
 }
 
