@@ -69,12 +69,12 @@ void serve_catch_faults(void)
     }
 }
 
-/* So that a stack that overflowed can be told, too. */
-static void use_fault_stack(void)
+/* So that a stack that overflowed can be told, too.  *before is what the thread had. */
+static void use_fault_stack(stack_t *before)
 {
     static _Thread_local char stack[FAULT_STACK_BYTES];
     const stack_t other = { .ss_sp = stack, .ss_size = sizeof(stack) };
-    (void)sigaltstack(&other, NULL);
+    (void)sigaltstack(&other, before);
 }
 
 /* ---- Turns ------------------------------------------------------------------------------------- */
@@ -316,12 +316,14 @@ static void obey(struct serving *s)
 static void *serve(void *argument)
 {
     struct serving *s = argument;
-    use_fault_stack();
+    stack_t before;
+    use_fault_stack(&before);
     executing_head = s->head;
     while (s->turn != PROCESS_TURN_DEAD && listen(s)) {
         obey(s);
     }
     executing_head = NULL;
+    (void)sigaltstack(&before, NULL);
     return NULL;
 }
 
