@@ -131,7 +131,7 @@ static char marker; /* What sets of names map to. */
 /* --- Collecting ------------------------------------------------------------------------------- */
 
 /* Room for one more in an array that doubles; NULL when memory is out. */
-static void *grow(struct reader *r, void *array, uint32_t count, size_t each)
+static void *grow(void *array, uint32_t count, size_t each)
 {
     if (count != 0 && (count & (count - 1)) != 0) {
         return array;
@@ -141,11 +141,7 @@ static void *grow(struct reader *r, void *array, uint32_t count, size_t each)
     if (count >= UINT32_MAX / 2 || __builtin_mul_overflow(capacity, each, &bytes)) {
         bytes = SIZE_MAX;
     }
-    void *grown = bytes == SIZE_MAX ? NULL : mem_try_resize(array, bytes);
-    if (grown == NULL) {
-        (void)err_nomem(r->err, "the model's description", bytes);
-    }
-    return grown;
+    return bytes == SIZE_MAX ? NULL : mem_try_resize(array, bytes);
 }
 
 static enum weir_status copy_text(struct reader *r, struct bytes text, const char **out)
@@ -153,7 +149,7 @@ static enum weir_status copy_text(struct reader *r, struct bytes text, const cha
     const char *copy =
         arena_try_strndup(&r->file->arena, text.size == 0 ? "" : text.data, text.size);
     if (copy == NULL) {
-        return err_nomem(r->err, "a name in the model", text.size);
+        return WEIR_ENOMEM; /* Said once, by onnx_file_read(). */
     }
     *out = copy;
     return WEIR_OK;
@@ -167,8 +163,7 @@ static int quoted(struct bytes text)
 static enum weir_status add_external(struct reader *r, uint64_t bytes)
 {
     const struct tensor_draft *t = &r->tensor;
-    struct onnx_external *grown =
-        grow(r, r->file->externals, r->file->external_count, sizeof(*grown));
+    struct onnx_external *grown = grow(r->file->externals, r->file->external_count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -198,7 +193,7 @@ static enum weir_status add_external(struct reader *r, uint64_t bytes)
 static enum weir_status add_weight(struct reader *r, uint64_t elements, uint64_t bytes)
 {
     struct onnx_file *file = r->file;
-    struct onnx_weight *grown = grow(r, file->weights, file->weight_count, sizeof(*grown));
+    struct onnx_weight *grown = grow(file->weights, file->weight_count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -328,7 +323,7 @@ static enum weir_status count_operator(struct reader *r, struct bytes name)
         file->operators[known - 1].count++;
         return WEIR_OK;
     }
-    struct onnx_operator *grown = grow(r, file->operators, file->operator_count, sizeof(*grown));
+    struct onnx_operator *grown = grow(file->operators, file->operator_count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -365,7 +360,7 @@ static enum weir_status leave_node(struct reader *r)
 static enum weir_status leave_opset(struct reader *r)
 {
     struct onnx_file *file = r->file;
-    struct onnx_opset *grown = grow(r, file->opsets, file->opset_count, sizeof(*grown));
+    struct onnx_opset *grown = grow(file->opsets, file->opset_count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -424,7 +419,7 @@ static enum weir_status enter_value(struct reader *r)
     const bool input = parent_of(r, 0)->number == 11;
     struct onnx_value **array = input ? &file->inputs : &file->outputs;
     uint32_t *count = input ? &file->input_count : &file->output_count;
-    struct onnx_value *grown = grow(r, *array, *count, sizeof(*grown));
+    struct onnx_value *grown = grow(*array, *count, sizeof(*grown));
     if (grown == NULL) {
         return WEIR_ENOMEM;
     }
@@ -781,7 +776,8 @@ enum weir_status onnx_file_read(struct bytes data, struct onnx_file *out, struct
     mem_free(r);
     if (status != WEIR_OK) {
         onnx_file_finish(&file);
-        return status;
+        return status == WEIR_ENOMEM ? err_nomem(err, "the model's description", data.size)
+                                     : status;
     }
     *out = file;
     return WEIR_OK;

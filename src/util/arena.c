@@ -106,6 +106,9 @@ static struct arena_block *add_block(struct arena *arena, size_t bytes)
 void *arena_try_aligned(struct arena *arena, size_t size, size_t align)
 {
     assert(align != 0 && (align & (align - 1)) == 0);
+    if (mem_fault()) {
+        return NULL;
+    }
     size = size == 0 ? 1 : size; /* NULL always means failure. */
     void *piece = carve(arena, size, align);
     if (piece != NULL) {

@@ -5,7 +5,6 @@
 #include "util/mem.h"
 
 #include <malloc.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +25,7 @@ uint64_t mem_fault_arm(uint64_t nth)
 }
 
 /* The count passes each number once, hence at most one failure per arming. */
-static bool faulty(void)
+bool mem_fault(void)
 {
     const uint64_t call = atomic_fetch_add(&fault_calls, 1) + 1;
     return call == atomic_load(&fault_at);
@@ -36,11 +35,6 @@ uint64_t mem_fault_arm(uint64_t nth)
 {
     (void)nth;
     return 0;
-}
-
-static bool faulty(void)
-{
-    return false;
 }
 #endif
 
@@ -63,7 +57,7 @@ static size_t at_least_one(size_t size)
  * of those used for testing by aborting. */
 static bool refused(size_t size)
 {
-    return size > PTRDIFF_MAX || faulty();
+    return size > PTRDIFF_MAX || mem_fault();
 }
 
 void *mem_alloc(size_t size)

@@ -10,6 +10,7 @@
 #ifndef WEIR_UTIL_MEM_H
 #define WEIR_UTIL_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,5 +41,16 @@ void mem_widen_heap(void);
  * the number of mem_try_* calls since the last arming.  Without WEIR_ALLOC_FAULT: does nothing
  * and returns 0. */
 uint64_t mem_fault_arm(uint64_t nth);
+
+/* Counts as a mem_try_*: whether it is the one that fails.  For allocators that hand out pieces of
+ * what they have, so that each of those can fail, too. */
+#ifdef WEIR_ALLOC_FAULT
+bool mem_fault(void);
+#else
+static inline bool mem_fault(void)
+{
+    return false;
+}
+#endif
 
 #endif
