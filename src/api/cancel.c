@@ -4,6 +4,8 @@
  */
 #include "api/cancel.h"
 
+#include <stdio.h>
+
 #include "api/call.h"
 #include "api/client.h"
 #include "api/kserve.h"
@@ -43,14 +45,23 @@ static void look_through(struct cancel *self, const struct api_loop *loop)
     }
 }
 
+/* Of a version that is going requests may be left; of a model that nobody knows there cannot be any. */
 static void answer(struct cancel *self)
 {
-    struct buffer *out = &self->call->loop->scratch;
+    struct call *call = self->call;
+    if (self->canceled == 0 && catalogue_find(call_catalogue(call), call->model) == NULL) {
+        char text[256];
+        (void)snprintf(text, sizeof text, "Request for unknown model: '%.*s' is not found",
+                       (int)call->model.size, call->model.data);
+        call_fail(call, WEIR_ENOENT, text);
+        return;
+    }
+    struct buffer *out = &call->loop->scratch;
     buffer_clear(out);
     buffer_text(out, "{\"canceled\":");
     buffer_u64(out, self->canceled);
     buffer_char(out, '}');
-    call_reply_buffer(self->call, CALL_JSON, out);
+    call_reply_buffer(call, CALL_JSON, out);
 }
 
 static void arrive(struct home_mail *mail);

@@ -115,21 +115,19 @@ int cmd_serve(int count, char **words)
 
 void cmd_serve_help(struct buffer *out)
 {
-    buffer_text(
-        out,
-        "\nA REPOSITORY is a folder of models, laid out NAME/VERSION/model.onnx, ./models when\n"
-        "none is named.  Prints one line once the models are loaded; SIGTERM or Ctrl-C\n"
-        "finishes what was accepted and stops, a second one stops at once.\n\n"
-        "  --check                         load everything, print the models' states and stop\n"
-        "  --json                          with --check: as JSON\n"
-        "  --config FILE                   read settings from this file [weir.yaml]\n");
+    buffer_text(out,
+                "\nA REPOSITORY is a folder of models, laid out NAME/VERSION/model.onnx, ./models\n"
+                "when none is named.  Prints one line once the models are loaded; SIGTERM or\n"
+                "Ctrl-C finishes what was accepted and stops, a second one stops at once.\n\n"
+                "  --check                     load everything, print the models' states and stop\n"
+                "  --json                      with --check: as JSON\n"
+                "  --config FILE               read settings from this file [weir.yaml]\n");
     config_help(out);
-    buffer_text(
-        out, "\nEach setting can also stand in weir.yaml (http_port: 9000) or in the environment\n"
-             "(WEIR_HTTP_PORT=9000); the command line wins, then the environment.  `weir config`\n"
-             "explains them all.\n\n"
-             "Examples:\n"
-             "  weir serve examples/models\n"
-             "  weir serve --port 9000 --log-level debug models more-models\n"
-             "  weir serve --check examples/models\n");
+    buffer_text(out, "\nEach setting can also stand in weir.yaml (http_port: 9000) or in the\n"
+                     "environment (WEIR_HTTP_PORT=9000); the command line wins, then the\n"
+                     "environment.  `weir config` explains them all.\n\n"
+                     "Examples:\n"
+                     "  weir serve examples/models\n"
+                     "  weir serve --port 9000 --log-level debug models more-models\n"
+                     "  weir serve --check examples/models\n");
 }

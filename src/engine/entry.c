@@ -236,6 +236,7 @@ void entry_drop(struct entry *entry)
     }
     entry->lacking = false;
     entry->required = false;
+    entry->counts = REQUIRED_AUTO;
     entry->serving = false;
     entry->overridden = false;
     if (!entry->barred) {
@@ -681,6 +682,7 @@ void entry_looked(struct worker_job *job)
         finish(entry, WEIR_EDRAINING, NULL);
     } else if (look->status == WEIR_OK) {
         entry->present = true;
+        entry->counts = look->required;
         if (look->parts != NULL) {
             entry_parts_await(entry);
         } else {

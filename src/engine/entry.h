@@ -112,6 +112,7 @@ struct look_job {
     uint32_t policy_count;
     int64_t policy_versions[64];
     uint32_t loader; /* Index of the device's. */
+    enum required_mode required;
     struct look_memory memory;
     struct entry_parts *parts; /* Of an ensemble, one per step; the entry takes them. */
     enum weir_status status;
@@ -138,10 +139,11 @@ struct entry {
     char *name;
     struct list slots;
     uint32_t slot_count;
-    bool present; /* Its folder was there at the last look. */
-    bool barred;  /* It can be no model: `why`. */
-    bool required;
-    bool serving; /* All versions it should have are READY. */
+    bool present;              /* Its folder was there at the last look. */
+    bool barred;               /* It can be no model: `why`. */
+    bool required;             /* Loaded at start. */
+    enum required_mode counts; /* As its settings said when they were last read. */
+    bool serving;              /* All versions it should have are READY. */
     bool announce;
     bool overridden;             /* Loaded with an override. */
     uint64_t config_fingerprint; /* Of what it was loaded with. */
@@ -271,6 +273,9 @@ void entry_refuse_loads(struct entry *entry, const struct weir_err *err);
 
 /* Forgets versions of which there is nothing left to tell. */
 void entry_prune(struct entry *entry);
+
+/* Does the server's readiness count on it? */
+bool entry_is_required(const struct entry *entry);
 
 /* Adds it to a snapshot being built.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue);

@@ -54,6 +54,7 @@ static enum weir_status look_closely(struct look_job *look)
         /* A folder that vanished meanwhile is no unknown model any more. */
         return status == WEIR_ENOENT ? WEIR_EINVAL : status;
     }
+    look->required = config->required;
     look->policy = config->policy;
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));

@@ -7,6 +7,11 @@
 #include "util/err.h"
 #include "util/mem.h"
 
+bool entry_is_required(const struct entry *entry)
+{
+    return entry->counts == REQUIRED_AUTO ? entry->required : entry->counts == REQUIRED_TRUE;
+}
+
 enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue)
 {
     const bool demand =
@@ -21,7 +26,7 @@ enum weir_status entry_show(const struct entry *entry, struct catalogue *catalog
     }
     shown->on_demand = demand || entry->replacing;
     catalogue->on_demand = catalogue->on_demand || shown->on_demand;
-    shown->required = entry->required;
+    shown->required = entry_is_required(entry);
     shown->loading = entry->busy || entry->want_load;
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {

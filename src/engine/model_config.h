@@ -65,6 +65,18 @@ enum isolation_mode {
 #undef ISOLATION_MODE_ENUM
 };
 
+/* X(name, text): does the server's readiness count on the model? */
+#define REQUIRED_MODES(X)                             \
+    X(AUTO, "auto") /* Where it is loaded at start. */ \
+    X(TRUE, "true") /* Once somebody wanted it. */     \
+    X(FALSE, "false")
+
+enum required_mode {
+#define REQUIRED_MODE_ENUM(name, text) REQUIRED_##name,
+    REQUIRED_MODES(REQUIRED_MODE_ENUM)
+#undef REQUIRED_MODE_ENUM
+};
+
 /* X(name, text): a reload that has no room beside what serves. */
 #define UPDATE_MODES(X)                                                    \
     X(KEEP, "keep")       /* Is refused. */                                 \
@@ -252,7 +264,8 @@ struct model_config {
     enum isolation_scope isolation_scope;
     const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */
     uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
-    uint64_t run_limit_ns;       /* Longest run; 0: none.  Also where it is not isolated. */
+    enum required_mode required;
+    uint64_t run_limit_ns; /* Longest run; 0: none.  Also where it is not isolated. */
     const struct backend_provider *providers; /* provider_count of them. */
     uint32_t provider_count;
     enum weights_mode weights;

@@ -132,7 +132,7 @@ static bool all_required_serve(const struct registry *registry)
 {
     for (const struct entry *entry = entry_first(&registry->host); entry != NULL;
          entry = entry_next(entry)) {
-        if (entry->required && !entry->serving) {
+        if (entry_is_required(entry) && !entry->serving) {
             return false;
         }
     }

@@ -27,6 +27,9 @@
 #define FILE_FLAG "--config"
 #define FILE_VARIABLE "WEIR_CONFIG"
 #define FILE_BYTES_MAX ((size_t)1 << 20)
+#define HELP_COLUMN 30
+#define HELP_WIDTH 80
+#define HELP_BYTES 512
 #define LOOP_PROCESSORS 4 /* Processors per event loop. */
 
 static const char *const origin_texts[] = {
@@ -485,26 +488,71 @@ static const char *heading(const char *group, const struct option *option, struc
     return option->group;
 }
 
+/* " [15s]", as it would be typed; nothing where the default is empty. */
+static void append_preset(struct buffer *out, const struct config *defaults,
+                          const struct option *option)
+{
+    struct buffer preset;
+    buffer_init(&preset, HELP_BYTES);
+    option_format(defaults, option, &preset);
+    const bool number = option->kind == KIND_SIZE || option->kind == KIND_DURATION;
+    const bool zero = number && preset.size > 0 && preset.data[0] == '0';
+    buffer_text(out, preset.size > 0 ? " [" : "");
+    for (size_t i = 0; i < (zero ? 1 : preset.size); i++) {
+        if (!number || preset.data[i] != ' ') {
+            buffer_char(out, preset.data[i]);
+        }
+    }
+    buffer_text(out, preset.size > 0 ? "]" : "");
+    buffer_finish(&preset);
+}
+
+/* Words from column HELP_COLUMN to HELP_WIDTH on, in as many lines as they take. */
+static void wrap(struct buffer *out, const char *text)
+{
+    size_t column = HELP_COLUMN;
+    while (*text != '\0') {
+        const size_t size = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + size > HELP_WIDTH) {
+            buffer_printf(out, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            buffer_char(out, ' ');
+            column++;
+        }
+        buffer_append(out, text, size);
+        column += size;
+        text += size + strspn(text + size, " ");
+    }
+    buffer_char(out, '\n');
+}
+
+static void help_option(struct buffer *out, const struct config *defaults,
+                        const struct option *option)
+{
+    char flag[OPTION_WORD_BYTES];
+    struct buffer help;
+    option_flag(option, flag);
+    buffer_init(&help, HELP_BYTES);
+    buffer_text(&help, option->help);
+    append_preset(&help, defaults, option);
+    buffer_char(&help, '\0');
+    buffer_printf(out, "  %-*s", HELP_COLUMN - 2, flag);
+    if (strlen(flag) + 3 > HELP_COLUMN) {
+        buffer_printf(out, "\n%*s", HELP_COLUMN, "");
+    }
+    wrap(out, help.failed ? option->help : help.data);
+    buffer_finish(&help);
+}
+
 void config_help(struct buffer *out)
 {
     struct config defaults;
     config_init(&defaults);
     const char *group = "";
     for (size_t i = 0; i < option_count; i++) {
-        const struct option *option = &options[i];
-        group = heading(group, option, out);
-        char flag[OPTION_WORD_BYTES];
-        option_flag(option, flag);
-        buffer_printf(out, "  %-31s %s", flag, option->help);
-        const size_t before = out->size;
-        buffer_text(out, " [");
-        option_format(&defaults, option, out);
-        if (!out->failed && out->size == before + 2) {
-            out->size = before; /* No default to show. */
-        } else {
-            buffer_text(out, "]");
-        }
-        buffer_char(out, '\n');
+        group = heading(group, &options[i], out);
+        help_option(out, &defaults, &options[i]);
     }
     config_finish(&defaults);
 }

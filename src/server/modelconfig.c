@@ -225,6 +225,13 @@ static const char *const update_words[] = {
 };
 static const struct field_words update_modes = { "", update_words, 2, "keep or replace" };
 
+static const char *const required_words[] = {
+#define MODE_TEXT(name, text) [REQUIRED_##name] = text,
+    REQUIRED_MODES(MODE_TEXT)
+#undef MODE_TEXT
+};
+static const struct field_words required_modes = { "", required_words, 3, "auto, true or false" };
+
 static const char *const weights_words[] = {
 #define MODE_TEXT(name, text) [WEIGHTS_##name] = text,
     WEIGHTS_MODES(MODE_TEXT)
@@ -359,6 +366,9 @@ static const struct field model_fields[] = {
           AT(model_config, memory_limit)),
     FIELD("run_limit", field_duration, "duration such as 5s",
           "a run that takes longer is ended; 0: none", AT(model_config, run_limit_ns)),
+    FIELD_ENUM("required", &required_modes, "auto, true or false",
+               "the server is ready only while it is; auto: if it is loaded at the start",
+               AT(model_config, required)),
     FIELD_FORM(FORM_LIST, "execution_providers", modelconfig_providers, "list of names or maps",
                "what runs the graph, in the order of preference", &modelconfig_provider_table),
     FIELD_ENUM("weights", &weights_modes, "auto, mapped or prepacked",

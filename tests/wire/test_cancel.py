@@ -110,6 +110,8 @@ def test_only_that_model_and_version(tmp_path, root):
         assert cancel(server, "other", "x").json() == {"canceled": 0}
         assert cancel(server, "hang", "x", version=2).json() == {"canceled": 0}
         assert cancel(server, "hang", "y").json() == {"canceled": 0}
+        unknown = cancel(server, "nobody", "x")
+        assert unknown.status == 404 and "'nobody' is not found" in unknown.json()["error"]
         canceled(server, "hang", "x", version=1)
         assert running.answer().status == 499
 

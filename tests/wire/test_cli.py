@@ -126,6 +126,8 @@ def test_help_of_each_command(command):
 def test_help_lists_what_there_is():
     assert works("help") == works("--help")
     serve = works("help", "serve")
+    assert max(map(len, serve.splitlines())) <= 80
+    assert "[15s]" in serve and "[0 ns]" not in serve
     for flag in ("--http-port", "--limits.body-bytes-max", "--check", "--model-control"):
         assert f"  {flag} " in serve
     assert "[127.0.0.1]" in serve

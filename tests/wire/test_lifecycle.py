@@ -71,6 +71,26 @@ def test_a_broken_model_is_not_ready_but_served_around(tmp_path, root):
         assert "is a sequence" in server.logged()
 
 
+def test_a_broken_model_that_is_not_required_is_no_hindrance(tmp_path, root):
+    put_model(root, "takes_sequence", required=False)
+    with Server(tmp_path, root) as server:
+        assert server.ready_line.startswith("ready http://127.0.0.1:")
+        assert "(1 of 2 models)" in server.ready_line
+        assert server.get("/v2/health/ready").status == 200
+        assert server.get("/v2/models/takes_sequence/ready").status == 400
+
+
+def test_a_model_is_required_once_it_is_wanted(tmp_path, root):
+    put_model(root, "takes_sequence", required=True)
+    with Server(tmp_path, "--model-control", "explicit", root) as server:
+        assert server.get("/v2/health/ready").status == 200
+        assert server.load("scalar").status == 200
+        assert server.load("takes_sequence").status == 400
+        assert server.get("/v2/health/ready").status == 503
+        assert server.unload("takes_sequence").status == 200
+        assert server.get("/v2/health/ready").status == 200
+
+
 def test_a_taken_port_is_named(tmp_path, root):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
