@@ -148,6 +148,14 @@ bool ledger_fits(struct ledger *ledger, const struct ledger_need *need, bool lat
     return true;
 }
 
+bool ledger_is_over(const struct ledger *ledger, const struct ledger_account *account)
+{
+    const bool models = account == &ledger->accounts[0] && ledger->models_max > 0 &&
+                        account->models - account->leaving_models > ledger->models_max;
+    const uint64_t held = account->held_bytes - account->leaving_bytes;
+    return models || (account->max_bytes > 0 && held > account->max_bytes);
+}
+
 /* ---- Bookings ---------------------------------------------------------------------------------- */
 
 enum change { PUT, TAKE };

@@ -132,6 +132,9 @@ WEIR_MUST_USE bool ledger_fits(struct ledger *ledger, const struct ledger_need *
 bool ledger_charges(const struct ledger *ledger, const struct ledger_need *need,
                     const struct ledger_account *account);
 
+/* Does it hold more than its budget, also once what leaves is gone? */
+bool ledger_is_over(const struct ledger *ledger, const struct ledger_account *account);
+
 void ledger_book(struct ledger *ledger, struct ledger_booking *booking,
                  const struct ledger_need *need);
 void ledger_measure(struct ledger *ledger, struct ledger_booking *booking,

@@ -44,6 +44,7 @@ static bool is_demand(const struct entry_host *host)
 
 void room_set(struct room *room, const struct room_options *options)
 {
+    room->kept_ns = 0;
     struct ledger *ledger = &room->ledger;
     ledger_clear_budgets(ledger);
     ledger->models_max = options->models_max;
@@ -563,6 +564,33 @@ static void let_idle_go(struct entry_host *host, uint64_t now_ns, uint64_t *next
     }
 }
 
+static void look_again(const struct room *room, uint64_t *next_ns)
+{
+    const uint64_t again_ns = has_budget(room) ? clock_add(room->kept_ns, LOOK_NS) : CLOCK_NEVER;
+    *next_ns = again_ns < *next_ns ? again_ns : *next_ns;
+}
+
+/* Models grow with their runs, and budgets may have become smaller. */
+static void keep_within(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
+{
+    struct room *room = &host->room;
+    if (room->kept_ns > 0 && now_ns - room->kept_ns < LOOK_NS) {
+        look_again(room, next_ns);
+        return;
+    }
+    room->kept_ns = now_ns;
+    observe(host);
+    for (uint32_t i = 0; i < room->ledger.account_count; i++) {
+        const struct ledger_account *account = &room->ledger.accounts[i];
+        struct entry *goes = NULL;
+        while (ledger_is_over(&room->ledger, account) &&
+               (goes = victim(host, account, now_ns, next_ns)) != NULL) {
+            evict(goes, "unloaded to make room for others");
+        }
+    }
+    look_again(room, next_ns);
+}
+
 /* First come first served, by budget: a large one is not overtaken for ever. */
 static void settle_waiting(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
 {
@@ -596,6 +624,7 @@ void room_turn(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
     }
     if (is_demand(host)) {
         let_idle_go(host, now_ns, next_ns);
+        keep_within(host, now_ns, next_ns);
     }
     if (host->dirty && has_budget(&host->room)) {
         check_now_and_then(host, now_ns);

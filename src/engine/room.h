@@ -67,6 +67,7 @@ struct room {
     uint64_t proportional_bytes; /* What it was then, */
     uint64_t unseen_bytes;       /* and what of it the ledger did not know of. */
 
+    uint64_t kept_ns;   /* When budgets were last looked at without a load. */
     uint64_t first_ns;  /* Of all models that came back: their first loads, */
     uint64_t reload_ns; /* and the ones after. */
     uint64_t evictions;

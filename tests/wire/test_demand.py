@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -159,6 +160,19 @@ def test_memory_is_counted(tmp_path, root):
         held = {"kind": "device", "budget": "cpu", "source": "device"}
         assert metrics.get("weir_memory_bytes", **held) == 10 << 30
         assert metrics.get("weir_memory_bytes", kind="total", budget="total", source="server") > 0
+
+
+def test_a_budget_that_becomes_smaller_is_kept(tmp_path, root):
+    put(root, "a", "b", "c", **sized("2GiB"))
+    config = tmp_path / "weir.yaml"
+    config.write_text("memory_max: 16GiB\n")
+    words = ("--config", config, *DEMAND, "--residency-min", "0s", "--eviction", "lru")
+    with Server(tmp_path, root, *words) as server:
+        for name in ("a", "b", "c"):
+            assert ask(server, name).status == 200
+        config.write_text("memory_max: 5GiB\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.await_("one goes", lambda: resident(server) == {"b", "c"})
 
 
 def test_a_budget_of_a_device(tmp_path, root):
