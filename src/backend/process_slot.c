@@ -300,6 +300,9 @@ enum weir_status slot_enter(struct process_slot *slot, struct process_load *load
     }
     if (status == WEIR_OK && (slot->process->loaded & (UINT64_C(1) << load->index)) == 0) {
         status = load_model(slot->process, load, err);
+        if (status != WEIR_OK) {
+            unload(slot, load); /* It was loaded, and is not what it was. */
+        }
     }
     if (status == WEIR_OK) {
         process_acquire(slot->process);

@@ -101,6 +101,19 @@ def test_no_wrong_answer_while_processes_are_killed(tmp_path, root):
         assert {status for status, _ in load.wrong} <= {500, 503}
 
 
+def test_files_that_changed_are_not_served_as_the_old_ones(tmp_path, root):
+    put_model(root, "a", "identity_fp32", **ISOLATED)
+    body, headers = binary_request({"x": np.ones((1, 16), np.float32)}, ["y"])
+    with Server(tmp_path, root) as server:
+        assert server.infer("a", body, headers).status == 200
+        put_model(root, "other", "add_sub")
+        os.replace(root / "other/1/model.onnx", root / "a/1/model.onnx")
+        (pid,) = processes(server)[0]
+        os.kill(pid, signal.SIGKILL)
+        for _ in range(3):
+            server.await_("the reason", lambda: "have changed" in server.infer("a", body, headers).error)
+
+
 def test_the_zygote_may_be_killed(tmp_path, root):
     put_sim(root, "a", **ISOLATED)
     with Server(tmp_path, root) as server:
