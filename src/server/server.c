@@ -115,7 +115,7 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
 static void on_advice(void *context, const struct model *model, const char *text)
 {
     (void)context;
-    log_event(LOG_WARNING, "model configuration", LOG_STR("model", model->name),
+    log_event(LOG_WARNING, "model advice", LOG_STR("model", model->name),
               LOG_U64("version", model->version), LOG_STR("remark", text));
 }
 
