@@ -39,7 +39,7 @@ static void draft_pairs(struct head_draft *draft)
 static struct head *read_pairs(const struct head_draft *draft)
 {
     static const char target[] = "/v2?x=y";
-    char *text = mem_try_strdup(target);
+    char *text = mem_strdup(target);
     struct http_field fields[] = {
         { BYTES_LITERAL("host"), bytes_of("here") },
         { bytes_of("a"), bytes_of("here") },
@@ -150,6 +150,30 @@ static void test_texts_from_elsewhere_are_not_kept(void **state)
     head_release(made);
 }
 
+/* Whichever allocation fails: the header is not remembered, or not shared, and the next try is. */
+static void test_memory_runs_out_anywhere(void **state)
+{
+    (void)state;
+    struct head_draft draft;
+    draft_pairs(&draft);
+    uint64_t calls = 1;
+    for (uint64_t nth = 1; nth <= calls; nth++) {
+        (void)mem_fault_arm(nth);
+        struct head *head = read_pairs(&draft);
+        struct exchange x = { .status = 0 };
+        arena_init(&x.arena, NULL, 0, 0);
+        const bool shared = head != NULL && head_share(head, &x);
+        calls = mem_fault_arm(0);
+        assert_true(shared || calls >= nth);
+        if (head != NULL) {
+            assert_true(shared || head_share(head, &x));
+            check(&x);
+        }
+        head_release(head);
+        arena_finish(&x.arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +181,7 @@ int main(void)
         cmocka_unit_test(test_fields_are_told_apart),
         cmocka_unit_test(test_what_is_too_large_is_not_kept),
         cmocka_unit_test(test_texts_from_elsewhere_are_not_kept),
+        cmocka_unit_test(test_memory_runs_out_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

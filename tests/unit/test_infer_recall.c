@@ -229,6 +229,35 @@ static void test_answers(void **state)
     close_bench(&b);
 }
 
+/* Whichever allocation fails: that is said, and the same message is taken the next time. */
+static void test_memory_runs_out_anywhere(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct message m;
+    struct bytes tensors[INFER_RECALL_TENSORS];
+    open_bench(&b);
+    remember(&b,
+             make(&m, "model", text(numbers, sizeof numbers), text(strings, sizeof strings), NULL));
+    close_bench(&b);
+    uint64_t calls = 1;
+    for (uint64_t nth = 1; nth <= calls; nth++) {
+        struct weir_err err = { 0 };
+        fake_call_open(&b.call, &b.fake);
+        assert_true(infer_recall_is(&b.recall, whole(&m), GENERATION, tensors));
+        (void)mem_fault_arm(nth);
+        const enum weir_status status = infer_recall_bind(&b.recall, &b.call.infer, tensors, &err);
+        calls = mem_fault_arm(0);
+        assert_true(status == WEIR_OK || status == WEIR_ENOMEM);
+        assert_true(status == WEIR_OK || err.text[0] != '\0');
+        close_bench(&b);
+    }
+    fake_call_open(&b.call, &b.fake);
+    assert_true(infer_recall_is(&b.recall, whole(&m), GENERATION, tensors));
+    assert_int_equal(infer_recall_bind(&b.recall, &b.call.infer, tensors, NULL), WEIR_OK);
+    close_bench(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +265,7 @@ int main(void)
         cmocka_unit_test(test_any_other_message_is_another),
         cmocka_unit_test(test_what_cannot_be_remembered),
         cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_memory_runs_out_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
