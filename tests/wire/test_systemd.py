@@ -37,6 +37,16 @@ def test_ready_and_stopping(tmp_path, root, abstract):
             assert server.process.wait(PATIENCE_S) == 0
 
 
+def test_reloading(tmp_path, root):
+    name = str(tmp_path / "notify")
+    with manager(name) as hear, Server(tmp_path, root, env={"NOTIFY_SOCKET": name}) as server:
+        assert hear().startswith("READY=1\n")
+        server.process.send_signal(signal.SIGHUP)
+        word, _, since = hear().partition("\nMONOTONIC_USEC=")
+        assert word == "RELOADING=1" and int(since) > 0
+        assert hear() == "READY=1"
+
+
 def test_the_watchdog_is_fed(tmp_path, root):
     name = str(tmp_path / "notify")
     env = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "100000"}
