@@ -26,6 +26,7 @@
 #define WINDOW (1 << 30)
 #define FRAME_BYTES (1 << 20)
 #define FRAME_HEAD 9
+#define HEAD_BYTES_MAX 4096
 #define PREFIX 5
 #define TIMES_MAX 4000000
 
@@ -255,6 +256,8 @@ static void plain_run(size_t (*trip)(void *), const char *port, const char *file
 struct rpc {
     int fd;
     nghttp2_session *session;
+    uint8_t head[HEAD_BYTES_MAX]; /* Frames that leave with the first data behind them. */
+    size_t head_size;
     struct bytes request; /* Prefix and message. */
     size_t sent;
     struct bytes answer; /* Of the first call; later ones are counted only. */
@@ -272,8 +275,10 @@ static ssize_t on_send(nghttp2_session *session, const uint8_t *data, size_t siz
     (void)session;
     (void)flags;
     struct rpc *r = user;
-    ssize_t written = write(r->fd, data, size);
-    return written < 0 ? NGHTTP2_ERR_CALLBACK_FAILURE : written;
+    check(size <= sizeof(r->head) - r->head_size, "too many small frames");
+    memcpy(r->head + r->head_size, data, size);
+    r->head_size += size;
+    return (ssize_t)size;
 }
 
 static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
@@ -283,12 +288,22 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
     (void)frame;
     (void)source;
     struct rpc *r = user;
-    uint8_t copy[FRAME_HEAD];
-    memcpy(copy, head, FRAME_HEAD);
-    write_all(r->fd, (struct iovec[]){ { copy, FRAME_HEAD }, { r->request.data + r->sent, size } },
+    (void)on_send(session, head, FRAME_HEAD, 0, user);
+    write_all(r->fd,
+              (struct iovec[]){ { r->head, r->head_size }, { r->request.data + r->sent, size } },
               2);
+    r->head_size = 0;
     r->sent += size;
     return 0;
+}
+
+/* Frames without data behind them. */
+static void flush(struct rpc *r)
+{
+    if (r->head_size > 0) {
+        write_bytes(r->fd, (struct bytes){ r->head, r->head_size });
+        r->head_size = 0;
+    }
 }
 
 static ssize_t on_read(nghttp2_session *session, int32_t stream, uint8_t *buffer, size_t size,
@@ -397,6 +412,7 @@ static size_t rpc_trip(void *context)
           "the request was not taken");
     while (!r->ended) {
         check(nghttp2_session_send(r->session) == 0, "sending failed");
+        flush(r);
         ssize_t size = read(r->fd, r->buffer.data, r->buffer.size);
         check(size > 0, "the server closed the connection");
         check(nghttp2_session_mem_recv(r->session, r->buffer.data, (size_t)size) == size,

@@ -512,6 +512,13 @@ static void handle_data(void *context, struct exchange *x, struct bytes bytes)
     grpc_data(call->grpc, bytes);
 }
 
+static bool handle_place(void *context, struct exchange *x, char **at, size_t *room)
+{
+    (void)context;
+    const struct call *call = x->user;
+    return grpc_place(call->grpc, at, room);
+}
+
 static void handle_canceled(void *context, struct exchange *x)
 {
     (void)context;
@@ -622,6 +629,7 @@ struct api *api_create(const struct api_options *options)
         .context = api,
         .head = handle_head,
         .data = handle_data,
+        .place = handle_place,
         .request = handle_request,
         .canceled = handle_canceled,
         .done = handle_done,

@@ -354,7 +354,9 @@ static enum weir_status take_bytes(struct infer_proto *proto, struct bytes bytes
         break;
     case TO_RAW:
         room = &proto->raw->room;
-        memcpy(room->data + room->size, bytes.data, bytes.size);
+        if (bytes.data != (const char *)room->data + room->size) {
+            memcpy(room->data + room->size, bytes.data, bytes.size);
+        }
         room->size += bytes.size;
         break;
     case TO_SHAPE:
@@ -590,6 +592,17 @@ enum weir_status infer_proto_read(struct infer_proto *proto, struct bytes chunk,
         chunk.size -= size;
     }
     return WEIR_OK;
+}
+
+bool infer_proto_place(const struct infer_proto *proto, char **at, size_t *room)
+{
+    const uint64_t due = protowire_due(&proto->wire);
+    if (proto->sink != TO_RAW || due == 0) {
+        return false;
+    }
+    *at = (char *)proto->raw->room.data + proto->raw->room.size;
+    *room = (size_t)due;
+    return true;
 }
 
 enum weir_status infer_proto_end(struct infer_proto *proto, struct weir_err *err)

@@ -74,6 +74,12 @@ static void bytes(struct grpc_call *call, struct bytes chunk)
     }
 }
 
+static bool place(const struct grpc_call *call, char **at, size_t *room)
+{
+    const struct unary *self = call->user;
+    return kserve_grpc_job_place(self->job, at, room);
+}
+
 static void end(struct grpc_call *call)
 {
     struct unary *self = call->user;
@@ -98,6 +104,7 @@ const struct grpc_reader kserve_grpc_infer = {
     .unary = true,
     .begin = begin,
     .bytes = bytes,
+    .place = place,
     .end = end,
     .half_closed = half_closed,
     .canceled = canceled,

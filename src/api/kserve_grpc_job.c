@@ -242,6 +242,11 @@ void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk)
     }
 }
 
+bool kserve_grpc_job_place(const struct kserve_grpc_job *job, char **at, size_t *room)
+{
+    return job->state == JOB_READING && job->decoding && infer_proto_place(&job->proto, at, room);
+}
+
 /* What is left to do with the outputs before they are sent. */
 static enum weir_status classify(struct kserve_grpc_job *job, struct weir_err *err)
 {

@@ -85,6 +85,9 @@ WEIR_MUST_USE struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *lo
 /* The next bytes; a failure ends the job without a call of changed(). */
 void kserve_grpc_job_read(struct kserve_grpc_job *job, struct bytes chunk);
 
+/* Where the next bytes should be, as infer_proto_place(). */
+bool kserve_grpc_job_place(const struct kserve_grpc_job *job, char **at, size_t *room);
+
 /* The message is complete: leases the model, checks, submits.  changed() may be called before this
  * returns.  `allow_streams`: the caller can send several responses. */
 void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams);

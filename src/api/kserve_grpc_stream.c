@@ -205,6 +205,12 @@ static void bytes(struct grpc_call *call, struct bytes chunk)
     }
 }
 
+static bool place(const struct grpc_call *call, char **at, size_t *room)
+{
+    const struct stream_infer *self = call->user;
+    return !self->stopped && kserve_grpc_job_place(self->reading, at, room);
+}
+
 static void end(struct grpc_call *call)
 {
     struct stream_infer *self = call->user;
@@ -267,6 +273,7 @@ static void drain(struct grpc_call *call)
 const struct grpc_reader kserve_grpc_stream = {
     .begin = begin,
     .bytes = bytes,
+    .place = place,
     .end = end,
     .half_closed = half_closed,
     .canceled = canceled,

@@ -24,6 +24,7 @@
 #define SLICE_BYTES 65536
 #define SLICE_PIECES 4               /* libuv allocates beyond four. */
 #define PLACE_BYTES_MAX (256 * 1024) /* Read at once into a body, */
+#define HEAD_READ_BYTES 4096         /* Behind a body that was: what precedes the next one. */
 #define TURN_READS 8                 /* and so often in a turn, so that others get theirs. */
 #define TURN_HANDSHAKES 4            /* Steps of TLS handshakes per turn of a loop. */
 #define LINGER_NS (2 * NS_PER_S)
@@ -327,6 +328,8 @@ static uv_buf_t room_of(struct http_conn *c)
     size_t size = 0;
     if (c->tls == NULL && c->state == CONN_OPEN && c->protocol->place(c, &room.base, &size)) {
         room.len = size < PLACE_BYTES_MAX ? size : PLACE_BYTES_MAX;
+    } else if (c->bulky) {
+        room.len = HEAD_READ_BYTES;
     }
     return room;
 }
@@ -368,8 +371,10 @@ static bool read_some(struct http_conn *c)
         conn_close(c);
         return false;
     }
+    c->bulky = room.base != c->net->read_buffer;
     take_read(c, (struct bytes){ room.base, (size_t)size });
-    return (size_t)size == room.len && c->state != CONN_GONE && !c->paused;
+    return (size_t)size == room.len && c->state != CONN_GONE && !c->paused &&
+           (!c->bulky || room.len == PLACE_BYTES_MAX); /* Behind large bodies is seldom more. */
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)

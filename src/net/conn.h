@@ -70,6 +70,7 @@ struct http_conn {
     bool paused;  /* Not reading, because the protocol has enough. */
     bool ended;   /* The client has ended its stream. */
     bool closed;  /* libuv is done with the handle. */
+    bool bulky;   /* The latest bytes were read to where they belong. */
     bool used;    /* Has carried a first byte. */
     bool writing; /* `write` is under way with slice_bytes. */
     size_t slice_bytes;

@@ -472,6 +472,16 @@ static void read_held(struct grpc_call *call)
     }
 }
 
+bool grpc_place(const struct grpc_call *call, char **at, size_t *room)
+{
+    if (!can_read(call) || !call->in_message || call->inflation != NULL || call->held.size > 0 ||
+        call->reader->place == NULL || !call->reader->place(call, at, room)) {
+        return false;
+    }
+    *room = *room < call->left ? *room : (size_t)call->left;
+    return true;
+}
+
 void grpc_data(struct grpc_call *call, struct bytes bytes)
 {
     const size_t size = bytes.size;

@@ -28,6 +28,9 @@ struct grpc_reader {
     bool unary; /* Exactly one message each way. */
     void (*begin)(struct grpc_call *call, uint64_t size);
     void (*bytes)(struct grpc_call *call, struct bytes bytes);
+    /* Within a message, between calls of bytes(): where the next of them should be, and how many at most.  False:
+     * anywhere.  May be NULL. */
+    bool (*place)(const struct grpc_call *call, char **at, size_t *room);
     void (*end)(struct grpc_call *call);
     void (*half_closed)(struct grpc_call *call); /* May be NULL where it is unary. */
     void (*canceled)(struct grpc_call *call);
@@ -76,6 +79,9 @@ struct grpc_call *grpc_open(struct exchange *x, const struct grpc_reader *reader
 
 /* Ends an exchange that never became a call. */
 void grpc_fail(struct exchange *x, enum weir_status status, const char *text);
+
+/* As http_handler.place(). */
+bool grpc_place(const struct grpc_call *call, char **at, size_t *room);
 
 /* The exchange's events. */
 void grpc_data(struct grpc_call *call, struct bytes bytes);

@@ -107,6 +107,9 @@ struct http_handler {
     void (*head)(void *context, struct exchange *x);
     /* The next bytes of an incremental body, valid during the call; never on a canceled exchange. */
     void (*data)(void *context, struct exchange *x, struct bytes bytes);
+    /* Where the next of them should be, and how many at most; false: anywhere.  Good until anything else is called;
+     * may be NULL. */
+    bool (*place)(void *context, struct exchange *x, char **at, size_t *room);
     void (*request)(void *context, struct exchange *x);
     void (*canceled)(void *context, struct exchange *x);
     void (*done)(void *context, struct exchange *x);

@@ -10,7 +10,8 @@
 
 #define WINDOW_STREAMS 8 /* A connection's window is that of so many streams. */
 #define WINDOW_MAX 0x7fffffff
-#define SCANS 4 /* Looks at the streams per shortest time-out. */
+#define PLACE_BYTES_MIN 4096 /* Less is as well copied. */
+#define SCANS 4              /* Looks at the streams per shortest time-out. */
 #define RESETS_UNLIMITED (UINT64_C(1) << 40)
 #define QUEUE_FREE 4096 /* Frames that may wait to be sent, beside two per stream. */
 
@@ -36,12 +37,21 @@ void http2_terminate(struct http2 *h, uint32_t code)
 
 /* --- Bytes --- */
 
+/* The data of a large frame can be read to where its handler wants it; of smaller ones one read brings several. */
 static bool http2_place(const struct http_conn *c, char **at, size_t *room)
 {
-    (void)c;
-    (void)at;
-    (void)room;
-    return false;
+    const struct http2 *h = c->http2;
+    const struct http2_scan *scan = &h->scan;
+    if (scan->data_id == 0 || scan->size <= NET_READ_BYTES || scan->left < PLACE_BYTES_MIN) {
+        return false;
+    }
+    struct stream *s = http2_stream(h, scan->data_id);
+    if (s == NULL || !s->headed || !s->x.incremental || s->x.finished ||
+        s->handler->place == NULL || !s->handler->place(s->handler->context, &s->x, at, room)) {
+        return false;
+    }
+    *room = *room < scan->left ? *room : scan->left;
+    return true;
 }
 
 static void http2_feed(struct http_conn *c, struct bytes in)

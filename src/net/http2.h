@@ -39,6 +39,8 @@ struct http2_scan {
     size_t left; /* Of the preface, or the frame that is being read. */
     unsigned char head[9];
     uint8_t head_size; /* Of it that has come. */
+    size_t size;       /* Of the frame. */
+    int32_t data_id;   /* The stream whose data it is; 0: it has others, or padding. */
     bool ends;         /* The frame may end a stream: what follows is judged after it. */
     int32_t last_id;   /* Of the streams that the client has opened. */
     int32_t known_id;  /* Of those that the session knows. */

@@ -135,9 +135,12 @@ size_t http2_scan(struct http2 *h, struct bytes in)
             at += HEAD_BYTES;
         }
         scan->left = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+        scan->size = scan->left;
         scan->ends = head[3] == NGHTTP2_RST_STREAM;
         const uint32_t id = (uint32_t)(head[5] & 0x7f) << 24 | (uint32_t)head[6] << 16 |
                             (uint32_t)head[7] << 8 | head[8];
+        scan->data_id =
+            head[3] == NGHTTP2_DATA && (head[4] & NGHTTP2_FLAG_PADDED) == 0 ? (int32_t)id : 0;
         const bool begins = head[3] == NGHTTP2_HEADERS && (int32_t)id > scan->last_id;
         judge(h, head[3], head[4], scan->left, (int32_t)id);
         if (head[3] == NGHTTP2_HEADERS || head[3] == NGHTTP2_CONTINUATION) {

@@ -34,6 +34,11 @@ uint64_t protowire_left(const struct protowire *wire)
     return wire->ends[wire->depth] - wire->offset;
 }
 
+uint64_t protowire_due(const struct protowire *wire)
+{
+    return wire->state == AT_BYTES && wire->at == wire->end ? wire->left : 0;
+}
+
 bool protowire_is_done(const struct protowire *wire)
 {
     return wire->depth == 0 && wire->state == AT_TAG && wire->number.shift == 0 &&

@@ -86,6 +86,10 @@ void protowire_enter(struct protowire *wire); /* Right after BEGIN, up to DEPTH_
 /* Right after BEGIN: all bytes of the field where the chunk has them; then neither they nor an end
  * follow. */
 bool protowire_take(struct protowire *wire, struct bytes *out);
+
+/* Bytes of the field whose bytes come now that are not there yet; 0 when there is none. */
+uint64_t protowire_due(const struct protowire *wire);
+
 void protowire_skip(struct protowire *wire); /* Right after BEGIN: neither bytes nor an end. */
 
 /* Bytes until the end of the message that is open. */
