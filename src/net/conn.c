@@ -1,5 +1,5 @@
 /*
- * A connection's socket: bytes in, bytes out, and the times by which they must have moved.
+ * A connection's socket: bytes in, bytes out.
  *
  * Nothing is written while a request is handled: whatever a turn has to say leaves in one gathering
  * write at its end.  What the socket does not take goes on in slices, each of which shows progress to
@@ -27,11 +27,7 @@
 #define HEAD_READ_BYTES 4096         /* Behind a body that was: what precedes the next one. */
 #define TURN_READS 8                 /* and so often in a turn, so that others get theirs. */
 #define TURN_HANDSHAKES 4            /* Steps of TLS handshakes per turn of a loop. */
-#define LINGER_NS (2 * NS_PER_S)
-#define FRESH_NS NS_PER_S
-#define DRAIN_IDLE_NS \
-    (200 * NS_PER_MS)              /* For a request that was on its way when the loop drained. */
-#define REFUSED_CONNECTIONS_MAX 64 /* Above connections_max: those being told so. */
+#define REFUSED_CONNECTIONS_MAX 64   /* Above connections_max: those being told so. */
 
 static _Atomic uint64_t connection_count; /* Of all loops. */
 
@@ -45,52 +41,6 @@ void conn_move(struct http_conn *c, enum conn_state to)
 {
     assert(moves[c->state][to]);
     c->state = to;
-}
-
-/* --- Time-outs --- */
-
-bool conn_is_fresh(const struct http_conn *c)
-{
-    return c->used && c->loop->now_ns < clock_add(c->read_ns, FRESH_NS);
-}
-
-uint64_t conn_idle_until_ns(const struct http_conn *c, uint64_t timeout_ns)
-{
-    const uint64_t at_ns = clock_add(c->idle_ns, timeout_ns);
-    const uint64_t drain_ns =
-        c->net->draining ? clock_add(c->net->drained_ns, DRAIN_IDLE_NS) : CLOCK_NEVER;
-    return at_ns < drain_ns ? at_ns : drain_ns;
-}
-
-/* The earliest time at which something must have happened.  One timer serves all of them; it is
- * moved only when it would fire too late, so that a busy connection hardly touches it. */
-static uint64_t deadline_ns(const struct http_conn *c)
-{
-    const struct limits *limits = c->loop->limits;
-    if (c->state == CONN_LINGER) {
-        return clock_add(c->idle_ns, LINGER_NS);
-    }
-    uint64_t at_ns = CLOCK_NEVER;
-    if (c->writing) {
-        at_ns = clock_add(c->write_ns, limits->write_timeout_ns);
-    }
-    uint64_t read_at_ns = c->protocol->deadline_ns(c);
-    if (c->stream_count == 0 && read_at_ns == CLOCK_NEVER && !c->writing) {
-        read_at_ns =
-            conn_idle_until_ns(c, c->used ? limits->idle_timeout_ns : limits->header_timeout_ns);
-    }
-    return read_at_ns < at_ns ? read_at_ns : at_ns;
-}
-
-static void rearm(struct http_conn *c)
-{
-    if (c->state == CONN_GONE) {
-        return;
-    }
-    const uint64_t at_ns = deadline_ns(c);
-    if (at_ns != CLOCK_NEVER && (!c->timer.node.in || at_ns < c->timer.node.key)) {
-        loop_timer_set(c->loop, &c->timer, at_ns);
-    }
 }
 
 /* --- Exchanges --- */
@@ -351,7 +301,7 @@ static void take_read(struct http_conn *c, struct bytes in)
         tls_feed(c->tls, in);
         open_now_or_later(c);
     }
-    rearm(c);
+    conn_rearm(c);
 }
 
 /* Reads once.  True when there may be more, of which the turn may have some. */
@@ -419,7 +369,7 @@ static void resume_reading(struct http_conn *c)
     if (!c->paused && c->state != CONN_GONE) {
         c->held_size = 0;
         start_reading(c);
-        rearm(c);
+        conn_rearm(c);
     }
 }
 
@@ -603,7 +553,7 @@ void conn_flush_dirty(struct loop *loop)
         if (c->state == CONN_GONE) {
             continue;
         }
-        rearm(c);
+        conn_rearm(c);
     }
     if (!list_empty(&loop->dirty)) {
         loop_wake(loop); /* Streams that go on as fast as the socket takes them. */
@@ -678,10 +628,10 @@ static void time_out(struct http_conn *c)
 static void on_timer(struct loop_timer *timer)
 {
     struct http_conn *c = list_entry(timer, struct http_conn, timer);
-    if (deadline_ns(c) <= c->loop->now_ns) {
+    if (conn_deadline_ns(c) <= c->loop->now_ns) {
         time_out(c);
     }
-    rearm(c);
+    conn_rearm(c);
 }
 
 /* --- The beginning --- */
@@ -787,7 +737,7 @@ bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
         /* Accepted and told, rather than left in the backlog, where a client can only guess. */
         line_refuse(c, WEIR_EFULL, "too many connections");
     }
-    rearm(c);
+    conn_rearm(c);
     return true;
 }
 
@@ -795,6 +745,6 @@ void conn_drain(struct http_conn *c)
 {
     if (c->state == CONN_OPEN) {
         c->protocol->drain(c);
-        rearm(c);
+        conn_rearm(c);
     }
 }

@@ -119,6 +119,11 @@ bool conn_is_fresh(const struct http_conn *c);
 /* When a connection without streams has been idle for `timeout_ns`, or is given up because the loop drains. */
 uint64_t conn_idle_until_ns(const struct http_conn *c, uint64_t timeout_ns);
 
+/* The earliest time at which something must have happened.  One timer serves all of them; conn_rearm() moves it
+ * only when it would fire too late, so that a busy connection hardly touches it. */
+uint64_t conn_deadline_ns(const struct http_conn *c);
+void conn_rearm(struct http_conn *c);
+
 /* Stops reading; `rest` is fed again when it goes on.  That is in the next turn, so that what is then read
  * gets its hooks. */
 void conn_pause(struct http_conn *c, struct bytes rest);
