@@ -457,6 +457,9 @@ static void test_changes_of_the_model_do_not_reach_what_is_mapped(void **state)
 static void test_a_file_that_is_shortened_ends_no_process(void **state)
 {
     (void)state;
+    if (getenv("MESON_EXE_WRAPPER") != NULL) {
+        skip(); /* An emulator does not pass on the page that has gone. */
+    }
     struct world world;
     float answer[WIDTH];
     char path[512];

@@ -200,6 +200,11 @@ def is_sanitized():
     return b"__asan_init" in program or b"__tsan_init" in program
 
 
+def natively(test):
+    """A decorator: the test is none with a sanitizer's build, whose memory and files are not the server's."""
+    return None if is_sanitized() else test
+
+
 class Connection:
     """One kept-alive connection; connects again where the server has closed it."""
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from onnx_writer import write_benign, write_hostile
-from serving import BINARY, Server, is_sanitized, tensor
+from serving import BINARY, Server, natively, tensor
 
 ISOLATIONS = ("none", "process")
 REQUEST = {"inputs": [tensor("x", "FP32", [1, 4], [0, 0, 0, 0])]}
@@ -79,8 +79,8 @@ ELSEWHERE = re.compile(
 )
 
 
+@natively
 @pytest.mark.skipif(not can_trace(), reason="strace, or tracing at all, is not to be had here")
-@pytest.mark.skipif(is_sanitized(), reason="a sanitizer opens files of its own")
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_no_file_outside_the_folder_is_opened(tmp_path, isolation):
     world = World(tmp_path, isolation)

@@ -1,8 +1,6 @@
 """A model that takes more memory than it may have: only its own process ends."""
 
-import pytest
-
-from serving import Load, Server, is_sanitized, put_model, tensor
+from serving import Load, Server, natively, put_model, tensor
 
 X4 = {"inputs": [tensor("x", "FP32", [1, 4], [1, 2, 3, 4])]}
 GIB = 1 << 30
@@ -13,7 +11,7 @@ def fill(elements):
     return {"inputs": [tensor("shape", "INT64", [1], [elements])]}
 
 
-@pytest.mark.skipif(is_sanitized(), reason="a sanitizer's memory is not the model's")
+@natively
 def test_a_hog_brings_down_its_own_process_only(tmp_path):
     root = tmp_path / "models"
     root.mkdir()

@@ -6,13 +6,12 @@ import threading
 
 import pytest
 
-from serving import ROOT, Server, is_sanitized
+from serving import ROOT, Server, natively
 
 sys.path.insert(0, str(ROOT / "bench"))
 
 from models import perceptron  # noqa: E402
 
-pytestmark = pytest.mark.skipif(is_sanitized(), reason="a sanitizer's memory is not the server's")
 
 MIB = 1 << 20
 WIDTHS = {4: 1024, 16: 2048}  # MiB of one layer.
@@ -41,6 +40,7 @@ def ask(server, model, size):
     return server.infer(model, {"inputs": [tensor]})
 
 
+@natively
 def test_the_budget_holds_while_models_come_and_go(tmp_path, population):
     budget = 160 * MIB
     words = ("--model-control", "demand", "--memory-max", budget, "--residency-min", "0s",
@@ -69,6 +69,7 @@ def test_the_budget_holds_while_models_come_and_go(tmp_path, population):
         assert proportional(server) <= 1.1 * held  # The ledger knows of it.
 
 
+@natively
 def test_rounds_of_loading_leave_nothing_behind(tmp_path, population):
     large = population.index(16)
     with Server(tmp_path, tmp_path / "models", "--model-control", "explicit") as server:
