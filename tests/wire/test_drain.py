@@ -108,8 +108,11 @@ class Clients:
             infer_path("m").encode(), len(body), body)
         with Raw(self.server.port) as raw:
             while True:
-                raw.send(asked)
-                answer = raw.answer()
+                try:
+                    raw.send(asked)
+                    answer = raw.answer()
+                except ConnectionError:  # Sent too late to be accepted; were it, the log would tell of one answer more.
+                    return self.count("closed")
                 if answer.status == 200:
                     assert answer.json()["outputs"][0]["data"] == list(range(16))
                 self.count({200: "ok", 503: "refused"}.get(answer.status, str(answer.status)))
@@ -184,7 +187,7 @@ def test_no_accepted_request_fails(tmp_path, root, grace):
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(PATIENCE_S) == 0
             clients.over.set()
-        strange = {key: count for key, count in clients.outcomes.items() if key not in ("ok", "refused", "GOAWAY")}
+        strange = {key: count for key, count in clients.outcomes.items() if key not in ("ok", "refused", "closed", "GOAWAY")}
         assert not strange
         assert clients.outcomes["ok"] == accepted(server)
         assert clients.outcomes["GOAWAY"] >= 1
