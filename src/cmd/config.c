@@ -16,9 +16,8 @@ int cmd_config(int count, char **words)
     struct config config;
     struct weir_err err = { 0 };
     struct config_words meaning = { .own_flags = own_flags };
-    config_init(&config);
-    const enum weir_status status = config_read(&config, environ, count, words, &meaning, &err);
-    if (status != WEIR_OK) {
+    if (config_init(&config, &err) != WEIR_OK ||
+        config_read(&config, environ, count, words, &meaning, &err) != WEIR_OK) {
         config_finish(&config);
         return cmd_usage("config", "%s", err.text);
     }

@@ -63,8 +63,9 @@ static enum weir_status read_again(void *context, struct config *out, struct wei
 {
     const struct words *words = context;
     struct config_words meaning = { .positional = "repository", .own_flags = own_flags };
-    config_init(out);
-    return config_read(out, environ, words->count, words->words, &meaning, err);
+    const enum weir_status status = config_init(out, err);
+    return status == WEIR_OK ? config_read(out, environ, words->count, words->words, &meaning, err)
+                             : status;
 }
 
 static int serve(struct server *server, struct words *words)
@@ -88,8 +89,8 @@ int cmd_serve(int count, char **words)
     struct config config;
     struct weir_err err = { 0 };
     struct config_words meaning = { .positional = "repository", .own_flags = own_flags };
-    config_init(&config);
-    if (config_read(&config, environ, count, words, &meaning, &err) != WEIR_OK) {
+    if (config_init(&config, &err) != WEIR_OK ||
+        config_read(&config, environ, count, words, &meaning, &err) != WEIR_OK) {
         config_finish(&config);
         return cmd_usage("serve", "%s", err.text);
     }

@@ -173,6 +173,7 @@ struct entry {
     uint64_t tried;            /* Digest of the parts of the last attempt. */
     struct entry_parts *wants; /* An ensemble's, as of the last look; owned. */
     uint64_t walked;           /* The last walk that came by. */
+    bool is_part;              /* Leased by an ensemble that serves; only while room looks. */
     struct model **parts;      /* What its steps get, leased while it loads; in arena. */
     uint32_t part_count;
     bool want_load;

@@ -42,8 +42,13 @@ struct registry {
     uint32_t loader_count;  /* Those started. */
     struct clock clock;     /* The system's: folders change in real time. */
 
-    pthread_mutex_t lock;      /* Guards current. */
+    pthread_mutex_t lock;      /* Guards current and new_room. */
     struct catalogue *current; /* NULL once stopped. */
+    struct {
+        struct worker_job job;
+        bool sent;                   /* On its way to the manager, which takes the latest. */
+        struct room_options options; /* From now on. */
+    } new_room;
     _Atomic uint64_t generation;
 
     /* The manager's. */
@@ -526,29 +531,32 @@ void registry_order(struct registry *registry, struct registry_order *order)
     worker_send(&registry->manager, &order->job);
 }
 
-struct room_job {
-    struct worker_job job;
-    struct registry *registry;
-    struct room_options room;
-};
-
 static void take_room(struct worker_job *job)
 {
-    struct room_job *self = list_entry(job, struct room_job, job);
-    struct entry_host *host = &self->registry->host;
-    self->room.pinned = host->room_options.pinned;
-    self->room.pinned_count = host->room_options.pinned_count;
-    host->room_options = self->room;
-    room_set(&host->room, &self->room);
+    struct registry *registry = list_entry(job, struct registry, new_room.job);
+    struct entry_host *host = &registry->host;
+    pthread_mutex_lock(&registry->lock);
+    struct room_options room = registry->new_room.options;
+    registry->new_room.sent = false;
+    pthread_mutex_unlock(&registry->lock);
+    room.pinned = host->room_options.pinned;
+    room.pinned_count = host->room_options.pinned_count;
+    host->room_options = room;
+    room_set(&host->room, &room);
     host->dirty = true; /* The snapshot shows the budget. */
-    mem_free(self);
 }
 
 void registry_set_room(struct registry *registry, const struct room_options *room)
 {
-    struct room_job *self = mem_alloc(sizeof(*self));
-    *self = (struct room_job){ .job = { .run = take_room }, .registry = registry, .room = *room };
-    worker_send(&registry->manager, &self->job);
+    pthread_mutex_lock(&registry->lock);
+    const bool sent = registry->new_room.sent;
+    registry->new_room.options = *room;
+    registry->new_room.sent = true;
+    pthread_mutex_unlock(&registry->lock);
+    if (!sent) {
+        registry->new_room.job.run = take_room;
+        worker_send(&registry->manager, &registry->new_room.job);
+    }
 }
 
 static void stop(struct worker_job *job)

@@ -213,19 +213,22 @@ static bool is_pinned(const struct entry *entry)
     return entry->required;
 }
 
-/* Does an ensemble that serves hold a lease on one of its models? */
-static bool is_part(const struct entry *entry)
+/* Notes on whom an ensemble that serves holds a lease.  Before each look at who may leave. */
+static void mark_parts(struct entry_host *host)
 {
-    for (const struct entry *other = entry_first(entry->host); other != NULL;
-         other = entry_next(other)) {
-        for (uint32_t i = 0; other->wants != NULL && entry_serves(other) && i < other->wants->count;
-             i++) {
-            if (strcmp(other->wants->items[i].name, entry->name) == 0) {
-                return true;
+    for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
+        entry->is_part = false;
+    }
+    for (struct entry *whole = entry_first(host); whole != NULL; whole = entry_next(whole)) {
+        const uint32_t count =
+            whole->wants != NULL && entry_serves(whole) ? whole->wants->count : 0;
+        for (uint32_t i = 0; i < count; i++) {
+            struct entry *part = entry_find(host, whole->wants->items[i].name);
+            if (part != NULL) {
+                part->is_part = true;
             }
         }
     }
-    return false;
 }
 
 /* Notes what was asked of it since the last look; true: something is being asked now. */
@@ -253,7 +256,7 @@ enum leave { LEAVE_NOW, LEAVE_LATER, LEAVE_NEVER };
 /* *when_ns: where it is LATER, when to ask again. */
 static enum leave may_leave(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
-    if (is_pinned(entry) || is_part(entry)) {
+    if (is_pinned(entry) || entry->is_part) {
         return LEAVE_NEVER;
     }
     if (entry_is_busy(entry)) {
@@ -336,6 +339,7 @@ static struct entry *victim(struct entry_host *host, const struct ledger_account
 {
     struct entry *best = NULL;
     double least = 0;
+    mark_parts(host);
     for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
         uint64_t at_ns = CLOCK_NEVER;
         const enum leave leave =
@@ -550,18 +554,19 @@ void room_ask(struct entry *entry)
 static void let_idle_go(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
 {
     const uint64_t idle_ns = options_of(host)->idle_ns;
-    for (struct entry *entry = entry_first(host); idle_ns > 0 && entry != NULL;
-         entry = entry_next(entry)) {
+    if (idle_ns == 0) {
+        return;
+    }
+    mark_parts(host);
+    for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
         uint64_t when_ns = CLOCK_NEVER;
         if (entry_serves(entry) && may_leave(entry, now_ns, &when_ns) == LEAVE_NOW &&
             now_ns - entry->usage.used_ns >= idle_ns) {
             evict(entry, "unloaded: nobody asked for it");
         }
     }
-    if (idle_ns > 0) {
-        const uint64_t again_ns = clock_add(now_ns, idle_ns < LOOK_NS ? idle_ns : LOOK_NS);
-        *next_ns = again_ns < *next_ns ? again_ns : *next_ns;
-    }
+    const uint64_t again_ns = clock_add(now_ns, idle_ns < LOOK_NS ? idle_ns : LOOK_NS);
+    *next_ns = again_ns < *next_ns ? again_ns : *next_ns;
 }
 
 static void look_again(const struct room *room, uint64_t *next_ns)

@@ -432,21 +432,27 @@ static enum weir_status check(const struct config *config, struct weir_err *err)
     return budget_read(config, NULL, err);
 }
 
-void config_init(struct config *config)
+enum weir_status config_init(struct config *config, struct weir_err *err)
 {
     *config = (struct config){ 0 };
     arena_init(&config->arena, NULL, 0, 0);
     limits_init(&config->limits);
-    config->origins = mem_alloc(option_count * sizeof(*config->origins));
-    config->lines = mem_alloc(option_count * sizeof(*config->lines));
+    config->origins = mem_try_zero(option_count, sizeof(*config->origins));
+    config->lines = mem_try_zero(option_count, sizeof(*config->lines));
+    if (config->origins == NULL || config->lines == NULL) {
+        return err_nomem(err, "the settings", option_count * sizeof(*config->lines));
+    }
     for (size_t i = 0; i < option_count; i++) {
-        struct weir_err err;
-        if (options[i].preset != NULL &&
-            option_read(config, &options[i], options[i].preset, options[i].key, &err) != WEIR_OK) {
-            log_event(LOG_ERROR, "a default of the settings' table is wrong",
-                      LOG_STR("reason", err.text));
+        if (options[i].preset == NULL) {
+            continue;
+        }
+        const enum weir_status status =
+            option_read(config, &options[i], options[i].preset, options[i].key, err);
+        if (status != WEIR_OK) {
+            return status;
         }
     }
+    return WEIR_OK;
 }
 
 void config_finish(struct config *config)
@@ -548,9 +554,9 @@ static void help_option(struct buffer *out, const struct config *defaults,
 void config_help(struct buffer *out)
 {
     struct config defaults;
-    config_init(&defaults);
+    const enum weir_status status = config_init(&defaults, NULL);
     const char *group = "";
-    for (size_t i = 0; i < option_count; i++) {
+    for (size_t i = 0; status == WEIR_OK && i < option_count; i++) {
         group = heading(group, &options[i], out);
         help_option(out, &defaults, &options[i]);
     }

@@ -127,7 +127,8 @@ struct config {
     uint32_t *lines;             /* Of the file; 0: elsewhere. */
 };
 
-void config_init(struct config *config); /* The defaults. */
+/* The defaults.  WEIR_ENOMEM; config_finish() it all the same. */
+WEIR_MUST_USE enum weir_status config_init(struct config *config, struct weir_err *err);
 void config_finish(struct config *config);
 
 /* What a command makes of its words besides settings. */

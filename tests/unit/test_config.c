@@ -51,9 +51,11 @@ static enum weir_status read_faulty(struct config *config, const struct reading 
         words[count] = (char *)(uintptr_t)reading->words[count];
     }
     *err = (struct weir_err){ 0 };
-    config_init(config);
     (void)mem_fault_arm(fault);
-    const enum weir_status status = config_read(config, environment, count, words, meaning, err);
+    enum weir_status status = config_init(config, err);
+    if (status == WEIR_OK) {
+        status = config_read(config, environment, count, words, meaning, err);
+    }
     (void)mem_fault_arm(0);
     return status;
 }
