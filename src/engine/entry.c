@@ -88,6 +88,9 @@ static struct slot *need_slot(struct entry *entry, uint64_t version)
 
 void entry_prune(struct entry *entry)
 {
+    if (entry->busy) {
+        return; /* Its loads know their slots; finish() prunes. */
+    }
     struct slot *slot = entry_first_slot(entry);
     while (slot != NULL) {
         struct slot *next = entry_next_slot(entry, slot);

@@ -272,7 +272,7 @@ void entry_note_demand(struct entry *entry, enum weir_status status);
 void entry_send_loads(struct entry *entry);
 void entry_refuse_loads(struct entry *entry, const struct weir_err *err);
 
-/* Forgets versions of which there is nothing left to tell. */
+/* Forgets versions of which there is nothing left to tell; while a load is under way, none. */
 void entry_prune(struct entry *entry);
 
 /* Does the server's readiness count on it? */

@@ -420,6 +420,49 @@ static void test_unload_waits_for_leases(void **state)
     model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
 }
 
+struct pending_load {
+    struct registry_order order;
+    bool done;
+};
+
+static void pending_done(struct registry_order *order)
+{
+    ((struct pending_load *)order)->done = true;
+}
+
+/* While a load waits for room, what it takes the place of goes: the load knows nothing of that. */
+static void test_an_old_version_goes_while_the_new_one_waits(void **state)
+{
+    (void)state;
+    char too_long[128];
+    (void)snprintf(too_long, sizeof(too_long), "memory_group: %080d\n", 0);
+    model_bed_sim(&bed, "a", 1, "");
+    model_bed_sim(&bed, "b", 1, "");
+    model_bed_sim(&bed, "refused", 1, too_long);
+    model_bed_start(&bed);
+    assert_int_equal(load("a"), WEIR_OK);
+    assert_int_equal(load("b"), WEIR_OK);
+    struct model *a = model_bed_lease(&bed, "a", 0);
+    struct model *b = model_bed_lease(&bed, "b", 0);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "b", NULL, NULL), WEIR_OK);
+    bed.options.room.models_max = 1;
+    registry_set_room(bed.registry, &bed.options.room);
+    model_bed_sim(&bed, "b", 2, "");
+    struct pending_load pending = {
+        .order = { .home = &bed.home, .kind = REGISTRY_LOAD, .name = "b", .done = pending_done }
+    };
+    registry_order(bed.registry, &pending.order);
+    assert_int_equal(load("refused"), WEIR_EINVAL); /* It asked for room after "b" did. */
+    model_bed_release(&bed, b);
+    (void)model_bed_await(&bed, "b", 1, MODEL_UNAVAILABLE);
+    assert_false(pending.done);
+    model_bed_release(&bed, a);
+    model_bed_turn_until(&bed, &pending.done);
+    assert_int_equal(pending.order.status, WEIR_OK);
+    model_bed_expect(&bed, "b/2 READY", "");
+}
+
 static void no_wake(void *context)
 {
     (void)context;
@@ -623,6 +666,7 @@ int main(void)
         CASE(test_refresh_shows_new_folders),
         CASE(test_a_reload_leaves_the_old_to_its_requests),
         CASE(test_unload_waits_for_leases),
+        CASE(test_an_old_version_goes_while_the_new_one_waits),
         CASE(test_an_idle_home_lets_old_snapshots_go),
         CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),
