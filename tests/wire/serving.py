@@ -181,9 +181,12 @@ class Server:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def threads(self):
-        """Their names."""
-        folder = pathlib.Path(f"/proc/{self.process.pid}/task")
-        return sorted((task / "comm").read_text().strip() for task in folder.iterdir())
+        """Their names, and of none that ends meanwhile."""
+        names = []
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                names.append((task / "comm").read_text().strip())
+        return sorted(names)
 
     def await_(self, what, happened):
         """Asks again until it has happened.  Each question is a round trip to the server."""
