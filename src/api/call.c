@@ -83,7 +83,7 @@ enum weir_status call_lease_ready(struct call *call, struct model **out, struct 
     if (status != WEIR_OK) {
         return status;
     }
-    status = outage_check(model, err);
+    status = outage_check_ready(model, err);
     if (status != WEIR_OK) {
         model_release(model);
         return status;

@@ -99,6 +99,13 @@ static uint64_t us(const struct duration *duration)
     X(available, "weir_model_available", "gauge",                                                  \
       "0 while its process fails again and again, or a run of it does not end",                    \
       outage_check(m, NULL) == WEIR_OK ? 1 : 0)                                                    \
+    X(ready, "weir_model_ready", "gauge", "What its readiness says: 0 also while its canary fails",  \
+      outage_check_ready(m, NULL) == WEIR_OK ? 1 : 0)                                              \
+    X(canaries, "weir_model_canaries_total", "counter",                                            \
+      "Runs that the server began by itself to see whether the model answers",                     \
+      load(&m->stats.canaries))                                                                    \
+    X(canaries_failed, "weir_model_canaries_failed_total", "counter",                              \
+      "Those that failed or did not end in time", load(&m->stats.canaries_failed))                 \
     X(leases, "weir_model_leases", "gauge", "Users that keep the model version loaded",            \
       load(&m->leases))
 

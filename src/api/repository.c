@@ -43,7 +43,7 @@ static const char *reason_of(const struct catalogue_entry *entry,
 static enum model_state state_of(const struct catalogue_version *version, struct weir_err *out)
 {
     const bool out_of_service =
-        version->model != NULL && outage_check(version->model, out) != WEIR_OK;
+        version->model != NULL && outage_check_ready(version->model, out) != WEIR_OK;
     return out_of_service ? MODEL_UNAVAILABLE : version->state;
 }
 

@@ -578,7 +578,9 @@ static enum weir_status verdict(struct sim_model *model, const struct backend_ru
     if (holds(model, run, settings->stuck_on)) {
         stick(model);
     }
-    if (settings->fail_at == index) {
+    const bool fails = settings->fail_at != 0 && index >= settings->fail_at &&
+                       (index == settings->fail_at || index <= settings->fail_to);
+    if (fails) {
         return err_set(err, WEIR_EBACKEND, "simulated failure of run %" PRIu64, index);
     }
     if (settings->fail_above_rows != 0 && run->rows > settings->fail_above_rows) {

@@ -48,6 +48,7 @@
     X(poison, TEXT, "", "fail with an input error when an FP32 input holds this number")           \
     X(load_fails, TEXT, "", "refuse to load, with this reason")                                    \
     X(fail_at, COUNT, "0", "the nth run of the model fails; 0: none")                              \
+    X(fail_to, COUNT, "0", "so do those after it, up to this one")                                 \
     X(fail_above_rows, COUNT, "0", "runs of more rows fail; 0: none")                              \
     X(oom_above_rows, COUNT, "0", "runs of more rows exhaust the memory; 0: none")                 \
     X(hang_at, COUNT, "0", "the nth run ends only when terminated; 0: none")                       \

@@ -239,7 +239,8 @@ enum weir_status engine_check(struct request *request, struct weir_err *err)
         }
     }
     request->rows = facts->rows;
-    request->batchable = facts->same_rows && model->batching && !signature->streams;
+    request->batchable =
+        facts->same_rows && model->batching && !signature->streams && !request->canary;
     request->shape_key = facts->shape_key;
     request->input_bytes = facts->input_bytes;
     return model->sequences != NULL ? sequencer_check(request, err) : WEIR_OK;
@@ -303,9 +304,18 @@ static bool answered_before(struct engine *engine, struct request *request)
 void engine_set_deadline(struct request *request, uint64_t now_ns)
 {
     const uint64_t allowed_ns = request->model->config->deadline_ns;
-    if (request->deadline_ns == CLOCK_NEVER && allowed_ns > 0) {
+    if (request->deadline_ns == CLOCK_NEVER && allowed_ns > 0 && !request->canary) {
         request->deadline_ns = clock_add(now_ns, allowed_ns);
     }
+}
+
+/* It was never accepted: counted, and *err says why. */
+static enum weir_status refused(const struct request *request, enum weir_status status)
+{
+    if (!request->canary) {
+        atomic_fetch_add_explicit(&request->model->stats.refused, 1, memory_order_relaxed);
+    }
+    return status;
 }
 
 enum weir_status engine_submit(struct engine *engine, struct request *request, struct weir_err *err)
@@ -322,19 +332,18 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     }
     status = outage_check(model, err);
     if (status != WEIR_OK) {
-        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
-        return status;
+        return refused(request, status);
     }
     const uint64_t now_ns = clock_now_ns(engine->clock);
     engine_set_deadline(request, now_ns);
     if (request->deadline_ns <= now_ns) {
-        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
-        return err_set(err, WEIR_ETIMEOUT, "the deadline had passed when the request arrived");
+        return refused(request, err_set(err, WEIR_ETIMEOUT,
+                                        "the deadline had passed when the request arrived"));
     }
     request->times.submitted_ns = now_ns;
     request->leave_by_ns = leave_by(request, now_ns);
     request->end_mail.deliver = end_deliver;
-    if (model->cached || model->joining) {
+    if ((model->cached || model->joining) && !request->canary) {
         request->keyed = cache_key(request, model->serial, &request->key);
         if (request->keyed && model->cached && answered_before(engine, request)) {
             home->pending++;
@@ -342,10 +351,10 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
             return WEIR_OK;
         }
     }
-    status = pool_push(model->pool, request, may_run_inline(engine, model), err);
+    const bool run_inline = may_run_inline(engine, model) && !request->canary;
+    status = pool_push(model->pool, request, run_inline, err);
     if (status != WEIR_OK) {
-        atomic_fetch_add_explicit(&model->stats.refused, 1, memory_order_relaxed);
-        return status;
+        return refused(request, status);
     }
     home->pending++;
     if (request->leave_by_ns != CLOCK_NEVER) {

@@ -335,6 +335,9 @@ static void free_model(struct model *model)
     if (model == NULL) {
         return;
     }
+    if (model->signature != NULL) {
+        canary_finish(&model->canary, model->signature->input_count);
+    }
     bucket_plan_destroy(model->buckets);
     profile_store_destroy(model->profile_store);
     backend_unload(model->backend);

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "engine/canary.h"
 #include "engine/circuit.h"
 #include "engine/ledger.h"
 #include "engine/line.h"
@@ -54,6 +55,10 @@ struct response_stats {
 /* Triton's statistics, and Weir's histograms by stage.  Any thread. */
 struct model_stats {
     _Atomic uint64_t last_inference_ms;
+    _Atomic uint64_t succeeded_ns; /* The engine's clock: a run did last; 0: none has. */
+    _Atomic uint64_t
+        canaries; /* Runs of canary.h that began, none of which is counted elsewhere, */
+    _Atomic uint64_t canaries_failed; /* and those of them that came to nothing. */
     _Atomic uint64_t inference_count; /* Rows of successful requests. */
     _Atomic uint64_t execution_count; /* Runs. */
     struct duration success;
@@ -106,6 +111,7 @@ struct model {
     struct pool *pool;
 
     _Atomic bool troubled; /* outage.h has something to look at. */
+    struct canary canary;
 
     struct profile_store *profile_store; /* Owned; NULL: its profile is not kept. */
 

@@ -266,6 +266,7 @@ struct model_config {
     uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
     enum required_mode required;
     uint64_t run_limit_ns; /* Longest run; 0: none.  Also where it is not isolated. */
+    uint64_t canary_interval_ns; /* Of canary.h; 0: none, CANARY_INTERVAL_SERVER: the server's. */
     const struct backend_provider *providers; /* provider_count of them. */
     uint32_t provider_count;
     enum weights_mode weights;

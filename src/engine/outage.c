@@ -4,7 +4,8 @@
 
 void outage_note(struct model *model)
 {
-    const bool troubled = model->circuit.deaths > 0 || model->written_off > 0;
+    const bool troubled =
+        model->circuit.deaths > 0 || model->written_off > 0 || model->canary.failed_ns > 0;
     atomic_store_explicit(&model->troubled, troubled, memory_order_relaxed);
 }
 
@@ -43,17 +44,32 @@ enum weir_status outage_check(struct model *model, struct weir_err *err)
     return status;
 }
 
-/* The model's process is not to be had now. */
-static bool is_circuit_open(struct model *model)
+enum weir_status outage_check_ready(struct model *model, struct weir_err *err)
+{
+    if (!atomic_load_explicit(&model->troubled, memory_order_relaxed)) {
+        return WEIR_OK;
+    }
+    pthread_mutex_lock(&model->pool->lock);
+    enum weir_status status = outage_check_locked(model, err);
+    if (status == WEIR_OK && canary_has_failed(model)) {
+        status = err_set(err, WEIR_EUNAVAILABLE, "model '%s': %s", model->name, model->canary.text);
+    }
+    pthread_mutex_unlock(&model->pool->lock);
+    return status;
+}
+
+/* The model's process is not to be had now, or it does not answer a canary. */
+static bool is_out(struct model *model)
 {
     if (!atomic_load_explicit(&model->troubled, memory_order_relaxed) || model->pool == NULL) {
         return false;
     }
     struct pool *pool = model->pool;
     pthread_mutex_lock(&pool->lock);
-    const bool open = circuit_refuses(&model->circuit, clock_now_ns(pool->engine->clock));
+    const bool out = circuit_refuses(&model->circuit, clock_now_ns(pool->engine->clock)) ||
+                     canary_has_failed(model);
     pthread_mutex_unlock(&pool->lock);
-    return open;
+    return out;
 }
 
 bool outage_is_ready(const struct engine *engine, const struct catalogue *catalogue)
@@ -64,7 +80,7 @@ bool outage_is_ready(const struct engine *engine, const struct catalogue *catalo
     for (uint32_t i = 0; i < catalogue->count; i++) {
         const struct catalogue_entry *entry = &catalogue->list[i];
         for (uint32_t k = 0; entry->required && k < entry->version_count; k++) {
-            if (entry->versions[k].model != NULL && is_circuit_open(entry->versions[k].model)) {
+            if (entry->versions[k].model != NULL && is_out(entry->versions[k].model)) {
                 return false;
             }
         }

@@ -76,7 +76,9 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
         (void)err_set(&request->err, status, "%s", pool_stop_text(status));
     }
     overload_request_ended(request);
-    stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
+    if (!request->canary) {
+        stats_count_failure(&model->stats, status, now_ns - request->times.submitted_ns);
+    }
     list_append(ended, &request->line);
 }
 
@@ -294,6 +296,32 @@ static void remember(struct model *model, const struct request *request)
                               memory_order_relaxed);
 }
 
+/* It rides alone. */
+static bool is_canary(const struct list *members)
+{
+    const struct list_node *first = list_first(members);
+    return first != NULL && list_entry(first, const struct request, line)->canary;
+}
+
+/* Without the lock: what the members are to the model's numbers, and its cache. */
+static void count(struct model *model, const struct batch *batch, const struct list *ended)
+{
+    struct stats_tally tally = { 0 };
+    if (!is_canary(ended)) {
+        stats_count_batch(model, batch);
+    }
+    for (struct list_node *n = list_first(ended); n != NULL; n = list_next(ended, n)) {
+        struct request *request = list_entry(n, struct request, line);
+        if (request->status != WEIR_OK) {
+            release_outputs(request);
+        } else if (request->keyed) {
+            remember(model, request);
+        }
+        stats_tally_request(&tally, model, request);
+    }
+    stats_count_tally(model, &tally);
+}
+
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
 {
     struct model *model = instance->model;
@@ -327,7 +355,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         note_sequences(instance, &sequences);
         model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
-    learn(model, batch);
+    if (!is_canary(&batch->ended)) {
+        learn(model, batch);
+    }
     const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
     overload_run_ended(model, batch, now_ns);
     pool->running -= batch->count;
@@ -349,18 +379,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         pool_kick(pool->engine->pools[i]);
     }
     pool_scale_act(pool, model, news);
-    stats_count_batch(model, &counted);
-    struct stats_tally tally = { 0 };
-    for (struct list_node *n = list_first(&ended); n != NULL; n = list_next(&ended, n)) {
-        struct request *request = list_entry(n, struct request, line);
-        if (request->status != WEIR_OK) {
-            release_outputs(request);
-        } else if (request->keyed) {
-            remember(model, request);
-        }
-        stats_tally_request(&tally, model, request);
-    }
-    stats_count_tally(model, &tally);
+    count(model, &counted, &ended);
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);

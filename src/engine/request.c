@@ -31,6 +31,7 @@ void request_init(struct request *request)
     request->sequence_start = false;
     request->sequence_end = false;
     request->admitted = false;
+    request->canary = false;
     request->ended = NULL;
     request->part = NULL;
     request->late = NULL;

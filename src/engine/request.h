@@ -111,6 +111,7 @@ struct request {
     bool sequence_start;
     bool sequence_end;
     bool admitted; /* A step of a request that was accepted: also while the engine drains. */
+    bool canary;   /* Nobody's (canary.h): it rides alone and is no inference in the statistics. */
     void (*ended)(struct request *self);                           /* At home, once. */
     void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
                                                                        stream are refused. */

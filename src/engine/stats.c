@@ -34,7 +34,7 @@ void stats_count_failure(struct model_stats *stats, enum weir_status status, uin
 
 void stats_count_part(struct model *model, const struct request *request, uint64_t ns)
 {
-    if (request->parts_sent > MODEL_RESPONSES_MAX) {
+    if (request->parts_sent > MODEL_RESPONSES_MAX || request->canary) {
         return;
     }
     struct response_stats *response = &model->stats.responses[request->parts_sent - 1];
@@ -58,12 +58,16 @@ void stats_tally_request(struct stats_tally *tally, struct model *model,
     struct model_stats *stats = &model->stats;
     const struct request_times *t = &request->times;
     const uint64_t total_ns = t->ended_ns - t->submitted_ns;
+    if (request->canary) {
+        return;
+    }
     if (request->status != WEIR_OK) {
         stats_count_failure(stats, request->status, total_ns);
         count_missing_part(model, request, t->ended_ns - t->taken_ns);
         return;
     }
     tally->count++;
+    tally->ended_ns = t->ended_ns;
     tally->rows += rows_counted(model, request->rows);
     tally->total_ns += total_ns;
     tally->queue_ns += t->taken_ns - t->submitted_ns;
@@ -82,6 +86,7 @@ void stats_count_tally(struct model *model, struct stats_tally *tally)
     if (tally->count == 0) {
         return;
     }
+    atomic_store_explicit(&stats->succeeded_ns, tally->ended_ns, memory_order_relaxed);
     duration_add_many(&stats->success, tally->count, tally->total_ns);
     duration_add_many(&stats->queue, tally->count, tally->queue_ns);
     duration_add_many(&stats->compute_input, tally->count, tally->input_ns);

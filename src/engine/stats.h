@@ -25,7 +25,8 @@ void stats_count_hit(struct model *model, const struct request *request);
 /* Requests that have run and ended together, with their times complete: each is added, then all are counted at
  * once, so that a large batch does not cost a locked instruction per number and member. */
 struct stats_tally {
-    uint64_t count; /* That ended with WEIR_OK. */
+    uint64_t count;    /* That ended with WEIR_OK. */
+    uint64_t ended_ns; /* The last of them. */
     uint64_t rows;
     uint64_t total_ns;
     uint64_t queue_ns;

@@ -272,9 +272,12 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
     }
     if (status == WEIR_OK && model->config->warmup_count > 0) {
         status = warmup_run(&probe, tryout->model_fd, err);
+        if (status == WEIR_OK && model->config->canary_interval_ns > 0) {
+            status = canary_keep(&probe, tryout->model_fd, &model->canary, err);
+        }
     } else if (status == WEIR_OK && !ran) {
         probe.learner = probe.learner != NULL && model->rows_fixed ? model : NULL;
-        warmup_canary(&probe);
+        model->canary.proved = warmup_canary(&probe, &model->canary.size);
     }
     backend_context_destroy(context);
     block_pool_trim(probe.blocks);

@@ -136,7 +136,7 @@ static enum weir_status check_names(const struct warmup *warmup, struct weir_err
     return WEIR_OK;
 }
 
-static enum weir_status run_one(struct warmup *warmup, struct weir_err *err)
+static enum weir_status make_inputs(struct warmup *warmup, struct weir_err *err)
 {
     const struct signature *signature = warmup->probe->signature;
     enum weir_status status = check_names(warmup, err);
@@ -146,6 +146,12 @@ static enum weir_status run_one(struct warmup *warmup, struct weir_err *err)
             (void)err_prefix(err, "input '%s'", signature->inputs[i].name);
         }
     }
+    return status;
+}
+
+static enum weir_status run_one(struct warmup *warmup, struct weir_err *err)
+{
+    enum weir_status status = make_inputs(warmup, err);
     const uint32_t rows = warmup->config->batch_size > 0 ? warmup->config->batch_size : 1;
     const uint32_t count = warmup->config->count > 0 ? warmup->config->count : 1;
     for (uint32_t i = 0; status == WEIR_OK && i < count; i++) {
@@ -174,19 +180,38 @@ enum weir_status warmup_run(const struct probe *probe, int folder_fd, struct wei
     return WEIR_OK;
 }
 
-void warmup_canary(const struct probe *probe)
+bool warmup_canary(const struct probe *probe, uint32_t *size)
 {
     static const int64_t sizes[PROBE_SIZE_COUNT] = PROBE_SIZES;
     const uint32_t size_count = probe_has_sizes(probe) ? PROBE_SIZE_COUNT : 1;
     struct probe_run run = { 0 };
     if (probe_run_init(probe, &run, NULL) != WEIR_OK) {
-        return;
+        return false;
     }
-    for (uint32_t i = 0; i < size_count; i++) {
-        if (probe_inputs(probe, &run, 1, sizes[i], PROBE_ZERO, 0, NULL) == WEIR_OK &&
-            probe_go(probe, &run, 1, NULL) == WEIR_OK) {
-            break;
-        }
+    bool good = false;
+    for (uint32_t i = 0; i < size_count && !good; i++) {
+        good = probe_inputs(probe, &run, 1, sizes[i], PROBE_ZERO, 0, NULL) == WEIR_OK &&
+               probe_go(probe, &run, 1, NULL) == WEIR_OK;
+        *size = good ? i : 0;
     }
     probe_run_finish(probe, &run);
+    return good;
+}
+
+enum weir_status warmup_sample(const struct probe *probe, int folder_fd, struct tensor **out,
+                               struct weir_err *err)
+{
+    struct warmup warmup = {
+        .probe = probe,
+        .config = &probe->config->warmups[0],
+        .folder_fd = folder_fd,
+    };
+    enum weir_status status = probe_run_init(probe, &warmup.run, err);
+    status = status == WEIR_OK ? make_inputs(&warmup, err) : status;
+    if (status == WEIR_OK) {
+        *out = warmup.run.inputs;
+        warmup.run.inputs = NULL;
+    }
+    probe_run_finish(probe, &warmup.run);
+    return status;
 }

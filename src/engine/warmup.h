@@ -14,6 +14,12 @@
 WEIR_MUST_USE enum weir_status warmup_run(const struct probe *probe, int folder_fd,
                                           struct weir_err *err);
 
-void warmup_canary(const struct probe *probe);
+/* True: the run succeeded; *size is which of PROBE_SIZES it had. */
+bool warmup_canary(const struct probe *probe, uint32_t *size);
+
+/* The inputs of the first configured run, one per input of the model, whose blocks the caller lets go; *out is
+ * freed with mem_free().  Loader thread; WEIR_EINVAL and others as above, WEIR_ENOMEM. */
+WEIR_MUST_USE enum weir_status warmup_sample(const struct probe *probe, int folder_fd,
+                                             struct tensor **out, struct weir_err *err);
 
 #endif

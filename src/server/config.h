@@ -74,6 +74,7 @@ struct config {
     uint64_t residency_min_ns;
     uint64_t idle_unload_ns;
     bool preload_next;
+    uint64_t canary_interval_ns;
 
     const char *host;
     uint64_t http_port;

@@ -64,9 +64,8 @@ const struct option options[] = {
     { "poll_interval", "models", KIND_DURATION, AT(poll_interval_ns), 0, 0, "15s", NULL,
       "poll, demand: time between looks at the folders" },
     { "memory_max", "models", KIND_SIZE, AT(memory_max_bytes), 0, SIZE_BYTES_MAX, "0", NULL,
-      "memory of the server with all loaded models; demand: others are unloaded to make room; 0: "
-      "no "
-      "limit" },
+      "memory of the server with all loaded models; demand: others are unloaded to make room; "
+      "0: no limit" },
     { "memory_devices", "models", KIND_LIST, AT(memory_devices), 0, 0, "", NULL,
       "the same for single devices, NAME:SIZE each, such as npu:2GiB; cpu is main memory" },
     { "memory_groups", "models", KIND_LIST, AT(memory_groups), 0, 0, "", NULL,
@@ -84,6 +83,10 @@ const struct option options[] = {
       "demand: a model that nobody asks for is unloaded after so long; 0: never" },
     { "preload_next", "models", KIND_BOOL, AT(preload_next), 0, 0, "false", NULL,
       "demand: load what is usually asked for next ahead, where there is room" },
+    { "canary_interval", "models", KIND_DURATION, AT(canary_interval_ns), 0, 0, "0s", NULL,
+      "a model without a run for so long gets one of the server's own, on its model_warmup or "
+      "zeros; "
+      "one that fails makes it not ready; 0: none" },
     { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
       "answers kept for models with response_cache; 0: none" },
     { "profile_store", "models", KIND_TEXT, AT(profile_store), 0, 0, "model", NULL,
@@ -146,8 +149,7 @@ const struct option options[] = {
       "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as simulated ones" },
     { "class_shares", "threads", KIND_TEXT, AT(class_shares), 0, 0, "10", NULL,
       "per cent of a device's time that priorities 1 to 8 are sure of while they have work, such "
-      "as "
-      "20,10: the last one holds for the rest" },
+      "as 20,10: the last one holds for the rest" },
     { "ageing", "threads", KIND_DURATION, AT(ageing_ns), 0, 0, "10s", NULL,
       "a request goes up one priority for each such time it waits; 0: never" },
     { "blocking_budget", "threads", KIND_DURATION, AT(blocking_budget_ns), 0, 0, "10ms", NULL,

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "engine/canary.h"
 #include "engine/engine.h"
 #include "engine/registry.h"
 #include "server/budget.h"
@@ -35,6 +36,12 @@ static void apply_limits(struct reload *reload, const struct config *config)
     limits_set(reload->limits, &config->limits);
 }
 
+static void apply_canaries(struct reload *reload, const struct config *config)
+{
+    atomic_store(&reload->canaries->interval_ns, config->canary_interval_ns);
+    reload->wake(reload->wake_context);
+}
+
 /* What files name is read again by guard.c; a new name needs a restart. */
 static const struct live {
     const char *key;
@@ -51,6 +58,7 @@ static const struct live {
              { "memory_devices", apply_room },
              { "memory_groups", apply_room },
              { "preload_next", apply_room },
+             { "canary_interval", apply_canaries },
 #define LIMIT_LIVE(field, value, kind, help) { "limits." #field, apply_limits },
              LIMITS(LIMIT_LIVE)
 #undef LIMIT_LIVE

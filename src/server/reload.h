@@ -16,6 +16,7 @@
 #include "server/config.h"
 #include "util/err.h"
 
+struct canaries;
 struct engine;
 struct guard;
 struct registry;
@@ -31,8 +32,11 @@ struct reload {
     void *context;
     struct guard *guard;
     struct limits *limits; /* What everybody reads. */
-    struct engine *engine; /* Set before anybody reloads, as is the next. */
+    struct engine *engine; /* Set before anybody reloads, as are those that follow. */
     struct registry *registry;
+    struct canaries *canaries;
+    void (*wake)(void *context); /* The main thread looks anew at what is due. */
+    void *wake_context;
 };
 
 /* What it is given is borrowed. */

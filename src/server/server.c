@@ -4,6 +4,7 @@
  * signal handler.
  */
 #include "server/server.h"
+#include "engine/canary.h"
 #include "engine/outage.h"
 
 #include <errno.h>
@@ -56,6 +57,8 @@ struct server {
     pthread_t main;
     struct home home; /* The main thread's. */
     bool home_open;
+    struct canaries canaries;   /* Of that home. */
+    uint64_t canary_ns;         /* When something is due there. */
     struct registry_order look; /* Carried out once the folders have been read. */
     bool looking;               /* It is under way. */
     bool look_again;            /* Somebody asked for another one meanwhile. */
@@ -208,6 +211,7 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
     if (status == WEIR_OK) {
         home_init(&server->home, server->engine, wake_main, server);
         server->home_open = true;
+        canaries_init(&server->canaries, server->engine, &server->home, config->canary_interval_ns);
     }
     return status;
 }
@@ -274,6 +278,9 @@ static enum weir_status start_all(struct server *server, struct weir_err *err)
     }
     server->reload.engine = server->engine;
     server->reload.registry = server->registry;
+    server->reload.canaries = &server->canaries;
+    server->reload.wake = wake_main;
+    server->reload.wake_context = server;
     if (status == WEIR_OK && server->mode == SERVER_SERVE) {
         status = start_network(server, err);
     }
@@ -297,6 +304,7 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     notify_init(&server->notify);
     reload_init(&server->reload, config, &server->limits, &server->guard);
     server->pulse_ns = server->notify.watchdog_ns == CLOCK_NEVER ? CLOCK_NEVER : 0;
+    server->canary_ns = mode == SERVER_SERVE ? 0 : CLOCK_NEVER;
     const enum weir_status status = start_all(server, err);
     if (status != WEIR_OK) {
         server_destroy(server);
@@ -375,6 +383,17 @@ static void feed_watchdog(struct server *server)
     server->pulse_ns = clock_add(now_ns, step_ns);
 }
 
+/* Whenever the main thread wakes: anything may have changed. */
+static void look_at_canaries(struct server *server)
+{
+    if (server->mode == SERVER_SERVE) {
+        server->canary_ns =
+            canaries_look(&server->canaries, registry_catalogue(server->registry, &server->home),
+                          clock_now_ns(&server->clock));
+        home_rest(&server->home); /* It may sleep for long now, and keeps no model loaded. */
+    }
+}
+
 static uint64_t until(const struct server *server, uint64_t at_ns)
 {
     const uint64_t now_ns = clock_now_ns(&server->clock);
@@ -389,7 +408,9 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
     const uint64_t look_ns = until(server, server->look_ns);
     const uint64_t pulse_ns = until(server, server->pulse_ns);
     timeout_ns = look_ns < timeout_ns ? look_ns : timeout_ns;
+    const uint64_t canary_ns = until(server, server->canary_ns);
     timeout_ns = pulse_ns < timeout_ns ? pulse_ns : timeout_ns;
+    timeout_ns = canary_ns < timeout_ns ? canary_ns : timeout_ns;
     const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / NS_PER_S),
                                       .tv_nsec = (long)(timeout_ns % NS_PER_S) };
     int got;
@@ -402,6 +423,8 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
         read_all_again(server);
     }
     feed_watchdog(server);
+    home_turn(&server->home);
+    look_at_canaries(server);
     home_turn(&server->home);
     return got < 0 ? 0 : got;
 }
@@ -444,9 +467,9 @@ bool server_wait_models(struct server *server)
            outage_is_ready(server->engine, registry_catalogue(server->registry, &server->home));
 }
 
-static bool front_ended(struct server *server)
+static bool has_ended(struct server *server)
 {
-    return front_has_ended(&server->front);
+    return front_has_ended(&server->front) && server->home.pending == 0;
 }
 
 /* From now on the system's own way: the next signal ends the process. */
@@ -486,13 +509,14 @@ enum weir_status server_wait(struct server *server)
     if (wait_until(server, from_now(server, limits->drain_grace_ns), NULL) != 0) {
         return WEIR_ECANCELED;
     }
+    canaries_stop(&server->canaries);
     engine_drain(server->engine);
     front_drain(&server->front);
-    if (wait_until(server, from_now(server, limits->drain_timeout_ns), front_ended) != 0) {
+    if (wait_until(server, from_now(server, limits->drain_timeout_ns), has_ended) != 0) {
         return WEIR_ECANCELED;
     }
     unblock_signals();
-    return front_ended(server) ? WEIR_OK : WEIR_ETIMEOUT;
+    return has_ended(server) ? WEIR_OK : WEIR_ETIMEOUT;
 }
 
 void server_destroy(struct server *server)
