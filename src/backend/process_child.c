@@ -134,6 +134,7 @@ static void on_hello(struct message_reader *reader, struct arena *arena, int fds
         pthread_t thread;
         pthread_attr_init(&attributes);
         pthread_attr_setstacksize(&attributes, WATCH_STACK_BYTES);
+        atomic_store(&child.page->beats, 1); /* Who answers can be found frozen. */
         status = pthread_create(&thread, &attributes, watch, NULL) == 0
                      ? WEIR_OK
                      : err_set(&err, WEIR_ENOMEM, "no thread for a model's process");

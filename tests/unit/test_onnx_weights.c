@@ -322,6 +322,20 @@ static void test_mapped_weights_answer_as_packed_ones(void **state)
     end_world(&world);
 }
 
+/* Another model, loaded so soon after it was written that it is not converted; a machine may be too slow for that
+ * several times. */
+static struct loaded load_changed(const struct world *world)
+{
+    write_model(world, 2, false);
+    struct loaded l = load_here(world, &world->weights);
+    for (int i = 0; i < 100 && is_mapped(&l); i++) {
+        unload(&l);
+        write_model(world, 2, false);
+        l = load_here(world, &world->weights);
+    }
+    return l;
+}
+
 static void test_a_model_is_converted_once(void **state)
 {
     (void)state;
@@ -343,8 +357,7 @@ static void test_a_model_is_converted_once(void **state)
     assert_int_equal(stat(path, &second), 0);
     assert_int_equal(second.st_ino, first.st_ino);
 
-    write_model(&world, 2, false);
-    l = load_here(&world, &world.weights); /* Changed just now: not from the cache. */
+    l = load_changed(&world);
     assert_false(is_mapped(&l));
     run_once(&l, other);
     assert_memory_not_equal(other, answer, sizeof(answer));
@@ -388,7 +401,7 @@ static void test_weights_beside_the_model_are_mapped_too(void **state)
 struct runner {
     struct loaded loaded;
     const float *expected;
-    uint64_t runs;
+    _Atomic uint64_t runs;
     _Atomic bool *stop;
 };
 
@@ -421,7 +434,7 @@ static void test_runs_go_on_while_weights_are_packed(void **state)
                          WEIR_OK);
         assert_int_equal(pthread_create(&threads[i], NULL, run_on, &runners[i]), 0);
     }
-    while (backend_promotion(l.model) == 0) {
+    while (backend_promotion(l.model) == 0 || runners[0].runs == 0 || runners[1].runs == 0) {
         sched_yield();
     }
     assert_int_equal(backend_promote(l.model, NULL), WEIR_OK);
@@ -429,7 +442,6 @@ static void test_runs_go_on_while_weights_are_packed(void **state)
     stop = true;
     for (int i = 0; i < 2; i++) {
         assert_int_equal(pthread_join(threads[i], NULL), 0);
-        assert_true(runners[i].runs > 0);
         backend_context_destroy(runners[i].loaded.context);
     }
     unload(&l);

@@ -83,6 +83,7 @@ struct ride {
     enum weir_status status;
     uint64_t rows;
     bool probation;
+    _Atomic bool prepared; /* From then on it knows its process. */
 };
 
 static const bool wanted[] = { true, true };
@@ -109,6 +110,7 @@ static void *go(void *argument)
         .probation = t->probation,
     };
     t->status = backend_prepare(t->context, &t->run, &t->err);
+    t->prepared = true;
     t->status = t->status == WEIR_OK ? backend_run(t->context, &t->run, &t->err) : t->status;
     t->status = t->status == WEIR_OK ? backend_finish(t->context, &t->run, &t->err) : t->status;
     return NULL;
@@ -180,6 +182,37 @@ static pid_t only_process(void)
     pid_t pid = 0;
     assert_int_equal(processes(&pid), 1);
     return pid;
+}
+
+static bool is_stopped(const char *stat_path)
+{
+    char state = 0;
+    FILE *file = fopen(stat_path, "re");
+    const int found = file == NULL ? 0 : fscanf(file, "%*d %*s %c", &state);
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return found == 1 && state == 'T';
+}
+
+/* Stops the process; until all of its threads stand still. */
+static void freeze(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    char path[320];
+    (void)snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    for (bool all = false; !all;) {
+        DIR *tasks = opendir(path);
+        assert_non_null(tasks);
+        all = true;
+        for (const struct dirent *task = readdir(tasks); task != NULL; task = readdir(tasks)) {
+            char stat_path[640];
+            (void)snprintf(stat_path, sizeof(stat_path), "%s/%s/stat", path, task->d_name);
+            all = all && (task->d_name[0] == '.' || is_stopped(stat_path));
+        }
+        (void)closedir(tasks);
+        (void)usleep(1000);
+    }
 }
 
 /* ---- Tests ------------------------------------------------------------------------------------- */
@@ -279,13 +312,16 @@ static void test_only_the_guilty_run_is_blamed(void **state)
 static void test_a_kill_from_outside_blames_nobody(void **state)
 {
     (void)state;
-    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" } };
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "60s" },
+                                                           { "prepare", "1us" } };
     static struct ride killed;
     struct backend_model *model = load(settings, &of_model);
     killed = (struct ride){ .context = context_of(model), .rows = 1 };
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, go, &killed), 0);
-    (void)usleep(20000);
+    while (!killed.prepared) {
+        (void)usleep(1000);
+    }
     assert_int_equal(kill(only_process(), SIGKILL), 0);
     (void)pthread_join(thread, NULL);
     assert_int_equal(killed.status, WEIR_EBACKEND);
@@ -299,13 +335,13 @@ static void test_a_run_over_its_limit_is_stopped(void **state)
 {
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "hang_at", "1" } };
-    const struct backend_isolation limited = { .run_limit_ns = 50 * NS_PER_MS };
+    const struct backend_isolation limited = { .run_limit_ns = 2 * NS_PER_S };
     struct backend_model *model = load(settings, &limited);
     struct backend_context *context = context_of(model);
     const pid_t before = only_process();
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
     assert_int_equal(ride.run.death, DEATH_HUNG);
-    assert_non_null(strstr(ride.err.text, "limit of 50 ms"));
+    assert_non_null(strstr(ride.err.text, "limit of 2000 ms"));
     expect_echo(run_rows(context, 1));
     assert_int_equal(only_process(), before); /* It heeded. */
     tensor_release(&ride.output);
@@ -322,7 +358,7 @@ static void test_a_run_that_does_not_stop_is_ended(void **state)
     struct backend_model *model = load(settings, &limited);
     deaf = (struct ride){ .context = context_of(model), .rows = 1 };
     pthread_t thread;
-    assert_int_equal(kill(only_process(), SIGSTOP), 0);
+    freeze(only_process());
     assert_int_equal(pthread_create(&thread, NULL, go, &deaf), 0);
     (void)pthread_join(thread, NULL);
     assert_int_equal(deaf.status, WEIR_EBACKEND);
@@ -338,8 +374,7 @@ static void test_a_frozen_process_is_replaced(void **state)
     struct backend_model *model = load(settings, &of_model);
     struct backend_context *context = context_of(model);
     expect_echo(run_rows(context, 1));
-    (void)usleep(300000); /* It has beaten once. */
-    assert_int_equal(kill(only_process(), SIGSTOP), 0);
+    freeze(only_process());
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
     assert_int_equal(ride.run.death, DEATH_FROZEN);
     expect_echo(run_rows(context, 1));
