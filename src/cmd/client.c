@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "util/clock.h"
+#include "util/json.h"
 
 #define HEAD_BYTES_MAX ((size_t)64 << 10)
 #define BODY_BYTES_MAX ((size_t)4 << 30)
@@ -537,4 +538,19 @@ void client_reply_finish(struct client_reply *reply)
     buffer_finish(&reply->head);
     buffer_finish(&reply->content);
     *reply = (struct client_reply){ 0 };
+}
+
+enum weir_status client_refusal(const struct client_reply *reply, struct weir_err *err)
+{
+    yyjson_doc *doc = NULL;
+    const char *why = NULL;
+    if (json_read(reply->body, &doc, NULL) == WEIR_OK) {
+        why = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "error"));
+    }
+    const enum weir_status status =
+        why != NULL ? err_set(err, WEIR_EIO, "the server answers %d: %s", reply->status, why)
+                    : err_set(err, WEIR_EIO, "the server answers %d%s", reply->status,
+                              reply->status == 404 ? ": it may be no KServe v2 server" : "");
+    yyjson_doc_free(doc);
+    return status;
 }

@@ -65,4 +65,7 @@ WEIR_MUST_USE enum weir_status client_call(struct client *client,
                                            struct client_reply *reply, struct weir_err *err);
 void client_reply_finish(struct client_reply *reply);
 
+/* The sentence for an answer that is none: the server's {"error": ...} where it has one.  WEIR_EIO. */
+enum weir_status client_refusal(const struct client_reply *reply, struct weir_err *err);
+
 #endif

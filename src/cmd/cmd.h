@@ -19,6 +19,7 @@
     X(inspect, "FILE.onnx|FOLDER [--config] [--json]", "say what is in a model")             \
     X(plugin_test, "FILE.so FOLDER [OPTION]...", "check a plug-in for another kind of device")    \
     X(key, "NAME [--allow GROUP,...] [OPTION]...", "make a key for clients of a server")     \
+    X(quarantine, "[list|clear] [OPTION]...", "show or clear the inputs that a server refuses") \
     X(config, "[OPTION]...", "explain every setting of the server")                          \
     X(version, "", "say which versions these are")                                           \
     X(help, "[COMMAND]", "explain a command")

@@ -71,22 +71,6 @@ static enum weir_status model_path(const struct session *session, const char *ta
     return failed ? err_set(err, WEIR_EINVAL, "the model's name is too long") : WEIR_OK;
 }
 
-/* Turns the server's {"error": ...} into a sentence. */
-static enum weir_status refused(const struct client_reply *reply, struct weir_err *err)
-{
-    yyjson_doc *doc = NULL;
-    const char *why = NULL;
-    if (json_read(reply->body, &doc, NULL) == WEIR_OK) {
-        why = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "error"));
-    }
-    const enum weir_status status =
-        why != NULL ? err_set(err, WEIR_EIO, "the server answers %d: %s", reply->status, why)
-                    : err_set(err, WEIR_EIO, "the server answers %d%s", reply->status,
-                              reply->status == 404 ? ": it may be no KServe v2 server" : "");
-    yyjson_doc_free(doc);
-    return status;
-}
-
 static enum weir_status bad_field(const char *where, struct weir_err *err)
 {
     return err_set(err, WEIR_EIO, "the server's answer makes no sense: %s", where);
@@ -175,7 +159,7 @@ static enum weir_status describe_remote(struct session *session, struct arena *a
     struct client_reply reply;
     status = client_call(&session->client, &request, &reply, err);
     if (status == WEIR_OK && reply.status != 200) {
-        status = refused(&reply, err);
+        status = client_refusal(&reply, err);
     } else if (status == WEIR_OK) {
         yyjson_doc *doc = NULL;
         status = json_read(reply.body, &doc, err);
@@ -296,7 +280,7 @@ static enum weir_status read_answer(struct answer *answer, struct weir_err *err)
 {
     const struct client_reply *reply = &answer->reply;
     if (reply->status != 200) {
-        return refused(reply, err);
+        return client_refusal(reply, err);
     }
     if (reply->json_size != SIZE_MAX && reply->json_size > reply->body.size) {
         return bad_field("its header is longer than its body", err);

@@ -17,7 +17,8 @@ from serving import BINARY, MODELS, PATIENCE_S, ROOT, Server, put_model, put_sim
 
 EXAMPLES = ROOT / "examples" / "models"
 PICTURES = ROOT / "examples" / "pictures"
-COMMANDS = ("serve", "infer", "bench", "inspect", "config", "version", "help")
+COMMANDS = ("serve", "infer", "bench", "inspect", "plugin-test", "key", "quarantine", "config",
+            "version", "help")
 
 
 def weir(*words, env=None, cwd=None):
@@ -155,6 +156,9 @@ def test_version():
         (("infer", "a", "--url", "u", "--local", "l"), "--url and --local exclude each other"),
         (("inspect",), "no file named"),
         (("inspect", "a", "b"), "unexpected word 'b' after 'a'"),
+        (("quarantine", "x"), "found 'x', expected list or clear"),
+        (("quarantine", "list", "clear"), "unexpected word 'clear' after 'list'"),
+        (("quarantine", "--model", "m"), "--model goes with clear"),
         (("config", "x"), "unexpected word 'x', expected options only"),
         (("config", "--htp-port", "1"), "did you mean '--http-port'?"),
         (("serve", "--http-port", "x"), "--http-port: found 'x', expected a whole number"),

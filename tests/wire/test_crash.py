@@ -2,13 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
-from serving import Server, put_sim, sim_request
+from serving import BINARY, PATIENCE_S, Server, put_sim, sim_request
 
 SOAK = "WEIR_SOAK" in os.environ
 STORM_S = 60 if SOAK else 4
@@ -146,6 +148,38 @@ def test_the_quarantine_is_shown_and_cleared(tmp_path):
         assert server.get("/v2/quarantine").json() == {"entries": []}
         assert server.infer("m", sim_request(guilty_row())).status == 422
         assert deaths(server, "crashed") == 4  # It was tried again.
+
+
+def quarantine(server, *words):
+    """`weir quarantine`: exit status, standard output and standard error."""
+    done = subprocess.run(
+        [BINARY, "quarantine", *words, "--url", server.url],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_quarantine_on_the_command_line(tmp_path):
+    root = repository(tmp_path)
+    isolated(root)
+    with Server(tmp_path, root) as server:
+        assert quarantine(server) == (0, "no input is refused\n", "")
+        assert server.infer("m", sim_request(guilty_row())).status == 422
+        (entry,) = server.get("/v2/quarantine").json()["entries"]
+        code, text, _ = quarantine(server, "list")
+        assert code == 0 and text.splitlines()[0].split()[:3] == ["MODEL", "VERSION", "DID"]
+        assert text.splitlines()[1].split()[:3] == ["m", "1", "crashed"]
+        assert entry["digest"] in text and "\x1b" not in text
+        code, text, _ = quarantine(server, "list", "--json")
+        assert json.loads(text)["entries"][0]["digest"] == entry["digest"]
+        assert quarantine(server, "clear", "--model", "other")[1] == "0 inputs let go\n"
+        assert quarantine(server, "clear", "--model", "m")[1] == "1 input let go\n"
+        assert json.loads(quarantine(server, "clear", "--json")[1]) == {"cleared": 0}
+        assert server.get("/v2/quarantine").json() == {"entries": []}
+    code, text, error = quarantine(server)
+    assert code == 1 and text == "" and "127.0.0.1" in error  # Nobody is there any more.
 
 
 def test_quarantine_expires(tmp_path):
