@@ -25,6 +25,7 @@
 #include "api/infer_json.h"
 #include "api/infer_recall.h"
 #include "api/kserve_grpc_job.h"
+#include "api/kserve_rest.h"
 #include "net/encoding.h"
 #include "util/log.h"
 #include "util/map.h"
@@ -237,6 +238,7 @@ static void set_body_rules(struct call *call)
         x->body_bytes_max = call->fields[FIELD_JSON_SIZE].data == NULL ? limits->json_bytes_max
                                                                        : limits->body_bytes_max;
         x->body_align_at = (size_t)json_size(call);
+        kserve_rest_receive(call);
         break;
     }
 }

@@ -25,6 +25,7 @@
 
 #define DEFLATE_BYTES_MIN 512 /* Smaller answers do not get smaller enough. */
 #define BINARY_TYPE "application/octet-stream"
+#define RECEIVE_BYTES_MIN 16384 /* Less is not worth asking for. */
 
 struct rest {
     struct infer_call infer;
@@ -454,6 +455,42 @@ static void submit(struct rest *rest)
         return;
     }
     rest->submitted = true;
+}
+
+/* A body in a model's own memory. */
+struct received {
+    struct arena_disposable release;
+    struct block *block;
+};
+
+static void release_received(struct arena_disposable *disposable)
+{
+    block_release(list_entry(disposable, struct received, release)->block);
+}
+
+void kserve_rest_receive(struct call *call)
+{
+    struct exchange *x = call->x;
+    const size_t json_bytes = x->body_align_at;
+    struct model *model;
+    if (x->body_size < RECEIVE_BYTES_MIN || x->body_size > x->body_bytes_max || json_bytes == 0 ||
+        json_bytes >= x->body_size || call->fields[FIELD_CONTENT_ENCODING].size > 0 ||
+        call_lease(call, &model, NULL) != WEIR_OK) {
+        return;
+    }
+    struct block *block =
+        backend_input_block(model->backend, json_bytes, (size_t)x->body_size - json_bytes);
+    model_release(model);
+    struct received *received =
+        block == NULL ? NULL : arena_try_alloc(&x->arena, sizeof(*received));
+    if (received == NULL) {
+        block_release(block);
+        return;
+    }
+    received->block = block;
+    received->release.dispose = release_received;
+    arena_dispose(&x->arena, &received->release);
+    x->body_room = (char *)block->data - json_bytes;
 }
 
 static enum weir_status read_body(struct rest *rest, struct infer_memory *memory,

@@ -10,6 +10,10 @@ struct call;
 
 void kserve_rest_infer(struct call *call);
 
+/* head(), once the rules for the body are set: where the model takes its inputs from memory of its own, that is where
+ * they are received. */
+void kserve_rest_receive(struct call *call);
+
 /* What the request's fields say about deadlines and timing; for every way to ask for an inference.
  * WEIR_EINVAL: Weir-Deadline-Ms is no number. */
 WEIR_MUST_USE enum weir_status kserve_rest_fields(const struct call *call, struct infer_call *infer,

@@ -125,6 +125,11 @@ enum weir_status backend_promote(struct backend_model *model, struct weir_err *e
     return model->ops->promote(model, err);
 }
 
+struct block *backend_input_block(struct backend_model *model, size_t front, size_t size)
+{
+    return model->ops->input_block == NULL ? NULL : model->ops->input_block(model, front, size);
+}
+
 uint32_t backend_stages(const struct backend_model *model)
 {
     if (model->ops->stages != NULL) {

@@ -229,6 +229,12 @@ uint64_t backend_promotion(const struct backend_model *model);
  * not.  Loader thread; answers may differ in their last bits from then on. */
 WEIR_MUST_USE enum weir_status backend_promote(struct backend_model *model, struct weir_err *err);
 
+/* Memory from which the model's runs take inputs without a copy: a held block of `size` bytes whose data has `front`
+ * bytes before it that are the holder's, too.  NULL: any other memory is as good.  Any thread; the block may
+ * outlive the model. */
+WEIR_MUST_USE struct block *backend_input_block(struct backend_model *model, size_t front,
+                                                size_t size);
+
 /* Any thread; cheap. */
 void backend_memory(const struct backend_model *model, struct backend_memory *out);
 

@@ -43,6 +43,8 @@ struct backend_ops {
                    struct backend_memory *out); /* *out is zeroed.  NULL: nothing is counted. */
     uint64_t (*promotion)(const struct backend_model *model); /* NULL: never due. */
     enum weir_status (*promote)(struct backend_model *model, struct weir_err *err);
+    struct block *(*input_block)(struct backend_model *model, size_t front,
+                                 size_t size); /* NULL: has none. */
 };
 
 #endif

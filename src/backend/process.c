@@ -67,6 +67,7 @@ static void process_unload(struct backend_model *base)
         (void)close(model->load.how.folder_fd);
     }
     buffer_finish(&model->load.signature);
+    process_inputs_close(model->load.inputs);
     pthread_mutex_destroy(&model->lock);
     arena_finish(&model->arena);
     mem_free(model);
@@ -137,6 +138,9 @@ static enum weir_status build(struct process_model *model, const struct backend_
                               const struct backend_load *how, struct weir_err *err)
 {
     enum weir_status status = copy_load(model, ops, how, err);
+    if (process_inputs_create(&model->load.inputs, NULL) != WEIR_OK) {
+        model->load.inputs = NULL; /* They are copied. */
+    }
     status = status == WEIR_OK ? slot_acquire(&model->load, &model->slot, err) : status;
     struct process *process = NULL;
     status = status == WEIR_OK ? slot_enter(model->slot, &model->load, &process, err) : status;
@@ -433,6 +437,14 @@ static void process_memory(const struct backend_model *base, struct backend_memo
         out->heap_peak_bytes =
             out->heap_peak_bytes > out->heap_bytes ? out->heap_peak_bytes : out->heap_bytes;
     }
+    const uint64_t inputs_bytes = process_inputs_bytes(model->load.inputs);
+    out->heap_bytes += inputs_bytes;
+    out->heap_peak_bytes += inputs_bytes;
+}
+
+static struct block *process_input_block(struct backend_model *base, size_t front, size_t size)
+{
+    return process_inputs_take(((struct process_model *)base)->load.inputs, front, size);
 }
 
 static const struct backend_ops process_ops = {
@@ -446,4 +458,5 @@ static const struct backend_ops process_ops = {
     .finish = process_finish,
     .terminate = process_terminate,
     .memory = process_memory,
+    .input_block = process_input_block,
 };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "backend/process_check.h"
+#include "backend/process_layout.h"
 #include "util/err.h"
 #include "util/mem.h"
 
@@ -22,6 +23,7 @@ struct channel {
     struct process *process;        /* Held. */
     const struct signature *signature;
     struct block_pool *blocks;
+    const struct process_inputs *inputs; /* The model's; NULL: none. */
     struct clock clock;
     uint64_t id;
     struct process_area memory; /* The head's. */
@@ -51,7 +53,7 @@ static void free_channel(struct channel *channel)
 }
 
 static enum weir_status ask_open(struct channel *channel, const struct process_load *load,
-                                 const int fds[2], struct weir_err *err)
+                                 const int fds[3], struct weir_err *err)
 {
     struct process *process = channel->process;
     struct message_reader reader;
@@ -60,7 +62,9 @@ static enum weir_status ask_open(struct channel *channel, const struct process_l
     message_u64(&process->message, MESSAGE_OPEN);
     message_u64(&process->message, load->index);
     message_u64(&process->message, channel->id);
-    const enum weir_status status = process_ask(process, fds, 2, &reader, err);
+    message_u64(&process->message, load->inputs == NULL ? 0 : process_inputs_size(load->inputs));
+    const uint32_t count = load->inputs == NULL ? 2 : 3;
+    const enum weir_status status = process_ask(process, fds, count, &reader, err);
     pthread_mutex_unlock(&process->talk);
     return status;
 }
@@ -70,12 +74,12 @@ static enum weir_status open_channel(struct channel *channel, const struct proce
 {
     static _Atomic uint64_t ids;
     const struct signature *signature = channel->signature;
-    int fds[2] = { -1, -1 };
+    int fds[3] = { -1, -1, load->inputs == NULL ? -1 : process_inputs_fd(load->inputs) };
     int ends[2] = { -1, -1 };
     channel->id = atomic_fetch_add(&ids, 1);
     enum weir_status status = process_area_create(
         &channel->memory, process_head_bytes(signature->input_count, signature->output_count),
-        &fds[0], err);
+        AREA_SHARED, &fds[0], err);
     status = status == WEIR_OK ? message_pair(ends, err) : status;
     if (status == WEIR_OK) {
         channel->head = (struct process_head *)(void *)channel->memory.data;
@@ -104,6 +108,7 @@ enum weir_status channel_create(struct process *process, const struct process_lo
     channel->process = process;
     channel->signature = signature;
     channel->blocks = load->how.blocks;
+    channel->inputs = load->inputs;
     channel->socket = -1;
     channel->watched.limit_ns = load->how.isolation->run_limit_ns;
     clock_init(&channel->clock);
@@ -155,7 +160,8 @@ static enum weir_status replace(struct channel *channel, struct process_area *ar
 {
     struct process_area made = { .generation = area->generation + 1 };
     int fd = -1;
-    enum weir_status status = process_area_create(&made, process_area_size(bytes), &fd, err);
+    enum weir_status status =
+        process_area_create(&made, process_area_size(bytes), AREA_SHARED, &fd, err);
     if (status != WEIR_OK) {
         return status;
     }
@@ -171,22 +177,13 @@ static enum weir_status replace(struct channel *channel, struct process_area *ar
     return WEIR_OK;
 }
 
-static bool add_aligned(uint64_t *sum, uint64_t bytes)
-{
-    uint64_t padded;
-    return !__builtin_add_overflow(bytes, MEM_ALIGN - 1, &padded) &&
-           !__builtin_add_overflow(*sum, padded / MEM_ALIGN * MEM_ALIGN, sum);
-}
-
 enum weir_status channel_begin(struct channel *channel, const struct backend_run *run,
                                struct weir_err *err)
 {
     const struct signature *signature = channel->signature;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        if (run->inputs[i].present && !add_aligned(&bytes, run->inputs[i].size)) {
-            return err_nomem(err, "a run's inputs", run->inputs[i].size);
-        }
+    if (!process_layout_measure(run->inputs, signature->input_count, channel->inputs, &bytes)) {
+        return err_nomem(err, "a run's inputs", SIZE_MAX);
     }
     if (bytes > channel->in.size || channel->in.generation == 0) {
         const enum weir_status status = replace(channel, &channel->in, bytes, err);
@@ -194,22 +191,8 @@ enum weir_status channel_begin(struct channel *channel, const struct backend_run
             return status;
         }
     }
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        const struct tensor *input = &run->inputs[i];
-        struct process_tensor *said = &channel->head->tensors[i];
-        said->present = input->present;
-        if (!input->present) {
-            continue;
-        }
-        said->dtype = input->dtype;
-        said->rank = input->shape.rank;
-        said->offset = at;
-        said->size = input->size;
-        memcpy(said->dims, input->shape.dims, sizeof(said->dims));
-        memcpy(channel->in.data + at, input->data, input->size);
-        (void)add_aligned(&at, input->size);
-    }
+    process_layout_write(run->inputs, signature->input_count, channel->inputs, channel->in.data,
+                         channel->head->tensors);
     for (uint32_t i = 0; i < signature->output_count; i++) {
         channel->head->tensors[signature->input_count + i].wanted = run->wanted[i];
     }

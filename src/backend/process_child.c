@@ -199,17 +199,28 @@ static void on_open(struct message_reader *reader, int fds[PROCESS_FDS_MAX])
     struct weir_err err = { 0 };
     const uint32_t index = get_index(reader);
     const uint64_t id = message_get_u64(reader);
+    const size_t lent_bytes = (size_t)message_get_u64(reader);
     struct served *channel = NULL;
-    const enum weir_status status =
+    struct process_area lent = { 0 };
+    enum weir_status status =
         child.models[index] == NULL
             ? err_set(&err, WEIR_EBACKEND, "the model's process has no such model")
-            : serve_open(child.models[index], id, fds[0], fds[1], &channel, &err);
+            : WEIR_OK;
+    if (status == WEIR_OK && lent_bytes > 0) {
+        status = process_area_map(&lent, lent_bytes, fds[2], &err);
+        fds[2] = -1; /* Taken. */
+    }
+    status = status == WEIR_OK
+                 ? serve_open(child.models[index], id, fds[0], fds[1], &lent, &channel, &err)
+                 : status;
     if (status == WEIR_OK) {
         pthread_mutex_lock(&child.lock);
         list_append(&child.channels, &channel->node);
         pthread_mutex_unlock(&child.lock);
         fds[0] = -1; /* Taken. */
         fds[1] = -1;
+    } else {
+        process_area_finish(&lent);
     }
     answer(status, &err);
 }

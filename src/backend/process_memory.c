@@ -20,13 +20,14 @@
 
 #define AREA_BYTES_MIN ((size_t)64 << 10)
 #define SPIN_NS (8 * NS_PER_US)
-#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
 /* ---- Areas ------------------------------------------------------------------------------------- */
 
-static enum weir_status map(struct process_area *area, size_t size, int fd, struct weir_err *err)
+static enum weir_status map(struct process_area *area, size_t size, int rights, int fd,
+                            struct weir_err *err)
 {
-    void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *data = mmap(NULL, size, rights, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED) {
         return err_nomem(err, "memory shared with a model's process", size);
     }
@@ -35,9 +36,10 @@ static enum weir_status map(struct process_area *area, size_t size, int fd, stru
     return WEIR_OK;
 }
 
-enum weir_status process_area_create(struct process_area *area, size_t size, int *fd,
-                                     struct weir_err *err)
+enum weir_status process_area_create(struct process_area *area, size_t size,
+                                     enum process_area_use use, int *fd, struct weir_err *err)
 {
+    const int seals = SEALS | F_SEAL_SEAL | (use == AREA_READ_ONLY ? F_SEAL_FUTURE_WRITE : 0);
     const int made = memfd_create("weir", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (made < 0) {
         return err_set(err, WEIR_EIO, "no memory file for a model's process (error %d)", errno);
@@ -45,10 +47,11 @@ enum weir_status process_area_create(struct process_area *area, size_t size, int
     enum weir_status status = size <= PTRDIFF_MAX && ftruncate(made, (off_t)size) == 0
                                   ? WEIR_OK
                                   : err_nomem(err, "memory shared with a model's process", size);
-    if (status == WEIR_OK && fcntl(made, F_ADD_SEALS, SEALS) != 0) {
+    status = status == WEIR_OK ? map(area, size, PROT_READ | PROT_WRITE, made, err) : status;
+    if (status == WEIR_OK && fcntl(made, F_ADD_SEALS, seals) != 0) {
+        process_area_finish(area);
         status = err_set(err, WEIR_EIO, "a memory file cannot be sealed (error %d)", errno);
     }
-    status = status == WEIR_OK ? map(area, size, made, err) : status;
     if (status != WEIR_OK) {
         (void)close(made);
         return status;
@@ -61,11 +64,13 @@ enum weir_status process_area_map(struct process_area *area, size_t size, int fd
                                   struct weir_err *err)
 {
     struct stat stat;
+    const int seals = fd < 0 ? 0 : fcntl(fd, F_GET_SEALS);
     const bool good = fd >= 0 && fstat(fd, &stat) == 0 && stat.st_size >= 0 &&
-                      (uint64_t)stat.st_size >= size &&
-                      (fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) != 0;
+                      (uint64_t)stat.st_size >= size && seals >= 0 && (seals & SEALS) == SEALS;
+    const int rights =
+        good && (seals & F_SEAL_FUTURE_WRITE) != 0 ? PROT_READ : PROT_READ | PROT_WRITE;
     const enum weir_status status =
-        good ? map(area, size, fd, err)
+        good ? map(area, size, rights, fd, err)
              : err_set(err, WEIR_EIO, "no sealed memory file of %zu bytes was passed", size);
     if (fd >= 0) {
         (void)close(fd);

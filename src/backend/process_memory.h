@@ -13,13 +13,17 @@ struct process_area {
     uint32_t generation; /* Counts replacements; 0: none. */
 };
 
+/* Who may write to an area besides the one who made it. */
+enum process_area_use { AREA_SHARED, AREA_READ_ONLY };
+
 /* Makes and maps a zeroed memory file of `size` bytes that can neither grow nor shrink; *fd is the caller's.
  * WEIR_ENOMEM, WEIR_EIO. */
-WEIR_MUST_USE enum weir_status process_area_create(struct process_area *area, size_t size, int *fd,
+WEIR_MUST_USE enum weir_status process_area_create(struct process_area *area, size_t size,
+                                                   enum process_area_use use, int *fd,
                                                    struct weir_err *err);
 
-/* Maps one that was passed; closes `fd` in any case.  WEIR_EIO: it has fewer than `size` bytes or may
- * shrink. */
+/* Maps one that was passed, for as much as it may be used; closes `fd` in any case.  WEIR_EIO: it has
+ * fewer than `size` bytes or may shrink. */
 WEIR_MUST_USE enum weir_status process_area_map(struct process_area *area, size_t size, int fd,
                                                 struct weir_err *err);
 void process_area_finish(struct process_area *area); /* Zeroed ones are fine. */

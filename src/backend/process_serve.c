@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/process_layout.h"
 #include "backend/process_memory.h"
 #include "backend/process_message.h"
 #include "util/err.h"
@@ -27,6 +28,7 @@ struct serving {
     struct process_head *head;
     struct process_area in;
     struct process_area out;
+    struct process_area lent; /* Of process_inputs.h; only read. */
     int socket;
     uint32_t turn; /* The last one seen; even: the server's. */
     struct process_wait wait;
@@ -133,7 +135,7 @@ static void take_inputs(struct serving *s)
         s->inputs[i] = (struct tensor){
             .dtype = (enum dtype)said->dtype,
             .shape = { .rank = said->rank },
-            .data = s->in.data + said->offset,
+            .data = (said->lent != 0 ? s->lent.data : s->in.data) + said->offset,
             .size = (size_t)said->size,
             .present = said->present != 0,
         };
@@ -155,11 +157,6 @@ static void drop_outputs(struct serving *s)
     }
 }
 
-static uint64_t aligned(uint64_t bytes)
-{
-    return (bytes + MEM_ALIGN - 1) / MEM_ALIGN * MEM_ALIGN;
-}
-
 /* Asks for a larger area and gets one, or the server's reason why not. */
 static enum weir_status grow(struct serving *s, uint64_t bytes, struct weir_err *err)
 {
@@ -177,9 +174,10 @@ static enum weir_status grow(struct serving *s, uint64_t bytes, struct weir_err 
 
 static enum weir_status give_outputs(struct serving *s, struct weir_err *err)
 {
+    const uint32_t count = s->signature->output_count;
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < s->signature->output_count; i++) {
-        bytes += s->outputs[i].present ? aligned(s->outputs[i].size) : 0;
+    if (!process_layout_measure(s->outputs, count, NULL, &bytes)) {
+        return err_nomem(err, "a run's outputs", SIZE_MAX);
     }
     if (bytes > s->out.size) {
         const enum weir_status status = grow(s, bytes, err);
@@ -187,21 +185,8 @@ static enum weir_status give_outputs(struct serving *s, struct weir_err *err)
             return status;
         }
     }
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < s->signature->output_count; i++) {
-        const struct tensor *output = &s->outputs[i];
-        struct process_tensor *said = &s->head->tensors[s->signature->input_count + i];
-        said->present = output->present;
-        if (output->present) {
-            said->dtype = output->dtype;
-            said->rank = output->shape.rank;
-            said->offset = at;
-            said->size = output->size;
-            memcpy(said->dims, output->shape.dims, sizeof(said->dims));
-            memcpy(s->out.data + at, output->data, output->size);
-            at += aligned(output->size);
-        }
-    }
+    process_layout_write(s->outputs, count, NULL, s->out.data,
+                         s->head->tensors + s->signature->input_count);
     drop_outputs(s);
     s->head->answer.outputs = 1;
     return WEIR_OK;
@@ -334,6 +319,7 @@ static void free_serving(struct serving *s)
     backend_context_destroy(s->context);
     process_area_finish(&s->in);
     process_area_finish(&s->out);
+    process_area_finish(&s->lent);
     process_area_finish(&s->memory);
     buffer_finish(&s->message);
     pthread_mutex_destroy(&s->lock);
@@ -368,7 +354,8 @@ static enum weir_status start(struct serving *s, int head_fd, struct weir_err *e
 }
 
 enum weir_status serve_open(struct backend_model *model, uint64_t id, int head_fd, int socket,
-                            struct served **out, struct weir_err *err)
+                            const struct process_area *lent, struct served **out,
+                            struct weir_err *err)
 {
     struct serving *s = mem_try_zero(1, sizeof(*s));
     if (s == NULL) {
@@ -378,11 +365,13 @@ enum weir_status serve_open(struct backend_model *model, uint64_t id, int head_f
     s->socket = socket;
     s->signature = backend_signature(model);
     s->stages = backend_stages(model);
+    s->lent = *lent;
     buffer_init(&s->message, PROCESS_MESSAGE_MAX);
     pthread_mutex_init(&s->lock, NULL);
     enum weir_status status = backend_context_create(model, &s->context, err);
     status = status == WEIR_OK ? start(s, head_fd, err) : status;
     if (status != WEIR_OK) {
+        s->lent = (struct process_area){ 0 }; /* Still the caller's. */
         free_serving(s);
         return status;
     }

@@ -4,7 +4,7 @@
 #ifndef WEIR_BACKEND_PROCESS_SERVE_H
 #define WEIR_BACKEND_PROCESS_SERVE_H
 
-#include "backend/process_shared.h"
+#include "backend/process_memory.h"
 #include "util/list.h"
 
 struct served {
@@ -12,9 +12,11 @@ struct served {
     uint64_t id;           /* The server's. */
 };
 
-/* Makes a context and its thread; takes both descriptors (the head's memory, the channel's socket) on WEIR_OK. */
+/* Makes a context and its thread; takes both descriptors (the head's memory, the channel's socket) and the
+ * area of lent inputs (zeroed: none) on WEIR_OK. */
 WEIR_MUST_USE enum weir_status serve_open(struct backend_model *model, uint64_t id, int head_fd,
-                                          int socket, struct served **out, struct weir_err *err);
+                                          int socket, const struct process_area *lent,
+                                          struct served **out, struct weir_err *err);
 
 /* The server has ended the turns.  Waits for the thread.  NULL is fine. */
 void serve_close(struct served *served);

@@ -12,6 +12,7 @@
  * while it is the server's turn and odd while it is the process's; whoever ends its turn adds one
  * and wakes the other.  An area that is too small is replaced by a larger one, whose descriptor travels
  * over the channel's socket.
+ * Inputs that are in the model's own memory for them (process_inputs.h) stay there.
  *
  * Both sides run the same program.  Even so the server believes nothing: it copies what it reads once
  * and checks the copy (process_check.h).
@@ -49,6 +50,7 @@ struct process_tensor {
     uint32_t dtype;
     uint32_t rank;
     uint32_t wanted; /* Outputs, in the command. */
+    uint32_t lent;   /* Inputs: in the memory of process_inputs.h, not in the area. */
     uint64_t offset;
     uint64_t size;
     int64_t dims[TENSOR_RANK_MAX];

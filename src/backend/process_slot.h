@@ -8,6 +8,7 @@
 #ifndef WEIR_BACKEND_PROCESS_SLOT_H
 #define WEIR_BACKEND_PROCESS_SLOT_H
 
+#include "backend/process_inputs.h"
 #include "backend/process_watch.h"
 
 struct process_slot;
@@ -17,9 +18,10 @@ struct process_load {
     const char *backend; /* A name of the table, or a plug-in's. */
     const char *plugin;  /* Its library; NULL: built in. */
     struct backend_load how;
-    uint32_t index;          /* Of the model in its slot. */
-    uint32_t stages;         /* BACKEND_... bits; with: */
-    struct buffer signature; /* As its first process gave it. */
+    uint32_t index;                /* Of the model in its slot. */
+    uint32_t stages;               /* BACKEND_... bits; with: */
+    struct buffer signature;       /* As its first process gave it. */
+    struct process_inputs *inputs; /* NULL: none. */
 };
 
 /* A slot for the load, by its isolation; load->index is set.  WEIR_ENOMEM; WEIR_ECONFLICT: the group is

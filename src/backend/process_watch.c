@@ -491,7 +491,7 @@ enum weir_status process_start(const char *label, struct process **out, struct w
     int ends[2] = { -1, -1 };
     int page = -1;
     enum weir_status status =
-        process_area_create(&process->memory, sizeof(struct process_page), &page, err);
+        process_area_create(&process->memory, sizeof(struct process_page), AREA_SHARED, &page, err);
     status = status == WEIR_OK ? message_pair(ends, err) : status;
     if (status == WEIR_OK) {
         process->page = (struct process_page *)(void *)process->memory.data;

@@ -76,7 +76,10 @@ static enum weir_status make_input(struct instance *instance, uint32_t index,
             return status;
         }
     }
-    struct block *block = block_pool_take(instance->model->pool->engine->blocks, size);
+    struct block *block = backend_input_block(instance->model->backend, 0, size);
+    if (block == NULL) {
+        block = block_pool_take(instance->model->pool->engine->blocks, size);
+    }
     if (block == NULL) {
         return err_nomem(err, "the inputs of a batch", size);
     }

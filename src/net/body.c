@@ -38,6 +38,7 @@ static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
     }
     mem_free(b->heap);
     b->heap = heap;
+    b->lent = false;
     b->data = block + pad;
     b->capacity = capacity;
     return WEIR_OK;
@@ -54,6 +55,13 @@ enum weir_status body_try_hold(uint64_t size, const struct limits *limits, struc
             (unsigned long long)(held - size), (unsigned long long)limits->bodies_bytes_max);
     }
     return WEIR_OK;
+}
+
+void body_lend(struct body *b, char *memory, size_t capacity)
+{
+    b->data = memory;
+    b->capacity = capacity;
+    b->lent = true;
 }
 
 enum weir_status body_append(struct body *b, struct arena *arena, const struct limits *limits,
@@ -83,7 +91,7 @@ enum weir_status body_append(struct body *b, struct arena *arena, const struct l
 
 bool body_place(const struct body *b, char **out, size_t *room)
 {
-    if (b->heap == NULL || b->expected == 0 || b->size == b->capacity) {
+    if ((b->heap == NULL && !b->lent) || b->expected == 0 || b->size == b->capacity) {
         return false;
     }
     *out = b->data + b->size;

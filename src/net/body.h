@@ -23,11 +23,15 @@ struct body {
     char *data; /* data + align_at is MEM_ALIGN-aligned; NULL before the first byte. */
     size_t size;
     size_t capacity;
-    void *heap;        /* The block behind data when it is not the arena's. */
+    void *heap;        /* The block behind data when it is neither the arena's nor lent. */
+    bool lent;         /* By the handler. */
     uint64_t expected; /* Declared size; 0 when it is not known. */
     size_t align_at;
     uint64_t bytes_max;
 };
+
+/* Before the first byte: they go to `memory`, of `capacity` bytes, as far as it goes. */
+void body_lend(struct body *body, char *memory, size_t capacity);
 
 /* Adds bytes; those that were read into body_place() are only counted.  WEIR_ETOOBIG beyond
  * bytes_max, WEIR_EFULL beyond limits->bodies_bytes_max, WEIR_ENOMEM. */

@@ -77,6 +77,16 @@ void stream_drop_pieces(struct stream *s)
     s->pieces_end = &s->pieces;
 }
 
+void stream_begin_body(struct stream *s, uint64_t size)
+{
+    s->body.expected = size;
+    s->body.align_at = s->x.body_align_at;
+    s->body.bytes_max = s->x.body_bytes_max;
+    if (s->x.body_room != NULL) {
+        body_lend(&s->body, s->x.body_room, (size_t)size);
+    }
+}
+
 void stream_destroy(struct http_net *net, struct stream *s)
 {
     stream_drop_pieces(s);

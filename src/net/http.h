@@ -81,12 +81,14 @@ struct exchange {
     struct bytes client;  /* The name in the client's certificate, which was checked; or empty. */
     uint32_t listener;    /* Index given to http_listen(). */
     struct bytes body;    /* Complete when request() is called; not NUL-terminated. */
+    uint64_t body_size;   /* Declared, known to head(); 0: not declared. */
     uint64_t begun_ns;    /* First byte of the header. */
     uint64_t received_ns; /* Last byte of the body. */
 
     /* Set by head(). */
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
     size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
+    char *body_room;  /* Memory for body_size bytes, good until done(); preset NULL: net's. */
     bool incremental; /* The body goes to data() as it arrives and is not kept; preset false. */
     bool expecting;   /* Incremental, at any time: bytes are due within the body time-out. */
 

@@ -323,6 +323,7 @@ static void take_head(struct http2 *h, struct stream *s, bool last)
         return;
     }
     s->headed = true;
+    x->body_size = body_size;
     s->handler->head(s->handler->context, x);
     if (x->status != 0) {
         return;
@@ -335,9 +336,7 @@ static void take_head(struct http2 *h, struct stream *s, bool last)
         http2_refuse(s, WEIR_ETOOBIG, text);
         return;
     }
-    s->body.expected = body_size;
-    s->body.align_at = x->body_align_at;
-    s->body.bytes_max = x->body_bytes_max;
+    stream_begin_body(s, body_size);
     if (expects && !last &&
         nghttp2_submit_headers(h->session, NGHTTP2_FLAG_NONE, s->id, NULL, &go_on, 1, NULL) == 0) {
         conn_dirty(h->conn);

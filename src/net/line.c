@@ -87,6 +87,7 @@ static void take_head(struct http_conn *c, struct stream *s, bool more)
     s->keep_alive_1_0 = facts->version_1_0 && facts->keep_alive;
     s->last = !facts->keep_alive || c->net->draining || !skippable;
     s->headed = true;
+    x->body_size = facts->body_size;
     s->handler->head(s->handler->context, x);
     if (x->status != 0) {
         if (!skippable) {
@@ -103,9 +104,7 @@ static void take_head(struct http_conn *c, struct stream *s, bool more)
         refuse(c, WEIR_ETOOBIG, text);
         return;
     }
-    s->body.expected = facts->body_size;
-    s->body.align_at = x->body_align_at;
-    s->body.bytes_max = x->body_bytes_max;
+    stream_begin_body(s, facts->body_size);
     if (facts->expects_continue && !more) {
         stream_push(s, BYTES_LITERAL("HTTP/1.1 100 Continue\r\n\r\n"));
         conn_dirty(c);

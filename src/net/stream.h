@@ -77,6 +77,9 @@ struct stream {
 /* From the loop's spare ones; NULL when memory is out. */
 WEIR_MUST_USE struct stream *stream_create(struct http_net *net);
 
+/* Once head() has said where a body of `size` bytes, 0: not declared, shall go. */
+void stream_begin_body(struct stream *s, uint64_t size);
+
 /* Lets go of everything of a stream that is in no line. */
 void stream_destroy(struct http_net *net, struct stream *s);
 

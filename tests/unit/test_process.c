@@ -10,15 +10,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "backend/backend.h"
 #include "backend/process_check.h"
 #include "backend/process_child.h"
+#include "backend/process_inputs.h"
+#include "backend/process_layout.h"
 #include "backend/process_memory.h"
 #include "backend/process_watch.h"
 #include "util/log.h"
+#include "util/mem.h"
 
 #define SETTINGS_MAX 8
 #define WIDTH 16
@@ -77,6 +81,7 @@ struct ride {
     struct backend_context *context;
     float data[ROWS_MAX * WIDTH];
     struct tensor input;
+    struct tensor lent; /* Present: what to run instead of `data`, which becomes the same. */
     struct tensor output;
     struct backend_run run;
     struct weir_err err;
@@ -101,6 +106,10 @@ static void *go(void *argument)
         .size = t->rows * WIDTH * sizeof(float),
         .present = true,
     };
+    if (t->lent.present) {
+        memcpy(t->data, t->lent.data, t->lent.size);
+        t->input = t->lent;
+    }
     tensor_release(&t->output);
     t->run = (struct backend_run){
         .rows = t->rows,
@@ -113,7 +122,7 @@ static void *go(void *argument)
     t->prepared = true;
     t->status = t->status == WEIR_OK ? backend_run(t->context, &t->run, &t->err) : t->status;
     t->status = t->status == WEIR_OK ? backend_finish(t->context, &t->run, &t->err) : t->status;
-    return NULL;
+    return t;
 }
 
 static struct ride ride;
@@ -555,7 +564,7 @@ static void test_shared_memory_keeps_its_size(void **state)
     struct process_area ours = { 0 };
     struct process_area theirs = { 0 };
     int fd = -1;
-    assert_int_equal(process_area_create(&ours, 4096, &fd, NULL), WEIR_OK);
+    assert_int_equal(process_area_create(&ours, 4096, AREA_SHARED, &fd, NULL), WEIR_OK);
     assert_int_not_equal(ftruncate(fd, 0), 0);
     assert_int_not_equal(ftruncate(fd, 8192), 0);
     assert_int_equal(process_area_map(&theirs, 4096, fd, NULL), WEIR_OK);
@@ -566,6 +575,113 @@ static void test_shared_memory_keeps_its_size(void **state)
     FILE *file = tmpfile();
     assert_int_equal(process_area_map(&theirs, 1, dup(fileno(file)), NULL), WEIR_EIO);
     (void)fclose(file);
+}
+
+static void test_inputs_can_be_read_and_not_written(void **state)
+{
+    (void)state;
+    struct process_area ours = { 0 };
+    struct process_area theirs = { 0 };
+    int fd = -1;
+    assert_int_equal(process_area_create(&ours, 4096, AREA_READ_ONLY, &fd, NULL), WEIR_OK);
+    assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+    assert_int_equal(process_area_map(&theirs, 4096, fd, NULL), WEIR_OK);
+    assert_int_not_equal(mprotect(theirs.data, 4096, PROT_READ | PROT_WRITE), 0);
+    ours.data[7] = 42;
+    assert_int_equal(theirs.data[7], 42);
+    process_area_finish(&ours);
+    process_area_finish(&theirs);
+}
+
+/* A tensor whose values are in the block. */
+static struct tensor in_block(const struct block *block, uint64_t rows)
+{
+    return (struct tensor){
+        .dtype = DTYPE_FP32,
+        .shape = { 2, { (int64_t)rows, WIDTH } },
+        .data = block->data,
+        .size = rows * WIDTH * sizeof(float),
+        .present = true,
+    };
+}
+
+static void test_inputs_in_the_models_memory_are_not_copied(void **state)
+{
+    (void)state;
+    const struct setting settings[] = { { NULL, NULL } };
+    const size_t bytes = (size_t)ROWS_MAX * WIDTH * sizeof(float);
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = context_of(model);
+    struct block *blocks[3];
+    for (size_t i = 0; i < 3; i++) {
+        blocks[i] = backend_input_block(model, 100, bytes);
+        assert_non_null(blocks[i]);
+        memset(blocks[i]->data - 100, 7, 100);
+        for (size_t k = 0; k < bytes / sizeof(float); k++) {
+            ((float *)(void *)blocks[i]->data)[k] = (float)(i * 1000 + k);
+        }
+    }
+    for (size_t i = 0; i < 3; i++) {
+        ride.context = context;
+        ride.rows = ROWS_MAX;
+        ride.lent = in_block(blocks[i], ROWS_MAX);
+        expect_echo(go(&ride));
+        assert_int_equal(blocks[i]->data[-1], 7);
+    }
+    tensor_release(&ride.output);
+    ride.lent = (struct tensor){ 0 };
+    uint8_t *data = blocks[2]->data;
+    block_release(blocks[2]);
+    blocks[2] = backend_input_block(model, 100, bytes);
+    assert_ptr_equal(blocks[2]->data, data);
+    assert_null(backend_input_block(model, 0, 16));          /* Too little, */
+    assert_null(backend_input_block(model, 0, SIZE_MAX));    /* too much, */
+    assert_null(backend_input_block(model, 1 << 20, bytes)); /* too far in front. */
+    backend_context_destroy(context);
+    backend_unload(model);
+    for (size_t i = 0; i < 3; i++) {
+        memset(blocks[i]->data, 1, bytes); /* Its memory is there until it is released. */
+        block_release(blocks[i]);
+    }
+    model = load(settings, NULL);
+    assert_null(backend_input_block(model, 0, bytes));
+    backend_unload(model);
+}
+
+static void test_more_inputs_than_the_models_memory_has_are_copied(void **state)
+{
+    (void)state;
+    struct process_inputs *inputs = NULL;
+    assert_int_equal(process_inputs_create(&inputs, NULL), WEIR_OK);
+    struct block *blocks[64];
+    uint32_t count = 0;
+    for (struct block *block = process_inputs_take(inputs, 0, 8 << 20); block != NULL && count < 64;
+         block = process_inputs_take(inputs, 0, 8 << 20)) {
+        blocks[count++] = block;
+    }
+    assert_in_range(count, 1, 63);
+    float elsewhere[4] = { 1, 2, 3, 4 };
+    struct tensor tensors[2] = { in_block(blocks[count - 1], 1), { 0 } };
+    tensors[1] = tensors[0];
+    tensors[1].data = (uint8_t *)elsewhere;
+    tensors[1].size = sizeof(elsewhere);
+    uint64_t bytes = 0;
+    assert_true(process_layout_measure(tensors, 1, inputs, &bytes));
+    assert_int_equal(bytes, 0);
+    assert_true(process_layout_measure(tensors, 2, inputs, &bytes));
+    assert_int_equal(bytes, MEM_ALIGN);
+    uint8_t area[MEM_ALIGN];
+    struct process_tensor said[2];
+    process_layout_write(tensors, 2, inputs, area, said);
+    assert_int_equal(said[0].lent, 1);
+    assert_int_equal(said[1].lent, 0);
+    assert_memory_equal(area + said[1].offset, elsewhere, sizeof(elsewhere));
+    tensors[0].size = SIZE_MAX; /* What reaches beyond the memory is not in it. */
+    assert_false(process_inputs_find(inputs, tensors[0].data, tensors[0].size, &bytes));
+    process_inputs_close(inputs);
+    while (count > 0) {
+        block_release(blocks[--count]);
+    }
 }
 
 static int start(void **state)
@@ -609,6 +725,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_deaths_without_a_run_between_delay_the_next),
         cmocka_unit_test(test_what_a_process_says_is_checked),
         cmocka_unit_test(test_shared_memory_keeps_its_size),
+        cmocka_unit_test(test_inputs_can_be_read_and_not_written),
+        cmocka_unit_test(test_inputs_in_the_models_memory_are_not_copied),
+        cmocka_unit_test(test_more_inputs_than_the_models_memory_has_are_copied),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

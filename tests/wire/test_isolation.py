@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from serving import Load, Server, binary_request, put_model, put_sim, sim_request
+from serving import Load, Raw, Server, binary_request, infer_path, put_model, put_sim, sim_request
 
 ISOLATED = {"isolation": "process"}
 ROW = [float(i) for i in range(16)]
@@ -65,6 +65,74 @@ def test_it_serves_from_another_process(tmp_path, root):
         assert server.unload("identity_fp32").status == 200
         server.await_("its process ends", lambda: not processes(server)[0])
         assert server.infer("here", sim_request()).status == 200
+
+
+class LargeInputs:
+    """Clients whose tensors are received in the memory of the model's process; some leave within theirs."""
+
+    def __init__(self, server, model):
+        self.server, self.model = server, model
+        self.failures = []
+
+    def ask(self, seed):
+        numbers = np.random.default_rng(seed)
+        with self.server.connect() as connection:
+            for turn in range(12):
+                shape = (1, int(numbers.integers(10, 300)), 512)
+                values = numbers.integers(0, 1 << 20, shape).astype(np.float32)
+                body, headers = binary_request({"x": values}, ["y"])
+                if turn % 4 == 3:
+                    self.leave(body, headers)
+                    continue
+                answer = connection.post(infer_path(self.model), body, headers)
+                if answer.status != 200 or not answer.body.endswith(values.tobytes()):
+                    self.failures.append((seed, turn, answer.status, answer.body[:200]))
+
+    def leave(self, body, headers):
+        lines = [f"POST {infer_path(self.model)} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        with Raw(self.server.port) as raw:
+            raw.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body[: len(body) // 2])
+            raw.reset()
+
+    def run(self, clients=8):
+        threads = [threading.Thread(target=self.ask, args=(seed,)) for seed in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert self.failures == []
+
+
+def test_large_inputs(tmp_path, root):
+    put_model(root, "a", "dynamic", **ISOLATED)
+    with Server(tmp_path, root) as server:
+        LargeInputs(server, "a").run()
+        (pid,) = processes(server)[0]
+        os.kill(pid, signal.SIGKILL)
+        server.await_("its end", lambda: "model process ended" in server.logged())
+        LargeInputs(server, "a").run()
+
+
+def test_a_model_goes_while_its_inputs_are_received(tmp_path, root):
+    """The memory that they are received in is the model's, and stays until they are there."""
+    put_model(root, "a", "dynamic", **ISOLATED)
+    values = np.ones((1, 300, 512), np.float32)
+    body, headers = binary_request({"x": values}, ["y"])
+    lines = [f"POST {infer_path('a')} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with Server(tmp_path, root, "--model-control", "explicit", "--load-model", "*") as server:
+        with Raw(server.port) as early, Raw(server.port) as late:
+            for raw in (early, late):
+                raw.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body[:100000])
+            assert server.unload("a").status == 200
+            server.await_("its process ends", lambda: not processes(server)[0])
+            early.send(body[100000:])
+            assert early.answer().status == 404
+            assert server.load("a").status == 200
+            late.send(body[100000:])
+            answer = late.answer()
+            assert answer.status == 200 and answer.body.endswith(values.tobytes())
 
 
 def test_nothing_is_started_where_nobody_asks_for_it(tmp_path, root):
