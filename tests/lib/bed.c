@@ -19,7 +19,7 @@
 
 #include "util/mem.h"
 
-#define PATIENCE_S 10
+#define PATIENCE_S 120
 
 /* What the handler knows about one exchange; its memory is the exchange's. */
 struct visit {

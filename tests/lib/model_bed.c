@@ -20,14 +20,14 @@
 #include "server/modelconfig.h"
 #include "util/mem.h"
 
-#define WAIT_S 20
+#define WAIT_NS (120 * NS_PER_S)
 
 static void wake(void *context)
 {
     struct model_bed *bed = context;
     pthread_mutex_lock(&bed->lock);
     bed->woken = true;
-    pthread_cond_broadcast(&bed->changed);
+    pthread_cond_signal(&bed->changed);
     pthread_mutex_unlock(&bed->lock);
 }
 
@@ -44,7 +44,8 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
         event->version = version;
         event->state = state;
     }
-    pthread_cond_broadcast(&bed->changed);
+    bed->woken = true;
+    pthread_cond_signal(&bed->changed);
     pthread_mutex_unlock(&bed->lock);
 }
 
@@ -57,7 +58,11 @@ void model_bed_init(struct model_bed *bed)
         bed->roots[i] = bed->folders[i];
     }
     pthread_mutex_init(&bed->lock, NULL);
-    pthread_cond_init(&bed->changed, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&bed->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     limits_init(&bed->limits);
     clock_init(&bed->clock);
     bed->options = (struct registry_options){
@@ -189,28 +194,35 @@ void model_bed_stop(struct model_bed *bed)
     bed->seen = 0;
 }
 
-static struct timespec wait_limit(void)
+static uint64_t wait_limit_ns(const struct model_bed *bed)
 {
-    struct timespec at;
-    assert_int_equal(clock_gettime(CLOCK_REALTIME, &at), 0);
-    at.tv_sec += WAIT_S;
-    return at;
+    return clock_add(clock_now_ns(&bed->clock), WAIT_NS);
+}
+
+/* Turns the home once there is mail, an event or a deadline; false: there was none until the limit. */
+static bool turn_when_woken(struct model_bed *bed, uint64_t limit_ns)
+{
+    const uint64_t next_ns = home_next_ns(&bed->home);
+    const uint64_t until_ns = next_ns < limit_ns ? next_ns : limit_ns;
+    const struct timespec at = { .tv_sec = (time_t)(until_ns / NS_PER_S),
+                                 .tv_nsec = (long)(until_ns % NS_PER_S) };
+    pthread_mutex_lock(&bed->lock);
+    int waited = 0;
+    while (!bed->woken && waited == 0) {
+        waited = pthread_cond_timedwait(&bed->changed, &bed->lock, &at);
+    }
+    bed->woken = false;
+    pthread_mutex_unlock(&bed->lock);
+    home_turn(&bed->home); /* Lets old snapshots go, too. */
+    return waited == 0 || until_ns < limit_ns;
 }
 
 void model_bed_turn_until(struct model_bed *bed, const bool *done)
 {
-    const struct timespec limit = wait_limit();
+    const uint64_t limit_ns = wait_limit_ns(bed);
     home_turn(&bed->home);
     while (!*done) {
-        pthread_mutex_lock(&bed->lock);
-        int waited = 0;
-        while (!bed->woken && waited == 0) {
-            waited = pthread_cond_timedwait(&bed->changed, &bed->lock, &limit);
-        }
-        bed->woken = false;
-        pthread_mutex_unlock(&bed->lock);
-        assert_int_equal(waited, 0);
-        home_turn(&bed->home);
+        assert_true(turn_when_woken(bed, limit_ns));
     }
 }
 
@@ -245,26 +257,28 @@ static bool is_event(const struct model_event *event, const char *name, uint64_t
     return strcmp(event->name, name) == 0 && event->version == version && event->state == state;
 }
 
+/* Passes over what has happened, up to the event. */
+static bool find_event(struct model_bed *bed, const char *name, uint64_t version,
+                       enum model_state state, struct model_event *out)
+{
+    bool found = false;
+    pthread_mutex_lock(&bed->lock);
+    while (!found && bed->seen < bed->event_count) {
+        *out = bed->events[bed->seen++];
+        found = is_event(out, name, version, state);
+    }
+    pthread_mutex_unlock(&bed->lock);
+    return found;
+}
+
 struct model_event model_bed_await(struct model_bed *bed, const char *name, uint64_t version,
                                    enum model_state state)
 {
-    const struct timespec limit = wait_limit();
+    const uint64_t limit_ns = wait_limit_ns(bed);
     struct model_event found = { 0 };
-    bool done = false;
-    while (!done) {
-        home_turn(&bed->home); /* Lets old snapshots go, as loops do. */
-        pthread_mutex_lock(&bed->lock);
-        int waited = 0;
-        while (bed->seen == bed->event_count && !bed->woken && waited == 0) {
-            waited = pthread_cond_timedwait(&bed->changed, &bed->lock, &limit);
-        }
-        bed->woken = false;
-        while (!done && bed->seen < bed->event_count) {
-            found = bed->events[bed->seen++];
-            done = is_event(&found, name, version, state);
-        }
-        pthread_mutex_unlock(&bed->lock);
-        if (waited != 0) {
+    home_turn(&bed->home);
+    while (!find_event(bed, name, version, state, &found)) {
+        if (!turn_when_woken(bed, limit_ns)) {
             fail_msg("no event %s/%" PRIu64 " %s", name, version, model_state_text(state));
         }
     }
@@ -284,20 +298,10 @@ uint32_t model_bed_count(struct model_bed *bed, const char *name, enum model_sta
 
 void model_bed_settle(struct model_bed *bed)
 {
-    const struct timespec limit = wait_limit();
-    for (;;) {
-        home_turn(&bed->home);
-        if (registry_catalogue(bed->registry, &bed->home)->settled) {
-            return;
-        }
-        pthread_mutex_lock(&bed->lock);
-        int waited = 0;
-        while (!bed->woken && waited == 0) {
-            waited = pthread_cond_timedwait(&bed->changed, &bed->lock, &limit);
-        }
-        bed->woken = false;
-        pthread_mutex_unlock(&bed->lock);
-        assert_int_equal(waited, 0);
+    const uint64_t limit_ns = wait_limit_ns(bed);
+    home_turn(&bed->home);
+    while (!registry_catalogue(bed->registry, &bed->home)->settled) {
+        assert_true(turn_when_woken(bed, limit_ns));
     }
 }
 

@@ -1,6 +1,6 @@
 /*
  * model_bed.h — a repository in a temporary folder, an engine, a registry and one home, for
- * tests of models' lives.  Waiting fails the test after twenty seconds.
+ * tests of models' lives.  Waiting fails the test after two minutes.
  */
 #ifndef WEIR_TESTS_MODEL_BED_H
 #define WEIR_TESTS_MODEL_BED_H
@@ -64,7 +64,7 @@ void model_bed_start(struct model_bed *bed);
 void model_bed_start_all(struct model_bed *bed); /* Load-all; until nothing is being loaded. */
 void model_bed_stop(struct model_bed *bed);
 
-/* Turns the home until *done. */
+/* Turns the home, when it has mail and when a deadline is reached, until *done. */
 void model_bed_turn_until(struct model_bed *bed, const bool *done);
 
 /* Gives the order and waits for its end; `err` may be NULL. */
