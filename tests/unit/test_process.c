@@ -21,118 +21,29 @@
 #include "backend/process_layout.h"
 #include "backend/process_memory.h"
 #include "backend/process_watch.h"
+#include "ride.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 #define SETTINGS_MAX 8
-#define WIDTH 16
-#define ROWS_MAX 4096
 
 static struct clock real_clock;
 static struct block_pool *pool;
 
 static struct backend_isolation of_model = { .scope = ISOLATION_MODEL };
 
-static enum weir_status try_load(const struct setting *settings,
-                                 const struct backend_isolation *isolation,
-                                 struct backend_model **out, struct weir_err *err)
-{
-    struct backend_load how = {
-        .model_name = "s",
-        .version = 3,
-        .folder_fd = -1,
-        .device = "npu0",
-        .intra_threads = 1,
-        .contexts_max = 4,
-        .settings = settings,
-        .clock = &real_clock,
-        .blocks = pool,
-        .isolation = isolation,
-    };
-    while (how.setting_count < SETTINGS_MAX && settings[how.setting_count].key != NULL) {
-        how.setting_count++;
-    }
-    return backend_load(backend_find("sim"), &how, out, err);
-}
-
 static struct backend_model *load(const struct setting *settings,
                                   const struct backend_isolation *isolation)
 {
-    struct backend_model *model = NULL;
-    struct weir_err err = { 0 };
-    if (try_load(settings, isolation, &model, &err) != WEIR_OK) {
-        fail_msg("%s", err.text);
-    }
-    return model;
-}
-
-static struct backend_context *context_of(struct backend_model *model)
-{
-    struct backend_context *context = NULL;
-    struct weir_err err = { 0 };
-    if (backend_context_create(model, &context, &err) != WEIR_OK) {
-        fail_msg("%s", err.text);
-    }
-    return context;
-}
-
-/* The default signature's run. */
-struct ride {
-    struct backend_context *context;
-    float data[ROWS_MAX * WIDTH];
-    struct tensor input;
-    struct tensor lent; /* Present: what to run instead of `data`, which becomes the same. */
-    struct tensor output;
-    struct backend_run run;
-    struct weir_err err;
-    enum weir_status status;
-    uint64_t rows;
-    bool probation;
-    _Atomic bool prepared; /* From then on it knows its process. */
-};
-
-static const bool wanted[] = { true, true };
-
-static void *go(void *argument)
-{
-    struct ride *t = argument;
-    for (size_t i = 0; i < t->rows * WIDTH; i++) {
-        t->data[i] = (float)i;
-    }
-    t->input = (struct tensor){
-        .dtype = DTYPE_FP32,
-        .shape = { 2, { (int64_t)t->rows, WIDTH } },
-        .data = (uint8_t *)t->data,
-        .size = t->rows * WIDTH * sizeof(float),
-        .present = true,
-    };
-    if (t->lent.present) {
-        memcpy(t->data, t->lent.data, t->lent.size);
-        t->input = t->lent;
-    }
-    tensor_release(&t->output);
-    t->run = (struct backend_run){
-        .rows = t->rows,
-        .inputs = &t->input,
-        .outputs = &t->output,
-        .wanted = wanted,
-        .probation = t->probation,
-    };
-    t->status = backend_prepare(t->context, &t->run, &t->err);
-    t->prepared = true;
-    t->status = t->status == WEIR_OK ? backend_run(t->context, &t->run, &t->err) : t->status;
-    t->status = t->status == WEIR_OK ? backend_finish(t->context, &t->run, &t->err) : t->status;
-    return t;
+    return ride_load(settings, &real_clock, pool, isolation);
 }
 
 static struct ride ride;
 
 static struct ride *run_rows(struct backend_context *context, uint64_t rows)
 {
-    ride.context = context;
-    ride.rows = rows;
     ride.probation = false;
-    (void)go(&ride);
+    (void)ride_rows(&ride, context, rows);
     return &ride;
 }
 
@@ -143,7 +54,7 @@ static void expect_echo(const struct ride *t)
     }
     assert_true(t->output.present);
     assert_int_equal(t->output.shape.dims[0], t->rows);
-    assert_int_equal(t->output.size, t->rows * WIDTH * sizeof(float));
+    assert_int_equal(t->output.size, t->rows * RIDE_WIDTH * sizeof(float));
     assert_memory_equal(t->output.data, t->data, t->output.size);
 }
 
@@ -229,8 +140,8 @@ static void freeze(pid_t pid)
 static void expect_carried(const struct setting *settings)
 {
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
-    static const uint64_t rows[] = { 1, 7, ROWS_MAX, 2, 0 };
+    struct backend_context *context = ride_context(model);
+    static const uint64_t rows[] = { 1, 7, RIDE_ROWS_MAX, 2, 0 };
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         expect_echo(run_rows(context, rows[i]));
         assert_int_equal(ride.run.death, DEATH_NONE);
@@ -262,7 +173,7 @@ static void test_a_failure_keeps_its_status_and_sentence(void **state)
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "poison", "13" } };
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     assert_int_equal(run_rows(context, 1)->status, WEIR_EINVAL);
     assert_non_null(strstr(ride.err.text, "poison"));
     assert_int_equal(ride.run.death, DEATH_NONE);
@@ -270,7 +181,8 @@ static void test_a_failure_keeps_its_status_and_sentence(void **state)
     backend_unload(model);
     static const struct setting broken[SETTINGS_MAX] = { { "load_fails", "no such network" } };
     struct weir_err err = { 0 };
-    assert_int_equal(try_load(broken, &of_model, &model, &err), WEIR_EINVAL);
+    assert_int_equal(ride_try_load(broken, &real_clock, pool, &of_model, &model, &err),
+                     WEIR_EINVAL);
     assert_non_null(strstr(err.text, "no such network"));
 }
 
@@ -279,7 +191,7 @@ static void test_a_crash_is_told_and_the_next_run_has_a_new_process(void **state
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "2" } };
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     expect_echo(run_rows(context, 1));
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
     assert_int_equal(ride.run.death, DEATH_FAULT);
@@ -303,10 +215,10 @@ static void test_only_the_guilty_run_is_blamed(void **state)
                                                            { "crash_at", "2" } };
     static struct ride bystander;
     struct backend_model *model = load(settings, &of_model);
-    bystander = (struct ride){ .context = context_of(model), .rows = 1 };
-    struct backend_context *context = context_of(model);
+    bystander = (struct ride){ .context = ride_context(model), .rows = 1 };
+    struct backend_context *context = ride_context(model);
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, go, &bystander), 0);
+    assert_int_equal(pthread_create(&thread, NULL, ride_main, &bystander), 0);
     (void)usleep(50000); /* It is the model's first run, unless this machine is very busy. */
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
     (void)pthread_join(thread, NULL);
@@ -325,9 +237,9 @@ static void test_a_kill_from_outside_blames_nobody(void **state)
                                                            { "prepare", "1us" } };
     static struct ride killed;
     struct backend_model *model = load(settings, &of_model);
-    killed = (struct ride){ .context = context_of(model), .rows = 1 };
+    killed = (struct ride){ .context = ride_context(model), .rows = 1 };
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, go, &killed), 0);
+    assert_int_equal(pthread_create(&thread, NULL, ride_main, &killed), 0);
     while (!killed.prepared) {
         (void)usleep(1000);
     }
@@ -346,7 +258,7 @@ static void test_a_run_over_its_limit_is_stopped(void **state)
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "hang_at", "1" } };
     const struct backend_isolation limited = { .run_limit_ns = 2 * NS_PER_S };
     struct backend_model *model = load(settings, &limited);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     const pid_t before = only_process();
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
     assert_int_equal(ride.run.death, DEATH_HUNG);
@@ -365,10 +277,10 @@ static void test_a_run_that_does_not_stop_is_ended(void **state)
     static struct ride deaf;
     const struct backend_isolation limited = { .run_limit_ns = 50 * NS_PER_MS };
     struct backend_model *model = load(settings, &limited);
-    deaf = (struct ride){ .context = context_of(model), .rows = 1 };
+    deaf = (struct ride){ .context = ride_context(model), .rows = 1 };
     pthread_t thread;
     freeze(only_process());
-    assert_int_equal(pthread_create(&thread, NULL, go, &deaf), 0);
+    assert_int_equal(pthread_create(&thread, NULL, ride_main, &deaf), 0);
     (void)pthread_join(thread, NULL);
     assert_int_equal(deaf.status, WEIR_EBACKEND);
     assert_int_equal(deaf.run.death, DEATH_HUNG);
@@ -381,7 +293,7 @@ static void test_a_frozen_process_is_replaced(void **state)
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" } };
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     expect_echo(run_rows(context, 1));
     freeze(only_process());
     assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
@@ -398,16 +310,16 @@ static void test_terminate_reaches_the_run(void **state)
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "10s" } };
     static struct ride stopped;
     struct backend_model *model = load(settings, &of_model);
-    stopped = (struct ride){ .context = context_of(model), .rows = 1 };
+    stopped = (struct ride){ .context = ride_context(model), .rows = 1 };
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, go, &stopped), 0);
+    assert_int_equal(pthread_create(&thread, NULL, ride_main, &stopped), 0);
     (void)usleep(20000);
     backend_terminate(stopped.context);
     (void)pthread_join(thread, NULL);
     assert_int_equal(stopped.status, WEIR_ECANCELED);
     assert_int_equal(stopped.run.death, DEATH_NONE);
     backend_terminate(stopped.context); /* Stays set: the next one ends, too. */
-    (void)go(&stopped);
+    (void)ride_main(&stopped);
     assert_int_equal(stopped.status, WEIR_ECANCELED);
     backend_rearm(stopped.context);
     backend_context_destroy(stopped.context);
@@ -428,19 +340,19 @@ static void test_parts_come_one_by_one_and_can_be_refused(void **state)
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "parts", "5" } };
     struct backend_model *model = load(settings, &of_model);
     assert_true(backend_signature(model)->streams);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     ride.rows = 0;
-    float data[WIDTH] = { 1 };
+    float data[RIDE_WIDTH] = { 1 };
     const struct tensor input = {
         .dtype = DTYPE_FP32,
-        .shape = { 2, { 1, WIDTH } },
+        .shape = { 2, { 1, RIDE_WIDTH } },
         .data = (uint8_t *)data,
         .size = sizeof(data),
         .present = true,
     };
     struct tensor output = { 0 };
     struct backend_run run = {
-        .rows = 1, .inputs = &input, .outputs = &output, .wanted = wanted, .part = count_part
+        .rows = 1, .inputs = &input, .outputs = &output, .wanted = ride_wanted, .part = count_part
     };
     assert_int_equal(backend_prepare(context, &run, NULL), WEIR_OK);
     assert_int_equal(backend_run(context, &run, NULL), WEIR_ECANCELED);
@@ -458,8 +370,8 @@ static void test_what_shares_a_process(void **state)
     pid_t pid;
     struct backend_model *one = load(settings, &group);
     struct backend_model *two = load(settings, &group);
-    struct backend_context *first = context_of(one);
-    struct backend_context *second = context_of(two);
+    struct backend_context *first = ride_context(one);
+    struct backend_context *second = ride_context(two);
     assert_int_equal(processes(&pid), 1);
     expect_echo(run_rows(first, 1));
     backend_context_destroy(first);
@@ -469,8 +381,8 @@ static void test_what_shares_a_process(void **state)
     backend_unload(two);
     assert_int_equal(processes(&pid), 0);
     one = load(settings, &each);
-    first = context_of(one);
-    second = context_of(one);
+    first = ride_context(one);
+    second = ride_context(one);
     assert_int_equal(processes(&pid), 2);
     expect_echo(run_rows(first, 1));
     expect_echo(run_rows(second, 1));
@@ -487,10 +399,10 @@ static void test_probation_has_a_process_of_its_own(void **state)
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "2" } };
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     expect_echo(run_rows(context, 1));
     ride.probation = true;
-    (void)go(&ride);
+    (void)ride_main(&ride);
     expect_echo(&ride); /* The first run of that process. */
     (void)only_process();
     ride.probation = false;
@@ -504,7 +416,7 @@ static void test_deaths_without_a_run_between_delay_the_next(void **state)
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "1" } };
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     enum weir_status status = WEIR_EBACKEND;
     uint32_t deaths = 0;
     while (status == WEIR_EBACKEND && deaths < 20) {
@@ -598,9 +510,9 @@ static struct tensor in_block(const struct block *block, uint64_t rows)
 {
     return (struct tensor){
         .dtype = DTYPE_FP32,
-        .shape = { 2, { (int64_t)rows, WIDTH } },
+        .shape = { 2, { (int64_t)rows, RIDE_WIDTH } },
         .data = block->data,
-        .size = rows * WIDTH * sizeof(float),
+        .size = rows * RIDE_WIDTH * sizeof(float),
         .present = true,
     };
 }
@@ -609,9 +521,9 @@ static void test_inputs_in_the_models_memory_are_not_copied(void **state)
 {
     (void)state;
     const struct setting settings[] = { { NULL, NULL } };
-    const size_t bytes = (size_t)ROWS_MAX * WIDTH * sizeof(float);
+    const size_t bytes = (size_t)RIDE_ROWS_MAX * RIDE_WIDTH * sizeof(float);
     struct backend_model *model = load(settings, &of_model);
-    struct backend_context *context = context_of(model);
+    struct backend_context *context = ride_context(model);
     struct block *blocks[3];
     for (size_t i = 0; i < 3; i++) {
         blocks[i] = backend_input_block(model, 100, bytes);
@@ -623,9 +535,9 @@ static void test_inputs_in_the_models_memory_are_not_copied(void **state)
     }
     for (size_t i = 0; i < 3; i++) {
         ride.context = context;
-        ride.rows = ROWS_MAX;
-        ride.lent = in_block(blocks[i], ROWS_MAX);
-        expect_echo(go(&ride));
+        ride.rows = RIDE_ROWS_MAX;
+        ride.lent = in_block(blocks[i], RIDE_ROWS_MAX);
+        expect_echo(ride_main(&ride));
         assert_int_equal(blocks[i]->data[-1], 7);
     }
     tensor_release(&ride.output);

@@ -504,7 +504,7 @@ static void test_dies_with_its_parent(void **state)
     assert_int_equal(read(out[0], &byte, 1), 1);
     assert_int_equal(byte, 'y');
     struct pollfd end = { .fd = out[0], .events = POLLIN };
-    assert_int_equal(poll(&end, 1, 10000), 1);
+    assert_int_equal(poll(&end, 1, 120000), 1);
     assert_int_equal(read(out[0], &byte, 1), 0);
     close(out[0]);
 }

@@ -13,46 +13,16 @@
 
 #include "backend/backend.h"
 #include "backend/sim.h"
+#include "ride.h"
 #include "util/mem.h"
-
-#define SETTINGS_MAX 8
-#define WIDTH 16
-#define ROWS_MAX 64
 
 static struct clock hand; /* Turned by the tests. */
 static struct block_pool *pool;
 
-static enum weir_status try_load(const struct clock *clock, const struct setting *settings,
-                                 struct backend_model **out, struct weir_err *err)
-{
-    struct backend_load how = {
-        .model_name = "s",
-        .version = 3,
-        .folder_fd = -1,
-        .device = "npu0",
-        .intra_threads = 1,
-        .contexts_max = 1,
-        .settings = settings,
-        .clock = clock,
-        .blocks = pool,
-    };
-    while (how.setting_count < SETTINGS_MAX && settings[how.setting_count].key != NULL) {
-        how.setting_count++;
-    }
-    return backend_load(backend_find("sim"), &how, out, err);
-}
-
 /* A model under the manual clock, and a context of it. */
 static struct backend_context *load(const struct setting *settings)
 {
-    struct backend_model *model = NULL;
-    struct backend_context *context = NULL;
-    struct weir_err err = { 0 };
-    if (try_load(&hand, settings, &model, &err) != WEIR_OK) {
-        fail_msg("%s", err.text);
-    }
-    assert_int_equal(backend_context_create(model, &context, NULL), WEIR_OK);
-    return context;
+    return ride_context(ride_load(settings, &hand, pool, NULL));
 }
 
 static struct backend_model *model_of(struct backend_context *context)
@@ -67,53 +37,14 @@ static void unload(struct backend_context *context)
     backend_unload(model);
 }
 
-/* The default signature's run: `rows` rows of numbers from 0 on. */
-struct
-try {
-    float data[ROWS_MAX * WIDTH];
-    struct tensor input;
-    struct tensor output;
-    struct backend_run run;
-    struct weir_err err;
-};
-
-static const bool wanted[] = { true, true, true };
-
-static enum weir_status run_rows(struct backend_context *context, struct try *t, uint64_t rows)
-{
-    for (size_t i = 0; i < rows * WIDTH; i++) {
-        t->data[i] = (float)i;
-    }
-    t->input = (struct tensor){
-        .dtype = DTYPE_FP32,
-        .shape = { 2, { (int64_t)rows, WIDTH } },
-        .data = (uint8_t *)t->data,
-        .size = rows * WIDTH * sizeof(float),
-        .present = true,
-    };
-    tensor_release(&t->output);
-    t->run = (struct backend_run){
-        .rows = rows, .inputs = &t->input, .outputs = &t->output, .wanted = wanted
-    };
-    enum weir_status status = backend_prepare(context, &t->run, &t->err);
-    if (status == WEIR_OK) {
-        status = backend_run(context, &t->run, &t->err);
-    }
-    if (status == WEIR_OK) {
-        status = backend_finish(context, &t->run, &t->err);
-    }
-    assert_int_equal(t->output.present, status == WEIR_OK);
-    return status;
-}
-
 static void test_a_run_echoes_and_costs_what_it_should(void **state)
 {
     (void)state;
     const struct setting settings[] = { { "tau0", "3ms" }, { "alpha", "200us" }, { 0 } };
     struct backend_context *context = load(settings);
-    struct try t = { 0 };
+    struct ride t = { 0 };
     clock_init_manual(&hand, 5 * NS_PER_S);
-    assert_int_equal(run_rows(context, &t, 4), WEIR_OK);
+    assert_int_equal(ride_rows(&t, context, 4), WEIR_OK);
     assert_int_equal(t.run.virtual_end_ns, 5 * NS_PER_S + 3800 * NS_PER_US);
     assert_true(shape_equal(&t.output.shape, &t.input.shape));
     assert_int_equal(t.output.size, t.input.size);
@@ -131,11 +62,11 @@ static void test_host_parts_do_not_hold_the_device(void **state)
     struct backend_context *first = load(settings);
     struct backend_context *second = NULL;
     assert_int_equal(backend_context_create(model_of(first), &second, NULL), WEIR_OK);
-    struct try a = { 0 };
-    struct try b = { 0 };
+    struct ride a = { 0 };
+    struct ride b = { 0 };
     clock_init_manual(&hand, NS_PER_S);
-    assert_int_equal(run_rows(first, &a, 1), WEIR_OK);
-    assert_int_equal(run_rows(second, &b, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&a, first, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&b, second, 1), WEIR_OK);
     assert_int_equal(a.run.virtual_end_ns, NS_PER_S + 3000 * NS_PER_US);
     /* The second prepared meanwhile, and ran as soon as the device was free. */
     assert_int_equal(b.run.virtual_end_ns, NS_PER_S + (200 + 2600 + 2600 + 200) * NS_PER_US);
@@ -151,20 +82,20 @@ static void test_runs_of_a_device_follow_each_other(void **state)
     const struct setting settings[] = { { "tau0", "1ms" }, { 0 } };
     struct backend_context *one = load(settings);
     struct backend_context *other = load(settings); /* Another model, the same device. */
-    struct try a = { 0 };
-    struct try b = { 0 };
+    struct ride a = { 0 };
+    struct ride b = { 0 };
     clock_init_manual(&hand, NS_PER_S);
-    assert_int_equal(run_rows(one, &a, 1), WEIR_OK);
-    assert_int_equal(run_rows(other, &b, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&a, one, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&b, other, 1), WEIR_OK);
     assert_int_equal(b.run.virtual_end_ns, a.run.virtual_end_ns + NS_PER_MS);
 
     /* Whoever wakes late, the next run starts where the last one ended ... */
     clock_turn(&hand, a.run.virtual_end_ns + 70 * NS_PER_US);
-    assert_int_equal(run_rows(one, &a, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&a, one, 1), WEIR_OK);
     assert_int_equal(a.run.virtual_end_ns, b.run.virtual_end_ns + NS_PER_MS);
     /* ... unless the device was idle. */
     clock_turn(&hand, 2 * NS_PER_S);
-    assert_int_equal(run_rows(one, &a, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&a, one, 1), WEIR_OK);
     assert_int_equal(a.run.virtual_end_ns, 2 * NS_PER_S + NS_PER_MS);
     tensor_release(&a.output);
     tensor_release(&b.output);
@@ -178,11 +109,11 @@ static void test_contexts_run_side_by_side_when_not_exclusive(void **state)
     const struct setting settings[] = { { "tau0", "1ms" }, { "exclusive", "false" }, { 0 } };
     struct backend_context *one = load(settings);
     struct backend_context *other = load(settings);
-    struct try a = { 0 };
-    struct try b = { 0 };
+    struct ride a = { 0 };
+    struct ride b = { 0 };
     clock_init_manual(&hand, NS_PER_S);
-    assert_int_equal(run_rows(one, &a, 1), WEIR_OK);
-    assert_int_equal(run_rows(other, &b, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&a, one, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&b, other, 1), WEIR_OK);
     assert_int_equal(a.run.virtual_end_ns, NS_PER_S + NS_PER_MS);
     assert_int_equal(b.run.virtual_end_ns, NS_PER_S + NS_PER_MS);
     tensor_release(&a.output);
@@ -202,11 +133,11 @@ static void test_jitter_is_bounded_and_repeatable(void **state)
     uint64_t highest = 0;
     for (size_t round = 0; round < 2; round++) {
         struct backend_context *context = load(settings);
-        struct try t = { 0 };
+        struct ride t = { 0 };
         clock_init_manual(&hand, NS_PER_S);
         uint64_t before = NS_PER_S;
         for (size_t i = 0; i < 200; i++) {
-            assert_int_equal(run_rows(context, &t, 1), WEIR_OK);
+            assert_int_equal(ride_rows(&t, context, 1), WEIR_OK);
             costs[round][i] = t.run.virtual_end_ns - before;
             before = t.run.virtual_end_ns;
             lowest = costs[round][i] < lowest ? costs[round][i] : lowest;
@@ -258,7 +189,9 @@ static void test_signatures_are_what_is_declared(void **state)
         { .dtype = DTYPE_INT64, .data = (uint8_t *)&c, .size = sizeof(c), .present = true },
     };
     struct tensor outputs[3] = { 0 };
-    struct backend_run run = { .rows = 2, .inputs = inputs, .outputs = outputs, .wanted = wanted };
+    struct backend_run run = {
+        .rows = 2, .inputs = inputs, .outputs = outputs, .wanted = ride_wanted
+    };
     assert_int_equal(backend_run(context, &run, NULL), WEIR_OK);
     assert_memory_equal(outputs[0].data, a, sizeof(a));
     assert_int_equal(outputs[1].size, sizeof(text) - 1);
@@ -275,7 +208,7 @@ static void expect_refused(const char *key, const char *value, const char *part)
     const struct setting settings[] = { { key, value }, { 0 } };
     struct backend_model *model = NULL;
     struct weir_err err = { 0 };
-    assert_int_equal(try_load(&hand, settings, &model, &err), WEIR_EINVAL);
+    assert_int_equal(ride_try_load(settings, &hand, pool, NULL, &model, &err), WEIR_EINVAL);
     if (strstr(err.text, part) == NULL) {
         fail_msg("'%s' lacks '%s'", err.text, part);
     }
@@ -330,14 +263,14 @@ static void test_memory_is_limited_per_device(void **state)
     struct backend_context *other = load(settings);
     struct backend_model *third = NULL;
     struct weir_err err = { 0 };
-    assert_int_equal(try_load(&hand, settings, &third, &err), WEIR_ENOMEM);
+    assert_int_equal(ride_try_load(settings, &hand, pool, NULL, &third, &err), WEIR_ENOMEM);
     assert_non_null(strstr(err.text, "device 'npu0'"));
-    struct try t = { 0 };
-    assert_int_equal(run_rows(one, &t, 20), WEIR_OK);
-    assert_int_equal(run_rows(one, &t, 21), WEIR_ENOMEM);
-    assert_int_equal(run_rows(one, &t, 20), WEIR_OK);
+    struct ride t = { 0 };
+    assert_int_equal(ride_rows(&t, one, 20), WEIR_OK);
+    assert_int_equal(ride_rows(&t, one, 21), WEIR_ENOMEM);
+    assert_int_equal(ride_rows(&t, one, 20), WEIR_OK);
     unload(other);
-    assert_int_equal(run_rows(one, &t, 21), WEIR_OK);
+    assert_int_equal(ride_rows(&t, one, 21), WEIR_OK);
     tensor_release(&t.output);
     unload(one);
 }
@@ -353,15 +286,15 @@ static void test_faults_happen_where_planned(void **state)
         { 0 },
     };
     struct backend_context *context = load(settings);
-    struct try t = { 0 };
-    assert_int_equal(run_rows(context, &t, 1), WEIR_OK);
-    assert_int_equal(run_rows(context, &t, 1), WEIR_EBACKEND);
+    struct ride t = { 0 };
+    assert_int_equal(ride_rows(&t, context, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&t, context, 1), WEIR_EBACKEND);
     assert_non_null(strstr(t.err.text, "run 2"));
-    assert_int_equal(run_rows(context, &t, 1), WEIR_OK);
-    assert_int_equal(run_rows(context, &t, 9), WEIR_ENOMEM);
-    assert_int_equal(run_rows(context, &t, 17), WEIR_EBACKEND);
-    assert_int_equal(run_rows(context, &t, 2), WEIR_OK);     /* Numbers up to 31. */
-    assert_int_equal(run_rows(context, &t, 3), WEIR_EINVAL); /* 37 is in the third row. */
+    assert_int_equal(ride_rows(&t, context, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&t, context, 9), WEIR_ENOMEM);
+    assert_int_equal(ride_rows(&t, context, 17), WEIR_EBACKEND);
+    assert_int_equal(ride_rows(&t, context, 2), WEIR_OK);     /* Numbers up to 31. */
+    assert_int_equal(ride_rows(&t, context, 3), WEIR_EINVAL); /* 37 is in the third row. */
     tensor_release(&t.output);
     unload(context);
 }
@@ -371,10 +304,10 @@ static void test_rows_can_be_made_to_depend_on_each_other(void **state)
     (void)state;
     const struct setting settings[] = { { "mixes_rows", "true" }, { 0 } };
     struct backend_context *context = load(settings);
-    struct try t = { 0 };
+    struct ride t = { 0 };
     float first[2];
     for (uint64_t rows = 1; rows <= 2; rows++) {
-        assert_int_equal(run_rows(context, &t, rows), WEIR_OK);
+        assert_int_equal(ride_rows(&t, context, rows), WEIR_OK);
         memcpy(&first[rows - 1], t.output.data, sizeof(float));
     }
     assert_true(first[0] != first[1]);
@@ -402,15 +335,15 @@ static void test_parts_stream_until_nobody_listens(void **state)
     const struct setting settings[] = { { "tau0", "4ms" }, { "parts", "4" }, { 0 } };
     struct backend_context *context = load(settings);
     assert_true(backend_signature(model_of(context))->streams);
-    float data[WIDTH] = { 1 };
+    float data[RIDE_WIDTH] = { 1 };
     const struct tensor input = { .dtype = DTYPE_FP32,
-                                  .shape = { 2, { 1, WIDTH } },
+                                  .shape = { 2, { 1, RIDE_WIDTH } },
                                   .data = (uint8_t *)data,
                                   .size = sizeof(data),
                                   .present = true };
     struct tensor output = { 0 };
     struct backend_run run = {
-        .rows = 1, .inputs = &input, .outputs = &output, .wanted = wanted, .part = take_part
+        .rows = 1, .inputs = &input, .outputs = &output, .wanted = ride_wanted, .part = take_part
     };
     clock_init_manual(&hand, NS_PER_S);
     parts_seen = 0;
@@ -433,14 +366,14 @@ static void test_parts_stream_until_nobody_listens(void **state)
 
 struct waiter {
     struct backend_context *context;
-    struct try t;
+    struct ride t;
     enum weir_status status;
 };
 
 static void *wait_for_run(void *argument)
 {
     struct waiter *w = argument;
-    w->status = run_rows(w->context, &w->t, 1);
+    w->status = ride_rows(&w->t, w->context, 1);
     return NULL;
 }
 
@@ -452,7 +385,7 @@ static void expect_stopped(const char *key, const char *value)
     const struct setting settings[] = { { key, value }, { 0 } };
     struct backend_model *model = NULL;
     struct waiter *w = calloc(1, sizeof(*w));
-    assert_int_equal(try_load(&real, settings, &model, NULL), WEIR_OK);
+    assert_int_equal(ride_try_load(settings, &real, pool, NULL, &model, NULL), WEIR_OK);
     assert_int_equal(backend_context_create(model, &w->context, NULL), WEIR_OK);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, wait_for_run, w), 0);
@@ -480,11 +413,11 @@ static void test_a_real_clock_is_waited_for(void **state)
     const struct setting settings[] = { { "tau0", "3ms" }, { "finish", "1ms" }, { 0 } };
     struct backend_model *model = NULL;
     struct backend_context *context = NULL;
-    struct try t = { 0 };
-    assert_int_equal(try_load(&real, settings, &model, NULL), WEIR_OK);
+    struct ride t = { 0 };
+    assert_int_equal(ride_try_load(settings, &real, pool, NULL, &model, NULL), WEIR_OK);
     assert_int_equal(backend_context_create(model, &context, NULL), WEIR_OK);
     const uint64_t start_ns = clock_now_ns(&real);
-    assert_int_equal(run_rows(context, &t, 1), WEIR_OK);
+    assert_int_equal(ride_rows(&t, context, 1), WEIR_OK);
     assert_true(clock_now_ns(&real) - start_ns >= 4 * NS_PER_MS);
     tensor_release(&t.output);
     unload(context);
@@ -495,12 +428,12 @@ static void test_a_crash_is_a_crash(void **state)
     (void)state;
     const struct setting settings[] = { { "crash_at", "2" }, { 0 } };
     struct backend_context *context = load(settings);
-    struct try t = { 0 };
-    assert_int_equal(run_rows(context, &t, 1), WEIR_OK);
+    struct ride t = { 0 };
+    assert_int_equal(ride_rows(&t, context, 1), WEIR_OK);
     const pid_t child = fork();
     if (child == 0) {
         signal(SIGABRT, SIG_DFL);
-        (void)run_rows(context, &t, 1);
+        (void)ride_rows(&t, context, 1);
         _exit(0);
     }
     int how = 0;
@@ -520,7 +453,7 @@ static void test_memory_running_out_is_reported(void **state)
         struct backend_model *model = NULL;
         struct backend_context *context = NULL;
         mem_fault_arm(nth);
-        status = try_load(&hand, settings, &model, NULL);
+        status = ride_try_load(settings, &hand, pool, NULL, &model, NULL);
         if (status == WEIR_OK) {
             status = backend_context_create(model, &context, NULL);
             backend_context_destroy(context);

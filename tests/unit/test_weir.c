@@ -244,7 +244,7 @@ static void test_a_call_that_waits_too_long_times_out(void **state)
     struct weir_err err = { 0 };
     open_slow(&slow);
     struct weir_call *running = start_slow(&slow, row, 0);
-    struct weir_call *late = start_slow(&slow, row, SECOND_NS / 100);
+    struct weir_call *late = start_slow(&slow, row, SECOND_NS / 5);
     assert_int_equal(weir_wait(late, &result, &err), WEIR_ETIMEOUT);
     assert_true(err.text[0] != '\0');
     weir_cancel(running);
