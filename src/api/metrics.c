@@ -40,9 +40,9 @@ static uint64_t load(const _Atomic uint64_t *value)
     return atomic_load_explicit(value, memory_order_relaxed);
 }
 
-static uint64_t us(const struct duration *duration)
+static uint64_t us(const _Atomic uint64_t *ns)
 {
-    return load(&duration->ns) / NS_PER_US;
+    return load(ns) / NS_PER_US;
 }
 
 /* --- Models -------------------------------------------------------------------------------- */
@@ -58,16 +58,16 @@ static uint64_t us(const struct duration *duration)
       "Number of model executions performed (does not include cached requests)",                   \
       load(&m->stats.execution_count))                                                             \
     X(request_us, "nv_inference_request_duration_us", "counter",                                   \
-      "Cumulative inference request duration in microseconds", us(&m->stats.success))              \
+      "Cumulative inference request duration in microseconds", us(&m->stats.success.ns))           \
     X(queue_us, "nv_inference_queue_duration_us", "counter",                                       \
-      "Cumulative inference queuing duration in microseconds", us(&m->stats.queue))                \
+      "Cumulative inference queuing duration in microseconds", us(&m->stats.queue.ns))             \
     X(input_us, "nv_inference_compute_input_duration_us", "counter",                               \
-      "Cumulative compute input duration in microseconds", us(&m->stats.compute_input))            \
+      "Cumulative compute input duration in microseconds", us(&m->stats.input_ns))                 \
     X(infer_us, "nv_inference_compute_infer_duration_us", "counter",                               \
-      "Cumulative compute inference duration in microseconds", us(&m->stats.compute_infer))        \
+      "Cumulative compute inference duration in microseconds", us(&m->stats.compute.ns))           \
     X(output_us, "nv_inference_compute_output_duration_us", "counter",                             \
       "Cumulative inference compute output duration in microseconds",                              \
-      us(&m->stats.compute_output))                                                                \
+      us(&m->stats.output_ns))                                                                     \
     X(pending, "nv_inference_pending_request_count", "gauge",                                      \
       "Requests accepted whose execution has not started", engine_waiting_count(m))                \
     X(refused, "weir_requests_refused_total", "counter",                                           \
@@ -125,10 +125,10 @@ MODEL_NUMBERS(NUMBER_GETTER)
       "Number of cache misses per model", load(&m->stats.cache_miss.count))                        \
     X(hit_us, m->cached, "nv_cache_hit_duration_per_model", "counter",                             \
       "Cumulative time of look-ups that found an answer, in microseconds",                         \
-      us(&m->stats.cache_hit))                                                                     \
+      us(&m->stats.cache_hit.ns))                                                                  \
     X(miss_us, m->cached, "nv_cache_miss_duration_per_model", "counter",                           \
       "Cumulative time of look-ups that found none and of keeping it then, in microseconds",       \
-      us(&m->stats.cache_miss))                                                                    \
+      us(&m->stats.cache_miss.ns))                                                                 \
     X(runs, m->graph != NULL, "weir_ensemble_requests", "gauge",                                   \
       "Requests under way in the ensemble", load(&m->runs))                                        \
     X(processes, m->config->isolation == ISOLATE_PROCESS, "weir_model_process_bytes", "gauge",      \

@@ -37,15 +37,15 @@ static void write_number(struct buffer *out, const char *key, uint64_t value)
 
 static void write_inference_stats(struct buffer *out, const struct model_stats *stats)
 {
-    const uint64_t computed = load(&stats->compute_infer.count);
+    const uint64_t computed = load(&stats->compute.count);
     json_key(out, "inference_stats");
     buffer_char(out, '{');
     write_duration(out, "success", &stats->success);
     write_duration(out, "fail", &stats->fail);
     write_duration(out, "queue", &stats->queue);
-    write_counted(out, "compute_input", computed, load(&stats->compute_input.ns));
-    write_counted(out, "compute_infer", computed, load(&stats->compute_infer.ns));
-    write_counted(out, "compute_output", computed, load(&stats->compute_output.ns));
+    write_counted(out, "compute_input", computed, load(&stats->input_ns));
+    write_counted(out, "compute_infer", computed, load(&stats->compute.ns));
+    write_counted(out, "compute_output", computed, load(&stats->output_ns));
     write_duration(out, "cache_hit", &stats->cache_hit);
     write_duration(out, "cache_miss", &stats->cache_miss);
     buffer_char(out, '}');
@@ -83,16 +83,16 @@ static void write_batch_stats(struct buffer *out, const struct model_stats *stat
     buffer_char(out, '[');
     for (uint32_t i = 1; i <= MODEL_BATCH_SIZES_MAX + 1; i++) {
         const uint32_t at = i <= MODEL_BATCH_SIZES_MAX ? i : 0;
-        const uint64_t runs = load(&stats->batches[at].compute_infer.count);
+        const uint64_t runs = load(&stats->batches[at].compute.count);
         if (runs == 0) {
             continue;
         }
         json_comma(out);
         buffer_text(out, "{\"batch_size\":");
         buffer_u64(out, i);
-        write_counted(out, "compute_input", runs, load(&stats->batches[at].compute_input.ns));
-        write_counted(out, "compute_infer", runs, load(&stats->batches[at].compute_infer.ns));
-        write_counted(out, "compute_output", runs, load(&stats->batches[at].compute_output.ns));
+        write_counted(out, "compute_input", runs, load(&stats->batches[at].input_ns));
+        write_counted(out, "compute_infer", runs, load(&stats->batches[at].compute.ns));
+        write_counted(out, "compute_output", runs, 0);
         buffer_char(out, '}');
     }
     buffer_char(out, ']');

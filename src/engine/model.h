@@ -54,8 +54,9 @@ struct response_stats {
 
 /* Triton's statistics, and Weir's histograms by stage.  Any thread. */
 struct model_stats {
-    _Atomic uint64_t last_inference_ms;
-    _Atomic uint64_t succeeded_ns; /* The engine's clock: a run did last; 0: none has. */
+    _Atomic uint64_t last_inference_ms; /* By the wall clock, a millisecond early at most. */
+    _Atomic uint64_t last_inference_ns; /* By the engine's, when that was read. */
+    _Atomic uint64_t succeeded_ns;      /* The engine's clock: a run did last; 0: none has. */
     _Atomic uint64_t
         canaries; /* Runs of canary.h that began, none of which is counted elsewhere, */
     _Atomic uint64_t canaries_failed; /* and those of them that came to nothing. */
@@ -64,9 +65,9 @@ struct model_stats {
     struct duration success;
     struct duration fail;
     struct duration queue;
-    struct duration compute_input;
-    struct duration compute_infer;
-    struct duration compute_output;
+    struct duration compute;        /* Requests that ran, and what their runs took; */
+    _Atomic uint64_t input_ns;      /* gathering before them, */
+    _Atomic uint64_t output_ns;     /* what came after. */
     struct duration cache_hit;      /* Look-ups that found an answer. */
     struct duration cache_miss;     /* Those that did not, and keeping what was then computed. */
     _Atomic uint64_t joined;        /* Shared the run of an equal request. */
@@ -77,9 +78,8 @@ struct model_stats {
     _Atomic uint64_t timed_out;     /* Accepted, part of `fail`. */
     _Atomic uint64_t canceled;      /* The same. */
     struct {
-        struct duration compute_input;
-        struct duration compute_infer;
-        struct duration compute_output;
+        struct duration compute;                          /* Runs, and what they took; */
+        _Atomic uint64_t input_ns;                        /* gathering before them. */
     } batches[MODEL_BATCH_SIZES_MAX + 1];                 /* By rows; [0] collects larger ones. */
     struct response_stats responses[MODEL_RESPONSES_MAX]; /* Streams: n-th part. */
     _Atomic uint64_t deaths[DEATH_COUNT];                 /* Of its child, by how it ended. */

@@ -289,16 +289,17 @@ enum weir_status overload_admit(struct pool *pool, struct model *model, struct r
                                 struct list *ended, struct weir_err *err)
 {
     const uint64_t now_ns = request->times.submitted_ns;
+    const bool timed = request->deadline_ns != CLOCK_NEVER;
     request->trial = false;
-    if (!model->overload.drops) {
+    if (!model->overload.drops || (!timed && model->config->adaptive_limit != LIMIT_ALL)) {
         return WEIR_OK;
     }
-    if (request->deadline_ns != CLOCK_NEVER) {
+    if (timed) {
         pace_arrived(&model->overload.pace, request->rows, now_ns);
         let_hopeless_go(pool, model, now_ns, ended);
     }
     enum weir_status status = admit_limit(model, request, err);
-    if (status == WEIR_OK && request->deadline_ns != CLOCK_NEVER) {
+    if (status == WEIR_OK && timed) {
         status = admit_deadline(pool, model, request, err);
     }
     return status;

@@ -15,20 +15,22 @@
 
 #define OVERDUE_TEXT "the run took longer than the model's run_limit"
 
+/* Takes the first of the list out; NULL: it is empty. */
+static struct request *next_home(struct list *ended)
+{
+    struct list_node *node = list_pop(ended);
+    return node == NULL ? NULL : list_entry(node, struct request, line);
+}
+
 /* Moves finished requests to their homes: neighbours of one home travel as one message. */
 void pool_send_home(struct list *ended)
 {
-    struct list_node *node = list_pop(ended);
-    while (node != NULL) {
-        struct request *request = list_entry(node, struct request, line);
+    for (struct request *request = next_home(ended); request != NULL;) {
         struct home *home = request->home;
         struct mail *first = &request->end_mail.mail;
         struct mail *last = first;
-        for (node = list_pop(ended); node != NULL; node = list_pop(ended)) {
-            request = list_entry(node, struct request, line);
-            if (request->home != home) {
-                break;
-            }
+        for (request = next_home(ended); request != NULL && request->home == home;
+             request = next_home(ended)) {
             last->next = &request->end_mail.mail;
             last = last->next;
         }
@@ -303,13 +305,41 @@ static bool is_canary(const struct list *members)
     return first != NULL && list_entry(first, const struct request, line)->canary;
 }
 
-/* Without the lock: what the members are to the model's numbers, and its cache. */
-static void count(struct model *model, const struct batch *batch, const struct list *ended)
+/* Lock held: the members end, and what joined them. */
+static void end_members(struct pool *pool, struct batch *batch, uint64_t now_ns, struct list *ended)
+{
+    for (struct list_node *n = list_first(&batch->ended); n != NULL;
+         n = list_next(&batch->ended, n)) {
+        struct request *request = list_entry(n, struct request, line);
+        note_overdue(batch, request);
+        if (request->leads) {
+            join_answer(pool, request, now_ns, ended);
+        }
+        end_running(request, now_ns);
+    }
+}
+
+/* Lock held: the run's instance, places and resources are free.  True: other devices may want what it held. */
+static bool give_back(struct pool *pool, struct instance *instance)
+{
+    struct model *model = instance->model;
+    const bool claims = model->claim != NULL;
+    if (claims) {
+        rate_give(pool->engine->rates, model->claim);
+    }
+    pool->running -= instance->batch.count;
+    pool->batches--;
+    pool_wide_end(pool, instance);
+    model->running--;
+    instance->next = model->instances_free;
+    model->instances_free = instance;
+    return claims && model->claim->global;
+}
+
+/* Without the lock: what ended counts, and answers may serve again. */
+static void count_ended(struct model *model, const struct list *ended)
 {
     struct stats_tally tally = { 0 };
-    if (!is_canary(ended)) {
-        stats_count_batch(model, batch);
-    }
     for (struct list_node *n = list_first(ended); n != NULL; n = list_next(ended, n)) {
         struct request *request = list_entry(n, struct request, line);
         if (request->status != WEIR_OK) {
@@ -328,46 +358,28 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct batch *batch = &instance->batch;
     struct list ended;
     struct list sequences;
-    bool shared = false; /* Other devices may want what the run held. */
     list_init(&ended);
     list_init(&sequences);
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
     pthread_mutex_lock(&pool->lock);
-    for (struct list_node *n = list_first(&batch->ended); n != NULL;
-         n = list_next(&batch->ended, n)) {
-        struct request *request = list_entry(n, struct request, line);
-        note_overdue(batch, request);
-        if (request->leads) {
-            join_answer(pool, request, now_ns, &ended);
-        }
-        end_running(request, now_ns);
-    }
+    end_members(pool, batch, now_ns, &ended);
     if (batch->written_off) {
         pool_watch_return(pool, instance);
     }
     settle_account(pool, model, batch, now_ns);
-    if (model->claim != NULL) {
-        rate_give(pool->engine->rates, model->claim);
-        shared = model->claim->global;
-    }
     if (model->sequences != NULL) {
         note_sequences(instance, &sequences);
         model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
     if (!is_canary(&batch->ended)) {
         learn(model, batch);
+        stats_count_batch(model, batch);
     }
     const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
     overload_run_ended(model, batch, now_ns);
-    pool->running -= batch->count;
-    pool->batches--;
-    pool_wide_end(pool, instance);
-    model->running--;
     list_splice(&ended, &batch->ended);
-    const struct batch counted = *batch;
-    instance->next = model->instances_free;
-    model->instances_free = instance;
+    const bool shared = give_back(pool, instance);
     pool_place(pool, model, now_ns);
     struct executor *next = pool_executor_for_work(pool);
     pthread_mutex_unlock(&pool->lock);
@@ -379,7 +391,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         pool_kick(pool->engine->pools[i]);
     }
     pool_scale_act(pool, model, news);
-    count(model, &counted, &ended);
+    count_ended(model, &ended);
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);

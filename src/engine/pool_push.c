@@ -119,6 +119,13 @@ static bool runs_inline(const struct model *model, const struct request *request
     return model->waiting_count == 0 && pool_is_short(model, request->shape_key, request->rows);
 }
 
+/* Lock held: what has just come changes nothing about when the model may leave. */
+static bool stays_ready(const struct model *model)
+{
+    return list_linked(&model->ready) && model->sequences == NULL &&
+           model->config->queue_delay_ns == 0;
+}
+
 enum weir_status pool_push(struct pool *pool, struct request *request, bool inline_run,
                            struct weir_err *err)
 {
@@ -158,9 +165,13 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     if (joins) {
         join_lead(request);
     }
-    pool_place(pool, model, request->times.submitted_ns);
+    if (!stays_ready(model)) {
+        pool_place(pool, model, request->times.submitted_ns);
+    }
     pthread_mutex_unlock(&pool->lock);
-    pool_send_home(&ended);
+    if (!list_empty(&ended)) {
+        pool_send_home(&ended);
+    }
     return WEIR_OK;
 }
 

@@ -28,9 +28,11 @@ void pool_set_runs(struct model *model)
 
 void pool_scale_begin(struct pool *pool, struct model *model, struct batch *batch, uint64_t now_ns)
 {
-    scaling_pass(&model->scaling, model->running, now_ns);
-    batch->area = model->scaling.area;
-    batch->shared = pool->batches > model->running;
+    if (scaling_learns(&model->scaling)) {
+        scaling_pass(&model->scaling, model->running, now_ns);
+        batch->area = model->scaling.area;
+        batch->shared = pool->batches > model->running;
+    }
 }
 
 static uint64_t since(uint64_t from_ns, uint64_t to_ns)
@@ -40,15 +42,20 @@ static uint64_t since(uint64_t from_ns, uint64_t to_ns)
 
 static bool learn_stages(struct model *model, const struct batch *batch)
 {
+    if (!batch->clean || batch->device_ns == 0) {
+        return false;
+    }
     const uint64_t all_ns = since(batch->taken_ns, batch->computed_ns);
     const uint64_t other_ns = batch->waited_ns + batch->device_ns;
-    return batch->clean && batch->device_ns > 0 &&
-           stage_learn(&model->stages, since(other_ns, all_ns), batch->device_ns);
+    return stage_learn(&model->stages, since(other_ns, all_ns), batch->device_ns);
 }
 
 static bool learn_scaling(const struct pool *pool, struct model *model, const struct batch *batch,
                           uint64_t now_ns)
 {
+    if (!scaling_learns(&model->scaling)) {
+        return false;
+    }
     const uint64_t ns = since(batch->taken_ns, now_ns);
     scaling_pass(&model->scaling, model->running, now_ns);
     if (!batch->clean || batch->shared || pool->batches > model->running || ns == 0) {

@@ -123,47 +123,48 @@ struct request {
         *facts; /* Of requests with the same model, types, shapes and outputs, or to be filled in
                                     for them; looked at during the submit.  NULL: none. */
 
-    /* The end; the home's from ended() on. */
+    /* The end; the home's from ended() on, as is `err`. */
     enum weir_status status;
-    struct weir_err err; /* Sentence when status is not WEIR_OK. */
+    enum weir_status late_status; /* In late(): WEIR_ETIMEOUT: the deadline passed while it ran;
+                                     WEIR_EBACKEND: its run does not end. */
     struct request_times times;
     uint64_t batch_rows; /* Rows of the batch it rode in. */
     uint32_t parts_sent;
-    enum weir_status late_status; /* In late(): WEIR_ETIMEOUT: the deadline passed while it ran;
-                                     WEIR_EBACKEND: its run does not end. */
 
-    /* The engine's. */
+    /* The engine's; first what is looked at in every request of a run. */
+    bool batchable; /* Its shape lets it share a batch. */
+    bool leads;     /* Others may join it. */
+    bool keyed;     /* Equal requests may be answered together or from the cache. */
+    bool limited;   /* Counted in its model's overload.in_hand. */
     struct home_mail end_mail;
-    struct home_mail late_mail; /* Its run was written off. */
-    struct heap_node deadline;  /* In the home's heap. */
-    struct list_node line;      /* In its lane, in a batch, or among those that end. */
-    struct list_node due;       /* In line.due, while WAITING with a deadline. */
-    struct lane *lane;          /* Where it stands, or stood until it ran; NULL: in no line. */
-    struct order_client *payer; /* Who is charged; from WAITING to ENDED. */
-    struct request *rides;      /* The next one of a batch that is planned. */
-    uint32_t class;             /* How urgent it is, 0 the most; grows less with the wait. */
-    uint64_t since_ns;          /* In this class. */
-    uint64_t due_ns;            /* Its deadline, or when it would have aged. */
-    struct batch *batch;        /* While RUNNING. */
-    struct sequence *sequence;  /* Of sequence models, from submit to end. */
-    struct run *run;            /* Of ensembles, from submit to end. */
-    uint64_t rows;              /* Leading dimension, or 1. */
-    uint64_t shape_key;         /* Only equal keys share a batch. */
-    uint64_t input_bytes;
-    uint64_t leave_by_ns;     /* Deadline or queue time-out, whichever is first. */
-    struct request_key key;   /* Where `keyed`, or where it was compared with others' (trial.c). */
-    struct request *leader;   /* While JOINED. */
-    struct list followers;    /* Of request.line: those joined to it; where `leads`. */
-    uint8_t deaths;           /* Runs it took part in whose child died for what it was given. */
-    bool leads;               /* Others may join it. */
-    bool keyed;               /* Equal requests may be answered together or from the cache. */
-    bool limited;             /* Counted in its model's overload.in_hand. */
-    bool trial;               /* Let in though it seems to be late (overload.c). */
-    bool batchable;           /* Its shape lets it share a batch. */
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */
     enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT,
-                                    WEIR_EBACKEND (written off).  Guarded by the pool's lock. */
-    uint32_t parts_unread;    /* Guarded by the pool's lock. */
+                                   WEIR_EBACKEND (written off).  Guarded by the pool's lock. */
+    struct list_node line;    /* In its lane, in a batch, or among those that end. */
+    struct request *rides;    /* The next one of a batch that is planned. */
+    uint64_t rows;            /* Leading dimension, or 1. */
+    uint64_t shape_key;       /* Only equal keys share a batch. */
+    uint64_t input_bytes;
+    struct order_client *payer; /* Who is charged; from WAITING to ENDED. */
+    struct lane *lane;          /* Where it stands, or stood until it ran; NULL: in no line. */
+    struct batch *batch;        /* While RUNNING. */
+    uint32_t class;             /* How urgent it is, 0 the most; grows less with the wait. */
+    uint32_t parts_unread;      /* Guarded by the pool's lock. */
+    uint64_t since_ns;          /* In this class. */
+    uint64_t due_ns;            /* Its deadline, or when it would have aged. */
+    struct list_node due;       /* In line.due, while WAITING with a deadline. */
+    uint64_t leave_by_ns;       /* Deadline or queue time-out, whichever is first. */
+    struct heap_node deadline;  /* In the home's heap. */
+    struct sequence *sequence;  /* Of sequence models, from submit to end. */
+    struct run *run;            /* Of ensembles, from submit to end. */
+    struct request *leader;     /* While JOINED. */
+    struct list followers;      /* Of request.line: those joined to it; where `leads`. */
+    struct request_key key; /* Where `keyed`, or where it was compared with others' (trial.c). */
+    struct home_mail late_mail; /* Its run was written off. */
+    uint8_t deaths;             /* Runs it took part in whose child died for what it was given. */
+    bool trial;                 /* Let in though it seems to be late (overload.c). */
+
+    struct weir_err err; /* Sentence when status is not WEIR_OK. */
 };
 
 /* Zeroes what the engine needs; all other fields are then the submitter's to fill. */

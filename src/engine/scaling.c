@@ -297,7 +297,7 @@ static void learn_size(struct scaling *scaling, uint32_t count, uint64_t rows, u
 bool scaling_observe(struct scaling *scaling, double at_once, uint64_t rows, uint64_t ns,
                      bool saturated)
 {
-    if (scaling->runs_max < 2 || ns == 0 || rows == 0) {
+    if (!scaling_learns(scaling) || ns == 0 || rows == 0) {
         return false;
     }
     const uint32_t cap = scaling_cap(scaling);

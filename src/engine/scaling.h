@@ -89,6 +89,12 @@ double scaling_rate(const struct scaling *scaling, uint32_t runs);
 /* The law through what was measured; false: at fewer than two counts. */
 bool scaling_fit(const struct scaling *scaling, struct scaling_law *out);
 
+/* There is a choice: a model that runs once at a time has none. */
+static inline bool scaling_learns(const struct scaling *scaling)
+{
+    return scaling->runs_max >= 2;
+}
+
 /* Where the law stops to gain: 1..runs_max. */
 uint32_t scaling_knee(const struct scaling_law *law, uint32_t runs_max);
 

@@ -22,17 +22,20 @@ void stats_count_part(struct model *model, const struct request *request, uint64
 /* The request was answered from the cache. */
 void stats_count_hit(struct model *model, const struct request *request);
 
-/* Requests that have run and ended together, with their times complete: each is added, then all are counted at
- * once, so that a large batch does not cost a locked instruction per number and member. */
+/* Requests that have ended together, with their times complete: each is added, then all are counted at
+ * once, so that a large batch does not cost a locked instruction per number and member.  Those of one run
+ * differ only in when they came: what they share is worked out once. */
 struct stats_tally {
-    uint64_t count;    /* That ended with WEIR_OK. */
+    uint64_t count;    /* That ended with WEIR_OK, those of `run` included. */
     uint64_t ended_ns; /* The last of them. */
     uint64_t rows;
-    uint64_t total_ns;
-    uint64_t queue_ns;
-    uint64_t input_ns;
-    uint64_t infer_ns;
     uint64_t output_ns;
+    struct {
+        uint64_t count; /* That came last and have these times in common. */
+        uint64_t input_ns;
+        uint64_t infer_ns;
+        uint64_t output_ns;
+    } run;
     struct histogram_tally queue;
     struct histogram_tally gather;
     struct histogram_tally compute;

@@ -78,9 +78,22 @@ char *shape_format(const struct shape *shape, char *out)
     return out;
 }
 
-enum weir_status shape_elements(const struct shape *shape, uint64_t *out, struct weir_err *err)
+static enum weir_status refuse_negative(const struct shape *shape, struct weir_err *err)
 {
     char text[SHAPE_TEXT];
+    return err_set(err, WEIR_EINVAL, "shape %s has a negative dimension",
+                   shape_format(shape, text));
+}
+
+static enum weir_status refuse_large(const struct shape *shape, struct weir_err *err)
+{
+    char text[SHAPE_TEXT];
+    return err_set(err, WEIR_EINVAL, "shape %s has more than %" PRId64 " elements",
+                   shape_format(shape, text), TENSOR_ELEMENTS_MAX);
+}
+
+enum weir_status shape_elements(const struct shape *shape, uint64_t *out, struct weir_err *err)
+{
     if (shape->rank > TENSOR_RANK_MAX) {
         return err_set(err, WEIR_EINVAL,
                        "shape has %" PRIu32 " dimensions, at most %d are possible", shape->rank,
@@ -91,16 +104,14 @@ enum weir_status shape_elements(const struct shape *shape, uint64_t *out, struct
     for (uint32_t i = 0; i < shape->rank; i++) {
         const int64_t dim = shape->dims[i];
         if (dim < 0) {
-            return err_set(err, WEIR_EINVAL, "shape %s has a negative dimension",
-                           shape_format(shape, text));
+            return refuse_negative(shape, err);
         }
         empty = empty || dim == 0;
         if (dim > TENSOR_ELEMENTS_MAX ||
-            (dim > 0 && product > (uint64_t)TENSOR_ELEMENTS_MAX / (uint64_t)dim)) {
-            return err_set(err, WEIR_EINVAL, "shape %s has more than %" PRId64 " elements",
-                           shape_format(shape, text), TENSOR_ELEMENTS_MAX);
+            __builtin_mul_overflow(product, dim == 0 ? 1 : (uint64_t)dim, &product) ||
+            product > TENSOR_ELEMENTS_MAX) {
+            return refuse_large(shape, err);
         }
-        product *= dim == 0 ? 1 : (uint64_t)dim;
     }
     *out = empty ? 0 : product;
     return WEIR_OK;

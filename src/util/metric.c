@@ -28,8 +28,9 @@ static size_t bucket_of(uint64_t ns)
     if (octave >= OCTAVES) {
         return LAST;
     }
-    const uint64_t base = NS_PER_US << octave;
-    return 1 + (size_t)octave * STEPS + (size_t)((ns - 1 - base) / (base / STEPS));
+    /* Of the octave, counted from 0: STEPS to 2 * STEPS - 1.  Divides by a constant. */
+    const uint64_t step = ((ns - 1) >> octave) / (NS_PER_US / STEPS);
+    return 1 + (size_t)octave * STEPS + (size_t)step - STEPS;
 }
 
 static uint64_t bucket_bound(size_t bucket)
@@ -59,15 +60,16 @@ static void tally_flush(struct histogram_tally *tally, struct histogram *histogr
     tally->count = 0;
 }
 
-void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns)
+void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns,
+                         uint64_t count)
 {
     const uint32_t bucket = (uint32_t)bucket_of(ns);
     if (bucket != tally->bucket) {
         tally_flush(tally, histogram);
         tally->bucket = bucket;
     }
-    tally->count++;
-    tally->sum_ns += ns;
+    tally->count += count;
+    tally->sum_ns += ns * count;
 }
 
 void histogram_tally_end(struct histogram_tally *tally, struct histogram *histogram)

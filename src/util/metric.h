@@ -21,6 +21,7 @@ struct histogram {
 };
 
 void histogram_observe(struct histogram *histogram, uint64_t ns);
+
 /* The same for several that mostly fall into one bucket: add to a zeroed tally, then end it. */
 struct histogram_tally {
     uint64_t sum_ns;
@@ -28,7 +29,9 @@ struct histogram_tally {
     uint32_t bucket;
 };
 
-void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns);
+/* `count` of `ns` each. */
+void histogram_tally_add(struct histogram_tally *tally, struct histogram *histogram, uint64_t ns,
+                         uint64_t count);
 void histogram_tally_end(struct histogram_tally *tally, struct histogram *histogram);
 
 uint64_t histogram_count(const struct histogram *histogram);

@@ -83,7 +83,7 @@ static void test_a_tally_counts_the_same(void **state)
     for (uint64_t i = 0; i < 200; i++) {
         const uint64_t ns = i % 50 < 40 ? 3 * US : i * 900 * US;
         histogram_observe(&one_by_one, ns);
-        histogram_tally_add(&tally, &histogram, ns);
+        histogram_tally_add(&tally, &histogram, ns, 1);
         if (i % 60 == 59) {
             histogram_tally_end(&tally, &histogram);
         }

@@ -366,7 +366,7 @@ static void test_runs_without_batching_count_once(void **state)
     finish_all(&rig);
     assert_int_equal(call.request.status, WEIR_OK);
     assert_int_equal(rig.model.stats.inference_count, 1);
-    assert_int_equal(rig.model.stats.batches[1].compute_infer.count, 1);
+    assert_int_equal(rig.model.stats.batches[1].compute.count, 1);
     rig_stop(&rig);
 }
 
