@@ -94,7 +94,7 @@ static void name_request(struct call *call)
     struct bytes *trace = &call->fields[FIELD_TRACEPARENT];
     if (!is_request_id(*id)) {
         *id = (struct bytes){ NULL, 0 };
-        if (call->api->options.access_log) {
+        if (atomic_load_explicit(&call->api->access_log, memory_order_relaxed)) {
             char *made = arena_try_alloc(&call->x->arena, 33);
             if (made != NULL) {
                 (void)snprintf(made, 33, "%016" PRIx64 "%016" PRIx64,
@@ -618,7 +618,7 @@ static void handle_done(void *context, struct exchange *x)
         add(&loop->grpc_answers[weir_status_grpc(grpc_status_of(call))], 1);
         list_remove(&call->stream);
     }
-    if (api->options.access_log) {
+    if (atomic_load_explicit(&api->access_log, memory_order_relaxed)) {
         write_access_log(x, call);
     }
 }
@@ -640,8 +640,15 @@ struct api *api_create(const struct api_options *options)
     api->started_ms = clock_wall_ms();
     /* The map's hash is keyed anew at each start, which makes ids differ from start to start. */
     api->request_salt = map_hash(&api->started_ms, sizeof api->started_ms);
+    api_set_answers(api, options->access_log, options->timing);
     admin_logging_init(api);
     return api;
+}
+
+void api_set_answers(struct api *api, bool access_log, bool timing)
+{
+    atomic_store(&api->access_log, access_log);
+    atomic_store(&api->timing, timing);
 }
 
 void api_destroy(struct api *api)

@@ -52,10 +52,10 @@ struct api_options {
     api_config_json_fn *config_json;
     struct access *access;     /* Who may call what; NULL: everybody. */
     struct tls *tls;           /* For its metrics; NULL: plain. */
-    bool access_log;           /* One line per answer, at LOG_INFO. */
+    bool access_log;           /* One line per answer, at LOG_INFO; see api_set_answers(). */
     struct shm *shm;           /* Clients' shared memory; NULL: there is none. */
     const char *client_header; /* Request field that names the client; NULL: none. */
-    bool timing;               /* Server-Timing on every inference, asked for or not. */
+    bool timing;               /* Server-Timing on every inference, asked for or not; likewise. */
     api_reload_fn *reload;     /* NULL: there is nothing to read. */
     void *reload_context;
 };
@@ -107,6 +107,9 @@ void api_loop_drain(struct api_loop *self);
 
 /* After loop_close(), before loop_finish(): no thread wakes the loop any more. */
 void api_loop_detach(struct api_loop *self);
+
+/* Any thread: from now on answers are logged and timed so. */
+void api_set_answers(struct api *api, bool access_log, bool timing);
 
 const struct http_handler *api_handler(const struct api *api);
 

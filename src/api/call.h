@@ -91,6 +91,8 @@ struct api {
     uint64_t started_ms;   /* Wall clock. */
     uint64_t request_salt; /* First half of generated request ids. */
     _Atomic bool draining;
+    _Atomic bool access_log; /* api_set_answers() */
+    _Atomic bool timing;
     _Atomic uint64_t inflated_bytes; /* Of bodies that came compressed and are still held. */
     _Atomic uint64_t cpu_total;      /* Ticks at the last reading of /metrics. */
     _Atomic uint64_t cpu_idle;

@@ -104,7 +104,7 @@ static struct stages stages_of(const struct call *call, const struct infer_call 
 
 void kserve_rest_timing(struct call *call, const struct infer_call *infer)
 {
-    if (!call->api->options.timing &&
+    if (!atomic_load_explicit(&call->api->timing, memory_order_relaxed) &&
         !bytes_equal(call->fields[FIELD_TIMING], BYTES_LITERAL("1"))) {
         return;
     }

@@ -573,8 +573,7 @@ static void write_blocks_kept(const struct scrape *scrape, const char *name)
 
 static struct cache_stats cache_of(const struct scrape *scrape)
 {
-    struct cache *cache = scrape->api->options.engine->cache;
-    return cache == NULL ? (struct cache_stats){ 0 } : cache_stats(cache);
+    return cache_stats(scrape->api->options.engine->cache);
 }
 
 static struct shm_totals shared_of(const struct scrape *scrape)

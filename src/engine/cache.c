@@ -19,8 +19,9 @@ struct cache_entry {
 };
 
 struct cache {
-    pthread_mutex_t lock; /* Guards everything. */
-    struct map entries;   /* By key. */
+    _Atomic uint64_t bytes_max; /* 0: off. */
+    pthread_mutex_t lock;       /* Guards the rest. */
+    struct map entries;         /* By key. */
     struct list used;
     struct cache_stats stats;
 };
@@ -103,7 +104,7 @@ enum weir_status cache_create(uint64_t bytes_max, struct cache **out)
     pthread_mutex_init(&cache->lock, NULL);
     map_init(&cache->entries);
     list_init(&cache->used);
-    cache->stats.bytes_max = bytes_max;
+    atomic_init(&cache->bytes_max, bytes_max);
     *out = cache;
     return WEIR_OK;
 }
@@ -137,6 +138,28 @@ void cache_destroy(struct cache *cache)
     map_finish(&cache->entries);
     pthread_mutex_destroy(&cache->lock);
     mem_free(cache);
+}
+
+bool cache_is_on(const struct cache *cache)
+{
+    return atomic_load_explicit(&cache->bytes_max, memory_order_relaxed) > 0;
+}
+
+/* Lock held: what was used longest ago goes until there are at most so many. */
+static void shrink(struct cache *cache, uint64_t bytes)
+{
+    while (cache->stats.bytes > bytes) {
+        drop(cache, list_entry(list_first(&cache->used), struct cache_entry, used));
+        cache->stats.evictions++;
+    }
+}
+
+void cache_set(struct cache *cache, uint64_t bytes_max)
+{
+    pthread_mutex_lock(&cache->lock);
+    atomic_store(&cache->bytes_max, bytes_max);
+    shrink(cache, bytes_max);
+    pthread_mutex_unlock(&cache->lock);
 }
 
 bool cache_find(struct cache *cache, const struct request_key *key, const struct request *request)
@@ -216,7 +239,7 @@ void cache_keep(struct cache *cache, const struct request_key *key, uint64_t ser
                 const struct request *request)
 {
     const size_t bytes = entry_bytes(request);
-    if (bytes > cache->stats.bytes_max) { /* Set once. */
+    if (bytes > atomic_load(&cache->bytes_max)) {
         return;
     }
     struct cache_entry *entry = copy_answer(request, key, serial, bytes);
@@ -224,15 +247,13 @@ void cache_keep(struct cache *cache, const struct request_key *key, uint64_t ser
         return;
     }
     pthread_mutex_lock(&cache->lock);
-    if (map_add(&cache->entries, name_of(&entry->key), entry) != WEIR_OK) {
+    const uint64_t bytes_max = atomic_load(&cache->bytes_max);
+    if (bytes > bytes_max || map_add(&cache->entries, name_of(&entry->key), entry) != WEIR_OK) {
         pthread_mutex_unlock(&cache->lock);
         free_entry(entry);
         return;
     }
-    while (bytes > cache->stats.bytes_max - cache->stats.bytes) {
-        drop(cache, list_entry(list_first(&cache->used), struct cache_entry, used));
-        cache->stats.evictions++;
-    }
+    shrink(cache, bytes_max - bytes);
     list_append(&cache->used, &entry->used);
     cache->stats.bytes += bytes;
     cache->stats.entries++;
@@ -256,7 +277,8 @@ void cache_forget(struct cache *cache, uint64_t serial)
 struct cache_stats cache_stats(struct cache *cache)
 {
     pthread_mutex_lock(&cache->lock);
-    const struct cache_stats stats = cache->stats;
+    struct cache_stats stats = cache->stats;
+    stats.bytes_max = atomic_load(&cache->bytes_max);
     pthread_mutex_unlock(&cache->lock);
     return stats;
 }

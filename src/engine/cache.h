@@ -42,6 +42,12 @@ struct cache_stats {
 WEIR_MUST_USE enum weir_status cache_create(uint64_t bytes_max, struct cache **out);
 void cache_destroy(struct cache *cache); /* NULL is fine. */
 
+/* False: it keeps nothing, and need not be asked. */
+bool cache_is_on(const struct cache *cache);
+
+/* From now on it keeps at most so many bytes; 0: none. */
+void cache_set(struct cache *cache, uint64_t bytes_max);
+
 /* The request's digest, however many bytes it has. */
 struct request_key cache_digest(const struct request *request, uint64_t serial);
 

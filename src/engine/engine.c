@@ -56,7 +56,7 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
         status = rate_limiter_create(options->rate_limits, options->rate_limit_count,
                                      &engine->rates, err);
     }
-    if (status == WEIR_OK && options->cache_bytes > 0) {
+    if (status == WEIR_OK) {
         status = said_why(cache_create(options->cache_bytes, &engine->cache), "the cache", err);
     }
     if (status == WEIR_OK) {
@@ -96,6 +96,11 @@ void engine_destroy(struct engine *engine)
     pthread_mutex_destroy(&engine->lock);
     mem_free(engine->pools);
     mem_free(engine);
+}
+
+void engine_set_cache(struct engine *engine, uint64_t bytes_max)
+{
+    cache_set(engine->cache, bytes_max);
 }
 
 void engine_set_order(struct engine *engine, const struct order_options *order)
@@ -343,9 +348,10 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
     request->times.submitted_ns = now_ns;
     request->leave_by_ns = leave_by(request, now_ns);
     request->end_mail.deliver = end_deliver;
-    if ((model->cached || model->joining) && !request->canary) {
+    const bool cached = model->cached && cache_is_on(engine->cache);
+    if ((cached || model->joining) && !request->canary) {
         request->keyed = cache_key(request, model->serial, &request->key);
-        if (request->keyed && model->cached && answered_before(engine, request)) {
+        if (request->keyed && cached && answered_before(engine, request)) {
             home->pending++;
             home_send(home, &request->end_mail);
             return WEIR_OK;
@@ -530,7 +536,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     const bool lonely =
         model->signature->streams || model->sequence_plan != NULL || model->graph != NULL;
     model->joining = model->config->join && !lonely;
-    model->cached = model->config->response_cache && engine->cache != NULL && !lonely;
+    model->cached = model->config->response_cache && !lonely;
     map_init(&model->joins);
     suspects_init(&model->suspects);
     if (model->graph != NULL) {

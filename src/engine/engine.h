@@ -72,7 +72,7 @@ struct engine {
     void *advise_context;
     struct order_options order; /* Of every pool. */
     struct rate_limiter *rates; /* NULL: off. */
-    struct cache *cache;        /* NULL: none. */
+    struct cache *cache;
     struct quarantine *quarantine;
     struct watchdog watchdog;
     _Atomic uint32_t short_pools; /* Devices whose executors hang, and that have no spare ones. */
@@ -86,6 +86,9 @@ struct engine {
 WEIR_MUST_USE enum weir_status engine_create(const struct engine_options *options,
                                              struct engine **out, struct weir_err *err);
 void engine_destroy(struct engine *engine); /* Nothing may be pending; joins the executors. */
+
+/* Any thread: from now on the cache keeps at most so many bytes; 0: none. */
+void engine_set_cache(struct engine *engine, uint64_t bytes_max);
 
 /* Any thread: from now on this is the order of every pool. */
 void engine_set_order(struct engine *engine, const struct order_options *order);

@@ -289,7 +289,7 @@ static void note_sequences(struct instance *instance, struct list *sequences)
 static void remember(struct model *model, const struct request *request)
 {
     const struct engine *engine = model->pool->engine;
-    if (!model->cached) {
+    if (!model->cached || !cache_is_on(engine->cache)) {
         return;
     }
     const uint64_t from_ns = clock_now_ns(engine->clock);

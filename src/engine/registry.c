@@ -42,13 +42,14 @@ struct registry {
     uint32_t loader_count;  /* Those started. */
     struct clock clock;     /* The system's: folders change in real time. */
 
-    pthread_mutex_t lock;      /* Guards current and new_room. */
+    pthread_mutex_t lock;      /* Guards current and news. */
     struct catalogue *current; /* NULL once stopped. */
     struct {
         struct worker_job job;
-        bool sent;                   /* On its way to the manager, which takes the latest. */
-        struct room_options options; /* From now on. */
-    } new_room;
+        bool sent;                /* On its way to the manager, which takes the latest. */
+        struct room_options room; /* From now on. */
+        uint64_t poll_ns;
+    } news;
     _Atomic uint64_t generation;
 
     /* The manager's. */
@@ -59,6 +60,7 @@ struct registry {
     bool scanning;
     bool following; /* ALL: the scan in progress is told to look for what has changed. */
     uint64_t next_scan_ns;
+    uint64_t poll_ns; /* Between looks at the folders. */
     uint64_t next_save_ns;
     struct list refreshes;  /* Of registry_order.node: wait for a scan that has not begun. */
     struct list refreshing; /* Wait for the scan in progress. */
@@ -409,7 +411,7 @@ static void scanned(struct worker_job *job)
         answer_list(registry, &registry->refreshing, status, &scan_job->err);
     } else {
         if (looks_often(registry)) {
-            registry->next_scan_ns = clock_add(now_ns, registry->options->poll_ns);
+            registry->next_scan_ns = clock_add(now_ns, registry->poll_ns);
         }
         list_splice(&registry->settling, &registry->refreshing);
     }
@@ -531,31 +533,36 @@ void registry_order(struct registry *registry, struct registry_order *order)
     worker_send(&registry->manager, &order->job);
 }
 
-static void take_room(struct worker_job *job)
+static void take_news(struct worker_job *job)
 {
-    struct registry *registry = list_entry(job, struct registry, new_room.job);
+    struct registry *registry = list_entry(job, struct registry, news.job);
     struct entry_host *host = &registry->host;
     pthread_mutex_lock(&registry->lock);
-    struct room_options room = registry->new_room.options;
-    registry->new_room.sent = false;
+    const struct room_options room = registry->news.room;
+    const uint64_t poll_ns = registry->news.poll_ns;
+    registry->news.sent = false;
     pthread_mutex_unlock(&registry->lock);
-    room.pinned = host->room_options.pinned;
-    room.pinned_count = host->room_options.pinned_count;
     host->room_options = room;
     room_set(&host->room, &room);
     host->dirty = true; /* The snapshot shows the budget. */
+    registry->poll_ns = poll_ns;
+    const uint64_t scan_ns = clock_add(clock_now_ns(&registry->clock), poll_ns);
+    if (registry->next_scan_ns != CLOCK_NEVER && scan_ns < registry->next_scan_ns) {
+        registry->next_scan_ns = scan_ns;
+    }
 }
 
-void registry_set_room(struct registry *registry, const struct room_options *room)
+void registry_set(struct registry *registry, const struct room_options *room, uint64_t poll_ns)
 {
     pthread_mutex_lock(&registry->lock);
-    const bool sent = registry->new_room.sent;
-    registry->new_room.options = *room;
-    registry->new_room.sent = true;
+    const bool sent = registry->news.sent;
+    registry->news.room = *room;
+    registry->news.poll_ns = poll_ns;
+    registry->news.sent = true;
     pthread_mutex_unlock(&registry->lock);
     if (!sent) {
-        registry->new_room.job.run = take_room;
-        worker_send(&registry->manager, &registry->new_room.job);
+        registry->news.job.run = take_news;
+        worker_send(&registry->manager, &registry->news.job);
     }
 }
 
@@ -593,6 +600,7 @@ static void init_state(struct registry *registry, struct engine *engine,
     registry->engine = engine;
     registry->options = options;
     registry->next_scan_ns = 0;
+    registry->poll_ns = options->poll_ns;
     clock_init(&registry->clock);
     const bool saves =
         options->profile_store != NULL && strcmp(options->profile_store, PROFILE_STORE_OFF) != 0;

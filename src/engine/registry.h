@@ -100,8 +100,8 @@ struct catalogue *registry_snapshot(struct registry *registry);
  * load when not).  Home thread.  Valid until the next call for this home, or its next turn. */
 const struct catalogue *registry_catalogue(struct registry *registry, struct home *home);
 
-/* Any thread: budgets and rules from now on; the pinned models stay as they were. */
-void registry_set_room(struct registry *registry, const struct room_options *room);
+/* Any thread: budgets, rules and the time between looks at the folders from now on. */
+void registry_set(struct registry *registry, const struct room_options *room, uint64_t poll_ns);
 
 enum registry_order_kind { REGISTRY_LOAD, REGISTRY_UNLOAD, REGISTRY_REFRESH, REGISTRY_NEED };
 

@@ -205,7 +205,7 @@ static bool has_budget(const struct room *room)
 static bool is_pinned(const struct entry *entry)
 {
     const struct room_options *options = options_of(entry->host);
-    for (uint64_t i = 0; i < options->pinned_count; i++) {
+    for (uint32_t i = 0; i < options->pinned_count; i++) {
         if (strcmp(options->pinned[i], entry->name) == 0) {
             return true;
         }

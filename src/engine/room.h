@@ -32,6 +32,9 @@ struct load_job;
 struct entry_host;
 struct slot;
 
+#define ROOM_PINNED_MAX 64
+#define ROOM_NAME_BYTES 129 /* Of a model, with its NUL. */
+
 /* Of a device, or of a group of models. */
 struct room_budget {
     char name[LEDGER_NAME_BYTES];
@@ -44,9 +47,9 @@ struct room_options {
     uint64_t residency_ns; /* Nobody goes sooner after it came. */
     uint64_t idle_ns;      /* Who was not asked for so long goes; 0: never. */
     enum eviction eviction;
-    bool preload_next;         /* Load ahead what is usually asked for next, where there is room. */
-    const char *const *pinned; /* Names of models that stay. */
-    uint64_t pinned_count;
+    bool preload_next; /* Load ahead what is usually asked for next, where there is room. */
+    char pinned[ROOM_PINNED_MAX][ROOM_NAME_BYTES]; /* Names of models that stay. */
+    uint32_t pinned_count;
     struct room_budget devices[LEDGER_DEVICES_MAX]; /* Those of no device are not looked at. */
     uint32_t device_count;
     struct room_budget groups[LEDGER_GROUPS_MAX];

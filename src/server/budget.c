@@ -73,6 +73,24 @@ static enum weir_status check_devices(const struct config *config, const struct 
     return WEIR_OK;
 }
 
+static enum weir_status read_pinned(const struct config_list *names, struct room_options *room,
+                                    struct weir_err *err)
+{
+    for (uint64_t i = 0; i < names->count; i++) {
+        if (i == ROOM_PINNED_MAX || strlen(names->items[i]) >= ROOM_NAME_BYTES) {
+            return err_set(
+                err, WEIR_EINVAL,
+                "pinned: found '%.40s...' in %llu names, expected at most %d of at most %d "
+                "characters",
+                names->items[i], (unsigned long long)names->count, ROOM_PINNED_MAX,
+                ROOM_NAME_BYTES - 1);
+        }
+        memcpy(room->pinned[i], names->items[i], strlen(names->items[i]) + 1);
+        room->pinned_count++;
+    }
+    return WEIR_OK;
+}
+
 enum weir_status budget_read(const struct config *config, struct room_options *out,
                              struct weir_err *err)
 {
@@ -83,8 +101,6 @@ enum weir_status budget_read(const struct config *config, struct room_options *o
         .idle_ns = config->idle_unload_ns,
         .eviction = (enum eviction)config->eviction,
         .preload_next = config->preload_next,
-        .pinned = config->pinned.items,
-        .pinned_count = config->pinned.count,
     };
     enum weir_status status = read_list("memory_devices", &config->memory_devices, room.devices,
                                         LEDGER_DEVICES_MAX, &room.device_count, err);
@@ -92,6 +108,7 @@ enum weir_status budget_read(const struct config *config, struct room_options *o
                                            LEDGER_GROUPS_MAX, &room.group_count, err)
                                : status;
     status = status == WEIR_OK ? check_devices(config, &room, err) : status;
+    status = status == WEIR_OK ? read_pinned(&config->pinned, &room, err) : status;
     if (status == WEIR_OK && out != NULL) {
         *out = room;
     }

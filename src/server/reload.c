@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "api/api.h"
 #include "engine/canary.h"
 #include "engine/engine.h"
 #include "engine/registry.h"
@@ -22,13 +23,13 @@ static void apply_order(struct reload *reload, const struct config *config)
     engine_set_order(reload->engine, &config->order);
 }
 
-static void apply_room(struct reload *reload, const struct config *config)
+static void apply_models(struct reload *reload, const struct config *config)
 {
     struct room_options room;
     if (budget_read(config, &room, NULL) != WEIR_OK) {
         return; /* It was checked when it was read. */
     }
-    registry_set_room(reload->registry, &room);
+    registry_set(reload->registry, &room, config->poll_interval_ns);
 }
 
 static void apply_limits(struct reload *reload, const struct config *config)
@@ -42,6 +43,16 @@ static void apply_canaries(struct reload *reload, const struct config *config)
     reload->wake(reload->wake_context);
 }
 
+static void apply_cache(struct reload *reload, const struct config *config)
+{
+    engine_set_cache(reload->engine, config->cache_bytes);
+}
+
+static void apply_answers(struct reload *reload, const struct config *config)
+{
+    api_set_answers(reload->api, config->access_log, config->timing);
+}
+
 /* What files name is read again by guard.c; a new name needs a restart. */
 static const struct live {
     const char *key;
@@ -50,15 +61,20 @@ static const struct live {
              { "class_shares", apply_order },
              { "ageing", apply_order },
              { "blocking_budget", apply_order },
-             { "memory_max", apply_room },
-             { "resident_models_max", apply_room },
-             { "eviction", apply_room },
-             { "residency_min", apply_room },
-             { "idle_unload", apply_room },
-             { "memory_devices", apply_room },
-             { "memory_groups", apply_room },
-             { "preload_next", apply_room },
+             { "memory_max", apply_models },
+             { "resident_models_max", apply_models },
+             { "eviction", apply_models },
+             { "residency_min", apply_models },
+             { "idle_unload", apply_models },
+             { "memory_devices", apply_models },
+             { "memory_groups", apply_models },
+             { "preload_next", apply_models },
+             { "pinned", apply_models },
+             { "poll_interval", apply_models },
              { "canary_interval", apply_canaries },
+             { "cache_bytes", apply_cache },
+             { "timing", apply_answers },
+             { "access_log", apply_answers },
 #define LIMIT_LIVE(field, value, kind, help) { "limits." #field, apply_limits },
              LIMITS(LIMIT_LIVE)
 #undef LIMIT_LIVE

@@ -16,6 +16,7 @@
 #include "server/config.h"
 #include "util/err.h"
 
+struct api;
 struct canaries;
 struct engine;
 struct guard;
@@ -35,6 +36,7 @@ struct reload {
     struct engine *engine; /* Set before anybody reloads, as are those that follow. */
     struct registry *registry;
     struct canaries *canaries;
+    struct api *api;
     void (*wake)(void *context); /* The main thread looks anew at what is due. */
     void *wake_context;
 };

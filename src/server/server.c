@@ -251,6 +251,7 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
         server->api_options.shm = server->shm;
     }
     server->api = api_create(&server->api_options);
+    server->reload.api = server->api;
     const struct front_options front = {
         .config = server->config,
         .limits = &server->limits,

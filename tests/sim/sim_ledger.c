@@ -145,7 +145,7 @@ static void give_orders(struct world *world)
 static void raise_budget(struct world *world)
 {
     world->room.memory_max += UNIT_BYTES;
-    registry_set_room(world->bed.registry, &world->room);
+    registry_set(world->bed.registry, &world->room, world->bed.options.poll_ns);
 }
 
 static void step(struct world *world)

@@ -447,7 +447,7 @@ static void test_an_old_version_goes_while_the_new_one_waits(void **state)
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "b", NULL, NULL), WEIR_OK);
     bed.options.room.models_max = 1;
-    registry_set_room(bed.registry, &bed.options.room);
+    registry_set(bed.registry, &bed.options.room, bed.options.poll_ns);
     model_bed_sim(&bed, "b", 2, "");
     struct pending_load pending = {
         .order = { .home = &bed.home, .kind = REGISTRY_LOAD, .name = "b", .done = pending_done }

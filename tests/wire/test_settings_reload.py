@@ -157,3 +157,82 @@ def test_reloads_at_once_do_not_disturb(tmp_path, root):
 
         with concurrent.futures.ThreadPoolExecutor(8) as many:
             assert set(many.map(again, range(64))) == {(200, 200)}
+
+
+# --- Each setting that changes live ---------------------------------------------------------------
+
+
+def change(server, file, text, *names):
+    """Writes the file and has it read by a client's request; says which settings changed."""
+    file.write_text(text)
+    answer = ask_to_reload(server)
+    assert answer.status == 200 and answer.json() == {"changed": list(names)}
+
+
+def test_the_access_log_and_timing_change(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    file.write_text("")
+    with Server(tmp_path, root, "--config", file) as server:
+        assert "Server-Timing" not in server.infer("a", sim_request()).headers
+        assert '"/v2/models/a/infer"' not in server.logged()
+        change(server, file, "timing: true\naccess_log: true\n", "timing", "access_log")
+        assert "Server-Timing" in server.infer("a", sim_request()).headers
+        server.await_("a line", lambda: '"/v2/models/a/infer"' in server.logged())
+        change(server, file, "", "timing", "access_log")
+        assert "Server-Timing" not in server.infer("b", sim_request()).headers
+        server.get("/v2/health/live")
+        assert '"/v2/models/b/infer"' not in server.logged()
+
+
+def test_the_cache_shrinks_goes_and_comes(tmp_path, root):
+    put_sim(root, "a", response_cache={"enable": True})
+    file = tmp_path / "weir.yaml"
+    file.write_text("cache_bytes: 0\n")
+    with Server(tmp_path, root, "--config", file) as server:
+
+        def hits():
+            return server.stats("a")["inference_stats"]["cache_hit"]["count"]
+
+        def entries():
+            return server.metrics().get("weir_cache_entries")
+
+        def ask(value):
+            assert server.infer("a", sim_request([float(value)] * 16)).status == 200
+
+        ask(1), ask(1)
+        assert hits() == 0 and entries() == 0
+        change(server, file, "cache_bytes: 1MiB\n", "cache_bytes")
+        ask(1), ask(1), ask(2)
+        assert hits() == 1 and entries() == 2
+        change(server, file, "cache_bytes: 1B\n", "cache_bytes")
+        assert entries() == 0
+        ask(1), ask(1)
+        assert hits() == 1 and entries() == 0
+
+
+def test_the_folders_are_looked_at_more_often(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    text = "model_control: poll\npoll_interval: {}\n"
+    file.write_text(text.format("1h"))
+    with Server(tmp_path, root, "--config", file) as server:
+        change(server, file, text.format("100ms"), "poll_interval")
+        put_sim(root, "d")
+        server.await_("it is found", lambda: server.state("d") == ("READY", ""))
+        change(server, file, text.format("1h"), "poll_interval")
+
+
+def test_models_are_pinned_and_let_go(tmp_path, root):
+    file = tmp_path / "weir.yaml"
+    text = "model_control: demand\nresidency_min: 0s\nresident_models_max: 1\npinned: {}\n"
+    file.write_text(text.format("[a]"))
+    with Server(tmp_path, root, "--config", file) as server:
+        assert server.infer("a", sim_request()).status == 200
+        assert server.infer("b", sim_request()).status == 503
+        change(server, file, text.format("[c, b]"), "pinned")
+        server.await_("a goes", lambda: server.infer("b", sim_request()).status == 200)
+        assert resident(server) == {"b"}
+        assert server.infer("a", sim_request()).status == 503
+        text = text.format("[" + "x" * 129 + "]")
+        file.write_text(text)
+        assert ask_to_reload(server).status == 400
+        assert server.infer("a", sim_request()).status == 503  # b is pinned as before.
