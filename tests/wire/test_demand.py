@@ -14,6 +14,7 @@ import tritonclient.grpc as triton
 from serving import BINARY, PATIENCE_S, Server, put_model, put_sim, sim_request, write_whole
 
 DEMAND = ("--model-control", "demand", "--poll-interval", "200ms")
+RETRY_S = 1  # A load that failed is not tried again before.
 
 
 @pytest.fixture
@@ -86,12 +87,14 @@ def test_over_grpc(tmp_path, root):
 def test_a_load_that_fails_is_not_repeated_at_once(tmp_path, root):
     put(root, "bad", parameters={"load_fails": "no such weights"})
     with Server(tmp_path, root, *DEMAND) as server:
+        begun = time.monotonic()
         first = ask(server, "bad")
         assert first.status == 503
         assert "no such weights" in first.error
         for _ in range(20):
             assert ask(server, "bad").error == first.error
-        assert server.logged().count("model unavailable") == 1
+        tries = 1 + (time.monotonic() - begun) / RETRY_S
+        assert server.logged().count("model unavailable") <= tries
         put(root, "bad")  # Mended: the folder's change is noticed.
         server.await_("it is mended", lambda: ask(server, "bad").status == 200)
 
@@ -241,19 +244,20 @@ def test_a_reload_may_replace(tmp_path, root):
     with Server(tmp_path, root, *ONE_FITS) as server:
         put(root, "a", **RELOADED, update="replace")
         with concurrent.futures.ThreadPoolExecutor(5) as pool:
-            over = threading.Event()
+            begun, over = threading.Semaphore(0), threading.Event()
 
             def hammer(_):
-                count = 0
+                begun.release()
                 while not over.is_set():
                     assert ask(server, "a").status == 200  # It waits where it has to.
-                    count += 1
-                return count
 
             clients = [pool.submit(hammer, i) for i in range(4)]
+            for _ in clients:
+                assert begun.acquire(timeout=PATIENCE_S)
             assert server.load("a").status == 200
             over.set()
-            assert all(client.result() > 0 for client in clients)
+            for client in clients:
+                client.result()
         assert server.stats("a")["inference_stats"]["fail"]["count"] == 0
 
 
@@ -274,7 +278,9 @@ def test_who_waits_for_room_holds_up_nobody_else(tmp_path, root):
     """b waits until a may go; a goes on, and so do loads elsewhere."""
     put(root, "a", "b", **sized("600MiB", device="npu"))
     put(root, "c")
-    words = ("--devices", "npu:1", "--memory-devices", "npu:1GiB", "--residency-min", "4s")
+    config = tmp_path / "weir.yaml"
+    config.write_text("residency_min: 1h\n")
+    words = ("--config", config, "--devices", "npu:1", "--memory-devices", "npu:1GiB")
     with Server(tmp_path, root, *DEMAND, *words) as server:
         assert ask(server, "a").status == 200
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -282,6 +288,8 @@ def test_who_waits_for_room_holds_up_nobody_else(tmp_path, root):
             assert ask(server, "c").status == 200
             assert ask(server, "a").status == 200
             assert not waiting.done()
+            config.write_text("residency_min: 0s\n")
+            server.process.send_signal(signal.SIGHUP)
             assert waiting.result().status == 200
         assert resident(server) == {"b", "c"}
 
@@ -312,7 +320,8 @@ def test_what_usually_follows_is_loaded_ahead(tmp_path, root):
             round_of(server)
         assert ask(server, "a").status == 200
         server.await_("b is there", lambda: resident(server) == {"a", "b"})
-        assert server.metrics().get("weir_model_loads_ahead_total") == 1
+        ahead = "weir_model_loads_ahead_total"
+        server.await_("it is counted", lambda: server.metrics().get(ahead) == 1)
 
 
 def test_nobody_goes_for_what_is_loaded_ahead(tmp_path, root):

@@ -29,6 +29,7 @@ def repository(tmp_path_factory):
     put_model(root, "identity_bytes")
     put_sim(root, "quick", parameters={"tau0": "10us"}, max_batch_size=1)
     put_sim(root, "slow", parameters={"tau0": "200ms"}, max_batch_size=1, overload="queue")
+    put_sim(root, "slower", parameters={"tau0": "1s"}, max_batch_size=1, overload="queue")
     put_sim(root, "floods", parameters={"parts": "2000", "tau0": "1us"}, max_batch_size=0)
     return root
 
@@ -70,9 +71,9 @@ def nothing_is_left(server):
 def test_calls_under_way_end_before_a_server_that_stops(server):
     with channel_to(server) as channel:
         stub = stub_of(channel)
-        waiting = [stub.ModelInfer.future(request("slow", i)) for i in range(3)]
-        answers = stub.ModelStreamInfer(iter([request("slow", 7), request("slow", 8)]))
-        server.await_("accepted", lambda: leases_of(server, "slow") >= leases_of(server, "quick") + 5)
+        waiting = [stub.ModelInfer.future(request("slower", i)) for i in range(3)]
+        answers = stub.ModelStreamInfer(iter([request("slower", 7), request("slower", 8)]))
+        server.await_("accepted", lambda: leases_of(server, "slower") >= leases_of(server, "quick") + 5)
         assert server.stop() == 0
         for i, call in enumerate(waiting):
             assert call.result().raw_output_contents[0][:4] == np.float32(i).tobytes()
@@ -169,7 +170,7 @@ def test_more_than_may_be_in_flight_is_refused_and_comes_back(repository, tmp_pa
 def test_requests_that_wait_are_bounded_over_grpc_too(repository, tmp_path):
     with Server(tmp_path, "--limits.requests-max", "4", repository) as server:
         with channel_to(server) as channel:
-            calls = [stub_of(channel).ModelInfer.future(request("slow")) for _ in range(12)]
+            calls = [stub_of(channel).ModelInfer.future(request("slower")) for _ in range(12)]
             codes = [call.code() for call in calls]
         assert grpc.StatusCode.UNAVAILABLE in codes
         assert codes.count(grpc.StatusCode.OK) >= 4

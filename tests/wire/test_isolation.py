@@ -4,12 +4,22 @@ import json
 import os
 import re
 import signal
-import threading
+import time
 
 import numpy as np
 import pytest
 
-from serving import Load, Raw, Server, binary_request, infer_path, put_model, put_sim, sim_request
+from serving import (
+    PATIENCE_S,
+    Load,
+    Raw,
+    Server,
+    binary_request,
+    infer_path,
+    put_model,
+    put_sim,
+    sim_request,
+)
 
 ISOLATED = {"isolation": "process"}
 ROW = [float(i) for i in range(16)]
@@ -152,9 +162,9 @@ def test_a_killed_process_is_replaced(tmp_path, root):
                 lambda: (a := server.infer("a", sim_request(ROW))).status == 200
                 and values(a) == ROW,
             )
-            assert pid not in processes(server)[0]
+            server.await_("its end", lambda: pid not in processes(server)[0])
         assert server.metrics().of_model("weir_model_process_restarts_total", "a") == 3
-        assert server.logged().count("model process ended") == 3
+        server.await_("the log", lambda: server.logged().count("model process ended") == 3)
 
 
 def test_no_wrong_answer_while_processes_are_killed(tmp_path, root):
@@ -178,8 +188,13 @@ def test_files_that_changed_are_not_served_as_the_old_ones(tmp_path, root):
         os.replace(root / "other/1/model.onnx", root / "a/1/model.onnx")
         (pid,) = processes(server)[0]
         os.kill(pid, signal.SIGKILL)
+
+        def why():
+            answer = server.infer("a", body, headers)
+            return "" if answer.status == 200 else answer.error
+
         for _ in range(3):
-            server.await_("the reason", lambda: "have changed" in server.infer("a", body, headers).error)
+            server.await_("the reason", lambda: "have changed" in why())
 
 
 def test_the_zygote_may_be_killed(tmp_path, root):
@@ -188,7 +203,7 @@ def test_the_zygote_may_be_killed(tmp_path, root):
         (zygote,) = processes(server)[1]
         os.kill(zygote, signal.SIGKILL)
         server.await_("an answer", lambda: server.infer("a", sim_request()).status == 200)
-        assert processes(server)[1] - {zygote}
+        server.await_("another zygote", lambda: processes(server)[1] - {zygote})
 
 
 def test_a_crash_costs_its_own_requests(tmp_path, root):
@@ -229,12 +244,10 @@ def test_nobody_outlives_the_server(tmp_path, root):
         assert len(children) == 2
         server.process.kill()
         server.process.wait()
-        gone = threading.Event()
-        for _ in range(1000):
-            if all(parent_of(pid) is None for pid in children | zygotes):
-                break
-            gone.wait(0.01)
-        assert all(parent_of(pid) is None for pid in children | zygotes)
+        until = time.monotonic() + PATIENCE_S
+        while any(parent_of(pid) is not None for pid in children | zygotes):
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_what_its_settings_must_be(tmp_path, root):
