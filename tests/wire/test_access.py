@@ -196,10 +196,10 @@ def test_keys_are_nowhere_but_their_names_are(guarded, keys):
     assert guarded.get("/v2", {"X-Api-Key": keys[1]["alice"]}).status == 200
     assert guarded.get("/v2", {"X-Api-Key": keys[1]["stranger"]}).status == 401
     metrics = guarded.get("/metrics", {"X-Api-Key": keys[1]["root"]}).body.decode()
+    guarded.await_("the log", lambda: '"key":"alice"' in guarded.logged())
     shown = guarded.logged() + metrics + open(keys[0]).read()
     assert not any(key in shown for key in keys[1].values())
     assert 'weir_key_calls_total{key="alice"}' in metrics
-    assert '"key":"alice"' in guarded.logged()
 
 
 def test_no_key_is_let_in_by_a_path_of_another_look(guarded):
@@ -453,33 +453,39 @@ def test_weir_infer_sends_its_key(guarded, keys, way):
         assert ("key" in done.stderr) == (code == 1)
 
 
+ANSWERED = r'"target":"/v2/models/slow/\w+".*"key":"(\w+)"'
+
+
 def test_a_key_goes_no_further_forward_than_it_may(tmp_path):
     """Two requests wait for one slot; the key that may not be urgent waits longer, whatever it asks for."""
     root = tmp_path / "models"
     config = {"max_batch_size": 0, "batching": "off", "instance_group": [{"count": 1}]}
-    put_sim(root, "slow", parameters={"tau0": "300ms"}, **config)
+    # The first run after the one at load hangs until it is stopped.
+    put_sim(root, "slow", parameters={"hang_at": 2, "tau0": "100ms"}, **config)
     file = tmp_path / "keys.yaml"
     urgent = make_key(file, "urgent")
     patient = make_key(file, "patient", "--priority", "6")
-    with Server(tmp_path, root, "--api-keys", file, "--open-groups", "metrics") as server:
+    words = ("--api-keys", file, "--open-groups", "metrics", "--loops", "1", "--access-log")
+    with Server(tmp_path, root, *words) as server:
         ended = []
 
         def ask(name, key, priority):
-            body = sim_request(parameters={"priority": priority})
-            assert server.infer("slow", body, {"X-Api-Key": key}).status == 200
-            ended.append(name)
+            body = sim_request(id=name, parameters={"priority": priority})
+            ended.append((name, server.infer("slow", body, {"X-Api-Key": key}).status))
 
-        def there(count):
-            """One runs, the others are in line."""
-            metrics = server.metrics()
-            in_line = metrics.of_model("nv_inference_pending_request_count", "slow")
-            return in_line == count - 1 and metrics.get("weir_http_bodies_bytes") > 0
+        def leases():
+            return server.metrics().of_model("weir_model_leases", "slow")
 
+        idle = leases()
         threads = []
         for who in (("runs", urgent, 4), ("patient", patient, 1), ("urgent", urgent, 2)):
             threads.append(threading.Thread(target=ask, args=who))
             threads[-1].start()
-            server.await_(f"{who[0]} is there", lambda: there(len(threads)))
+            server.await_(f"{who[0]} is there", lambda: leases() == idle + len(threads))
+        server.post("/v2/models/slow/cancel", {"id": "runs"}, {"X-Api-Key": urgent})
         for thread in threads:
             thread.join()
-        assert ended == ["runs", "urgent", "patient"]
+        assert sorted(ended) == [("patient", 200), ("runs", 499), ("urgent", 200)]
+        # One loop's log has them in the order in which they were answered; "runs" and its end are there, too.
+        server.await_("the log", lambda: len(re.findall(ANSWERED, server.logged())) == 4)
+        assert re.findall(ANSWERED, server.logged())[-2:] == ["urgent", "patient"]

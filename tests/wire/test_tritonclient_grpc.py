@@ -357,6 +357,15 @@ def busy(server, model):
     return metrics.of_model("weir_model_leases", model) > idle
 
 
+def asked(server, model):
+    """How many of its requests the engine has or has had."""
+    metrics = server.metrics()
+    leases = "weir_model_leases"
+    here = metrics.of_model(leases, model) - metrics.of_model(leases, "overridable")
+    stats = server.stats(model)["inference_stats"]
+    return here + stats["success"]["count"] + stats["fail"]["count"]
+
+
 def ended(server, model, fails):
     return server.stats(model)["inference_stats"]["fail"]["count"] >= fails
 
@@ -559,16 +568,19 @@ def test_a_client_that_does_not_read_stops_the_model_and_not_the_server(server, 
 
 
 def test_a_canceled_stream_cancels_its_requests(server, streaming, client):
-    before = server.stats("stuck")["inference_stats"]["fail"]["count"]
+    server.await_("idle", lambda: not busy(server, "stuck"))
+    before, all_before = server.stats("stuck")["inference_stats"]["fail"]["count"], asked(server, "stuck")
     with Stream(streaming) as stream:
         stream.ask("quick", rows(1))
         stream.response()
         for _ in range(5):
             stream.ask("stuck", rows())
         stream.ask("quick", rows(1))
-        server.await_("accepted", lambda: busy(server, "stuck"))
+        server.await_("accepted", lambda: asked(server, "stuck") >= all_before + 5)
         streaming.stop_stream(cancel_requests=True)
-    server.await_("canceled", lambda: ended(server, "stuck", before + 5))
+    server.await_("nothing is left", lambda: not busy(server, "stuck"))
+    assert server.stats("stuck")["inference_stats"]["fail"]["count"] > before
+    assert asked(server, "stuck") == all_before + 5
 
 
 def test_a_streams_deadline_is_its_requests(stub):
