@@ -1,7 +1,6 @@
 """Triton's published Python gRPC clients, and requests as others write them, against Weir."""
 
 import asyncio
-import itertools
 import json
 import queue
 
