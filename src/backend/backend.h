@@ -76,10 +76,12 @@ struct backend_isolation {
     uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
 };
 
+#define BACKEND_DEVICE_NAMED UINT32_MAX
+
 /* What runs the nodes of a graph, for backends that have a choice. */
 struct backend_provider {
-    const char *name; /* "cuda"; "cpu" at the end of a list: those before it may be missing. */
-    uint32_t device_id;
+    const char *name;      /* "cuda"; "cpu" at the end of a list: those before it may be missing. */
+    uint32_t device_id;    /* BACKEND_DEVICE_NAMED: the number that the device's name ends with. */
     uint64_t memory_limit; /* Of the device, in bytes; 0: none. */
     const struct setting *options;
     uint32_t option_count;
@@ -248,7 +250,8 @@ void backend_context_destroy(struct backend_context *context); /* NULL is fine. 
  * The three steps, in order, on any thread but one at a time per context.  WEIR_EINVAL: this input cannot
  * be run (a shape the graph refuses, an index out of range); WEIR_ENOMEM: out of memory at this
  * number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed;
- * WEIR_EUNAVAILABLE: isolated, and no child can be had now.  After a failure the context is usable
+ * WEIR_EUNAVAILABLE: isolated, and no child can be had now, or the
+ * device is gone.  After a failure the context is usable
  * (an isolated one gets a new child with its next run) and all outputs are absent.
  */
 WEIR_MUST_USE enum weir_status backend_prepare(struct backend_context *context,

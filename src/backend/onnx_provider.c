@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/onnx.h"
+#include "util/bytes.h"
 #include "util/err.h"
 
 #define OPTIONS_MAX 64
@@ -136,26 +137,32 @@ static void add_option(struct provider_options *options, const char *key, const 
 }
 
 static enum weir_status make_options(const struct provider *provider,
-                                     const struct backend_provider *config,
+                                     const struct backend_provider *config, const char *device,
                                      struct provider_options *out, struct weir_err *err)
 {
+    const bool named = config->device_id == BACKEND_DEVICE_NAMED;
+    size_t stem;
+    const uint32_t number = device == NULL || provider->device_key == NULL
+                                ? 0
+                                : bytes_number_at_end(bytes_of(device), &stem);
+    const uint32_t device_id = named ? number : config->device_id;
     *out = (struct provider_options){ .count = 0 };
     if (config->option_count > OPTIONS_MAX) {
         return err_set(err, WEIR_EINVAL,
                        "execution provider '%s': found %" PRIu32 " options, expected at most %d",
                        config->name, config->option_count, OPTIONS_MAX);
     }
-    if ((config->device_id > 0 && provider->device_key == NULL) ||
+    if ((device_id > 0 && provider->device_key == NULL) ||
         (config->memory_limit > 0 && provider->memory_key == NULL)) {
         return err_set(err, WEIR_EINVAL,
                        "execution provider '%s' knows no %s; its own settings go into options",
-                       config->name, config->device_id > 0 ? "device_id" : "memory_limit");
+                       config->name, device_id > 0 ? "device_id" : "memory_limit");
     }
     for (uint32_t i = 0; i < config->option_count; i++) {
         add_option(out, config->options[i].key, config->options[i].value);
     }
-    if (config->device_id > 0) {
-        (void)snprintf(out->device, sizeof(out->device), "%" PRIu32, config->device_id);
+    if (device_id > 0) {
+        (void)snprintf(out->device, sizeof(out->device), "%" PRIu32, device_id);
         add_option(out, provider->device_key, out->device);
     }
     if (config->memory_limit > 0) {
@@ -181,15 +188,15 @@ static enum weir_status complain_missing(const struct provider *provider, OrtSta
                    provider->name, why.text, provider->library, onnx_version());
 }
 
-static enum weir_status add(const struct backend_provider *config, OrtSessionOptions *options,
-                            struct weir_err *err)
+static enum weir_status add(const struct backend_provider *config, const char *device,
+                            OrtSessionOptions *options, struct weir_err *err)
 {
     const struct provider *provider = find(config->name);
     struct provider_options given;
     if (provider == NULL) {
         return complain_unknown(config->name, err);
     }
-    const enum weir_status status = make_options(provider, config, &given, err);
+    const enum weir_status status = make_options(provider, config, device, &given, err);
     if (status != WEIR_OK) {
         return status;
     }
@@ -216,7 +223,7 @@ enum weir_status onnx_providers_add(const struct backend_load *how, OrtSessionOp
         if (strcmp(config->name, cpu) == 0) {
             continue; /* Always there, and last. */
         }
-        const enum weir_status status = add(config, options, err);
+        const enum weir_status status = add(config, how->device, options, err);
         if (status == WEIR_EUNAVAILABLE && falls_back) {
             *left_out = config->name;
         } else if (status != WEIR_OK) {

@@ -43,6 +43,7 @@ struct sim_model {
     struct arena arena;
     struct sim_settings settings;
     struct sim_device *device;
+    double slowness; /* Of the device, by `slower`. */
     const struct clock *clock;
     struct block_pool *blocks;
     bool booked; /* memory_per_model is on the device. */
@@ -199,7 +200,8 @@ static enum weir_status keep_texts(struct sim_model *model, struct weir_err *err
 {
     const char **texts[] = { &model->settings.inputs,   &model->settings.outputs,
                              &model->settings.poison,   &model->settings.load_fails,
-                             &model->settings.crash_on, &model->settings.stuck_on };
+                             &model->settings.crash_on, &model->settings.stuck_on,
+                             &model->settings.lost_on,  &model->settings.oom_on };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         *texts[i] = arena_try_strndup(&model->arena, *texts[i], strlen(*texts[i]));
         if (*texts[i] == NULL) {
@@ -256,6 +258,32 @@ static enum weir_status sim_needs(const struct backend_ops *ops, const struct ba
     return status;
 }
 
+/* How much slower than others the device is: "gpu1:2.5 gpu2:4". */
+static enum weir_status read_slowness(struct sim_model *model, const struct backend_load *how,
+                                      struct weir_err *err)
+{
+    const char *device = how->device == NULL ? "sim" : how->device;
+    const char *text = model->settings.slower;
+    model->slowness = 1;
+    for (text += strspn(text, " "); *text != '\0'; text += strspn(text, " ")) {
+        const size_t size = strcspn(text, " ");
+        const char *colon = memchr(text, ':', size);
+        char *end = NULL;
+        const double value = colon == NULL ? 0 : strtod(colon + 1, &end);
+        if (colon == NULL || end != text + size || !(value > 0 && value <= 1000)) {
+            return err_set(err, WEIR_EINVAL,
+                           "setting 'slower' is '%.80s', expected NAME:NUMBER such as gpu1:2.5",
+                           model->settings.slower);
+        }
+        if ((size_t)(colon - text) == strlen(device) && memcmp(text, device, strlen(device)) == 0) {
+            model->slowness = value;
+        }
+        text += size;
+    }
+    model->settings.slower = ""; /* The caller's text. */
+    return WEIR_OK;
+}
+
 static enum weir_status build(struct sim_model *model, const struct backend_load *how,
                               struct weir_err *err)
 {
@@ -272,6 +300,9 @@ static enum weir_status build(struct sim_model *model, const struct backend_load
     }
     if (status == WEIR_OK && model->settings.load_fails[0] != '\0') {
         status = err_set(err, WEIR_EINVAL, "%s", model->settings.load_fails);
+    }
+    if (status == WEIR_OK) {
+        status = read_slowness(model, how, err);
     }
     if (status == WEIR_OK) {
         status = occupy(model, how->device == NULL ? "sim" : how->device, err);
@@ -364,11 +395,12 @@ static double chance(uint64_t seed, uint64_t index)
     return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
 }
 
-static uint64_t run_cost_ns(const struct sim_settings *settings, uint64_t rows, uint64_t index)
+static uint64_t run_cost_ns(const struct sim_model *model, uint64_t rows, uint64_t index)
 {
+    const struct sim_settings *settings = &model->settings;
     const double sway = settings->jitter * (2 * chance(settings->seed, index) - 1);
     const double cost = ((double)settings->tau0 + (double)settings->alpha * (double)rows);
-    const double swayed = cost * (1 + sway);
+    const double swayed = cost * (1 + sway) * model->slowness;
     return swayed < 0x1p63 ? (uint64_t)swayed : (uint64_t)1 << 63;
 }
 
@@ -567,6 +599,18 @@ static void stick(const struct sim_model *model)
     clock_sleep_until(model->clock, clock_add(clock_now_ns(model->clock), model->settings.stuck));
 }
 
+static bool is_here(const struct sim_model *model, const char *device)
+{
+    return strcmp(device, "*") == 0 || strcmp(model->device->name, device) == 0;
+}
+
+static bool is_lost(const struct sim_model *model, uint64_t index)
+{
+    const struct sim_settings *settings = &model->settings;
+    return is_here(model, settings->lost_on) && index >= settings->lost_at &&
+           (settings->lost_runs == 0 || index - settings->lost_at < settings->lost_runs);
+}
+
 /* How the run ends that is the model's `index`-th. */
 static enum weir_status verdict(struct sim_model *model, const struct backend_run *run,
                                 uint64_t index, struct weir_err *err)
@@ -587,7 +631,11 @@ static enum weir_status verdict(struct sim_model *model, const struct backend_ru
         return err_set(err, WEIR_EBACKEND, "simulated failure above %" PRIu64 " rows",
                        settings->fail_above_rows);
     }
-    if (settings->oom_above_rows != 0 && run->rows > settings->oom_above_rows) {
+    if (is_lost(model, index)) {
+        return err_set(err, WEIR_EUNAVAILABLE, "simulated loss at run %" PRIu64, index);
+    }
+    const bool oom_here = is_here(model, settings->oom_on) || settings->oom_on[0] == '\0';
+    if (oom_here && settings->oom_above_rows != 0 && run->rows > settings->oom_above_rows) {
         return err_set(err, WEIR_ENOMEM, "out of simulated memory above %" PRIu64 " rows",
                        settings->oom_above_rows);
     }
@@ -650,7 +698,7 @@ static enum weir_status run_booked(struct sim_context *context, struct backend_r
     struct sim_model *model = model_of(context);
     const struct sim_settings *settings = &model->settings;
     const uint64_t index = atomic_fetch_add(&model->runs, 1) + 1;
-    const uint64_t cost_ns = run_cost_ns(settings, run->rows, index);
+    const uint64_t cost_ns = run_cost_ns(model, run->rows, index);
     if (settings->hang_at == index) {
         hang(context);
         return stopped(err);

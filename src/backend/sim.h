@@ -53,6 +53,11 @@
     X(oom_above_rows, COUNT, "0", "runs of more rows exhaust the memory; 0: none")                 \
     X(hang_at, COUNT, "0", "the nth run ends only when terminated; 0: none")                       \
     X(crash_at, COUNT, "0", "the nth run kills the process; 0: none")                              \
+    X(lost_on, TEXT, "", "device (*: each) that is lost from the model's lost_at-th run on it on")  \
+    X(lost_at, COUNT, "1", "its first run that fails so")                                          \
+    X(lost_runs, COUNT, "0", "and how many do, before it is back; 0: all")                         \
+    X(slower, TEXT, "", "devices where runs take so many times as long, such as gpu1:2.5")          \
+    X(oom_on, TEXT, "", "the only device that oom_above_rows is about")                            \
     X(crash_on, TEXT, "", "kill the process when an FP32 input holds this number")                 \
     X(stuck_on, TEXT, "", "take no notice of being stopped when an FP32 input holds this number")  \
     X(stuck, DURATION, "1h", "and end after so long")

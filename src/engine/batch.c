@@ -602,6 +602,11 @@ void batch_carry(struct instance *instance, struct list *members)
     struct weir_err err = { WEIR_OK, "" };
     const uint64_t began_ns = now_ns(instance);
     const enum weir_status status = batch_attempt(instance, members, &err);
+    if (replica_is_lost(instance, status)) {
+        instance->batch.lost = err;
+        list_splice(&instance->batch.returned, members);
+        return;
+    }
     if (instance->run.death != DEATH_NONE || status == WEIR_EUNAVAILABLE) {
         trial_hold(instance, members, began_ns, status, &err);
         return;
@@ -614,6 +619,7 @@ void batch_run(struct instance *instance)
 {
     struct batch *batch = &instance->batch;
     list_init(&batch->ended);
+    list_init(&batch->returned);
     trial_screen(instance);
     if (!list_empty(&batch->members)) {
         batch_carry(instance, &batch->members);
@@ -635,7 +641,9 @@ void batch_run(struct instance *instance)
 enum weir_status instance_init(struct instance *instance, struct model *model, struct weir_err *err)
 {
     const struct signature *signature = full_signature(model);
-    *instance = (struct instance){ .model = model };
+    const size_t index = (size_t)(instance - model->instances);
+    *instance = (struct instance){ .model = model,
+                                   .replica = &model->replicas[index % model->replica_count] };
     instance->inputs = mem_try_zero(signature->input_count + 1u, sizeof(*instance->inputs));
     instance->outputs = mem_try_zero(signature->output_count + 1u, sizeof(*instance->outputs));
     instance->wanted = mem_try_zero(signature->output_count + 1u, sizeof(*instance->wanted));
@@ -650,7 +658,7 @@ enum weir_status instance_init(struct instance *instance, struct model *model, s
     enum weir_status status =
         made ? WEIR_OK : err_nomem(err, "a model instance", signature->output_count);
     if (status == WEIR_OK) {
-        status = backend_context_create(model->backend, &instance->context, err);
+        status = backend_context_create(instance->replica->backend, &instance->context, err);
     }
     if (status != WEIR_OK) {
         instance_finish(instance);
@@ -663,6 +671,7 @@ enum weir_status instance_init(struct instance *instance, struct model *model, s
     };
     list_init(&instance->batch.members);
     list_init(&instance->batch.ended);
+    list_init(&instance->batch.returned);
     return WEIR_OK;
 }
 

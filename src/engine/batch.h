@@ -13,8 +13,10 @@
 #include "util/list.h"
 
 struct batch {
-    struct list members; /* Of request.line: those still to run. */
-    struct list ended;   /* Those with their status set. */
+    struct list members;  /* Of request.line: those still to run. */
+    struct list ended;    /* Those with their status set. */
+    struct list returned; /* Those whose device was lost, which another one may run. */
+    struct weir_err lost; /* How, where there are such. */
     uint32_t count;
     uint64_t rows;
     uint64_t shape_key;
@@ -54,7 +56,8 @@ struct batch {
 struct instance {
     struct instance *next; /* In model.instances_free. */
     struct model *model;
-    uint32_t places; /* That its run takes on the device; 0: it is run by a loop. */
+    struct replica *replica; /* Whose context it is; constant. */
+    uint32_t places;         /* That its run takes on the device; 0: it is run by a loop. */
     struct backend_context *context;
     struct executor *executor; /* Who runs it; guarded by the pool's lock. */
     _Atomic uint64_t since_ns; /* Watched models: the run under way began then; 0: none is; see

@@ -12,6 +12,7 @@
 #include "engine/bucket.h"
 #include "engine/cache.h"
 #include "engine/outage.h"
+#include "engine/placement.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
 #include "engine/quarantine.h"
@@ -29,6 +30,19 @@
 static enum weir_status said_why(enum weir_status status, const char *what, struct weir_err *err)
 {
     return status == WEIR_OK ? WEIR_OK : err_set(err, status, "out of memory for %s", what);
+}
+
+/* That of the device, with the others of its pool. */
+static enum weir_status add_pool(struct engine *engine, const struct engine_options *options,
+                                 uint32_t device, struct weir_err *err)
+{
+    struct pool **pool = &engine->pools[engine->pool_count];
+    const enum weir_status status = pool_create(engine, options, device, pool, err);
+    if (status == WEIR_OK) {
+        engine->pool_count++;
+        engine->device_count += (*pool)->device_count;
+    }
+    return status;
 }
 
 enum weir_status engine_create(const struct engine_options *options, struct engine **out,
@@ -65,8 +79,9 @@ enum weir_status engine_create(const struct engine_options *options, struct engi
                           "the quarantine", err);
     }
     for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
-        status = pool_create(engine, &options->devices[i], i, &engine->pools[i], err);
-        engine->pool_count += status == WEIR_OK ? 1 : 0;
+        if (engine_pool(engine, pool_name_of(&options->devices[i])) == NULL) {
+            status = add_pool(engine, options, i, err);
+        }
     }
     for (uint32_t i = 0; options->threads && i < engine->pool_count && status == WEIR_OK; i++) {
         status = pool_start(engine->pools[i], err);
@@ -113,10 +128,10 @@ void engine_set_order(struct engine *engine, const struct order_options *order)
     }
 }
 
-struct pool *engine_pool(const struct engine *engine, const char *device)
+struct pool *engine_pool(const struct engine *engine, const char *name)
 {
     for (uint32_t i = 0; i < engine->pool_count; i++) {
-        if (bytes_equal(bytes_of(engine->pools[i]->name), bytes_of(device))) {
+        if (strcmp(engine->pools[i]->name, name) == 0) {
             return engine->pools[i];
         }
     }
@@ -452,7 +467,7 @@ void engine_drain(struct engine *engine)
     atomic_store(&engine->draining, true);
 }
 
-/* What the model runs at once on its device. */
+/* What the model runs at once on each of its devices. */
 static uint32_t instances_wanted(const struct model *model)
 {
     if (model->config->instances > 0) {
@@ -461,7 +476,9 @@ static uint32_t instances_wanted(const struct model *model)
     if (model->config->intra_threads > 1) {
         return 1; /* It takes the cores that others would run on. */
     }
-    return model->sequence_plan != NULL ? model->pool->thread_count : model->pool->executor_count;
+    const struct pool *pool = model->pool;
+    return model->sequence_plan != NULL ? pool->thread_count / pool->device_count
+                                        : pool->executors_each;
 }
 
 /* Makes the instances that the model must have, and as many of the others as there can be: for
@@ -472,13 +489,16 @@ static enum weir_status make_instances(const struct engine *engine, struct model
     const struct pool *pool = model->pool;
     const bool configured = model->config->instances > 0 || model->sequence_plan != NULL;
     const bool pipelined = pool->pipelined && model->sequence_plan == NULL;
-    uint32_t wanted = instances_wanted(model);
+    const uint32_t each = instances_wanted(model);
+    const uint32_t devices = model->replica_count;
+    uint32_t wanted = each * devices;
     model->instance_count = wanted;
-    const uint32_t needed = configured ? wanted : 1;
+    const uint32_t needed = configured ? wanted : devices;
     stage_init(&model->stages, pipelined);
     model->slots_max = wanted;
     if (pipelined) {
-        const uint32_t at_once = wanted < pool->executor_count ? wanted : pool->executor_count;
+        const uint32_t at_once =
+            devices * (each < pool->executors_each ? each : pool->executors_each);
         const uint32_t deepest = at_once * STAGE_DEPTH_MAX;
         wanted = wanted > at_once * STAGE_DEPTH_FIRST ? wanted : at_once * STAGE_DEPTH_FIRST;
         model->slots_max = wanted > deepest ? wanted : deepest;
@@ -500,8 +520,7 @@ static enum weir_status make_instances(const struct engine *engine, struct model
             break;
         }
         model->slot_count++;
-        instance->next = model->instances_free;
-        model->instances_free = instance;
+        replica_put(instance);
     }
     return WEIR_OK;
 }
@@ -511,7 +530,9 @@ static void start_scaling(struct model *model)
     const uint32_t runs = model->instance_count < model->pool->executor_count
                               ? model->instance_count
                               : model->pool->executor_count;
-    const bool learns = model->sequence_plan == NULL && !model->signature->streams;
+    /* What a further run does depends on which device it is on: there is nothing to learn of their number. */
+    const bool learns =
+        model->sequence_plan == NULL && !model->signature->streams && model->replica_count == 1;
     scaling_init(&model->scaling, learns ? runs : 0, model->config->instances > 0);
     pool_set_runs(model);
     model->width = pool_width(model->pool, model);
@@ -519,11 +540,17 @@ static void start_scaling(struct model *model)
 
 enum weir_status engine_adopt(struct engine *engine, struct model *model, struct weir_err *err)
 {
-    struct pool *pool = engine_pool(engine, model->config->device);
-    if (pool == NULL) {
-        return err_set(err, WEIR_EINVAL, "device '%s' is not configured", model->config->device);
+    struct placement place;
+    const enum weir_status placed = placement_find(engine, model->config, &place, err);
+    if (placed != WEIR_OK) {
+        return placed;
     }
-    model->pool = pool;
+    model->pool = place.pool;
+    if (model->replica_count == 0) { /* Who loaded it did so on one device. */
+        model->replicas[0] =
+            (struct replica){ .backend = model->backend, .device = place.devices[0] };
+        model->replica_count = 1;
+    }
     line_init(&model->line);
     model->leave_next_ns = CLOCK_NEVER;
     const bool own_max = model->config->requests_max > 0 && model->config->levels == NULL;
@@ -595,4 +622,8 @@ void engine_abandon(struct engine *engine, struct model *model)
     model->instances_free = NULL;
     model->instance_count = 0;
     model->slot_count = 0;
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        model->replicas[i].free = 0;
+    }
+    model->replica_count = model->replica_count > 1 ? model->replica_count : 0;
 }

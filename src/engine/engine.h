@@ -30,11 +30,12 @@ struct pool;
 struct quarantine;
 struct rate_limiter;
 
-#define ENGINE_POOLS_MAX 64
+#define ENGINE_POOLS_MAX 64 /* And devices. */
 
 /* A device that models can be placed on. */
 struct device_options {
     const char *name;   /* "cpu" must be first. */
+    const char *pool;   /* Devices that name the same one stand in for each other; NULL: its own. */
     uint32_t executors; /* Runs at once; at least 1. */
     bool pipelined;     /* Host parts of one run overlap the device part of another: for
                                 devices that are not the CPU itself. */
@@ -64,8 +65,9 @@ struct engine {
     const struct limits *limits;
     const struct clock *clock;
     struct block_pool *blocks; /* Outputs and gathered inputs. */
-    struct pool **pools;       /* One per device; at most ENGINE_POOLS_MAX. */
+    struct pool **pools;       /* At most ENGINE_POOLS_MAX. */
     uint32_t pool_count;
+    uint32_t device_count; /* Of all pools. */
     bool inline_runs;
     bool threads;
     engine_advise_fn *advise; /* May be NULL. */
@@ -94,7 +96,7 @@ void engine_set_cache(struct engine *engine, uint64_t bytes_max);
 void engine_set_order(struct engine *engine, const struct order_options *order);
 
 /* The pool of that name, or NULL. */
-struct pool *engine_pool(const struct engine *engine, const char *device);
+struct pool *engine_pool(const struct engine *engine, const char *name);
 
 /*
  * Checks the request against its model (types, shapes, batch size), then puts it in line or refuses on

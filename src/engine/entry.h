@@ -97,6 +97,8 @@ struct entry_parts {
 /* What a configuration says about memory. */
 struct look_memory {
     enum update_mode update;
+    uint32_t device;     /* The first one, in the order of the ledger's, */
+    uint64_t also;       /* and a bit per further one. */
     uint64_t peak_bytes; /* peak_memory; 0: not said. */
     const char *group;   /* In entry.arena; NULL: none. */
     bool asks;           /* The backend knows before the load what that needs. */

@@ -7,6 +7,7 @@
 #include "engine/effective.h"
 #include "engine/entry.h"
 #include "engine/entry_parts.h"
+#include "engine/placement.h"
 #include "engine/pool.h"
 #include "util/err.h"
 
@@ -27,6 +28,23 @@ static enum weir_status read_memory(struct look_job *look, struct model_config *
     }
     look->memory.asks = config->ensemble.step_count == 0 &&
                         effective_backend(config, &ops, NULL) == WEIR_OK && backend_knows(ops);
+    return WEIR_OK;
+}
+
+/* Scanner thread: whose loader it is for, and in whose memory. */
+static enum weir_status find_place(struct look_job *look, const struct model_config *config)
+{
+    struct placement place;
+    const enum weir_status status =
+        placement_find(look->entry->host->engine, config, &place, &look->err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    look->loader = place.pool->index;
+    look->memory.device = place.pool->first_device + place.devices[0];
+    for (uint32_t i = 1; i < place.count; i++) {
+        look->memory.also |= UINT64_C(1) << (place.pool->first_device + place.devices[i]);
+    }
     return WEIR_OK;
 }
 
@@ -58,8 +76,8 @@ static enum weir_status look_closely(struct look_job *look)
     look->policy = config->policy;
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
-    look->loader = engine_pool(host->engine, config->device)->index;
-    status = entry_parts_read(look, config);
+    status = find_place(look, config);
+    status = status == WEIR_OK ? entry_parts_read(look, config) : status;
     status = status == WEIR_OK ? read_memory(look, config) : status;
     config->release(config);
     return status;
@@ -102,7 +120,7 @@ static void add_configured(struct entry *entry)
         if (load->slot->peak_fingerprint == load->fingerprint) {
             continue;
         }
-        if (entry->look.loader == 0) {
+        if (entry->look.memory.device == 0) {
             load->need.host_bytes = peak_bytes;
         } else {
             load->need.device_bytes = peak_bytes;

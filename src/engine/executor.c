@@ -9,7 +9,8 @@
 static void settle_in(const struct executor *executor)
 {
     char name[16];
-    (void)snprintf(name, sizeof(name), "weir-%.9s", executor->pool->name);
+    (void)snprintf(name, sizeof(name), "weir-%.9s",
+                   executor->pool->devices[executor->seat.device].name);
     (void)pthread_setname_np(pthread_self(), name);
     if (executor->cpu >= 0) {
         cpu_set_t set;

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/replica.h"
 #include "util/err.h"
 #include "util/list.h"
 
@@ -17,6 +18,7 @@ struct pool;
 
 struct executor {
     struct pool *pool;
+    struct seat seat; /* Of a spare one: that of the executor it replaces. */
     pthread_t thread;
     bool started;
     pthread_cond_t wake;

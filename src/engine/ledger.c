@@ -98,6 +98,16 @@ void ledger_clear_budgets(struct ledger *ledger)
 
 /* ---- Room -------------------------------------------------------------------------------------- */
 
+static bool is_on(const struct ledger_need *need, uint32_t device)
+{
+    return device == need->device || (need->also >> device & 1) != 0;
+}
+
+static int device_count(const struct ledger_need *need)
+{
+    return 1 + __builtin_popcountll(need->also);
+}
+
 /* What `need` takes of the account. */
 static uint64_t share_of(const struct ledger *ledger, const struct ledger_need *need,
                          const struct ledger_account *account)
@@ -105,10 +115,10 @@ static uint64_t share_of(const struct ledger *ledger, const struct ledger_need *
     const uint32_t index = (uint32_t)(account - ledger->accounts);
     const uint32_t first_group = 1 + ledger->device_count;
     if (index == 0 || (need->group != LEDGER_NO_GROUP && index == first_group + need->group)) {
-        return need->host_bytes + need->device_bytes;
+        return need->host_bytes + need->device_bytes * (uint64_t)device_count(need);
     }
     return (index == 1 ? need->host_bytes : 0) +
-           (index == 1 + need->device ? need->device_bytes : 0);
+           (index < first_group && is_on(need, index - 1) ? need->device_bytes : 0);
 }
 
 bool ledger_charges(const struct ledger *ledger, const struct ledger_need *need,
@@ -172,10 +182,15 @@ static void charge(struct ledger_account *account, enum ledger_source source, ui
 static void charge_all(struct ledger *ledger, const struct ledger_need *need,
                        enum ledger_source source, uint64_t bytes, bool device, enum change change)
 {
-    charge(&ledger->accounts[0], source, bytes, change);
-    charge(&ledger->accounts[device ? 1 + need->device : 1], source, bytes, change);
+    const uint64_t all = bytes * (uint64_t)(device ? device_count(need) : 1);
+    charge(&ledger->accounts[0], source, all, change);
+    for (uint32_t i = 0; i < ledger->device_count; i++) {
+        if (device ? is_on(need, i) : i == 0) {
+            charge(&ledger->accounts[1 + i], source, bytes, change);
+        }
+    }
     if (need->group != LEDGER_NO_GROUP) {
-        charge(ledger_group_account(ledger, need->group), source, bytes, change);
+        charge(ledger_group_account(ledger, need->group), source, all, change);
     }
 }
 
@@ -197,7 +212,9 @@ static void count_models(struct ledger *ledger, const struct ledger_need *need, 
 {
     const uint64_t by = change == PUT ? need->models : 0 - need->models;
     ledger->accounts[0].models += by;
-    ledger->accounts[1 + need->device].models += by;
+    for (uint32_t i = 0; i < ledger->device_count; i++) {
+        ledger->accounts[1 + i].models += is_on(need, i) ? by : 0;
+    }
     if (need->group != LEDGER_NO_GROUP) {
         ledger_group_account(ledger, need->group)->models += by;
     }

@@ -77,18 +77,19 @@ struct ledger {
 /* What models take, or a load needs at its peak. */
 struct ledger_need {
     uint32_t device; /* Index; 0: main memory, which then also has what is said of the device. */
+    uint64_t also;   /* Bit per further device that takes the same. */
     uint32_t group;  /* Of ledger_group(), or LEDGER_NO_GROUP. */
     uint64_t models;
-    uint64_t host_bytes; /* In main memory. */
-    uint64_t device_bytes;
+    uint64_t host_bytes;   /* In main memory. */
+    uint64_t device_bytes; /* In the memory of each of its devices. */
 };
 
 /* What one loaded version was found to take. */
 struct ledger_counts {
     uint64_t heap_bytes;
     uint64_t mapped_bytes;
-    uint64_t device_bytes;
-    uint64_t peak_bytes; /* In main memory, the most during the load; at least heap and mapped. */
+    uint64_t device_bytes; /* Of each of its devices, or of that which has most. */
+    uint64_t peak_bytes;   /* In main memory, the most during the load; at least heap and mapped. */
 };
 
 enum ledger_state { LEDGER_NONE, LEDGER_BOOKED, LEDGER_LOADED, LEDGER_LEAVING };

@@ -13,6 +13,7 @@
 
 #include "engine/bucket.h"
 #include "engine/effective.h"
+#include "engine/placement.h"
 #include "engine/pool.h"
 #include "engine/profile_store.h"
 #include "engine/tryout.h"
@@ -46,12 +47,17 @@ static enum weir_status configure(const struct lifecycle_load *how, int model_fd
     if (status != WEIR_OK) {
         return status;
     }
-    if (engine_pool(how->engine, config->device) == NULL) {
-        const enum weir_status bad =
-            err_set(err, WEIR_EINVAL, "device '%s' is not configured, the first one is '%s'",
-                    config->device, how->engine->pools[0]->name);
+    struct placement place;
+    enum weir_status placed = placement_find(how->engine, config, &place, err);
+    if (placed == WEIR_OK && place.no_gpu) {
+        placed = effective_remark(config, err,
+                                  "KIND_GPU: this server has no device of the pool 'gpu': the "
+                                  "model runs on the CPU, where its speed differs and its results "
+                                  "may in the last digits");
+    }
+    if (placed != WEIR_OK) {
         config->release(config);
-        return bad;
+        return placed;
     }
     *out = config;
     return WEIR_OK;
@@ -111,12 +117,12 @@ static enum weir_status open_and_configure(struct load *load, struct weir_err *e
     return status;
 }
 
-/* Valid as long as *load is. */
-static struct backend_load backend_load_of(struct load *load)
+/* Valid as long as *load is; on one of the devices that the model is placed on. */
+static struct backend_load backend_load_of(struct load *load, const struct pool *pool,
+                                           uint32_t device)
 {
     const struct lifecycle_load *how = load->how;
     const struct model_config *config = load->model->config;
-    const struct pool *pool = engine_pool(how->engine, config->device);
     load->isolation = (struct backend_isolation){
         .scope = config->isolation_scope,
         .group = config->isolation_group,
@@ -135,9 +141,9 @@ static struct backend_load backend_load_of(struct load *load)
         .version = how->version,
         .folder_fd = load->version_fd,
         .file_name = config->file_name,
-        .device = config->device,
+        .device = pool->devices[device].name,
         .intra_threads = config->intra_threads,
-        .contexts_max = (config->instances > 0 ? config->instances : pool->executor_count + 1) *
+        .contexts_max = (config->instances > 0 ? config->instances : pool->executors_each + 1) *
                         STAGE_DEPTH_MAX,
         .settings = config->settings,
         .setting_count = config->setting_count,
@@ -151,6 +157,52 @@ static struct backend_load backend_load_of(struct load *load)
     };
 }
 
+static enum weir_status load_replica(struct load *load, const struct pool *pool, uint32_t device,
+                                     struct weir_err *err)
+{
+    struct model *model = load->model;
+    struct backend_model *backend;
+    const struct backend_load how = backend_load_of(load, pool, device);
+    enum weir_status status = backend_load(model->ops, &how, &backend, err);
+    if (status == WEIR_OK) {
+        status = effective_reshape(model->config, &backend, err);
+        if (status != WEIR_OK) {
+            backend_unload(backend);
+        }
+    }
+    if (status == WEIR_OK) {
+        model->replicas[model->replica_count++] =
+            (struct replica){ .backend = backend, .device = device };
+    }
+    return status;
+}
+
+/* On each of its devices.  One that the model cannot be had on is left out where there are others. */
+static enum weir_status load_replicas(struct load *load, struct weir_err *err)
+{
+    struct model *model = load->model;
+    struct placement place;
+    struct weir_err why = { 0 };
+    const char *left_out = NULL;
+    enum weir_status status = placement_find(load->how->engine, model->config, &place, err);
+    for (uint32_t i = 0; i < place.count && status == WEIR_OK; i++) {
+        struct weir_err failed;
+        if (load_replica(load, place.pool, place.devices[i], &failed) != WEIR_OK) {
+            why = left_out == NULL ? failed : why;
+            left_out = place.pool->devices[place.devices[i]].name;
+        }
+    }
+    if (status == WEIR_OK && model->replica_count == 0) {
+        return err_set(err, why.status, "%s", why.text);
+    }
+    if (status == WEIR_OK && left_out != NULL) {
+        status =
+            effective_remark(model->config, err, "device '%s' is left out: %s", left_out, why.text);
+    }
+    model->backend = model->replicas[0].backend;
+    return status;
+}
+
 static enum weir_status load_backend(struct load *load, struct weir_err *err)
 {
     struct model *model = load->model;
@@ -159,9 +211,7 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
     if (status != WEIR_OK) {
         return status;
     }
-    const struct backend_load backend = backend_load_of(load);
-    status = backend_load(model->ops, &backend, &model->backend, err);
-    status = status == WEIR_OK ? effective_reshape(config, &model->backend, err) : status;
+    status = load_replicas(load, err);
     if (status != WEIR_OK) {
         return status;
     }
@@ -340,6 +390,9 @@ static void free_model(struct model *model)
     }
     bucket_plan_destroy(model->buckets);
     profile_store_destroy(model->profile_store);
+    for (uint32_t i = 1; i < model->replica_count; i++) {
+        backend_unload(model->replicas[i].backend);
+    }
     backend_unload(model->backend);
     if (model->graph != NULL) {
         model->graph_free(model->graph);
@@ -368,13 +421,17 @@ enum weir_status lifecycle_needs(const struct lifecycle_load *how, struct backen
                                  struct weir_err *err)
 {
     struct load load = { .how = how, .model_fd = -1, .version_fd = -1 };
+    struct placement place;
     enum weir_status status = create_model(&load, err);
     status = status == WEIR_OK ? open_and_configure(&load, err) : status;
     if (status == WEIR_OK) {
         status = effective_backend(load.model->config, &load.model->ops, err);
     }
     if (status == WEIR_OK) {
-        const struct backend_load backend = backend_load_of(&load);
+        status = placement_find(how->engine, load.model->config, &place, err);
+    }
+    if (status == WEIR_OK) {
+        const struct backend_load backend = backend_load_of(&load, place.pool, place.devices[0]);
         status = backend_needs(load.model->ops, &backend, out, err);
     }
     close_folders(&load);

@@ -26,6 +26,15 @@ void model_memory(const struct model *model, struct ledger_counts *out)
     if (model->backend != NULL) {
         backend_memory(model->backend, &counted);
     }
+    for (uint32_t i = 1; i < model->replica_count; i++) {
+        struct backend_memory other = { 0 };
+        backend_memory(model->replicas[i].backend, &other);
+        counted.heap_bytes += other.heap_bytes;
+        counted.heap_peak_bytes += other.heap_peak_bytes;
+        counted.mapped_bytes += other.mapped_bytes;
+        counted.device_bytes =
+            counted.device_bytes > other.device_bytes ? counted.device_bytes : other.device_bytes;
+    }
     *out = (struct ledger_counts){ .heap_bytes = counted.heap_bytes,
                                    .mapped_bytes = counted.mapped_bytes,
                                    .device_bytes = counted.device_bytes };

@@ -20,6 +20,7 @@
 #include "engine/model_config.h"
 #include "engine/overload.h"
 #include "engine/profile.h"
+#include "engine/replica.h"
 #include "engine/scaling.h"
 #include "engine/stage.h"
 #include "engine/suspect.h"
@@ -145,14 +146,16 @@ struct model {
     uint64_t holds_ns;           /* Then nobody else begins before it; 0: it waits for none. */
     uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
     uint64_t served_ns;          /* Device time, against other models of a client. */
-    uint32_t device_runs;        /* Those that hold a pipelined device. */
-    uint32_t instance_count;     /* Concurrent runs, configured or as the device has; constant. */
+    uint32_t instance_count;     /* Concurrent runs, configured or as the devices have; constant. */
     struct instance *instances;  /* Array of slots_max, of which slot_count are made: more than
                                     instance_count for the stages of pipelined runs, or for loops. */
     uint32_t slot_count;
     uint32_t slots_max;
     bool widening; /* One is being made. */
     struct instance *instances_free;
+    struct replica
+        replicas[REPLICAS_MAX]; /* Where it is; the first one's backend is the model's. */
+    uint32_t replica_count;
     struct scaling scaling;
     char instances_text[MODEL_ADVICE_BYTES]; /* Written once, before instances_reason is set. */
     struct stage_times stages;

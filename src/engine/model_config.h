@@ -236,9 +236,14 @@ struct bucket_config {
  */
 struct model_config {
     const char *name;
-    const char *backend;     /* "onnxruntime", "sim". */
-    const char *platform;    /* "onnxruntime_onnx" or "". */
-    const char *device;      /* Name of the pool; "cpu". */
+    const char *backend;  /* "onnxruntime", "sim". */
+    const char *platform; /* "onnxruntime_onnx" or "". */
+    const char *device;   /* Name of a device, or of a pool: then of all its devices; "cpu". */
+    const char **devices; /* Several of one pool, instead; device_count of them. */
+    uint32_t device_count;
+    bool on_gpu;             /* Triton's KIND_GPU, */
+    uint64_t gpus;           /* and which: bit per number; 0: all. */
+    uint64_t numa_nodes;     /* Bit per memory node that its runs keep to; 0: any. */
     const char *file_name;   /* default_model_filename; NULL: the backend's. */
     int64_t max_batch_size;  /* 0: no batching; -1: not set, infer. */
     bool max_batch_inferred; /* Larger requests then run alone instead of being refused. */

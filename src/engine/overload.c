@@ -42,7 +42,8 @@ bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_co
     if (!profile_fit(&model->profile, shape_key, &tau0_ns, &alpha_ns)) {
         return false;
     }
-    *out = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
+    const double pace = replica_pace(model, &model->pool->seat);
+    *out = pace_cost(&model->overload.pace, tau0_ns * pace, alpha_ns * pace);
     return true;
 }
 
@@ -338,6 +339,11 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
     batch->expected_ns = batch->taken_ns;
     batch->sway_ns = 0;
     if (profile_fit(&model->profile, batch->shape_key, &tau0_ns, &alpha_ns)) {
+        const struct instance *instance = list_entry(batch, const struct instance, batch);
+        const struct seat seat = { instance->replica->device, SEAT_NODE_ANY };
+        const double pace = replica_pace(model, &seat);
+        tau0_ns *= pace;
+        alpha_ns *= pace;
         cost = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
         batch->predicted_ns = (uint64_t)(tau0_ns + alpha_ns * (double)batch->rows);
         const uint64_t run_ns = pace_run_ns(&cost, batch->rows);

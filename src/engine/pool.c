@@ -4,29 +4,102 @@
 #include "engine/pool.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "engine/executor.h"
 #include "engine/pool_impl.h"
 #include "util/mem.h"
 
-enum weir_status pool_create(struct engine *engine, const struct device_options *options,
-                             uint32_t index, struct pool **out, struct weir_err *err)
+const char *pool_name_of(const struct device_options *device)
 {
-    if (options->executors < 1) {
+    return device->pool != NULL ? device->pool : device->name;
+}
+
+static bool same_pool(const struct device_options *a, const struct device_options *b)
+{
+    return strcmp(pool_name_of(a), pool_name_of(b)) == 0;
+}
+
+/* How many devices the pool of the `first` one has.  WEIR_EINVAL: they could not stand in for each other. */
+static enum weir_status count_devices(const struct engine_options *options, uint32_t first,
+                                      uint32_t *count, struct weir_err *err)
+{
+    const struct device_options *model = &options->devices[first];
+    *count = 0;
+    if (model->executors < 1) {
         return err_set(err, WEIR_EINVAL, "device '%s': executors is 0, expected at least 1",
-                       options->name);
+                       model->name);
     }
-    struct pool *pool = mem_alloc(sizeof(*pool));
-    pool->name = options->name;
-    pool->engine = engine;
-    pool->index = index;
-    pool->executor_count = options->executors;
-    pool->pipelined = options->pipelined;
-    pool_wake_init(pool);
-    pool->thread_count = options->executors * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
-    pool->thread_max = options->executors * (options->pipelined ? STAGE_DEPTH_MAX : 1);
+    for (uint32_t i = first; i < options->device_count; i++) {
+        const struct device_options *device = &options->devices[i];
+        if (!same_pool(model, device)) {
+            continue;
+        }
+        if (device->executors != model->executors || device->pipelined != model->pipelined) {
+            return err_set(err, WEIR_EINVAL,
+                           "device '%s': found %u runs%s, expected %u%s as '%s' has, which is of "
+                           "the same pool '%s'",
+                           device->name, device->executors,
+                           device->pipelined ? "" : ", unpipelined", model->executors,
+                           model->pipelined ? "" : ", unpipelined", model->name,
+                           pool_name_of(model));
+        }
+        ++*count;
+    }
+    return WEIR_OK;
+}
+
+static void place_devices(struct pool *pool, const struct engine_options *options, uint32_t first)
+{
+    uint32_t count = 0;
+    pool->devices = mem_alloc(pool->device_count * sizeof(*pool->devices));
+    for (uint32_t i = first; count < pool->device_count; i++) {
+        if (same_pool(&options->devices[first], &options->devices[i])) {
+            pool->devices[count++].name = options->devices[i].name;
+        }
+    }
+    balance_init(&pool->balance, pool->device_count);
+}
+
+/* Executors of further stages sit where those of the first ones do. */
+static void place_executors(struct pool *pool, const struct device_options *options)
+{
     const uint32_t all = pool->thread_max + POOL_SPARES_MAX;
     pool->executors = mem_alloc(all * sizeof(*pool->executors));
+    for (uint32_t i = 0; i < all; i++) {
+        const bool pinned = options->first_cpu >= 0 && i < pool->thread_max;
+        struct executor *executor = &pool->executors[i];
+        executor->pool = pool;
+        executor->seat = (struct seat){ i % pool->device_count, SEAT_NODE_ANY };
+        executor->cpu = pinned ? options->first_cpu + (int)i : -1;
+    }
+}
+
+enum weir_status pool_create(struct engine *engine, const struct engine_options *all,
+                             uint32_t first, struct pool **out, struct weir_err *err)
+{
+    const struct device_options *options = &all->devices[first];
+    uint32_t count;
+    const enum weir_status status = count_devices(all, first, &count, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    struct pool *pool = mem_alloc(sizeof(*pool));
+    pool->name = pool_name_of(options);
+    pool->engine = engine;
+    pool->index = engine->pool_count;
+    pool->first_device = engine->device_count;
+    pool->device_count = count;
+    pool->executors_each = options->executors;
+    pool->executor_count = options->executors * count;
+    pool->uniform = count == 1;
+    pool->seat = pool_no_seat;
+    pool->pipelined = options->pipelined;
+    pool_wake_init(pool);
+    pool->thread_count = pool->executor_count * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
+    pool->thread_max = pool->executor_count * (options->pipelined ? STAGE_DEPTH_MAX : 1);
+    place_devices(pool, all, first);
+    place_executors(pool, options);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->device, NULL);
     pthread_cond_init(&pool->parts, NULL);
@@ -36,13 +109,16 @@ enum weir_status pool_create(struct engine *engine, const struct device_options 
     list_init(&pool->wide);
     list_init(&pool->runs);
     list_init(&pool->spares);
-    for (uint32_t i = 0; i < all; i++) {
-        const bool pinned = options->first_cpu >= 0 && i < pool->thread_max;
-        pool->executors[i].pool = pool;
-        pool->executors[i].cpu = pinned ? options->first_cpu + (int)i : -1;
-    }
     *out = pool;
     return WEIR_OK;
+}
+
+double pool_balance(struct pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    const double score = balance_score(&pool->balance);
+    pthread_mutex_unlock(&pool->lock);
+    return score;
 }
 
 enum weir_status pool_start(struct pool *pool, struct weir_err *err)
@@ -68,5 +144,6 @@ void pool_destroy(struct pool *pool)
     pthread_cond_destroy(&pool->device);
     pthread_mutex_destroy(&pool->lock);
     mem_free(pool->executors);
+    mem_free(pool->devices);
     mem_free(pool);
 }

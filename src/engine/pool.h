@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/balance.h"
 #include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/executor.h"
@@ -32,11 +33,22 @@
 
 #define POOL_SPARES_MAX 2 /* Executors that may hang before the device has fewer. */
 
+/* One of those that share the pool's lines. */
+struct pool_device {
+    const char *name;
+    uint32_t runs;    /* On it where it is pipelined, those handed over ahead included. */
+    uint64_t left_ns; /* The latest end of one. */
+};
+
 struct pool {
     const char *name;
     struct engine *engine;
     uint32_t index;             /* In engine.pools. */
-    uint32_t executor_count;    /* Runs the device carries at once. */
+    uint32_t first_device;      /* In the order of all devices of the engine. */
+    uint32_t device_count;      /* At least 1. */
+    uint32_t executors_each;    /* Runs that each device carries at once. */
+    uint32_t executor_count;    /* That all of them carry. */
+    bool uniform;               /* Any executor can run any model. */
     uint32_t cpu_count;         /* That the process may run on. */
     bool pipelined;             /* Host work of some runs passes while another is on the device. */
     struct executor *executors; /* thread_max, then POOL_SPARES_MAX spare ones. */
@@ -51,32 +63,36 @@ struct pool {
     uint64_t share;   /* Of the limited model that ran last. */
     struct list idle; /* Executors asleep, last one first. */
     uint32_t idle_count;
-    uint64_t watch_ns;       /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
-    struct list runs;        /* Of batch.run: those under way, by their expected ends. */
-    uint64_t turns;          /* Runs begun and ended. */
-    uint64_t waiting;        /* Requests in line. */
-    uint64_t running;        /* Requests in batches. */
-    uint64_t joined;         /* Requests that share another's run. */
-    uint32_t thread_count;   /* Executor threads: more than executor_count where it is pipelined. */
-    uint32_t batches;        /* Under way. */
-    uint32_t places_taken;   /* Of executor_count, by the width of executors' runs. */
-    struct list wide;        /* Of model.wide: who has reserved places, the most pressing first. */
-    uint32_t device_runs;    /* Runs on a pipelined device, those handed over ahead included. */
-    uint64_t device_left_ns; /* The latest end of one. */
-    pthread_cond_t device;   /* device_runs shrank. */
-    pthread_cond_t parts;    /* A part was read, or a request shall stop. */
-    uint64_t arrived_ns;     /* The last request came, */
-    uint64_t gap_ns;         /* on average so long after the one before. */
-    bool spinning;           /* An executor that found nothing looks out for more. */
-    _Atomic uint32_t calls;  /* Tells it that there is. */
-    struct list spares;      /* Of executor.idle: parked ones. */
-    uint32_t spare_count;    /* Spare ones that were started. */
-    uint32_t missing;        /* Executors that hang and that nobody replaces. */
+    uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
+    struct list runs;      /* Of batch.run: those under way, by their expected ends. */
+    uint64_t turns;        /* Runs begun and ended. */
+    uint64_t waiting;      /* Requests in line. */
+    uint64_t running;      /* Requests in batches. */
+    uint64_t joined;       /* Requests that share another's run. */
+    uint32_t thread_count; /* Executor threads: more than executor_count where it is pipelined. */
+    uint32_t batches;      /* Under way. */
+    uint32_t places_taken; /* Of executor_count, by the width of executors' runs. */
+    struct list wide;      /* Of model.wide: who has reserved places, the most pressing first. */
+    struct pool_device *devices;
+    struct balance balance; /* Of their time. */
+    struct seat seat;       /* Who pulls now; SEAT_ANY: nobody in particular. */
+    pthread_cond_t device;  /* The runs of one shrank. */
+    pthread_cond_t parts;   /* A part was read, or a request shall stop. */
+    uint64_t arrived_ns;    /* The last request came, */
+    uint64_t gap_ns;        /* on average so long after the one before. */
+    bool spinning;          /* An executor that found nothing looks out for more. */
+    _Atomic uint32_t calls; /* Tells it that there is. */
+    struct list spares;     /* Of executor.idle: parked ones. */
+    uint32_t spare_count;   /* Spare ones that were started. */
+    uint32_t missing;       /* Executors that hang and that nobody replaces. */
     bool stopping;
 };
 
+const char *pool_name_of(const struct device_options *device);
+
+/* Of the devices among the engine's that name the same pool as the `first` one: WEIR_EINVAL where they differ. */
 WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
-                                           const struct device_options *options, uint32_t index,
+                                           const struct engine_options *options, uint32_t first,
                                            struct pool **out, struct weir_err *err);
 /* Starts the executor threads.  WEIR_ENOMEM: the system has no thread left. */
 WEIR_MUST_USE enum weir_status pool_start(struct pool *pool, struct weir_err *err);
@@ -97,6 +113,13 @@ void pool_kick(struct pool *pool);
 /* Takes the best batch that may leave at `now_ns`, or returns NULL with *wake_ns the time to
  * look again (CLOCK_NEVER: only when something changes).  Requests found expired end on the way. */
 struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns);
+
+/* The same for who sits there. */
+struct instance *pool_pull_at(struct pool *pool, const struct seat *seat, uint64_t now_ns,
+                              uint64_t *wake_ns);
+
+/* What a device has been busy for against the others of late: balance.h.  Any thread. */
+double pool_balance(struct pool *pool);
 
 /* Executor's thread: the next batch, however long it takes; NULL: the pool is stopping. */
 struct instance *pool_next(struct pool *pool, struct executor *executor);

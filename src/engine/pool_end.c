@@ -212,17 +212,22 @@ static void name_shape(struct model *model, const struct batch *batch)
     profile_name(&model->profile, batch->shape_key, &dims);
 }
 
-static void learn(struct model *model, const struct batch *batch)
+static void learn(struct instance *instance)
 {
+    struct model *model = instance->model;
+    const struct batch *batch = &instance->batch;
     if (batch->learn_rows > 0) {
         profile_note_unit(&model->profile, batch->shape_key,
                           (batch->rows + batch->count - 1) / batch->count);
-        profile_observe(&model->profile, batch->shape_key, batch->learn_rows, batch->learn_ns);
+        profile_observe(&model->profile, batch->shape_key, batch->learn_rows,
+                        replica_learn(instance));
         if (profile_is_unnamed(&model->profile, batch->shape_key)) {
             name_shape(model, batch);
         }
     }
-    if (batch->rows_too_many > 0) {
+    if (batch->rows_too_many > 1 && model->replica_count > 1) {
+        instance->replica->rows_cap = batch->rows_too_many / 2; /* Others may have more memory. */
+    } else if (batch->rows_too_many > 0) {
         profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);
     }
     if (batch->dependent) {
@@ -249,9 +254,12 @@ static void settle_account(struct pool *pool, struct model *model, const struct 
         order_leave(batch->payer, batch->count, now_ns);
         return;
     }
-    for (struct list_node *n = list_first(&batch->ended); n != NULL;
-         n = list_next(&batch->ended, n)) {
-        order_leave(list_entry(n, struct request, line)->payer, 1, now_ns);
+    const struct list *members[] = { &batch->ended, &batch->returned };
+    for (uint32_t i = 0; i < 2; i++) {
+        for (struct list_node *n = list_first(members[i]); n != NULL;
+             n = list_next(members[i], n)) {
+            order_leave(list_entry(n, struct request, line)->payer, 1, now_ns);
+        }
     }
 }
 
@@ -331,8 +339,7 @@ static bool give_back(struct pool *pool, struct instance *instance)
     pool->batches--;
     pool_wide_end(pool, instance);
     model->running--;
-    instance->next = model->instances_free;
-    model->instances_free = instance;
+    replica_put(instance);
     return claims && model->claim->global;
 }
 
@@ -363,6 +370,12 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     now_ns = now_ns < batch->computed_ns ? batch->computed_ns : now_ns;
 
     pthread_mutex_lock(&pool->lock);
+    char lost[REPLICA_WHY_BYTES];
+    const bool returns = !list_empty(&batch->returned);
+    const bool tell = replica_settle(instance, now_ns, lost);
+    if (returns) {
+        model_acquire(model); /* Another executor may end what goes back in line. */
+    }
     end_members(pool, batch, now_ns, &ended);
     if (batch->written_off) {
         pool_watch_return(pool, instance);
@@ -373,17 +386,21 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
     if (!is_canary(&batch->ended)) {
-        learn(model, batch);
+        learn(instance);
         stats_count_batch(model, batch);
     }
     const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
     overload_run_ended(model, batch, now_ns);
     list_splice(&ended, &batch->ended);
     const bool shared = give_back(pool, instance);
+    replica_requeue(pool, batch, now_ns);
     pool_place(pool, model, now_ns);
     struct executor *next = pool_executor_for_work(pool);
     pthread_mutex_unlock(&pool->lock);
 
+    if (tell && pool->engine->advise != NULL) {
+        pool->engine->advise(pool->engine->advise_context, model, lost);
+    }
     if (next != NULL) {
         pthread_cond_signal(&next->wake);
     }
@@ -395,6 +412,9 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     pool_send_home(&ended);
     if (!list_empty(&sequences)) {
         settle_sequences(pool, model, &sequences, now_ns);
+        model_release(model);
+    }
+    if (returns) {
         model_release(model);
     }
 }

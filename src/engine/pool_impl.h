@@ -19,14 +19,17 @@ void pool_charge(struct pool *pool, const struct batch *batch, const struct list
                  int64_t ns, bool classes);
 
 /* As pool_pull(); what ends on the way is appended to `ended`. */
-struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
-                                  struct list *ended);
+struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, uint64_t now_ns,
+                                  uint64_t *wake_ns, struct list *ended);
 
 /* A run of so many rows may begin and is over before an executor would have woken. */
 bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows);
 
-/* Could some executor take something now? */
+/* Could an executor that sits at pool.seat take something now? */
 bool pool_has_work(const struct pool *pool);
+
+/* Nobody in particular. */
+extern const struct seat pool_no_seat;
 
 /* pool_wide.c: runs that take several of the device's places. */
 

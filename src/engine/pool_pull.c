@@ -26,6 +26,8 @@
 #include "engine/rate.h"
 #include "engine/sequence.h"
 
+const struct seat pool_no_seat = { SEAT_ANY, SEAT_NODE_ANY };
+
 #define INLINE_NS (40 * NS_PER_US) /* A hand-off to an idle core costs about as much. */
 #define SHORT_NS (500 * NS_PER_US) /* Runs as short as that need not be cut. */
 #define LEAD_NS (5 * NS_PER_MS)
@@ -101,6 +103,13 @@ static bool waits_elsewhere(const struct pool *pool, const struct model *model,
     return false;
 }
 
+/* What the device of who pulls has memory for. */
+static uint64_t rows_fitting(const struct pool *pool, const struct model *model, uint64_t rows)
+{
+    const uint64_t cap = pool->uniform ? 0 : replica_rows_cap(model, &pool->seat);
+    return cap > 0 && cap < rows ? cap : rows;
+}
+
 /* `takers`: executors that could take of this model's line now, the asking one included. */
 static struct batch_plan plan(const struct pool *pool, struct model *model, struct request *leader,
                               uint32_t takers, uint64_t now_ns)
@@ -113,7 +122,7 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
     const uint64_t worth = rows_worth(pool, model, leader->shape_key, takers);
     struct pace_cost cost;
     struct batch_rules rules = {
-        .rows_max = overload_rows(model, leader, worth, now_ns),
+        .rows_max = overload_rows(model, leader, rows_fitting(pool, model, worth), now_ns),
         .preferred = config->preferred,
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
@@ -214,10 +223,16 @@ static void place_patient(struct pool *pool, struct model *model, uint64_t now_n
 
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
 {
-    const bool could = model->waiting_count > 0 && model->instances_free != NULL &&
+    const uint64_t back_ns = pool->uniform ? CLOCK_NEVER : replica_revive(model, now_ns);
+    const bool has_instance =
+        pool->uniform ? model->instances_free != NULL : replica_is_free(model, &pool_no_seat);
+    const bool could = model->waiting_count > 0 && has_instance &&
                        model->running < model->runs_max && model->inline_home == NULL;
     const bool plain = model->sequences == NULL && model->config->queue_delay_ns == 0;
     if (plain && could) {
+        if (model->again.in) { /* A device has come back. */
+            step_out(pool, model);
+        }
         if (!stands(model)) {
             stand_ready(pool, model);
         }
@@ -228,19 +243,9 @@ void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
         place_sequences(pool, model, now_ns);
     } else if (could) {
         place_patient(pool, model, now_ns);
+    } else if (model->waiting_count > 0 && back_ns != CLOCK_NEVER) {
+        stand_delayed(pool, model, back_ns); /* All its devices are lost. */
     }
-}
-
-/* Lock held: a free instance, or that one, which is free. */
-static struct instance *take_instance(struct model *model, struct instance *wanted)
-{
-    struct instance **link = &model->instances_free;
-    while (wanted != NULL && *link != wanted) {
-        link = &(*link)->next;
-    }
-    struct instance *instance = *link;
-    *link = instance->next;
-    return instance;
 }
 
 /* Lock held: WAITING -> RUNNING. */
@@ -359,7 +364,8 @@ static struct instance *take(struct pool *pool, struct model *model,
                              const struct batch_plan *riders, const struct sequence_turn *turn,
                              uint32_t rivals, uint64_t now_ns)
 {
-    struct instance *instance = take_instance(model, turn == NULL ? NULL : turn->lane->instance);
+    struct instance *instance =
+        replica_take(model, &pool->seat, turn == NULL ? NULL : turn->lane->instance);
     struct batch *batch = &instance->batch;
     *batch = (struct batch){ .shape_key = riders->shape_key,
                              .count = riders->count,
@@ -419,6 +425,12 @@ static void promote(struct pool *pool, uint64_t now_ns)
     }
 }
 
+/* Lock held: who pulls now can run it. */
+static bool runs_here(const struct pool *pool, const struct model *model)
+{
+    return pool->uniform || replica_is_free(model, &pool->seat);
+}
+
 /* Lock held: the limited model whose turn it is, if its resources are there now. */
 static struct model *next_limited(const struct pool *pool)
 {
@@ -426,15 +438,11 @@ static struct model *next_limited(const struct pool *pool)
     for (const struct list_node *n = list_first(&pool->limited); n != NULL;
          n = list_next(&pool->limited, n)) {
         const struct rate_claim *claim = list_entry(n, struct rate_claim, node);
-        best = best == NULL || claim->share < best->share ? claim : best;
+        if (runs_here(pool, claim->model)) {
+            best = best == NULL || claim->share < best->share ? claim : best;
+        }
     }
     return best != NULL && rate_free(pool->engine->rates, best) ? best->model : NULL;
-}
-
-bool pool_has_work(const struct pool *pool)
-{
-    return !list_empty(&pool->ready) || pool_wide_next(pool) != NULL ||
-           (!list_empty(&pool->limited) && next_limited(pool) != NULL);
 }
 
 /* A model's place among those that could run: all that are ready, then the limited one. */
@@ -446,7 +454,17 @@ static struct model *next_model(const struct pool *pool, struct model *limited,
     }
     const struct list_node *node =
         model == NULL ? list_first(&pool->ready) : list_next(&pool->ready, &model->ready);
+    while (node != NULL && !runs_here(pool, list_entry(node, struct model, ready))) {
+        node = list_next(&pool->ready, node);
+    }
     return node != NULL ? list_entry(node, struct model, ready) : limited;
+}
+
+bool pool_has_work(const struct pool *pool)
+{
+    const struct model *wide = pool_wide_next(pool);
+    return next_model(pool, NULL, NULL) != NULL || (wide != NULL && runs_here(pool, wide)) ||
+           (!list_empty(&pool->limited) && next_limited(pool) != NULL);
 }
 
 /* Who would lead for that class; NULL: the model has nobody in it. */
@@ -572,6 +590,9 @@ static struct choice choose_by_places(struct pool *pool, uint64_t now_ns)
     if (!holds || !list_linked(&model->ready)) {
         return choose(pool, now_ns);
     }
+    if (!runs_here(pool, model)) {
+        return (struct choice){ 0 };
+    }
     const uint32_t mask = classes_of(model);
     return (struct choice){ leader_of(model, (uint32_t)__builtin_ctz(mask)), mask };
 }
@@ -594,8 +615,8 @@ static struct instance *take_limited(struct pool *pool, struct model *model,
     return instance;
 }
 
-struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
-                                  struct list *ended)
+static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
+                             struct list *ended)
 {
     promote(pool, now_ns);
     age_patient(pool, now_ns);
@@ -624,15 +645,30 @@ struct instance *pool_pull_locked(struct pool *pool, uint64_t now_ns, uint64_t *
     return NULL;
 }
 
-struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns)
+struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, uint64_t now_ns,
+                                  uint64_t *wake_ns, struct list *ended)
+{
+    pool->seat = *seat;
+    struct instance *instance = pull(pool, now_ns, wake_ns, ended);
+    pool->seat = pool_no_seat;
+    return instance;
+}
+
+struct instance *pool_pull_at(struct pool *pool, const struct seat *seat, uint64_t now_ns,
+                              uint64_t *wake_ns)
 {
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
-    struct instance *instance = pool_pull_locked(pool, now_ns, wake_ns, &ended);
+    struct instance *instance = pool_pull_locked(pool, seat, now_ns, wake_ns, &ended);
     pthread_mutex_unlock(&pool->lock);
     pool_send_home(&ended);
     return instance;
+}
+
+struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns)
+{
+    return pool_pull_at(pool, &pool_no_seat, now_ns, wake_ns);
 }
 
 bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows)

@@ -44,10 +44,25 @@ void pool_note_arrival(struct pool *pool, uint64_t now_ns)
     pool->arrived_ns = now_ns;
 }
 
+/* Lock held: where executors differ, one asleep that can run something, or NULL. */
+static struct list_node *suited(struct pool *pool)
+{
+    for (struct list_node *n = list_first(&pool->idle); n != NULL; n = list_next(&pool->idle, n)) {
+        pool->seat = list_entry(n, struct executor, idle)->seat;
+        const bool works = pool_has_work(pool);
+        pool->seat = pool_no_seat;
+        if (works) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
 /* Lock held: an executor to wake for the work there is, or NULL. */
 struct executor *pool_executor_for_work(struct pool *pool)
 {
-    if (!pool_has_work(pool)) {
+    const bool works = pool_has_work(pool);
+    if (!works) {
         const struct heap_node *later = heap_top(&pool->delayed);
         if (later == NULL || later->key >= pool->watch_ns) {
             return NULL; /* What is delayed has somebody who wakes up for it. */
@@ -57,10 +72,11 @@ struct executor *pool_executor_for_work(struct pool *pool)
         atomic_fetch_add_explicit(&pool->calls, 1, memory_order_relaxed);
         return NULL; /* It looks again in any case, and wakes others if there is more. */
     }
-    struct list_node *node = list_pop(&pool->idle);
+    struct list_node *node = works && !pool->uniform ? suited(pool) : list_first(&pool->idle);
     if (node == NULL) {
         return NULL;
     }
+    list_remove(node);
     pool->idle_count--;
     return list_entry(node, struct executor, idle);
 }
@@ -137,6 +153,17 @@ static void spin(struct pool *pool)
     }
 }
 
+/* Lock held: what this executor was woken for and cannot run, another one may. */
+static void wake_suited(struct pool *pool)
+{
+    struct list_node *node = pool->uniform ? NULL : suited(pool);
+    if (node != NULL) {
+        list_remove(node);
+        pool->idle_count--;
+        pthread_cond_signal(&list_entry(node, struct executor, idle)->wake);
+    }
+}
+
 struct instance *pool_next(struct pool *pool, struct executor *executor)
 {
     struct instance *instance = NULL;
@@ -148,7 +175,7 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
     while (!pool->stopping && instance == NULL) {
         uint64_t wake_ns = CLOCK_NEVER;
         const uint64_t now_ns = clock_now_ns(pool->engine->clock);
-        instance = pool_pull_locked(pool, now_ns, &wake_ns, &ended);
+        instance = pool_pull_locked(pool, &executor->seat, now_ns, &wake_ns, &ended);
         if (!list_empty(&ended)) {
             pthread_mutex_unlock(&pool->lock);
             pool_send_home(&ended);
@@ -157,6 +184,7 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
             spun = true;
             spin(pool);
         } else if (instance == NULL) {
+            wake_suited(pool);
             sleep_idle(pool, executor, wake_ns);
             spun = false;
         }

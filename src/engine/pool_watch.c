@@ -84,17 +84,20 @@ static void give_up_all(struct pool *pool, const struct list *members, uint64_t 
 }
 
 /* Lock held: somebody takes the place of an executor.  NULL, or one that is to be started. */
-static struct executor *replace_executor(struct pool *pool)
+static struct executor *replace_executor(struct pool *pool, const struct executor *hung)
 {
     struct list_node *node = list_pop(&pool->spares);
     if (node != NULL) {
         struct executor *spare = list_entry(node, struct executor, idle);
         spare->parked = false;
+        spare->seat = hung->seat;
         pthread_cond_signal(&spare->wake);
         return NULL;
     }
     if (pool->spare_count < POOL_SPARES_MAX && pool->engine->threads) {
-        return &pool->executors[pool->thread_max + pool->spare_count++];
+        struct executor *spare = &pool->executors[pool->thread_max + pool->spare_count++];
+        spare->seat = hung->seat;
+        return spare;
     }
     if (pool->missing++ == 0) {
         atomic_fetch_add(&pool->engine->short_pools, 1);
@@ -120,7 +123,7 @@ static struct executor *write_off(struct pool *pool, struct instance *instance, 
     give_up_all(pool, &batch->ended, now_ns, ended);
     pthread_cond_broadcast(&pool->parts);
     pool_wide_end(pool, instance);
-    return replace_executor(pool);
+    return replace_executor(pool, instance->executor);
 }
 
 /* Lock held: what is due for one run.  True: it was written off; then *spare may have to be started. */
@@ -173,7 +176,7 @@ static bool watch_pool(struct pool *pool, uint64_t now_ns, uint64_t *next_ns)
     if (spare != NULL && executor_start(spare, NULL) != WEIR_OK) {
         pthread_mutex_lock(&pool->lock);
         pool->spare_count = POOL_SPARES_MAX; /* There will be none. */
-        (void)replace_executor(pool);
+        (void)replace_executor(pool, spare);
         pthread_mutex_unlock(&pool->lock);
     }
     if (lost == NULL) {

@@ -162,6 +162,7 @@ struct request {
     struct request_key key; /* Where `keyed`, or where it was compared with others' (trial.c). */
     struct home_mail late_mail; /* Its run was written off. */
     uint8_t deaths;             /* Runs it took part in whose child died for what it was given. */
+    uint8_t returns;            /* Runs it took part in whose device was lost. */
     bool trial;                 /* Let in though it seems to be late (overload.c). */
 
     struct weir_err err; /* Sentence when status is not WEIR_OK. */

@@ -71,7 +71,10 @@ void room_init(struct room *room, const struct engine *engine, const struct room
     list_init(&room->waiting);
     ledger_init(&room->ledger);
     for (uint32_t i = 0; i < engine->pool_count; i++) {
-        ledger_device(&room->ledger, engine->pools[i]->name);
+        const struct pool *pool = engine->pools[i];
+        for (uint32_t d = 0; d < pool->device_count; d++) {
+            ledger_device(&room->ledger, pool->devices[d].name);
+        }
     }
     struct memstat now;
     memstat_read(&now);
@@ -97,6 +100,7 @@ static struct ledger_need need_of(const struct entry *entry)
     for (uint32_t i = 0; i < entry->load_count; i++) {
         const struct ledger_need *one = &entry->loads[i].need;
         sum.device = one->device;
+        sum.also = one->also;
         sum.group = one->group;
         sum.models += one->models;
         sum.host_bytes += one->host_bytes;
@@ -542,7 +546,8 @@ void room_ask(struct entry *entry)
     }
     for (uint32_t i = 0; i < entry->load_count; i++) {
         struct ledger_need *need = &entry->loads[i].need;
-        need->device = entry->look.loader;
+        need->device = entry->look.memory.device;
+        need->also = entry->look.memory.also;
         need->group = group;
         need->models = 1;
     }

@@ -61,27 +61,29 @@ static uint64_t reached_ns(const struct instance *instance)
 }
 
 /* Lock held. */
-static bool may_enter(const struct pool *pool, const struct model *model)
+static bool may_enter(const struct pool *pool, const struct instance *instance)
 {
+    const struct model *model = instance->model;
     const uint32_t ahead = model->signature->queues ? 2 : 1;
-    return pool->device_runs < pool->executor_count * ahead &&
-           model->device_runs < model->instance_count * ahead;
+    const uint32_t instances = model->instance_count / model->replica_count;
+    return pool->devices[instance->replica->device].runs < pool->executors_each * ahead &&
+           instance->replica->device_runs < instances * ahead;
 }
 
 static void enter(struct pool *pool, struct instance *instance)
 {
-    struct model *model = instance->model;
+    struct pool_device *device = &pool->devices[instance->replica->device];
     pthread_mutex_lock(&pool->lock);
     bool waited = false;
-    while (!may_enter(pool, model)) {
+    while (!may_enter(pool, instance)) {
         waited = true;
         pthread_cond_wait(&pool->device, &pool->lock);
     }
-    pool->device_runs++;
-    model->device_runs++;
+    device->runs++;
+    instance->replica->device_runs++;
     if (waited && instance->run.virtual_end_ns > 0 &&
-        instance->run.virtual_end_ns < pool->device_left_ns) {
-        instance->run.virtual_end_ns = pool->device_left_ns;
+        instance->run.virtual_end_ns < device->left_ns) {
+        instance->run.virtual_end_ns = device->left_ns;
     }
     pthread_mutex_unlock(&pool->lock);
 }
@@ -90,15 +92,15 @@ static void enter(struct pool *pool, struct instance *instance)
 static uint64_t leave(struct pool *pool, struct instance *instance, uint64_t entered_ns,
                       uint64_t left_ns)
 {
-    struct model *model = instance->model;
+    struct pool_device *device = &pool->devices[instance->replica->device];
     pthread_mutex_lock(&pool->lock);
-    pool->device_runs--;
-    model->device_runs--;
-    const bool followed = pool->executor_count == 1 && pool->device_left_ns > entered_ns &&
-                          pool->device_left_ns < left_ns;
-    const uint64_t began_ns = followed ? pool->device_left_ns : entered_ns;
-    if (left_ns > pool->device_left_ns) {
-        pool->device_left_ns = left_ns;
+    device->runs--;
+    instance->replica->device_runs--;
+    const bool followed =
+        pool->executors_each == 1 && device->left_ns > entered_ns && device->left_ns < left_ns;
+    const uint64_t began_ns = followed ? device->left_ns : entered_ns;
+    if (left_ns > device->left_ns) {
+        device->left_ns = left_ns;
     }
     pthread_mutex_unlock(&pool->lock);
     pthread_cond_broadcast(&pool->device);
@@ -159,8 +161,7 @@ static bool widen_model(struct pool *pool, struct model *model)
     model->widening = false;
     if (status == WEIR_OK) {
         model->slot_count++;
-        instance->next = model->instances_free;
-        model->instances_free = instance;
+        replica_put(instance);
     } else {
         model->slots_max = model->slot_count; /* The device has no more. */
     }

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "engine/placement.h"
+#include "engine/pool.h"
 #include "server/modelconfig.h"
 #include "tensor/tensor.h"
 #include "util/clock.h"
@@ -370,6 +372,20 @@ static void write_limiter(const struct model_config *config, struct buffer *out)
     buffer_char(out, '}');
 }
 
+/* The numbers in the names of its devices. */
+static void write_gpus(const struct model *model, bool gpu, struct buffer *out)
+{
+    json_key(out, "gpus");
+    buffer_char(out, '[');
+    for (uint32_t i = 0; gpu && i < model->replica_count; i++) {
+        const char *name = model->pool->devices[model->replicas[i].device].name;
+        size_t stem;
+        json_comma(out);
+        buffer_u64(out, bytes_number_at_end(bytes_of(name), &stem));
+    }
+    buffer_char(out, ']');
+}
+
 static void write_instances(const struct model *model, struct buffer *out)
 {
     if (model->config->ensemble.step_count > 0) {
@@ -379,11 +395,14 @@ static void write_instances(const struct model *model, struct buffer *out)
     json_key(out, "instance_group");
     buffer_text(out, "[{");
     text_member(out, "name", model->name);
-    text_member(out, "kind", "KIND_CPU");
+    const bool gpu = model->pool != NULL && strcmp(model->pool->name, PLACEMENT_GPU_POOL) == 0;
+    const uint32_t devices = model->replica_count > 0 ? model->replica_count : 1;
+    text_member(out, "kind", gpu ? "KIND_GPU" : "KIND_CPU");
     u64_member(out, "count",
-               model->config->instances > 0 ? model->config->instances : model->instance_count);
+               model->config->instances > 0 ? model->config->instances
+                                            : model->instance_count / devices);
     write_limiter(model->config, out);
-    raw_member(out, "gpus", "[]");
+    write_gpus(model, gpu, out);
     raw_member(out, "secondary_devices", "[]");
     raw_member(out, "profile", "[]");
     bool_member(out, "passive", false);

@@ -32,7 +32,7 @@ static enum weir_status read_options(const struct field_reader *reader, const st
 static const struct field provider_fields[] = {
     FIELD("name", field_text, "text", "such as cuda, tensorrt, webgpu; cpu at the end: fall back",
           AT(backend_provider, name)),
-    FIELD_RANGE("device_id", field_u32, "number", "which of its devices; 0",
+    FIELD_RANGE("device_id", field_u32, "number", "which of its devices; that of `device`, or 0",
                 AT(backend_provider, device_id), 0, 1023),
     FIELD("memory_limit", field_size, "size such as 4GiB", "of the device; 0: none",
           AT(backend_provider, memory_limit)),
@@ -56,6 +56,7 @@ enum weir_status modelconfig_providers(const struct field_reader *reader, const 
     for (const struct yaml *item = node->first; item != NULL && status == WEIR_OK;
          item = item->next) {
         struct backend_provider *provider = &providers[count++];
+        provider->device_id = BACKEND_DEVICE_NAMED;
         if (item->kind == YAML_SCALAR) {
             provider->name = item->text;
         } else {

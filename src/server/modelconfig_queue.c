@@ -18,6 +18,7 @@ struct group {
     struct rate_resource *resources;
     uint32_t resource_count;
     uint32_t priority;
+    uint64_t gpus; /* Bit per number. */
 };
 
 /* ---- dynamic_batching ------------------------------------------------------------------------ */
@@ -210,32 +211,23 @@ static const struct field_table limiter_table = FIELD_TABLE(limiter_fields);
 /* In the order of protobuf's numbers. */
 static const char *const kind_words[] = { "AUTO", "GPU", "CPU", "MODEL" };
 #define KIND_GPU 1
+#define KIND_CPU 2
 static const struct field_words kinds = { "KIND_", kind_words, 4,
                                           "KIND_AUTO, KIND_CPU, KIND_GPU or KIND_MODEL" };
 
-static enum weir_status read_kind(const struct field_reader *reader, const struct field *field,
-                                  const struct yaml *node, void *target)
-{
-    const struct field row = { .key = field->key, .words = &kinds, .offset = field->offset };
-    const enum weir_status status = field_enum(reader, &row, node, target);
-    if (status == WEIR_OK && ((struct group *)target)->kind == KIND_GPU) {
-        field_warn(reader, node,
-                   "this server has no GPU device: the model runs on the CPU, where its speed "
-                   "differs and its results may in the last digits");
-    }
-    return status;
-}
-
 static const struct field group_fields[] = {
     FIELD("name", field_text, "text", "any", AT(group, name)),
-    FIELD("kind", read_kind, "KIND_AUTO, KIND_CPU ...", "where it runs: the CPU", AT(group, kind)),
-    FIELD_RANGE("count", field_u32, "count", "runs at once; a cap, not copies of the weights",
-                AT(group, count), 0, INSTANCES_MAX),
+    FIELD_ENUM("kind", &kinds, "KIND_AUTO, KIND_CPU ...",
+               "KIND_GPU: on the pool gpu, where the server has one", AT(group, kind)),
+    FIELD_RANGE("count", field_u32, "count",
+                "runs at once, on each GPU; a cap, not copies of the weights", AT(group, count), 0,
+                INSTANCES_MAX),
     FIELD_NESTED("rate_limiter", field_message, "map", "what runs hold while they last",
                  &limiter_table),
     FIELD("passive", field_bool, "true or false", "a group that takes no requests: not counted",
           AT(group, passive)),
-    FIELD_WARNED("gpus", "no effect: this server has no GPU device"),
+    FIELD_FORM_AT(FORM_LIST, "gpus", modelconfig_gpus, "list of numbers",
+                  "the devices gpu0, gpu1 ... of that pool; all", AT(group, gpus)),
     FIELD_WARNED("secondary_devices", "no effect: a model runs on one device"),
     FIELD_WARNED("profile", "no effect: only TensorRT has optimization profiles"),
     FIELD_WARNED("host_policy", "no effect: this server has no host policies"),
@@ -282,6 +274,7 @@ enum weir_status modelconfig_groups(const struct field_reader *reader, const str
         return field_refuse(reader, node, "a list of groups such as [{ count: 2 }]");
     }
     uint32_t total = 0;
+    uint32_t most = 0;
     for (const struct yaml *item = node->first; item != NULL; item = item->next) {
         struct group group = { 0 };
         enum weir_status status = field_read_table(reader, field->table, item, &group);
@@ -289,12 +282,18 @@ enum weir_status modelconfig_groups(const struct field_reader *reader, const str
         if (status != WEIR_OK) {
             return status;
         }
-        total += group.passive ? 0 : group.count == 0 ? 1 : group.count;
+        const uint32_t count = group.passive ? 0 : group.count == 0 ? 1 : group.count;
+        total += count;
+        most = count > most ? count : most;
+        if (!group.passive && group.kind != KIND_CPU) {
+            config->on_gpu = config->on_gpu || group.kind == KIND_GPU || group.gpus != 0;
+            config->gpus |= group.gpus;
+        }
         if (total > INSTANCES_MAX) {
             return field_refuse(reader, node, "at most 1024 instances in all");
         }
     }
-    config->instances = total;
+    config->instances = config->on_gpu ? most : total; /* Of GPUs: on each. */
     return WEIR_OK;
 }
 

@@ -43,6 +43,11 @@ extern const struct field_table modelconfig_ensemble_table;
 field_read_fn modelconfig_sequence;
 field_read_fn modelconfig_ensemble;
 
+/* modelconfig_device.c */
+field_read_fn modelconfig_devices;
+field_read_fn modelconfig_gpus;      /* uint64_t, a bit per number. */
+field_read_fn modelconfig_numa_node; /* The same. */
+
 /* modelconfig_provider.c */
 extern const struct field_table modelconfig_provider_table;
 field_read_fn modelconfig_providers;

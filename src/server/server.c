@@ -21,6 +21,7 @@
 #include "server/activation.h"
 #include "server/budget.h"
 #include "server/caller.h"
+#include "server/devices.h"
 #include "server/front.h"
 #include "server/guard.h"
 #include "server/modelconfig.h"
@@ -43,8 +44,7 @@ struct server {
     uint64_t pulse_ns; /* When the watchdog is to hear of us again. */
     uint64_t look_ns;  /* When the guard looks at its files again. */
     struct engine *engine;
-    struct device_options *devices;
-    uint32_t device_count;
+    struct devices devices;
     struct registry_options registry_options;
     char model_cache[PATH_MAX]; /* Its folder. */
     struct registry *registry;
@@ -122,50 +122,15 @@ static void on_advice(void *context, const struct model *model, const char *text
               LOG_U64("version", model->version), LOG_STR("remark", text));
 }
 
-/* "NAME:RUNS" or "NAME:RUNS:unpipelined" */
-static enum weir_status parse_device(const char *text, struct device_options *out,
-                                     struct weir_err *err)
-{
-    const char *colon = strchr(text, ':');
-    const char *more = colon == NULL ? NULL : strchr(colon + 1, ':');
-    const size_t digits = colon == NULL  ? 0
-                          : more == NULL ? strlen(colon + 1)
-                                         : (size_t)(more - colon - 1);
-    uint64_t runs = 0;
-    if (colon == NULL || colon == text || digits == 0 ||
-        !bytes_to_u64((struct bytes){ colon + 1, digits }, 256, &runs) || runs == 0 ||
-        (more != NULL && strcmp(more, ":unpipelined") != 0)) {
-        return err_set(err, WEIR_EINVAL,
-                       "devices: found '%s', expected NAME:RUNS such as npu:1, with 1 to 256 runs, "
-                       "or NAME:RUNS:unpipelined",
-                       text);
-    }
-    *out = (struct device_options){ .name = mem_strdup(text),
-                                    .executors = (uint32_t)runs,
-                                    .pipelined = more == NULL,
-                                    .first_cpu = -1 };
-    ((char *)(uintptr_t)out->name)[colon - text] = '\0';
-    return WEIR_OK;
-}
-
 static enum weir_status start_engine(struct server *server, struct weir_err *err)
 {
     const struct config *config = server->config;
-    server->devices = mem_alloc((config->devices.count + 1) * sizeof(*server->devices));
-    server->devices[0] = (struct device_options){ .name = mem_strdup("cpu"),
-                                                  .executors = (uint32_t)config->executors,
-                                                  .first_cpu = config->pin ? 0 : -1 };
-    server->device_count = 1;
-    for (uint64_t i = 0; i < config->devices.count; i++) {
-        const enum weir_status status =
-            parse_device(config->devices.items[i], &server->devices[server->device_count], err);
-        if (status != WEIR_OK) {
-            return status;
-        }
-        server->device_count++;
+    const enum weir_status status = devices_read(&server->devices, config, err);
+    if (status != WEIR_OK) {
+        return status;
     }
-    const struct engine_options options = { .devices = server->devices,
-                                            .device_count = server->device_count,
+    const struct engine_options options = { .devices = server->devices.list,
+                                            .device_count = server->devices.count,
                                             .limits = &server->limits,
                                             .clock = &server->clock,
                                             .threads = true,
@@ -536,10 +501,7 @@ void server_destroy(struct server *server)
         home_finish(&server->home); /* A signal may have come before the first look was answered. */
     }
     engine_destroy(server->engine);
-    for (uint32_t i = 0; i < server->device_count; i++) {
-        mem_free((void *)(uintptr_t)server->devices[i].name);
-    }
-    mem_free(server->devices);
+    devices_finish(&server->devices);
     plugin_remove_all();
     reload_finish(&server->reload);
     guard_finish(&server->guard);

@@ -124,6 +124,19 @@ bool bytes_to_u64(struct bytes text, uint64_t max, uint64_t *out)
     return true;
 }
 
+uint32_t bytes_number_at_end(struct bytes text, size_t *stem_size)
+{
+    size_t at = text.size;
+    while (at > 0 && text.data[at - 1] >= '0' && text.data[at - 1] <= '9') {
+        at--;
+    }
+    uint64_t number = 0;
+    const bool found =
+        bytes_to_u64((struct bytes){ text.data + at, text.size - at }, UINT32_MAX, &number);
+    *stem_size = found ? at : text.size;
+    return found ? (uint32_t)number : 0;
+}
+
 /* Splits off the leading digits. */
 static struct bytes take_digits(struct bytes *text)
 {

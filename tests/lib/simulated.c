@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include "backend/backend.h"
+#include "engine/placement.h"
+#include "engine/pool.h"
 
 static void unleased(struct model *model)
 {
@@ -42,6 +44,24 @@ void simulated_load(struct model *model, struct model_config *config, struct eng
     model->batching = true;
     model->unleased = unleased;
     model_acquire(model);
+}
+
+void simulated_spread(struct model *model, struct model_config *config, struct engine *engine)
+{
+    struct placement place;
+    struct weir_err err = { 0 };
+    expect_ok(placement_find(engine, config, &place, &err), &err);
+    const char *device = config->device;
+    for (uint32_t i = place.count; i-- > 0;) { /* The first one is the last, and the model's. */
+        config->device = place.pool->devices[place.devices[i]].name;
+        simulated_load(model, config, engine);
+        model->replicas[i] =
+            (struct replica){ .backend = model->backend, .device = place.devices[i] };
+    }
+    config->device = device;
+    model->replica_count = place.count;
+    atomic_store(&model->leases, 1);
+    expect_ok(engine_adopt(engine, model, &err), &err);
 }
 
 void simulated_adopt(struct model *model, struct model_config *config, struct engine *engine)

@@ -17,4 +17,7 @@ void simulated_load(struct model *model, struct model_config *config, struct eng
 /* The same, and adopted by the engine. */
 void simulated_adopt(struct model *model, struct model_config *config, struct engine *engine);
 
+/* The same on all devices that `config` means; the backends of its replicas are the caller's to unload. */
+void simulated_spread(struct model *model, struct model_config *config, struct engine *engine);
+
 #endif

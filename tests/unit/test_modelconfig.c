@@ -623,9 +623,6 @@ static void test_what_has_no_effect_is_said(void **state)
 {
     (void)state;
     static const char *const rows[][2] = {
-        { "instance_group: [{ kind: KIND_GPU, gpus: [1] }]",
-          "model.yaml:1: kind: this server has no GPU device: the model runs on the CPU" },
-        { "instance_group: [{ kind: KIND_GPU, gpus: [1] }]", "model.yaml:1: gpus: no effect" },
         { "optimization: { cuda: { graphs: true } }", "model.yaml:1: cuda: no effect" },
         { "optimization: { graph: { level: 1 } }", "level: no effect" },
         { "dynamic_batching: { preserve_ordering: true }", "preserve_ordering: no effect" },

@@ -260,7 +260,7 @@ def test_the_yaml_lies_over_the_pbtxt(server):
 
 def test_what_has_no_effect_is_told(server):
     reason = ready(server)["for_a_gpu", "1"]["reason"]
-    for word in ("config.pbtxt:4:29: kind: this server has no GPU", "cuda: no effect", "level: no"):
+    for word in ("KIND_GPU: this server has no device", "cuda: no effect", "level: no"):
         assert word in reason, reason
     logged = server.logged()
     assert "execution_accelerators: no effect" in logged

@@ -1,0 +1,227 @@
+#include "engine/replica.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/batch.h"
+#include "engine/batch_impl.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "engine/pool_impl.h"
+
+#define PACE_WEIGHT 0.125 /* Of a new run in the average. */
+
+/* ---- Whose turn it is -------------------------------------------------------------------------- */
+
+static bool may_sit(const struct model *model, const struct seat *seat)
+{
+    const uint64_t nodes = model->config->numa_nodes;
+    return nodes == 0 || seat->node == SEAT_NODE_ANY || (nodes >> seat->node & 1) != 0;
+}
+
+static bool serves(const struct replica *replica, const struct seat *seat)
+{
+    return !replica->out && (seat->device == SEAT_ANY || seat->device == replica->device);
+}
+
+bool replica_is_free(const struct model *model, const struct seat *seat)
+{
+    if (!may_sit(model, seat)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        const struct replica *replica = &model->replicas[i];
+        const bool more = replica->running * model->replica_count < model->runs_max;
+        if (replica->free > 0 && more && serves(replica, seat)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct instance *replica_take(struct model *model, const struct seat *seat, struct instance *wanted)
+{
+    struct instance **link = &model->instances_free;
+    while (wanted != NULL ? *link != wanted : !serves((*link)->replica, seat)) {
+        link = &(*link)->next;
+    }
+    struct instance *instance = *link;
+    *link = instance->next;
+    instance->replica->free--;
+    instance->replica->running++;
+    return instance;
+}
+
+void replica_put(struct instance *instance)
+{
+    struct model *model = instance->model;
+    instance->next = model->instances_free;
+    model->instances_free = instance;
+    instance->replica->free++;
+}
+
+uint64_t replica_revive(struct model *model, uint64_t now_ns)
+{
+    uint64_t next_ns = CLOCK_NEVER;
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        struct replica *replica = &model->replicas[i];
+        if (replica->out && replica->until_ns <= now_ns) {
+            replica->out = false;
+        } else if (replica->out) {
+            next_ns = replica->until_ns < next_ns ? replica->until_ns : next_ns;
+        }
+    }
+    return next_ns;
+}
+
+/* ---- What is learned --------------------------------------------------------------------------- */
+
+static double pace_of(const struct replica *replica)
+{
+    return replica->pace > 0 ? replica->pace : 1;
+}
+
+double replica_pace(const struct model *model, const struct seat *seat)
+{
+    double sum = 0;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        if (serves(&model->replicas[i], seat)) {
+            sum += pace_of(&model->replicas[i]);
+            count++;
+        }
+    }
+    return count > 0 ? sum / count : 1;
+}
+
+uint64_t replica_rows_cap(const struct model *model, const struct seat *seat)
+{
+    uint64_t cap = 0;
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        const struct replica *replica = &model->replicas[i];
+        if (serves(replica, seat) && (cap == 0 || replica->rows_cap < cap)) {
+            cap = replica->rows_cap;
+        }
+    }
+    return cap;
+}
+
+uint64_t replica_learn(struct instance *instance)
+{
+    struct model *model = instance->model;
+    struct replica *replica = instance->replica;
+    const struct batch *batch = &instance->batch;
+    uint64_t predicted_ns;
+    if (replica == &model->replicas[0]) {
+        replica->pace = 1;
+        return batch->learn_ns;
+    }
+    if (profile_predict_ns(&model->profile, batch->shape_key, batch->learn_rows, &predicted_ns) &&
+        predicted_ns > 0) {
+        const double ratio = (double)batch->learn_ns / (double)predicted_ns;
+        replica->pace =
+            replica->pace > 0 ? replica->pace + PACE_WEIGHT * (ratio - replica->pace) : ratio;
+    }
+    return (uint64_t)((double)batch->learn_ns / pace_of(replica));
+}
+
+/* ---- Devices that are lost --------------------------------------------------------------------- */
+
+bool replica_is_lost(const struct instance *instance, enum weir_status status)
+{
+    const struct model *model = instance->model;
+    return status == WEIR_EUNAVAILABLE && model->replica_count > 1 && model->sequences == NULL &&
+           model->config->isolation != ISOLATE_PROCESS;
+}
+
+static void go_out(const struct model *model, struct replica *replica, const char *why,
+                   uint64_t now_ns)
+{
+    uint64_t pause_ns = REPLICA_PAUSE_NS;
+    for (uint32_t i = 0; i < replica->losses && pause_ns < REPLICA_PAUSE_MAX_NS; i++) {
+        pause_ns *= 2;
+    }
+    replica->losses++;
+    replica->out = true;
+    replica->until_ns =
+        clock_add(now_ns, pause_ns < REPLICA_PAUSE_MAX_NS ? pause_ns : REPLICA_PAUSE_MAX_NS);
+    (void)snprintf(replica->why, sizeof(replica->why), "device '%.32s' was lost: %.100s",
+                   model->pool->devices[replica->device].name, why);
+}
+
+/* Those that nobody wants any more, or that have been everywhere, end now. */
+static void let_end(struct instance *instance, const struct weir_err *err)
+{
+    struct list_node *next;
+    for (struct list_node *n = list_first(&instance->batch.returned); n != NULL; n = next) {
+        struct request *request = list_entry(n, struct request, line);
+        next = list_next(&instance->batch.returned, n);
+        if (request->stop != WEIR_OK || request->parts_sent > 0 ||
+            request->returns >= REPLICA_RETURNS_MAX) {
+            batch_end(&instance->batch, request, WEIR_EUNAVAILABLE, err);
+        }
+        request->returns++;
+    }
+}
+
+static uint64_t busy_ns(const struct batch *batch)
+{
+    const uint64_t from_ns = batch->gathered_ns > 0 ? batch->gathered_ns : batch->taken_ns;
+    const uint64_t all_ns = batch->computed_ns > from_ns ? batch->computed_ns - from_ns : 0;
+    return batch->device_ns > 0 ? batch->device_ns : all_ns;
+}
+
+bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLICA_WHY_BYTES])
+{
+    struct replica *replica = instance->replica;
+    struct batch *batch = &instance->batch;
+    const uint64_t ns = busy_ns(batch);
+    replica->running--;
+    replica->runs += batch->runs;
+    replica->busy_ns += ns;
+    balance_note(&instance->model->pool->balance, replica->device, ns, now_ns);
+    if (list_empty(&batch->returned)) {
+        replica->losses = batch->clean ? 0 : replica->losses;
+        return false;
+    }
+    const bool first = replica->losses == 0;
+    go_out(instance->model, replica, batch->lost.text, now_ns);
+    memcpy(lost, replica->why, REPLICA_WHY_BYTES);
+    let_end(instance, &batch->lost);
+    return first;
+}
+
+void replica_requeue(struct pool *pool, struct batch *batch, uint64_t now_ns)
+{
+    for (struct list_node *n = list_first(&batch->returned); n != NULL;
+         n = list_first(&batch->returned)) {
+        struct request *request = list_entry(n, struct request, line);
+        list_remove(n);
+        request->batch = NULL;
+        request->lane = NULL;
+        if (request->limited) { /* Counted anew. */
+            request->limited = false;
+            request->model->overload.in_hand--;
+        }
+        pool_line_up(pool, request, now_ns);
+    }
+}
+
+/* ---- For people -------------------------------------------------------------------------------- */
+
+bool replica_look(struct model *model, uint32_t index, struct replica_look *out)
+{
+    if (model->pool == NULL || index >= model->replica_count) {
+        return false;
+    }
+    pthread_mutex_lock(&model->pool->lock);
+    const struct replica *replica = &model->replicas[index];
+    *out = (struct replica_look){ .device = model->pool->devices[replica->device].name,
+                                  .out = replica->out,
+                                  .pace = pace_of(replica),
+                                  .runs = replica->runs,
+                                  .busy_ns = replica->busy_ns };
+    memcpy(out->why, replica->why, sizeof(out->why));
+    pthread_mutex_unlock(&model->pool->lock);
+    return true;
+}

@@ -1,0 +1,89 @@
+#include "server/devices.h"
+
+#include <string.h>
+
+#include "util/mem.h"
+
+#define RUNS_MAX 256
+
+/* The name without the number at its end; all of it where nothing else is left, or what is left is the processors'. */
+static char *kind_of(const char *name)
+{
+    size_t size;
+    (void)bytes_number_at_end(bytes_of(name), &size);
+    char *kind = mem_strdup(name);
+    if (size > 0 && !(size == 3 && memcmp(name, "cpu", 3) == 0)) {
+        kind[size] = '\0';
+    }
+    return kind;
+}
+
+/* "NAME:RUNS" or "NAME:RUNS:unpipelined" */
+static enum weir_status parse(const char *text, struct device_options *out, struct weir_err *err)
+{
+    const char *colon = strchr(text, ':');
+    const char *more = colon == NULL ? NULL : strchr(colon + 1, ':');
+    const size_t digits = colon == NULL  ? 0
+                          : more == NULL ? strlen(colon + 1)
+                                         : (size_t)(more - colon - 1);
+    uint64_t runs = 0;
+    if (colon == NULL || colon == text || digits == 0 ||
+        !bytes_to_u64((struct bytes){ colon + 1, digits }, RUNS_MAX, &runs) || runs == 0 ||
+        (more != NULL && strcmp(more, ":unpipelined") != 0)) {
+        return err_set(err, WEIR_EINVAL,
+                       "devices: found '%s', expected NAME:RUNS such as npu:1, with 1 to 256 runs, "
+                       "or NAME:RUNS:unpipelined",
+                       text);
+    }
+    char *name = mem_strdup(text);
+    name[colon - text] = '\0';
+    *out = (struct device_options){ .name = name,
+                                    .pool = kind_of(name),
+                                    .executors = (uint32_t)runs,
+                                    .pipelined = more == NULL,
+                                    .first_cpu = -1 };
+    return WEIR_OK;
+}
+
+static enum weir_status check_name(const struct devices *devices, const char *name,
+                                   struct weir_err *err)
+{
+    for (uint32_t i = 0; i < devices->count; i++) {
+        if (strcmp(devices->list[i].name, name) == 0) {
+            return err_set(err, WEIR_EINVAL,
+                           "devices: found '%s' twice, expected names that differ%s", name,
+                           i == 0 ? "; cpu is always there" : "");
+        }
+    }
+    return WEIR_OK;
+}
+
+enum weir_status devices_read(struct devices *devices, const struct config *config,
+                              struct weir_err *err)
+{
+    devices->list = mem_alloc((config->devices.count + 1) * sizeof(*devices->list));
+    devices->list[0] = (struct device_options){ .name = mem_strdup("cpu"),
+                                                .executors = (uint32_t)config->executors,
+                                                .first_cpu = config->pin ? 0 : -1 };
+    devices->count = 1;
+    enum weir_status status = WEIR_OK;
+    for (uint64_t i = 0; i < config->devices.count && status == WEIR_OK; i++) {
+        struct device_options *device = &devices->list[devices->count];
+        status = parse(config->devices.items[i], device, err);
+        if (status == WEIR_OK) {
+            status = check_name(devices, device->name, err);
+            devices->count++;
+        }
+    }
+    return status;
+}
+
+void devices_finish(struct devices *devices)
+{
+    for (uint32_t i = 0; i < devices->count; i++) {
+        mem_free((char *)(uintptr_t)devices->list[i].name);
+        mem_free((char *)(uintptr_t)devices->list[i].pool);
+    }
+    mem_free(devices->list);
+    *devices = (struct devices){ 0 };
+}

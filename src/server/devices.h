@@ -1,0 +1,24 @@
+/*
+ * devices.h — the devices of the server, from its settings.
+ *
+ * "cpu" is always there and first.  `devices` declares others, as NAME:RUNS or NAME:RUNS:unpipelined.  Those whose names
+ * differ only in the number at their ends are of one kind and form a pool of that name: gpu0 and gpu1 the pool gpu.
+ */
+#ifndef WEIR_SERVER_DEVICES_H
+#define WEIR_SERVER_DEVICES_H
+
+#include "engine/engine.h"
+#include "server/config.h"
+
+/* What engine_options takes.  Zeroed: none. */
+struct devices {
+    struct device_options *list;
+    uint32_t count;
+};
+
+/* WEIR_EINVAL says what was found and expected.  Borrows from the configuration. */
+WEIR_MUST_USE enum weir_status devices_read(struct devices *devices, const struct config *config,
+                                            struct weir_err *err);
+void devices_finish(struct devices *devices);
+
+#endif
