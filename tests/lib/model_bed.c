@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pipeline/graph.h"
 #include "server/modelconfig.h"
 #include "util/mem.h"
 
@@ -73,6 +74,7 @@ void model_bed_init(struct model_bed *bed)
         .models_max = 64,
         .model_bytes_max = bed->limits.model_bytes_max,
         .configure = modelconfig_read,
+        .compose = graph_compose,
         .changed = on_change,
         .changed_context = bed,
     };
@@ -108,6 +110,19 @@ void model_bed_finish(struct model_bed *bed)
     }
     pthread_cond_destroy(&bed->changed);
     pthread_mutex_destroy(&bed->lock);
+}
+
+int model_bed_set_up(void **state)
+{
+    model_bed_init(*state);
+    return 0;
+}
+
+int model_bed_tear_down(void **state)
+{
+    (void)mem_fault_arm(0); /* Where a test failed while it was armed. */
+    model_bed_finish(*state);
+    return 0;
 }
 
 /* Makes every folder above the last component. */

@@ -44,9 +44,15 @@ struct model_bed {
     uint32_t seen; /* Events that model_bed_await() has passed. */
 };
 
-/* Makes the folders and defaults: one root, EXPLICIT, model.yaml read as the server does. */
+/* Makes the folders and defaults: one root, EXPLICIT, model.yaml and ensembles as the server has them. */
 void model_bed_init(struct model_bed *bed);
 void model_bed_finish(struct model_bed *bed); /* Stops and removes the folders. */
+
+/* The same as cmocka's set-up and tear-down of a test that has this bed. */
+#define MODEL_BED_TEST(function, bed) \
+    cmocka_unit_test_prestate_setup_teardown(function, model_bed_set_up, model_bed_tear_down, bed)
+int model_bed_set_up(void **state);
+int model_bed_tear_down(void **state);
 
 /* Writes a file, making the folders on its way; `path` is relative to the root. */
 void model_bed_put(struct model_bed *bed, uint32_t root, const char *path, const char *text);

@@ -8,36 +8,23 @@
 
 #include <cmocka.h>
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
 
-#include "api/api.h"
+#include "api_bed.h"
 #include "bed.h"
 #include "model_bed.h"
 #include "net/encoding.h"
-#include "server/modelconfig.h"
 #include "util/json.h"
 #include "util/log.h"
 #include "util/mem.h"
 
 static struct model_bed models;
 static struct bed client; /* For its port. */
-static struct loop loop;
-static struct api *api;
-static struct api_loop api_loop;
-static struct api_options options;
-static pthread_t thread;
-
-static void *turn(void *argument)
-{
-    (void)argument;
-    loop_run(&loop);
-    return NULL;
-}
+static struct api_bed server;
 
 static void add_models(void)
 {
@@ -68,40 +55,17 @@ static void add_models(void)
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const all[] = { "*" };
-    struct weir_err err = { 0 };
-    struct http_listener *listener;
     model_bed_init(&models);
     add_models();
-    models.options.configure = modelconfig_read;
-    models.options.control = CONTROL_EXPLICIT;
-    models.options.preload = all;
-    models.options.preload_count = 1;
-    model_bed_start(&models);
-    model_bed_settle(&models);
-    options = (struct api_options){ .name = "weir",
-                                    .version = "1.2.3",
-                                    .engine = models.engine,
-                                    .registry = models.registry,
-                                    .limits = &models.limits,
-                                    .config_json = modelconfig_to_json };
-    api = api_create(&options);
-    assert_int_equal(loop_init(&loop, &models.limits, &err), WEIR_OK);
-    api_loop_attach(&api_loop, api, &loop);
-    assert_int_equal(http_listen(&loop, "127.0.0.1:0", 0, api_handler(api), &listener, &err),
-                     WEIR_OK);
-    client.port = http_listener_port(listener);
-    return pthread_create(&thread, NULL, turn, NULL);
+    api_bed_start(&server, &models);
+    client.port = server.port;
+    return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    loop_stop(&loop);
-    pthread_join(thread, NULL);
-    loop_finish(&loop);
-    api_loop_detach(&api_loop);
-    api_destroy(api);
+    api_bed_stop(&server);
     model_bed_finish(&models); /* The engine asserts that every block came back. */
     return 0;
 }
@@ -682,7 +646,7 @@ static void test_ready_until_drained(void **state)
     client_expect(fd, "GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n", 503, "{\"ready\":false}");
     expect("POST", "/v2/repository/models/broken/unload", "", "", 200, "");
     client_expect(fd, "GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n", 200, "{\"ready\":true}");
-    api_drain(api);
+    api_drain(server.api);
     client_expect(fd, "GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n", 503, "{\"ready\":false}");
     client_expect(fd, "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, "{\"live\":true}");
     close(fd);

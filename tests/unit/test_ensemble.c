@@ -21,21 +21,6 @@
 
 static struct model_bed bed;
 
-static int set_up(void **state)
-{
-    (void)state;
-    model_bed_init(&bed);
-    bed.options.compose = graph_compose;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    model_bed_finish(&bed);
-    return 0;
-}
-
 /* in -> a -> b -> out */
 static const char chain[] = "platform: ensemble\n"
                             "ensemble_scheduling:\n"
@@ -713,7 +698,7 @@ static void test_every_allocation_of_a_request_may_fail(void **state)
 
 int main(void)
 {
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) MODEL_BED_TEST(function, &bed)
     const struct CMUnitTest tests[] = {
         TEST(test_a_chain_answers),
         TEST(test_a_diamond_runs_what_is_asked_for),

@@ -17,21 +17,6 @@
 
 static struct model_bed bed;
 
-static int set_up(void **state)
-{
-    (void)state;
-    model_bed_init(&bed);
-    bed.options.compose = graph_compose;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    model_bed_finish(&bed);
-    return 0;
-}
-
 #define STEP(model, in, out) \
     "  - { model_name: " model ", input_map: { " in " }, output_map: { " out " } }\n"
 #define STEPS "ensemble_scheduling:\n  step:\n"
@@ -131,7 +116,7 @@ static void test_a_circle_of_ensembles_is_refused(void **state)
 
 int main(void)
 {
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) MODEL_BED_TEST(function, &bed)
     const struct CMUnitTest tests[] = {
         TEST(test_what_does_not_fit_is_refused_by_name),
         TEST(test_a_circle_of_ensembles_is_refused),

@@ -11,14 +11,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "api/api.h"
+#include "api_bed.h"
 #include "bed.h"
 #include "health.pb-c.h"
 #include "kserve.pb-c.h"
@@ -26,7 +25,6 @@
 #include "net/encoding.h"
 #include "net/http2_client.h"
 #include "reflection_v1.pb-c.h"
-#include "server/modelconfig.h"
 #include "util/mem.h"
 
 #define FAULTS_MAX 80
@@ -34,56 +32,22 @@
 
 static struct model_bed models;
 static struct bed client; /* For its port. */
-static struct loop loop;
-static struct api *api;
-static struct api_loop api_loop;
-static struct api_options options;
-static pthread_t thread;
-
-static void *turn(void *argument)
-{
-    (void)argument;
-    loop_run(&loop);
-    return NULL;
-}
+static struct api_bed server;
 
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const all[] = { "*" };
-    struct weir_err err = { 0 };
-    struct http_listener *listener;
     model_bed_init(&models);
     model_bed_sim(&models, "echo", 1, "");
-    models.options.configure = modelconfig_read;
-    models.options.control = CONTROL_EXPLICIT;
-    models.options.preload = all;
-    models.options.preload_count = 1;
-    model_bed_start(&models);
-    model_bed_settle(&models);
-    options = (struct api_options){ .name = "weir",
-                                    .version = "1.2.3",
-                                    .engine = models.engine,
-                                    .registry = models.registry,
-                                    .limits = &models.limits,
-                                    .config_json = modelconfig_to_json };
-    api = api_create(&options);
-    assert_int_equal(loop_init(&loop, &models.limits, &err), WEIR_OK);
-    api_loop_attach(&api_loop, api, &loop);
-    assert_int_equal(http_listen(&loop, "127.0.0.1:0", 0, api_handler(api), &listener, &err),
-                     WEIR_OK);
-    client.port = http_listener_port(listener);
-    return pthread_create(&thread, NULL, turn, NULL);
+    api_bed_start(&server, &models);
+    client.port = server.port;
+    return 0;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    loop_stop(&loop);
-    pthread_join(thread, NULL);
-    loop_finish(&loop);
-    api_loop_detach(&api_loop);
-    api_destroy(api);
+    api_bed_stop(&server);
     model_bed_finish(&models); /* The engine asserts that every block came back. */
     return 0;
 }

@@ -18,20 +18,6 @@
 
 static struct model_bed bed;
 
-static int set_up(void **state)
-{
-    (void)state;
-    model_bed_init(&bed);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    model_bed_finish(&bed);
-    return 0;
-}
-
 static void test_batching_is_proved(void **state)
 {
     (void)state;
@@ -192,7 +178,7 @@ static void test_real_models_are_judged(void **state)
 
 int main(void)
 {
-#define CASE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define CASE(test) MODEL_BED_TEST(test, &bed)
     const struct CMUnitTest tests[] = {
         CASE(test_batching_is_proved),
         CASE(test_warm_up_must_succeed),

@@ -18,20 +18,6 @@
 
 static struct model_bed bed;
 
-static int set_up(void **state)
-{
-    (void)state;
-    model_bed_init(&bed);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    model_bed_finish(&bed);
-    return 0;
-}
-
 static enum weir_status load(const char *name)
 {
     return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, NULL);
@@ -648,7 +634,7 @@ static void test_every_allocation_of_a_load_may_fail(void **state)
 
 int main(void)
 {
-#define CASE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define CASE(test) MODEL_BED_TEST(test, &bed)
     const struct CMUnitTest tests[] = {
         CASE(test_all_are_loaded_and_ready),
         CASE(test_a_broken_model_says_why_and_leaves_others_alone),

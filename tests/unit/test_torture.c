@@ -68,22 +68,6 @@ static const struct kind kinds[] = {
 
 static struct model_bed bed;
 
-static int set_up(void **state)
-{
-    (void)state;
-    model_bed_init(&bed);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    (void)mem_fault_arm(0);
-    model_bed_stop(&bed);
-    model_bed_finish(&bed);
-    return 0;
-}
-
 /* Copies a file of tests/data/models, where it is there. */
 static void copy(const struct kind *kind, const char *file)
 {
@@ -206,7 +190,7 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_models_of_every_kind, set_up, tear_down),
+        MODEL_BED_TEST(test_models_of_every_kind, &bed),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
