@@ -51,7 +51,7 @@ async def rest(url):
 
 
 async def grpc(host):
-    client = InferenceGRPCClient(url=host, timeout=30)
+    client = InferenceGRPCClient(url=host, timeout=120)
     found = {
         "live": await client.is_server_live(),
         "ready": await client.is_server_ready(),

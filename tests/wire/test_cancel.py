@@ -70,7 +70,7 @@ def test_a_running_request_is_stopped(tmp_path, root):
         answer = running.answer()
         assert answer.status == 499
         assert "cancel" in answer.error
-        assert gone(server, "hang") == 1
+        server.await_("it is counted", lambda: gone(server, "hang") == 1)
 
 
 def test_a_waiting_request_leaves_and_its_neighbours_stay(tmp_path, root):

@@ -200,7 +200,7 @@ def test_keep_alive_serves_many_requests_on_one_connection(server):
         for i in range(500):
             raw.send(post(PATH, {**ONES, "id": str(i)}))
             assert raw.answer().json()["id"] == str(i)
-        assert server.files() <= before + 2
+        server.await_("no more files", lambda: server.files() <= before + 2)
 
 
 def test_a_request_id_is_repeated_and_a_trace_passed_on(server):

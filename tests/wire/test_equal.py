@@ -16,7 +16,7 @@ def repository(tmp_path_factory):
     put_model(root, "cached", "add_sub", response_cache={"enable": True})
     put_model(root, "texts", "identity_bytes", response_cache={"enable": True})
     put_model(root, "plain", "add_sub")
-    put_sim(root, "joined", parameters={"tau0": "200ms"}, max_batch_size=1, join=True)
+    put_sim(root, "joined", parameters={"tau0": "500ms"}, max_batch_size=1, join=True)
     limiter = {"resources": [{"name": "r", "count": 1}]}
     for name in ("left", "right"):
         put_sim(

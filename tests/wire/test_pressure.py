@@ -73,11 +73,14 @@ def test_the_budget_holds_while_models_come_and_go(tmp_path, population):
 def test_rounds_of_loading_leave_nothing_behind(tmp_path, population):
     large = population.index(16)
     with Server(tmp_path, tmp_path / "models", "--model-control", "explicit") as server:
-        held = []
-        for _ in range(15):
+
+        def after_a_round():
             assert server.load(f"m{large}").status == 200
             assert ask(server, f"m{large}", 16).status == 200
             assert server.unload(f"m{large}").status == 200
             server.await_("it is gone", lambda: server.state(f"m{large}")[0] == "UNAVAILABLE")
-            held.append(server.memory())
-        assert held[-1] <= 1.05 * held[0]
+            return server.memory()
+
+        held = [after_a_round() for _ in range(15)]
+        # Rounds differ by what lies between free pieces; what a round leaves behind would only grow.
+        server.await_("memory is back", lambda: after_a_round() <= 1.05 * held[0])

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from serving import Server, put_model, put_sim, sim_request, write_whole
+from serving import PATIENCE_S, Server, put_model, put_sim, sim_request
 
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("tritonclient.grpc")
@@ -180,7 +180,7 @@ VALUES = [
 
 def ask(stub, call, request):
     message = getattr(pb, f"{call}Request")
-    return getattr(stub, call)(json_format.ParseDict(request, message()), timeout=60)
+    return getattr(stub, call)(json_format.ParseDict(request, message()), timeout=PATIENCE_S)
 
 
 def name_of(case):

@@ -21,7 +21,7 @@ except (ImportError, RuntimeError):  # Installed without.
 
 needs_grpc = pytest.mark.skipif(grpc is None, reason="no gRPC client")
 
-IDLE_S = 1.0
+IDLE_S = 2.0
 MUST_START = "must specify the START flag on the first request of the sequence"
 
 
@@ -388,10 +388,10 @@ def test_a_sequence_that_idles_is_dropped(server):
 
 
 def test_a_sequence_waits_for_a_place_until_another_one_idles(server):
-    assert output(ask(server, "one_slot", 1, 308, start=True)) == [1]
     begun = time.monotonic()
+    assert output(ask(server, "one_slot", 1, 308, start=True)) == [1]
     assert output(ask(server, "one_slot", 2, 309, start=True)) == [2]
-    assert time.monotonic() - begun > IDLE_S / 2
+    assert time.monotonic() - begun > IDLE_S
     answer = ask(server, "one_slot", 1, 308)
     assert (answer.status, MUST_START in answer.error) == (400, True)
     assert output(ask(server, "one_slot", 2, 309, end=True)) == [4]

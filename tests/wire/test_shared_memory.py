@@ -37,7 +37,7 @@ def server(tmp_path_factory):
     put_model(root, "add_sub")
     put_model(root, "identity_bytes")
     put_model(root, "identity_fp32")
-    put_sim(root, "slow", parameters={"tau0": "700ms", "inputs": "x:FP32[-1,16]",
+    put_sim(root, "slow", parameters={"tau0": "1200ms", "inputs": "x:FP32[-1,16]",
                                       "outputs": "y:FP32[-1,16]"})
     with Server(scratch, root, "--shared-memory", PREFIX) as started:
         yield started
@@ -208,8 +208,8 @@ def test_a_region_in_use_stays(server, protocol, objects):
                 client.is_server_live()
             assert ended == [None]
 
-    while leases(server, "slow") == at_rest:  # The request holds its model, and its regions before that.
-        pass
+    # The request holds its model, and its regions before that.
+    server.await_("it holds them", lambda: leases(server, "slow") > at_rest)
     client.unregister_system_shared_memory("data")
     wait()
     assert (shared_memory.get_contents_as_numpy(handle, np.float32, [16], SIZE) == values).all()
@@ -302,9 +302,9 @@ def test_json_mistakes(server, objects):
 
 
 def test_nothing_is_left(server):
-    metrics = server.get("/metrics").body.decode()
-    assert "\nweir_shared_memory_regions 0\n" in metrics
-    assert "\nweir_shared_memory_inputs_bytes 0\n" in metrics
+    for what in ("regions", "inputs_bytes"):
+        name = f"weir_shared_memory_{what}"
+        server.await_(f"no {what}", lambda: server.metrics().get(name) == 0)
 
 
 def test_metadata_says_so(server):

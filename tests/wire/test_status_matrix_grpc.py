@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from serving import Server, infer_path, put_model, put_sim, tensor
+from serving import PATIENCE_S, Server, infer_path, put_model, put_sim, tensor
 
 grpc = pytest.importorskip("grpc")
 service_pb2 = pytest.importorskip("tritonclient.grpc.service_pb2")
@@ -150,7 +150,7 @@ CALLS = [
 
 def fails(call, *arguments, **options):
     with pytest.raises(grpc.RpcError) as raised:
-        call(*arguments, timeout=60, **options)
+        call(*arguments, timeout=PATIENCE_S, **options)
     return raised.value.code().name, raised.value.details()
 
 
@@ -224,7 +224,7 @@ def test_messages(stub, what, made, codes):
 
 
 def test_afterwards_all_is_well(stub):
-    answer = stub.ModelInfer(typed(fp32_contents=GOOD), timeout=60)
+    answer = stub.ModelInfer(typed(fp32_contents=GOOD), timeout=PATIENCE_S)
     assert len(answer.raw_output_contents[0]) == 64
 
 
