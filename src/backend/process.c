@@ -143,7 +143,9 @@ static enum weir_status build(struct process_model *model, const struct backend_
     }
     status = status == WEIR_OK ? slot_acquire(&model->load, &model->slot, err) : status;
     struct process *process = NULL;
-    status = status == WEIR_OK ? slot_enter(model->slot, &model->load, &process, err) : status;
+    bool ended;
+    status =
+        status == WEIR_OK ? slot_enter(model->slot, &model->load, &process, &ended, err) : status;
     if (status != WEIR_OK) {
         return status;
     }
@@ -184,23 +186,29 @@ static void leave(struct seat *seat)
     seat->channel = NULL;
 }
 
-/* A live channel. */
-static enum weir_status sit_down(struct process_model *model, struct seat *seat,
+/* A live channel.  *ended: as of slot_enter(). */
+static enum weir_status sit_down(struct process_model *model, struct seat *seat, bool *ended,
                                  struct weir_err *err)
 {
+    *ended = false;
     if (seat->channel != NULL && !channel_is_dead(seat->channel)) {
         return WEIR_OK;
     }
     leave(seat);
     struct process *process = NULL;
-    const enum weir_status status = slot_enter(seat->slot, &model->load, &process, err);
-    return status == WEIR_OK
-               ? channel_create(process, &model->load, &model->base.signature, &seat->channel, err)
-               : status;
+    enum weir_status status = slot_enter(seat->slot, &model->load, &process, ended, err);
+    if (status == WEIR_OK) {
+        process_acquire(process);
+        status = channel_create(process, &model->load, &model->base.signature, &seat->channel, err);
+        *ended = status != WEIR_OK && atomic_load(&process->dead);
+        process_release(process);
+    }
+    return status;
 }
 
-/* The seat of this run. */
-static enum weir_status find_seat(struct process_context *context, const struct backend_run *run,
+/* The seat of this run.  A process that ends before the run has reached it takes the run with it and says nothing
+ * of it; one that cannot be had is nobody's fault either. */
+static enum weir_status find_seat(struct process_context *context, struct backend_run *run,
                                   struct seat **out, struct weir_err *err)
 {
     struct process_model *model = model_of(context);
@@ -216,7 +224,13 @@ static enum weir_status find_seat(struct process_context *context, const struct 
         }
     }
     *out = seat;
-    return sit_down(model, seat, err);
+    bool ended;
+    const enum weir_status status = sit_down(model, seat, &ended, err);
+    if (ended) {
+        run->death = DEATH_KILLED;
+        return WEIR_EBACKEND;
+    }
+    return status == WEIR_OK ? WEIR_OK : WEIR_EUNAVAILABLE;
 }
 
 static void end_trial(struct process_context *context)
@@ -280,8 +294,9 @@ static enum weir_status process_context_create(struct backend_model *base,
     }
     context->base.model = base;
     pthread_mutex_init(&context->lock, NULL);
+    bool ended;
     enum weir_status status = find_slot(model, context, err);
-    status = status == WEIR_OK ? sit_down(model, &context->home, err) : status;
+    status = status == WEIR_OK ? sit_down(model, &context->home, &ended, err) : status;
     if (status != WEIR_OK) {
         process_context_destroy(&context->base);
         return status;
@@ -345,13 +360,10 @@ static enum weir_status take_step(struct process_context *context, struct backen
         status = channel_step(seat->channel, run, step, err);
         set_active(context, NULL);
     }
-    const bool last = is_last(model, step);
     if (status != WEIR_OK) {
         drop_outputs(model, run);
-    } else if (last && !run->probation) {
-        slot_completed(seat->slot);
     }
-    if (run->probation && (last || status != WEIR_OK)) {
+    if (run->probation && (is_last(model, step) || status != WEIR_OK)) {
         end_trial(context);
     }
     return status;

@@ -16,21 +16,14 @@
 #include "util/mem.h"
 #include "util/sandbox.h"
 
-#define DELAY_FIRST_NS (50 * NS_PER_MS)
-#define DELAY_MAX_NS (10 * NS_PER_S)
-#define WAIT_MAX_NS (250 * NS_PER_MS) /* Longer delays are not waited for. */
-
 struct process_slot {
     struct list_node node; /* In `groups`, under groups_lock, like what is marked with *. */
     char *group;           /* NULL: nobody shares it. */
     uint32_t holders;      /* * */
     uint64_t indices;      /* * Bits of those that are taken. */
-    struct clock clock;
-    _Atomic uint32_t deaths; /* Since a run was completed. */
     _Atomic uint64_t restarts;
     pthread_mutex_t lock; /* Guards what follows. */
     struct process *process;
-    uint64_t earliest_ns;
     uint64_t memory_max;
 };
 
@@ -49,7 +42,6 @@ static struct process_slot *make_slot(const char *group)
         return NULL;
     }
     slot->group = copy;
-    clock_init(&slot->clock);
     pthread_mutex_init(&slot->lock, NULL);
     return slot;
 }
@@ -152,13 +144,6 @@ void slot_release(struct process_slot *slot, const struct process_load *load)
     }
 }
 
-void slot_completed(struct process_slot *slot)
-{
-    if (atomic_load_explicit(&slot->deaths, memory_order_relaxed) != 0) {
-        atomic_store(&slot->deaths, 0);
-    }
-}
-
 /* ---- Getting a process ------------------------------------------------------------------------ */
 
 /* Lock held.  What it may read: its version's folder, or where the models of its group are. */
@@ -198,24 +183,6 @@ static enum weir_status greet(struct process_slot *slot, const struct process_lo
     return status;
 }
 
-/* Lock held. */
-static enum weir_status await_delay(struct process_slot *slot, struct weir_err *err)
-{
-    const uint64_t now_ns = clock_now_ns(&slot->clock);
-    if (slot->earliest_ns <= now_ns) {
-        return WEIR_OK;
-    }
-    const uint64_t left_ns = slot->earliest_ns - now_ns;
-    if (left_ns > WAIT_MAX_NS) {
-        return err_set(err, WEIR_EUNAVAILABLE,
-                       "the model's process ended %" PRIu32
-                       " times without completing a run; the next one starts in %" PRIu64 " ms",
-                       atomic_load(&slot->deaths), left_ns / NS_PER_MS);
-    }
-    clock_sleep_until(&slot->clock, slot->earliest_ns);
-    return WEIR_OK;
-}
-
 /* Lock held: the slot's process, if it has one, has died. */
 static void bury(struct process_slot *slot)
 {
@@ -225,23 +192,15 @@ static void bury(struct process_slot *slot)
     process_release(slot->process);
     slot->process = NULL;
     atomic_fetch_add(&slot->restarts, 1);
-    const uint32_t deaths = atomic_fetch_add(&slot->deaths, 1) + 1;
-    const uint32_t doublings = deaths < 2 ? 0 : deaths - 2 < 20 ? deaths - 2 : 20;
-    const uint64_t delay_ns = deaths < 2 ? 0 : DELAY_FIRST_NS << doublings;
-    slot->earliest_ns =
-        clock_add(clock_now_ns(&slot->clock), delay_ns < DELAY_MAX_NS ? delay_ns : DELAY_MAX_NS);
 }
 
 /* Lock held. */
 static enum weir_status fill(struct process_slot *slot, const struct process_load *load,
                              struct weir_err *err)
 {
-    enum weir_status status = await_delay(slot, err);
     struct process *process = NULL;
-    if (status == WEIR_OK) {
-        status =
-            process_start(slot->group != NULL ? slot->group : load->how.model_name, &process, err);
-    }
+    enum weir_status status =
+        process_start(slot->group != NULL ? slot->group : load->how.model_name, &process, err);
     if (status == WEIR_OK) {
         slot->process = process;
         status = greet(slot, load, process, err);
@@ -290,9 +249,10 @@ static enum weir_status load_model(struct process *process, struct process_load 
 }
 
 enum weir_status slot_enter(struct process_slot *slot, struct process_load *load,
-                            struct process **out, struct weir_err *err)
+                            struct process **out, bool *ended, struct weir_err *err)
 {
     enum weir_status status = WEIR_OK;
+    *ended = false;
     pthread_mutex_lock(&slot->lock);
     if (slot->process == NULL || atomic_load(&slot->process->dead)) {
         bury(slot);
@@ -304,6 +264,7 @@ enum weir_status slot_enter(struct process_slot *slot, struct process_load *load
             unload(slot, load); /* It was loaded, and is not what it was. */
         }
     }
+    *ended = status != WEIR_OK && slot->process != NULL && atomic_load(&slot->process->dead);
     if (status == WEIR_OK) {
         process_acquire(slot->process);
         *out = slot->process;

@@ -2,8 +2,7 @@
  * process_slot.h — a place that has a process, or gets a new one when it is needed.
  *
  * A model has one, a group of models shares one, or each context has its own.  When its process has
- * died, the next who enters gets a fresh one: at once the first time, after a growing delay while
- * processes die without having completed a run.
+ * died, the next who enters gets a fresh one.  How often that makes sense is the engine's to say.
  */
 #ifndef WEIR_BACKEND_PROCESS_SLOT_H
 #define WEIR_BACKEND_PROCESS_SLOT_H
@@ -30,12 +29,10 @@ WEIR_MUST_USE enum weir_status slot_acquire(struct process_load *load, struct pr
                                             struct weir_err *err);
 void slot_release(struct process_slot *slot, const struct process_load *load); /* NULL is fine. */
 
-/* A live process that has loaded the model; the caller holds it.  WEIR_EUNAVAILABLE: not yet again; else as
- * backend_load(). */
+/* A live process that has loaded the model; the caller holds it.  Statuses as of backend_load(), and WEIR_EUNAVAILABLE:
+ * none can be made.  *ended: there was one, which ended meanwhile. */
 WEIR_MUST_USE enum weir_status slot_enter(struct process_slot *slot, struct process_load *load,
-                                          struct process **out, struct weir_err *err);
-
-void slot_completed(struct process_slot *slot); /* A run was; any thread, cheap. */
+                                          struct process **out, bool *ended, struct weir_err *err);
 
 /* What its process tells of the model, and how often there was a new one. */
 struct slot_figures {

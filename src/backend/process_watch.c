@@ -27,7 +27,9 @@
 #include "util/sandbox.h"
 
 #define PROGRAM_BYTES 4096
-#define FROZEN_LOOKS 20       /* Of PROCESS_BEAT_NS without a heartbeat. */
+#define FROZEN_LOOKS 20 /* Of PROCESS_BEAT_NS without a heartbeat. */
+#define WISH_ZYGOTES \
+    4 /* That may end before a wish is given up: they are killed, or cannot start. */
 #define END_NS (5 * NS_PER_S) /* How long a process has to end when it is let go. */
 
 extern char **environ;
@@ -36,7 +38,8 @@ extern char **environ;
 struct wish {
     struct list_node node;
     struct process *process;
-    int fds[2]; /* Its socket and its page; borrowed. */
+    int fds[2];       /* Its socket and its page; borrowed. */
+    uint32_t zygotes; /* That ended with it. */
     bool sent;
     bool done;
 };
@@ -236,7 +239,9 @@ static void zygote_lost(void)
     for (struct list_node *n = list_first(&watch.wishes); n != NULL; n = next) {
         next = list_next(&watch.wishes, n);
         struct wish *wish = list_entry(n, struct wish, node);
-        if (wish->sent) {
+        if (wish->sent && ++wish->zygotes < WISH_ZYGOTES) {
+            wish->sent = false; /* The next one is asked. */
+        } else if (wish->sent) {
             list_remove(n);
             wish->done = true;
         }
@@ -247,9 +252,10 @@ static void zygote_lost(void)
 /* Lock held. */
 static void grant_wishes(void)
 {
-    for (struct list_node *n = list_first(&watch.wishes); n != NULL;
-         n = list_next(&watch.wishes, n)) {
-        struct wish *wish = list_entry(n, struct wish, node);
+    struct list_node *next = list_first(&watch.wishes);
+    while (next != NULL) {
+        struct wish *wish = list_entry(next, struct wish, node);
+        next = list_next(&watch.wishes, next);
         if (wish->sent) {
             continue;
         }
@@ -257,12 +263,13 @@ static void grant_wishes(void)
         wish->sent = true;
         buffer_clear(&watch.message);
         message_u64(&watch.message, MESSAGE_FORK);
-        if (watch.zygote == 0 ||
-            message_send(watch.socket, &watch.message, wish->fds, 2) != WEIR_OK) {
-            list_remove(n);
+        if (watch.zygote == 0) {
+            list_remove(&wish->node);
             wish->done = true;
             pthread_cond_broadcast(&watch.changed);
-            return; /* The next one is tried when the bell rings again. */
+        } else if (message_send(watch.socket, &watch.message, wish->fds, 2) != WEIR_OK) {
+            zygote_lost();
+            next = list_first(&watch.wishes);
         }
     }
 }

@@ -371,7 +371,7 @@ void trial_hold(struct instance *instance, struct list *members, uint64_t began_
 
 /* ---- Before a run ------------------------------------------------------------------------------ */
 
-/* True: nothing may run. */
+/* True: nothing may run; else it may now, by the back-off, too. */
 static bool is_out(struct instance *instance, struct weir_err *err)
 {
     struct model *model = instance->model;
@@ -386,7 +386,11 @@ static bool is_out(struct instance *instance, struct weir_err *err)
                          "and another run is tried now",
                          model->name, model->circuit.deaths);
     }
+    const uint64_t start_ns = circuit_start_ns(&model->circuit);
     pthread_mutex_unlock(&model->pool->lock);
+    if (status == WEIR_OK) {
+        clock_sleep_until(model->pool->engine->clock, start_ns);
+    }
     return status != WEIR_OK;
 }
 

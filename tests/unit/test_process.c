@@ -411,21 +411,56 @@ static void test_probation_has_a_process_of_its_own(void **state)
     backend_unload(model);
 }
 
-static void test_deaths_without_a_run_between_delay_the_next(void **state)
+static void test_each_death_is_told_and_each_run_gets_a_process(void **state)
 {
     (void)state;
     static const struct setting settings[SETTINGS_MAX] = { { "tau0", "0" }, { "crash_at", "1" } };
     struct backend_model *model = load(settings, &of_model);
     struct backend_context *context = ride_context(model);
-    enum weir_status status = WEIR_EBACKEND;
-    uint32_t deaths = 0;
-    while (status == WEIR_EBACKEND && deaths < 20) {
-        status = run_rows(context, 1)->status;
-        deaths++;
+    for (uint32_t deaths = 1; deaths < 8; deaths++) {
+        assert_int_equal(run_rows(context, 1)->status, WEIR_EBACKEND);
+        assert_int_equal(ride.run.death, DEATH_FAULT);
     }
-    assert_int_equal(status, WEIR_EUNAVAILABLE);
-    assert_in_range(deaths, 3, 10);
-    assert_non_null(strstr(ride.err.text, "without completing a run"));
+    struct backend_memory memory;
+    backend_memory(model, &memory);
+    assert_int_equal(memory.restarts, 6);
+    backend_context_destroy(context);
+    backend_unload(model);
+}
+
+/* Until it is told to stop, kills every process as soon as it can be seen: at its start, while it loads, in a
+ * run. */
+static void *kill_all(void *stop)
+{
+    pid_t pid;
+    while (!atomic_load((_Atomic bool *)stop)) {
+        if (processes(&pid) > 0) {
+            (void)kill(pid, SIGKILL);
+        }
+    }
+    return NULL;
+}
+
+static void test_a_kill_at_any_time_blames_nobody(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "1ms" }, { "load", "3ms" } };
+    struct backend_model *model = load(settings, &of_model);
+    struct backend_context *context = ride_context(model);
+    _Atomic bool stop = false;
+    pthread_t killer;
+    assert_int_equal(pthread_create(&killer, NULL, kill_all, &stop), 0);
+    for (uint32_t i = 0; i < 30; i++) {
+        if (run_rows(context, 1)->status != WEIR_OK && ride.run.death != DEATH_KILLED) {
+            fail_msg("%s", ride.err.text);
+        }
+    }
+    atomic_store(&stop, true);
+    (void)pthread_join(killer, NULL);
+    while (run_rows(context, 1)->run.death == DEATH_KILLED) { /* The last kill. */
+    }
+    expect_echo(&ride);
+    tensor_release(&ride.output);
     backend_context_destroy(context);
     backend_unload(model);
 }
@@ -634,7 +669,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_parts_come_one_by_one_and_can_be_refused),
         cmocka_unit_test(test_what_shares_a_process),
         cmocka_unit_test(test_probation_has_a_process_of_its_own),
-        cmocka_unit_test(test_deaths_without_a_run_between_delay_the_next),
+        cmocka_unit_test(test_each_death_is_told_and_each_run_gets_a_process),
+        cmocka_unit_test(test_a_kill_at_any_time_blames_nobody),
         cmocka_unit_test(test_what_a_process_says_is_checked),
         cmocka_unit_test(test_shared_memory_keeps_its_size),
         cmocka_unit_test(test_inputs_can_be_read_and_not_written),
