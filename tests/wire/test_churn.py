@@ -34,7 +34,8 @@ class Churn:
         self.failures = []
 
     def over(self):
-        return self.failures or time.monotonic() > self.until
+        """Not before each model has been called, however slow the machine is."""
+        return self.failures or (time.monotonic() > self.until and all(self.calls.values()))
 
     def load_and_unload(self, seed):
         choose = random.Random(seed)
@@ -117,5 +118,11 @@ def test_the_last_call_counts_and_nothing_leaks(tmp_path):
         memory_after, *_ = measured(server)
         print(sum(map(len, churn.calls.values())), churn.answers, memory_after - memory)
         server.await_("no more is held", lambda: server.files() <= files and server.threads() == threads)
-        if not is_sanitized():
-            assert memory_after - memory < GROWTH_MAX
+
+        def is_back():
+            for name in REQUESTS:
+                assert server.load(name).status == 200
+            return measured(server)[0] - memory < GROWTH_MAX
+
+        if not is_sanitized():  # One round's memory differs from the next one's; a leak does not shrink.
+            assert memory_after - memory < GROWTH_MAX or server.await_("memory is back", is_back)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import os
 import re
 import signal
 import socket
@@ -11,7 +10,8 @@ import time
 
 import pytest
 
-TIMEOUT_S = 20
+from serving import BINARY, PATIENCE_S
+
 GET = b"GET /v2 HTTP/1.1\r\n"
 POST = b"POST /v2/models/m/infer HTTP/1.1\r\n"
 HOST = b"Host: a\r\n"
@@ -26,7 +26,7 @@ class Server:
         for name, value in limits.items():
             options += [f"--limits.{name.replace('_', '-')}", value]
         self.process = subprocess.Popen(
-            [os.environ["WEIR_BINARY"], "serve", *options, str(folder)],
+            [BINARY, "serve", *options, str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -34,7 +34,7 @@ class Server:
         self.port = int(re.search(r":(\d+)", self.process.stdout.readline())[1])
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -42,7 +42,7 @@ class Server:
 
     def wait(self):
         try:
-            return self.process.wait(TIMEOUT_S)
+            return self.process.wait(PATIENCE_S)
         finally:
             self.process.kill()
 
@@ -59,9 +59,9 @@ def hasty(tmp_path_factory):
     """A server with little patience and small limits."""
     server = Server(
         tmp_path_factory.mktemp("models"),
-        header_timeout="300ms",
-        body_timeout="300ms",
-        idle_timeout="300ms",
+        header_timeout="1s",
+        body_timeout="1s",
+        idle_timeout="1s",
         json_bytes_max="1MiB",
     )
     yield server
@@ -219,7 +219,7 @@ def test_a_header_that_drips_is_closed_all_the_same(hasty):
         found = b""
         begun = time.monotonic()
         connection.settimeout(0.05)
-        while not found and time.monotonic() < begun + TIMEOUT_S:
+        while not found and time.monotonic() < begun + PATIENCE_S:
             try:
                 found = connection.recv(65536)
             except TimeoutError:
