@@ -60,8 +60,8 @@ static void count_resource(const struct world *world, const struct sim_model *m,
             continue;
         }
         *total = other->resource.count > *total ? other->resource.count : *total;
-        for (uint32_t f = 0; f < world->flight_count; f++) {
-            const bool its = world->flights[f].instance->model == &other->model;
+        for (uint32_t f = 0; f < world->flights.count; f++) {
+            const bool its = world->flights.items[f].instance->model == &other->model;
             *held += its ? other->resource.count : 0;
         }
     }
@@ -81,8 +81,8 @@ void check_resources(struct world *world)
 static bool may_wait(const struct world *world, const struct model *model)
 {
     uint32_t held = 0;
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        held += world->flights[i].instance->model->claim != NULL ? 1 : 0;
+    for (uint32_t i = 0; i < world->flights.count; i++) {
+        held += world->flights.items[i].instance->model->claim != NULL ? 1 : 0;
     }
     return model->claim != NULL && held > 0;
 }
@@ -118,8 +118,10 @@ static bool could_go(const struct world *world, const struct model *model)
 void check_places(struct world *world, const struct pool *pool)
 {
     uint32_t taken = 0;
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        taken += world->flights[i].pool == pool ? world->flights[i].instance->model->width : 0;
+    for (uint32_t i = 0; i < world->flights.count; i++) {
+        taken += world->flights.items[i].instance->model->pool == pool
+                     ? world->flights.items[i].instance->model->width
+                     : 0;
     }
     LAW(pool->pipelined || taken <= pool->executor_count, "runs of %u threads on '%s'", taken,
         pool->name);

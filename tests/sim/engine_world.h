@@ -13,6 +13,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "flights.h"
 #include "seeds.h"
 #include "util/mem.h"
 
@@ -65,13 +66,6 @@ struct sim_request {
     uint64_t cancels_ns;
 };
 
-/* A batch whose virtual run has an end in the future. */
-struct flight {
-    struct instance *instance;
-    uint64_t ends_ns;
-    struct pool *pool;
-};
-
 struct world {
     uint64_t seed;
     uint64_t random;
@@ -84,8 +78,7 @@ struct world {
     uint32_t model_count;
     struct sim_request requests[REQUESTS_MAX];
     uint32_t request_count;
-    struct flight flights[64];
-    uint32_t flight_count;
+    struct flights flights;
     uint64_t wakes_ns[ENGINE_POOLS_MAX];
     struct order_options order;
     int64_t credit_ns[ORDER_CLASSES];  /* Before the last pull: of classes, */

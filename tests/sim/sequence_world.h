@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/sequence.h"
+#include "flights.h"
 #include "seeds.h"
 #include "util/mem.h"
 
@@ -58,11 +59,6 @@ struct shadow {
     int64_t value;
 };
 
-struct flight {
-    struct instance *instance;
-    uint64_t ends_ns;
-};
-
 struct keeper_context {
     struct backend_context base;
     struct world *world;
@@ -95,8 +91,7 @@ struct world {
     int64_t last_run[IDS]; /* Index of the last request that ran well. */
     struct sim_request requests[REQUESTS_MAX];
     uint32_t request_count;
-    struct flight flights[64];
-    uint32_t flight_count;
+    struct flights flights;
     uint64_t wake_ns;
     uint32_t accepted;
     uint32_t ended;

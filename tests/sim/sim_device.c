@@ -23,11 +23,11 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "flights.h"
 #include "simulated.h"
 #include "util/mem.h"
 
 #define CLIENTS_MAX 16
-#define FLIGHTS_MAX 16
 #define WIDTH 16
 
 #define CHECK(condition, ...)                                  \
@@ -54,11 +54,6 @@ struct client {
     float data[WIDTH * 8];
 };
 
-struct flight {
-    struct instance *instance;
-    uint64_t ends_ns;
-};
-
 struct bed {
     struct clock clock;
     struct limits limits;
@@ -72,8 +67,7 @@ struct bed {
     uint64_t wide_answers;
     struct client clients[CLIENTS_MAX];
     uint32_t client_count;
-    struct flight flights[FLIGHTS_MAX];
-    uint32_t flight_count;
+    struct flights flights;
     uint32_t threads_most; /* Of all runs at once. */
     uint64_t answers;
     double taking_ns; /* Of all answers, from the start of their runs. */
@@ -200,38 +194,31 @@ static void close_bed(struct bed *bed)
 static void pull_all(struct bed *bed)
 {
     struct pool *pool = bed->model.pool;
-    while (bed->flight_count < pool->thread_count) {
+    while (bed->flights.count < pool->thread_count) {
         uint64_t wake_ns;
-        pool->idle_count = pool->thread_count - bed->flight_count - 1;
+        pool->idle_count = pool->thread_count - bed->flights.count - 1;
         struct instance *instance = pool_pull(pool, clock_now_ns(&bed->clock), &wake_ns);
         pool->idle_count = 0;
         if (instance == NULL) {
             return;
         }
         uint32_t width = instance->model->width;
-        for (uint32_t i = 0; i < bed->flight_count; i++) {
-            width += bed->flights[i].instance->model->width;
+        for (uint32_t i = 0; i < bed->flights.count; i++) {
+            width += bed->flights.items[i].instance->model->width;
         }
         CHECK(pool->pipelined || width <= pool->executor_count, "runs of %u threads", width);
         bed->threads_most = width > bed->threads_most ? width : bed->threads_most;
-        batch_run(instance);
-        bed->flights[bed->flight_count++] =
-            (struct flight){ instance, instance->batch.computed_ns };
+        flights_start(&bed->flights, instance);
     }
 }
 
 /* Turns the clock to the next end of a run and lets it land. */
 static void land_next(struct bed *bed)
 {
-    uint32_t next = 0;
-    CHECK(bed->flight_count > 0, "nothing runs");
-    for (uint32_t i = 1; i < bed->flight_count; i++) {
-        next = bed->flights[i].ends_ns < bed->flights[next].ends_ns ? i : next;
-    }
-    const struct flight flight = bed->flights[next];
-    bed->flights[next] = bed->flights[--bed->flight_count];
-    clock_turn(&bed->clock, flight.ends_ns);
-    pool_settle(bed->model.pool, flight.instance, flight.ends_ns);
+    const uint64_t ends_ns = flights_next_ns(&bed->flights);
+    CHECK(ends_ns != CLOCK_NEVER, "nothing runs");
+    clock_turn(&bed->clock, ends_ns);
+    pool_settle(bed->model.pool, flights_land(&bed->flights, ends_ns), ends_ns);
 }
 
 /* Answers per ms while `clients` ask for `answers` of them; leaves nothing under way. */
@@ -260,7 +247,7 @@ static double load(struct bed *bed, uint32_t clients, uint64_t answers)
     }
     const double rate = (double)bed->answers / ((double)(until_ns - from_ns) / NS_PER_MS);
     bed->mean_ms = bed->taking_ns / (double)bed->answers / NS_PER_MS;
-    for (pull_all(bed); bed->flight_count > 0; pull_all(bed)) {
+    for (pull_all(bed); bed->flights.count > 0; pull_all(bed)) {
         land_next(bed);
     }
     home_turn(&bed->home);

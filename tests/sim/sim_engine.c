@@ -345,23 +345,14 @@ static void submit(struct world *world, struct sim_request *r)
     model_release(r->request.model);
 }
 
-static uint32_t flights_on(const struct world *world, const struct pool *pool)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        count += world->flights[i].pool == pool ? 1 : 0;
-    }
-    return count;
-}
-
 /* Lets free executors pull until they find nothing. */
 static void pull_all(struct world *world)
 {
     for (uint32_t p = 0; p < world->engine->pool_count; p++) {
         struct pool *pool = world->engine->pools[p];
         world->wakes_ns[p] = CLOCK_NEVER;
-        while (flights_on(world, pool) < pool->thread_count) {
-            pool->idle_count = pool->thread_count - flights_on(world, pool) - 1;
+        while (flights_on(&world->flights, pool) < pool->thread_count) {
+            pool->idle_count = pool->thread_count - flights_on(&world->flights, pool) - 1;
             note_turn(world, pool);
             struct instance *instance =
                 pool_pull(pool, clock_now_ns(&world->clock), &world->wakes_ns[p]);
@@ -373,9 +364,7 @@ static void pull_all(struct world *world)
             check_batch(world, instance);
             check_order(world, instance);
             check_delay(world, instance);
-            batch_run(instance);
-            const uint64_t ends_ns = instance->batch.computed_ns;
-            world->flights[world->flight_count++] = (struct flight){ instance, ends_ns, pool };
+            flights_start(&world->flights, instance);
             check_resources(world);
             check_places(world, pool);
         }
@@ -384,14 +373,9 @@ static void pull_all(struct world *world)
 
 static void land(struct world *world)
 {
-    for (uint32_t i = 0; i < world->flight_count;) {
-        if (world->flights[i].ends_ns > clock_now_ns(&world->clock)) {
-            i++;
-            continue;
-        }
-        const struct flight flight = world->flights[i];
-        world->flights[i] = world->flights[--world->flight_count];
-        pool_settle(flight.pool, flight.instance, clock_now_ns(&world->clock));
+    struct instance *instance;
+    while ((instance = flights_land(&world->flights, clock_now_ns(&world->clock))) != NULL) {
+        pool_settle(instance->model->pool, instance, clock_now_ns(&world->clock));
     }
 }
 
@@ -414,11 +398,6 @@ static void turn_homes(struct world *world)
     }
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 static uint64_t next_event(const struct world *world, uint32_t submitted)
 {
     uint64_t next = CLOCK_NEVER;
@@ -431,9 +410,7 @@ static uint64_t next_event(const struct world *world, uint32_t submitted)
             next = sooner(next, r->cancels_ns);
         }
     }
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        next = sooner(next, world->flights[i].ends_ns);
-    }
+    next = sooner(next, flights_next_ns(&world->flights));
     for (uint32_t i = 0; i < world->home_count; i++) {
         next = sooner(next, home_due_ns(world, &world->homes[i]));
     }

@@ -22,6 +22,7 @@
 #include "backend/backend.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
+#include "flights.h"
 #include "pipeline/graph.h"
 #include "pipeline/run.h"
 #include "seeds.h"
@@ -70,12 +71,6 @@ struct sim_request {
     uint64_t cancels_ns;
 };
 
-struct flight {
-    struct instance *instance;
-    struct pool *pool;
-    uint64_t ends_ns;
-};
-
 struct world {
     uint64_t seed;
     uint64_t random;
@@ -89,8 +84,7 @@ struct world {
     bool faults; /* Some model fails now and then. */
     struct sim_request requests[REQUESTS_MAX];
     uint32_t request_count;
-    struct flight flights[64];
-    uint32_t flight_count;
+    struct flights flights;
     uint64_t wakes_ns[2];
     uint32_t accepted;
     uint32_t ended;
@@ -542,43 +536,27 @@ static void cancel_due(struct world *world)
 
 /* ---- Time -------------------------------------------------------------------------------------- */
 
-static uint32_t flights_on(const struct world *world, const struct pool *pool)
-{
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        count += world->flights[i].pool == pool ? 1 : 0;
-    }
-    return count;
-}
-
 static void pull_all(struct world *world)
 {
     for (uint32_t p = 0; p < world->engine->pool_count; p++) {
         struct pool *pool = world->engine->pools[p];
         world->wakes_ns[p] = CLOCK_NEVER;
-        while (flights_on(world, pool) < pool->thread_count) {
+        while (flights_on(&world->flights, pool) < pool->thread_count) {
             struct instance *instance =
                 pool_pull(pool, clock_now_ns(&world->clock), &world->wakes_ns[p]);
             if (instance == NULL) {
                 break;
             }
-            batch_run(instance);
-            world->flights[world->flight_count++] =
-                (struct flight){ instance, pool, instance->batch.computed_ns };
+            flights_start(&world->flights, instance);
         }
     }
 }
 
 static void land(struct world *world)
 {
-    for (uint32_t i = 0; i < world->flight_count;) {
-        if (world->flights[i].ends_ns > clock_now_ns(&world->clock)) {
-            i++;
-            continue;
-        }
-        const struct flight flight = world->flights[i];
-        world->flights[i] = world->flights[--world->flight_count];
-        pool_settle(flight.pool, flight.instance, clock_now_ns(&world->clock));
+    struct instance *instance;
+    while ((instance = flights_land(&world->flights, clock_now_ns(&world->clock))) != NULL) {
+        pool_settle(instance->model->pool, instance, clock_now_ns(&world->clock));
     }
 }
 
@@ -586,11 +564,6 @@ static uint64_t home_due_ns(const struct world *world)
 {
     const struct sim_home *h = &world->home;
     return h->woken || !list_empty(&h->home.inline_models) ? 0 : home_next_ns(&h->home);
-}
-
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 static uint64_t next_event(const struct world *world, uint32_t submitted)
@@ -603,9 +576,7 @@ static uint64_t next_event(const struct world *world, uint32_t submitted)
         const struct sim_request *r = &world->requests[i];
         next = r->accepted && r->ends == 0 ? sooner(next, r->cancels_ns) : next;
     }
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        next = sooner(next, world->flights[i].ends_ns);
-    }
+    next = sooner(next, flights_next_ns(&world->flights));
     return sooner(next, sooner(world->wakes_ns[0], world->wakes_ns[1]));
 }
 

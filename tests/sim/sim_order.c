@@ -23,6 +23,7 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "flights.h"
 #include "seeds.h"
 #include "simulated.h"
 #include "util/mem.h"
@@ -33,7 +34,6 @@
 #define ROWS_MAX 8
 #define WIDTH 2
 #define LATENCIES_MAX 65536
-#define FLIGHTS_MAX 8
 #define NEVER CLOCK_NEVER
 
 struct world;
@@ -79,11 +79,6 @@ struct job {
     struct job *next; /* Free. */
 };
 
-struct flight {
-    struct instance *instance;
-    uint64_t ends_ns;
-};
-
 struct world {
     uint64_t seed;
     uint64_t random;
@@ -101,8 +96,7 @@ struct world {
     struct job jobs[JOBS_MAX];
     struct job *free;
     float zeros[ROWS_MAX * WIDTH];
-    struct flight flights[FLIGHTS_MAX];
-    uint32_t flight_count;
+    struct flights flights;
     uint64_t wake_ns;
     bool counting;                /* Profiles are learned. */
     double lag_ns[ORDER_CLASSES]; /* Device time that a class should have had by now. */
@@ -370,48 +364,35 @@ static void account(struct world *world, const struct batch *batch, uint32_t mas
 static void pull_all(struct world *world)
 {
     world->wake_ns = NEVER;
-    while (world->flight_count < world->executors) {
+    while (world->flights.count < world->executors) {
         const uint32_t mask = rivals(world);
-        world->pool->idle_count = world->executors - world->flight_count - 1;
+        world->pool->idle_count = world->executors - world->flights.count - 1;
         struct instance *instance = pool_pull(world->pool, now(world), &world->wake_ns);
         world->pool->idle_count = 0;
         if (instance == NULL) {
             LAW(rivals(world) == 0, "work waits and an executor is free");
             return;
         }
-        batch_run(instance);
+        flights_start(&world->flights, instance);
         const struct batch *batch = &instance->batch;
         const double ns = (double)(batch->computed_ns - batch->taken_ns);
         check_budget(world, batch, ns);
         account(world, batch, mask, ns);
-        world->flights[world->flight_count++] = (struct flight){ instance, batch->computed_ns };
     }
 }
 
 static void land(struct world *world)
 {
-    for (uint32_t i = 0; i < world->flight_count;) {
-        if (world->flights[i].ends_ns > now(world)) {
-            i++;
-            continue;
-        }
-        struct instance *instance = world->flights[i].instance;
-        world->flights[i] = world->flights[--world->flight_count];
+    struct instance *instance;
+    while ((instance = flights_land(&world->flights, now(world))) != NULL) {
         pool_settle(world->pool, instance, now(world));
     }
-}
-
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
 }
 
 static uint64_t next_event(const struct world *world, bool sending)
 {
     uint64_t next = sooner(world->wake_ns, home_next_ns(&world->home));
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        next = sooner(next, world->flights[i].ends_ns);
-    }
+    next = sooner(next, flights_next_ns(&world->flights));
     for (uint32_t i = 0; i < world->source_count && sending; i++) {
         const struct source *source = &world->sources[i];
         const bool waits = source->out_max > 0 && source->out >= source->out_max;

@@ -26,13 +26,13 @@
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "flights.h"
 #include "seeds.h"
 #include "simulated.h"
 #include "util/mem.h"
 
 #define SLOTS 16384
 #define SLOS_MAX 4
-#define EXECUTORS_MAX 4
 #define MODELS_MAX 2
 #define LIGHT 2                       /* A client. */
 #define LEARNING_NS (500 * NS_PER_MS) /* Before it counts: profiles are learned. */
@@ -69,11 +69,6 @@ struct slot {
     float value;
 };
 
-struct flight {
-    struct instance *instance;
-    uint64_t ends_ns;
-};
-
 struct tally {
     uint64_t offered;
     uint64_t in_time;
@@ -99,8 +94,7 @@ struct world {
     uint32_t model_count;
     struct slot *slots;
     struct slot *free;
-    struct flight flights[EXECUTORS_MAX];
-    uint32_t flight_count;
+    struct flights flights;
     uint64_t count_from_ns; /* Requests that arrive earlier are not tallied. */
     uint64_t late_until_ns; /* The last request that was not served in time came then. */
     struct tally tally;
@@ -294,28 +288,21 @@ static void submit(struct world *world)
 static void pull(struct world *world)
 {
     uint64_t wake_ns;
-    while (world->flight_count < world->scene->executors) {
-        world->pool->idle_count = world->scene->executors - world->flight_count - 1;
+    while (world->flights.count < world->scene->executors) {
+        world->pool->idle_count = world->scene->executors - world->flights.count - 1;
         struct instance *instance = pool_pull(world->pool, now_of(world), &wake_ns);
         world->pool->idle_count = 0;
         if (instance == NULL) {
             return;
         }
-        batch_run(instance);
-        world->flights[world->flight_count++] =
-            (struct flight){ instance, instance->batch.computed_ns };
+        flights_start(&world->flights, instance);
     }
 }
 
 static void land(struct world *world)
 {
-    for (uint32_t i = 0; i < world->flight_count;) {
-        if (world->flights[i].ends_ns > now_of(world)) {
-            i++;
-            continue;
-        }
-        struct instance *instance = world->flights[i].instance;
-        world->flights[i] = world->flights[--world->flight_count];
+    struct instance *instance;
+    while ((instance = flights_land(&world->flights, now_of(world))) != NULL) {
         pool_settle(world->pool, instance, now_of(world));
         for (uint32_t k = 0; world->blind && k < world->model_count; k++) {
             memset(&world->models[k].model.profile, 0, sizeof(struct profile));
@@ -325,12 +312,9 @@ static void land(struct world *world)
 
 static uint64_t next_event(const struct world *world, uint64_t arrival_ns)
 {
-    uint64_t next = arrival_ns;
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        next = world->flights[i].ends_ns < next ? world->flights[i].ends_ns : next;
-    }
+    const uint64_t next = sooner(arrival_ns, flights_next_ns(&world->flights));
     const uint64_t due_ns = home_next_ns(&world->home);
-    return world->woken ? now_of(world) : due_ns < next ? due_ns : next;
+    return world->woken ? now_of(world) : sooner(due_ns, next);
 }
 
 static void turn(struct world *world, uint64_t to_ns)

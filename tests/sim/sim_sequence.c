@@ -363,7 +363,7 @@ static void check_sequences(struct world *world)
 static void pull_all(struct world *world)
 {
     world->wake_ns = CLOCK_NEVER;
-    while (world->flight_count < world->pool->executor_count) {
+    while (world->flights.count < world->pool->executor_count) {
         struct instance *instance =
             pool_pull(world->pool, clock_now_ns(&world->clock), &world->wake_ns);
         if (instance == NULL) {
@@ -372,21 +372,14 @@ static void pull_all(struct world *world)
             LAW(!turn.ready, "work waits and an executor is free");
             return;
         }
-        batch_run(instance);
-        world->flights[world->flight_count++] =
-            (struct flight){ instance, instance->batch.computed_ns };
+        flights_start(&world->flights, instance);
     }
 }
 
 static void land(struct world *world)
 {
-    for (uint32_t i = 0; i < world->flight_count;) {
-        if (world->flights[i].ends_ns > clock_now_ns(&world->clock)) {
-            i++;
-            continue;
-        }
-        struct instance *instance = world->flights[i].instance;
-        world->flights[i] = world->flights[--world->flight_count];
+    struct instance *instance;
+    while ((instance = flights_land(&world->flights, clock_now_ns(&world->clock))) != NULL) {
         pool_settle(world->pool, instance, clock_now_ns(&world->clock));
         check_sequences(world);
     }
@@ -420,11 +413,6 @@ static void cancel_due(struct world *world)
     }
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Idle sequences alone are no reason to go on. */
 static uint64_t next_event(const struct world *world, uint32_t submitted)
 {
@@ -436,9 +424,7 @@ static uint64_t next_event(const struct world *world, uint32_t submitted)
         const struct sim_request *r = &world->requests[i];
         next = r->accepted && r->ends == 0 && !r->canceled ? sooner(next, r->cancels_ns) : next;
     }
-    for (uint32_t i = 0; i < world->flight_count; i++) {
-        next = sooner(next, world->flights[i].ends_ns);
-    }
+    next = sooner(next, flights_next_ns(&world->flights));
     for (uint32_t i = 0; i < world->home_count; i++) {
         next = sooner(next, home_due_ns(world, &world->homes[i]));
     }
