@@ -96,6 +96,9 @@ static uint64_t us(const _Atomic uint64_t *ns)
       "Runs at once: what is configured, or found to pay", engine_runs_max(m))                     \
     X(hurts, "weir_model_instances_hurt", "gauge",                                                 \
       "1 where fewer instances than configured did more", m->instances_reason != NULL ? 1 : 0)     \
+    X(inline_slow, "weir_model_inline_slow_total", "counter",                                       \
+      "Runs on network threads of over 10 ms; others are made elsewhere for a while",              \
+      load(&m->stats.inline_slow))                                                                 \
     X(available, "weir_model_available", "gauge",                                                  \
       "0 while its process fails again and again, or a run of it does not end",                    \
       outage_check(m, NULL) == WEIR_OK ? 1 : 0)                                                    \

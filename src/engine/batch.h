@@ -31,7 +31,8 @@ struct batch {
     uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
     uint64_t learn_ns;
     bool overdue;               /* Asked to stop at its model's run_limit. */
-    bool written_off;           /* Did not; guarded by the pool's lock, as is the one before. */
+    bool written_off;           /* Did not; guarded by the pool's lock, as is the one before, */
+    bool lost_loop;             /* and this: a loop hangs in it, no executor. */
     struct list_node run;       /* In pool.runs. */
     uint64_t predicted_ns;      /* What the profile said when it was taken; 0: nothing. */
     uint64_t expected_ns;       /* When it should be over, */

@@ -569,8 +569,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
     if (model->graph != NULL) {
         return WEIR_OK; /* Its steps' models run, not itself. */
     }
-    if (engine->threads && model->config->run_limit_ns > 0 &&
-        model->config->isolation != ISOLATE_PROCESS) {
+    if (engine->threads && pool_watch_limit_ns(model, may_run_inline(engine, model)) > 0) {
         const enum weir_status status = watchdog_start(&engine->watchdog, err);
         if (status != WEIR_OK) {
             return status;

@@ -77,9 +77,10 @@ struct engine {
     struct cache *cache;
     struct quarantine *quarantine;
     struct watchdog watchdog;
-    _Atomic uint32_t short_pools; /* Devices whose executors hang, and that have no spare ones. */
-    _Atomic uint64_t serials;     /* Models adopted so far. */
-    pthread_mutex_t lock;         /* Guards homes. */
+    _Atomic uint32_t
+        short_pools; /* Devices whose executors hang, and that have no spare ones; loops that hang. */
+    _Atomic uint64_t serials; /* Models adopted so far. */
+    pthread_mutex_t lock;     /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };

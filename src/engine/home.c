@@ -89,14 +89,14 @@ static void deliver(struct mail *mail)
 static void deliver_all(struct home *home)
 {
     for (;;) {
+        struct mail *received = mailbox_receive(&home->mailbox);
         struct mail *local = home->local;
         home->local = NULL;
-        struct mail *received = mailbox_receive(&home->mailbox);
         if (local == NULL && received == NULL) {
             return;
         }
+        deliver(received); /* Of a run that was written off here: before its end. */
         deliver(local);
-        deliver(received);
     }
 }
 

@@ -71,6 +71,7 @@ struct model_stats {
     _Atomic uint64_t output_ns;     /* what came after. */
     struct duration cache_hit;      /* Look-ups that found an answer. */
     struct duration cache_miss;     /* Those that did not, and keeping what was then computed. */
+    _Atomic uint64_t inline_slow;   /* Runs on loops that were none for them (pool_watch.c). */
     _Atomic uint64_t joined;        /* Shared the run of an equal request. */
     _Atomic uint64_t refused;       /* Never accepted: queue full, deadline passed on arrival. */
     _Atomic uint64_t refused_late;  /* Part of `refused`: the deadline could not have been met, */
@@ -164,7 +165,9 @@ struct model {
     struct circuit circuit;
     struct suspects suspects;
     enum backend_death last_death;
+    uint64_t inline_after_ns; /* No loop runs it before, as a run on one was slow. */
     uint32_t written_off; /* Runs that nobody waits for any more, though they go on (watchdog.h). */
+    uint32_t lost_loops;  /* Of these, on loops. */
     struct list_node ready;       /* In pool.ready, */
     struct heap_node again;       /* or in pool.delayed, or in none. */
     struct request *head;         /* While in one: who leads the next run; NULL: the line says. */

@@ -1,6 +1,7 @@
 #include "engine/outage.h"
 
 #include "engine/pool.h"
+#include "engine/pool_impl.h"
 
 void outage_note(struct model *model)
 {
@@ -16,9 +17,10 @@ enum weir_status outage_check_locked(const struct model *model, struct weir_err 
     if (model->written_off > 0) {
         return err_set(
             err, WEIR_EUNAVAILABLE,
-            "model '%s': a run took longer than its run_limit of %.1f s and does not end; "
+            "model '%s': a run took longer than its run_limit of %.1f s%s and does not end; "
             "with 'isolation: process' it could be ended",
-            model->name, (double)model->config->run_limit_ns / NS_PER_S);
+            model->name, (double)pool_watch_limit_ns(model, model->lost_loops > 0) / NS_PER_S,
+            model->lost_loops > 0 ? " on a network thread" : "");
     }
     if (circuit_refuses(circuit, now_ns)) {
         return err_set(

@@ -380,6 +380,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     if (batch->written_off) {
         pool_watch_return(pool, instance);
     }
+    pool_watch_slow(instance);
     settle_account(pool, model, batch, now_ns);
     if (model->sequences != NULL) {
         note_sequences(instance, &sequences);

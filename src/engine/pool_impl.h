@@ -22,8 +22,8 @@ void pool_charge(struct pool *pool, const struct batch *batch, const struct list
 struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, uint64_t now_ns,
                                   uint64_t *wake_ns, struct list *ended);
 
-/* A run of so many rows may begin and is over before an executor would have woken. */
-bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows);
+/* A run of so many rows may begin on a loop, and is over before an executor would have woken. */
+bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows, uint64_t now_ns);
 
 /* Could an executor that sits at pool.seat take something now? */
 bool pool_has_work(const struct pool *pool);
@@ -85,6 +85,12 @@ WEIR_MUST_USE bool pool_watch_end(struct instance *instance);
 
 /* A batch that was written off is settled: what it had booked is given back. */
 void pool_watch_return(struct pool *pool, struct instance *instance);
+
+/* The longest run of the model, by a loop or an executor; 0: any. */
+uint64_t pool_watch_limit_ns(const struct model *model, bool on_loop);
+
+/* Its run is over: where a loop made it and it was slow, loops do not for a while. */
+void pool_watch_slow(struct instance *instance);
 
 /* An executor whose place another one has waits until it is needed, or the pool stops. */
 void pool_park(struct pool *pool, struct executor *executor);

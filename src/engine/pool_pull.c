@@ -671,10 +671,10 @@ struct instance *pool_pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns
     return pool_pull_at(pool, &pool_no_seat, now_ns, wake_ns);
 }
 
-bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows)
+bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows, uint64_t now_ns)
 {
     uint64_t predicted_ns;
-    return model->instances_free != NULL &&
+    return model->instances_free != NULL && now_ns >= model->inline_after_ns &&
            profile_predict_ns(&model->profile, shape_key, rows, &predicted_ns) &&
            predicted_ns <= INLINE_NS;
 }
@@ -690,7 +690,7 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
         struct request *leader =
             line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
         const struct batch_plan riders = plan(pool, model, leader, 1, now_ns);
-        if (pool_is_short(model, riders.shape_key, riders.rows)) {
+        if (pool_is_short(model, riders.shape_key, riders.rows, now_ns)) {
             instance = take(pool, model, &riders, NULL, 0, now_ns);
         }
     }

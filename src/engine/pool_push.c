@@ -116,7 +116,8 @@ void pool_line_up(struct pool *pool, struct request *request, uint64_t now_ns)
 /* Lock held: will `home` run this request itself at the end of its turn? */
 static bool runs_inline(const struct model *model, const struct request *request)
 {
-    return model->waiting_count == 0 && pool_is_short(model, request->shape_key, request->rows);
+    return model->waiting_count == 0 &&
+           pool_is_short(model, request->shape_key, request->rows, request->times.submitted_ns);
 }
 
 /* Lock held: what has just come changes nothing about when the model may leave. */

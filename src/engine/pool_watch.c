@@ -6,6 +6,9 @@
  * instance and all it reads stay booked, as do the requests: their inputs are what it reads.  If the run
  * comes back after all, everything is given back, and its executor becomes a spare one.
  *
+ * A run on a loop has a limit also where its model has none, since nobody else can serve the loop's clients: the server is
+ * not ready until it is back.  Nor does a loop run a model soon again of which a run was slow there.
+ *
  * Who has the members of a batch is decided by instance.since_ns alone.  While a run is under way its executor does not
  * touch them; the watch takes them by changing since_ns to WRITTEN_OFF with the pool's lock held, and an executor that
  * finds that waits for the lock before it goes on.
@@ -18,32 +21,49 @@
 
 #define WRITTEN_OFF UINT64_MAX
 
-static bool is_watched(const struct model *model)
+#define INLINE_LIMIT_NS (5 * NS_PER_S) /* Of a run on a loop, where the model has no shorter one. */
+#define INLINE_SLOW_NS (10 * NS_PER_MS) /* One that took longer was none for a loop: */
+#define INLINE_PENALTY 100              /* others are not made there for so many times as long. */
+
+/* A loop runs it; of runs under way. */
+static bool is_inline(const struct instance *instance)
 {
-    return model->config->run_limit_ns > 0 && model->config->isolation != ISOLATE_PROCESS;
+    return instance->places == 0;
+}
+
+uint64_t pool_watch_limit_ns(const struct model *model, bool on_loop)
+{
+    const uint64_t own_ns = model->config->run_limit_ns;
+    if (model->config->isolation == ISOLATE_PROCESS) {
+        return 0;
+    }
+    return on_loop && (own_ns == 0 || own_ns > INLINE_LIMIT_NS) ? INLINE_LIMIT_NS : own_ns;
 }
 
 bool pool_watch_begin(struct instance *instance)
 {
-    struct model *model = instance->model;
-    if (!is_watched(model)) {
+    const bool on_loop = is_inline(instance);
+    const uint64_t limit_ns = pool_watch_limit_ns(instance->model, on_loop);
+    if (limit_ns == 0) {
         return true;
     }
     if (instance->batch.written_off) {
         return false; /* The rest of a batch of which a run was. */
     }
-    struct engine *engine = model->pool->engine;
-    const uint64_t now_ns = clock_now_ns(engine->clock);
-    atomic_store(&instance->since_ns, now_ns);
-    watchdog_note(&engine->watchdog, clock_add(now_ns, model->config->run_limit_ns));
+    struct engine *engine = instance->model->pool->engine;
+    /* A loop took its batch a moment ago, and has no time to look at the clock. */
+    const uint64_t now_ns = on_loop ? instance->batch.taken_ns : clock_now_ns(engine->clock);
+    atomic_store_explicit(&instance->since_ns, now_ns, memory_order_release);
+    watchdog_note(&engine->watchdog, clock_add(now_ns, limit_ns));
     return true;
 }
 
 bool pool_watch_end(struct instance *instance)
 {
     struct pool *pool = instance->model->pool;
-    if (!is_watched(instance->model) || atomic_exchange(&instance->since_ns, 0) != WRITTEN_OFF) {
-        return true;
+    if (atomic_load_explicit(&instance->since_ns, memory_order_relaxed) == 0 ||
+        atomic_exchange(&instance->since_ns, 0) != WRITTEN_OFF) {
+        return true; /* Nobody watches it, or it was in time. */
     }
     pthread_mutex_lock(&pool->lock); /* The members are its own again. */
     pthread_mutex_unlock(&pool->lock);
@@ -116,6 +136,7 @@ static struct executor *write_off(struct pool *pool, struct instance *instance, 
         return NULL; /* It has just come back. */
     }
     batch->written_off = true;
+    batch->lost_loop = is_inline(instance);
     list_remove(&batch->run);
     instance->model->written_off++;
     outage_note(instance->model);
@@ -123,6 +144,11 @@ static struct executor *write_off(struct pool *pool, struct instance *instance, 
     give_up_all(pool, &batch->ended, now_ns, ended);
     pthread_cond_broadcast(&pool->parts);
     pool_wide_end(pool, instance);
+    if (batch->lost_loop) { /* Nobody can take its place: its clients wait until it is back. */
+        instance->model->lost_loops++;
+        atomic_fetch_add(&pool->engine->short_pools, 1);
+        return NULL;
+    }
     return replace_executor(pool, instance->executor);
 }
 
@@ -132,10 +158,10 @@ static bool watch_one(struct pool *pool, struct batch *batch, uint64_t now_ns, u
 {
     struct instance *instance = list_entry(batch, struct instance, batch);
     const uint64_t began_ns = atomic_load(&instance->since_ns);
-    if (began_ns == 0 || instance->places == 0) {
-        return false; /* None is under way, or a loop runs it, which only short ones are for. */
+    if (began_ns == 0) {
+        return false; /* None is under way. */
     }
-    const uint64_t limit_ns = instance->model->config->run_limit_ns;
+    const uint64_t limit_ns = pool_watch_limit_ns(instance->model, is_inline(instance));
     uint64_t due_ns;
     const enum watchdog_act act =
         watchdog_judge(began_ns, limit_ns, batch->overdue, now_ns, &due_ns);
@@ -202,17 +228,33 @@ void pool_watch_return(struct pool *pool, struct instance *instance)
 {
     struct batch *batch = &instance->batch;
     struct model *model = instance->model;
-    const uint64_t most_ns =
-        clock_add(batch->gathered_ns, model->config->run_limit_ns + WATCHDOG_GRACE_NS);
+    const uint64_t most_ns = clock_add(
+        batch->gathered_ns, pool_watch_limit_ns(model, batch->lost_loop) + WATCHDOG_GRACE_NS);
     batch->computed_ns = batch->computed_ns < most_ns ? batch->computed_ns : most_ns;
     model->written_off--;
     outage_note(model);
-    if (pool->missing == 0) {
+    if (batch->lost_loop) {
+        model->lost_loops--;
+        atomic_fetch_sub(&pool->engine->short_pools, 1);
+    } else if (pool->missing == 0) {
         if (instance->executor != NULL) {
             instance->executor->parked = true; /* Another one has its place. */
         }
     } else if (--pool->missing == 0) {
         atomic_fetch_sub(&pool->engine->short_pools, 1);
+    }
+}
+
+void pool_watch_slow(struct instance *instance)
+{
+    const struct batch *batch = &instance->batch;
+    struct model *model = instance->model;
+    const uint64_t took_ns =
+        batch->computed_ns > batch->taken_ns ? batch->computed_ns - batch->taken_ns : 0;
+    const bool on_loop = batch->written_off ? batch->lost_loop : is_inline(instance);
+    if (on_loop && took_ns > INLINE_SLOW_NS) {
+        model->inline_after_ns = clock_add(batch->computed_ns, took_ns * INLINE_PENALTY);
+        atomic_fetch_add_explicit(&model->stats.inline_slow, 1, memory_order_relaxed);
     }
 }
 

@@ -5,7 +5,7 @@
  * (pool_watch.c): what it was to answer gets its error, and nobody waits for it any more.  Runs of models with
  * `isolation: process` have their own watch, which ends them (backend/process_watch.h).
  *
- * One thread per engine, started with the first model that has a limit.  It sleeps until the earliest run
+ * One thread per engine, started with the first model that has a limit or may run on loops.  It sleeps until the earliest run
  * under way could be over its limit.
  */
 #ifndef WEIR_ENGINE_WATCHDOG_H

@@ -2,9 +2,12 @@
 
 import concurrent.futures
 import contextlib
+import select
+import socket
+import threading
 import time
 
-from serving import Server, put_sim, sim_request
+from serving import PATIENCE_S, Server, put_sim, sim_request
 
 STUCK = 777.0
 
@@ -108,3 +111,79 @@ def test_a_server_with_a_hung_run_stops(tmp_path):
     with hung(tmp_path, root=repository(tmp_path)) as server:
         assert server.infer("m", sim_request(row(STUCK))).status == 500
     assert "unfinished" in server.logged()
+
+
+# --- Runs on network threads ----------------------------------------------------------------------
+
+
+def short_lived(tmp_path, stuck, **config):
+    root = tmp_path / "models"
+    root.mkdir()
+    parameters = {"tau0": "1us", "short_lived": "true", "stuck_on": STUCK, "stuck": stuck}
+    put_sim(root, "m", parameters=parameters, **config)
+    return root
+
+
+def make_inline(server):
+    """Until its runs are known to be short."""
+    for _ in range(50):
+        assert works(server, "m")
+
+
+def ask_whom_it_may_concern(server, path):
+    """What a loop that turns answers: clients of the others wait."""
+    question = f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+    with contextlib.ExitStack() as open_ones:
+        sockets = [
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(16)
+        ]
+        for one in sockets:
+            one.sendall(question)
+        ready, _, _ = select.select(sockets, [], [], PATIENCE_S)
+        answer = b"".join(iter(lambda: ready[0].recv(65536), b""))
+    return int(answer.split()[1]), answer
+
+
+def test_a_run_that_hangs_a_network_thread_is_told(tmp_path):
+    root = short_lived(tmp_path, "1h", run_limit="500ms")
+    with hung(tmp_path, "--loops", "2", root=root) as server:
+        make_inline(server)
+
+        def get_stuck_for_good():
+            with contextlib.suppress(Exception):
+                server.infer("m", sim_request(row(STUCK)))
+
+        threading.Thread(target=get_stuck_for_good, daemon=True).start()
+        server.await_("told", lambda: "on a network thread and does not end" in server.logged())
+        status, answer = ask_whom_it_may_concern(server, "/v2/models/m/ready")
+        assert status == 400 and b"network thread" in answer
+        assert ask_whom_it_may_concern(server, "/v2/health/ready")[0] == 503
+
+
+def test_a_network_thread_that_comes_back_serves_again(tmp_path):
+    root = short_lived(tmp_path, "3s", run_limit="200ms")
+    with Server(tmp_path, root) as server:
+        make_inline(server)
+        answer = server.infer("m", sim_request(row(STUCK)))
+        assert answer.status == 500 and "run_limit" in answer.error
+        server.await_("ready again", lambda: server.get("/v2/health/ready").status == 200)
+        server.await_("the model, too", lambda: works(server, "m"))
+        assert server.metrics().of_model("weir_model_inline_slow_total", "m") >= 1
+
+
+def test_a_model_that_was_slow_on_a_network_thread_is_run_elsewhere(tmp_path):
+    root = short_lived(tmp_path, "100ms")
+    with Server(tmp_path, root) as server:
+
+        def slow_runs():
+            return server.metrics().of_model("weir_model_inline_slow_total", "m")
+
+        def is_slow_there():
+            make_inline(server)
+            return server.infer("m", sim_request(row(STUCK))).status == 200 and slow_runs() > 0
+
+        server.await_("a slow run on the loop", is_slow_there)
+        slow = slow_runs()
+        assert server.infer("m", sim_request(row(STUCK))).status == 200  # By an executor.
+        assert slow_runs() == slow
