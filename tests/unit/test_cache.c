@@ -150,7 +150,7 @@ static void test_equal_requests(void **state)
     const struct model_stats *stats = &rig.model.stats;
     assert_int_equal(stats->success.count, 7);
     assert_int_equal(stats->queue.count, 7);
-    assert_int_equal(stats->compute_infer.count, 4);
+    assert_int_equal(stats->compute.count, 4);
     assert_int_equal(stats->cache_hit.count, 3);
     assert_int_equal(stats->cache_miss.count, 4);
     assert_int_equal(stats->execution_count, 4);

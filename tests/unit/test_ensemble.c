@@ -190,7 +190,7 @@ static void test_a_chain_answers(void **state)
                 t->gathered_ns <= t->computed_ns && t->computed_ns <= t->ended_ns);
     assert_int_equal(model->stats.success.count, 1);
     assert_int_equal(model->stats.queue.count, 1);
-    assert_int_equal(model->stats.compute_infer.count, 1);
+    assert_int_equal(model->stats.compute.count, 1);
     assert_int_equal(model->stats.execution_count, 1);
     assert_int_equal(model->parts[0]->stats.success.count, 1);
     assert_int_equal(model->runs, 0);
