@@ -600,7 +600,6 @@ void batch_conclude(struct instance *instance, struct list *members, enum weir_s
 void batch_carry(struct instance *instance, struct list *members)
 {
     struct weir_err err = { WEIR_OK, "" };
-    const uint64_t began_ns = now_ns(instance);
     const enum weir_status status = batch_attempt(instance, members, &err);
     if (replica_is_lost(instance, status)) {
         instance->batch.lost = err;
@@ -608,7 +607,7 @@ void batch_carry(struct instance *instance, struct list *members)
         return;
     }
     if (instance->run.death != DEATH_NONE || status == WEIR_EUNAVAILABLE) {
-        trial_hold(instance, members, began_ns, status, &err);
+        trial_hold(instance, members, instance->batch.gathered_ns, status, &err);
         return;
     }
     trial_note_alive(instance->model, status);

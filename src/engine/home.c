@@ -125,11 +125,11 @@ static void expire(struct home *home, uint64_t now_ns)
     }
 }
 
-/* Runs one model's line here while runs are short and the turn has time left. */
-static void run_inline(struct home *home, struct model *model, uint64_t until_ns)
+/* Runs one model's line here while runs are short and the turn has time left.  Returns the time. */
+static uint64_t run_inline(struct home *home, struct model *model, uint64_t now_ns,
+                           uint64_t until_ns)
 {
     struct pool *pool = model->pool;
-    uint64_t now_ns = clock_now_ns(home->engine->clock);
     while (now_ns < until_ns) {
         struct instance *instance = pool_pull_model(pool, model, now_ns);
         if (instance == NULL) {
@@ -140,6 +140,7 @@ static void run_inline(struct home *home, struct model *model, uint64_t until_ns
         pool_settle(pool, instance, now_ns);
     }
     pool_release_inline(pool, model);
+    return now_ns;
 }
 
 static void kick(struct home *home)
@@ -160,10 +161,12 @@ void home_turn(struct home *home)
         expire(home, clock_now_ns(home->engine->clock));
     }
     if (!list_empty(&home->inline_models)) {
-        const uint64_t until_ns = clock_now_ns(home->engine->clock) + INLINE_TURN_NS;
+        uint64_t now_ns = clock_now_ns(home->engine->clock);
+        const uint64_t until_ns = now_ns + INLINE_TURN_NS;
         for (struct list_node *node = list_pop(&home->inline_models); node != NULL;
              node = list_pop(&home->inline_models)) {
-            run_inline(home, list_entry(node, struct model, inline_node), until_ns);
+            now_ns =
+                run_inline(home, list_entry(node, struct model, inline_node), now_ns, until_ns);
         }
     }
     deliver_all(home);

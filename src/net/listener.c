@@ -144,6 +144,7 @@ static enum weir_status bind_tcp(struct http_listener *l, const char *address, s
     if (!set(l->fd, SO_REUSEADDR) || (joining && !set(l->fd, SO_REUSEPORT))) {
         return io_error(err, address, "setsockopt");
     }
+    socket_prepare(l->fd, (const struct sockaddr *)&l->address);
     if (bind(l->fd, (struct sockaddr *)&l->address, l->address_size) != 0) {
         return io_error(err, address, "bind");
     }

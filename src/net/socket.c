@@ -1,6 +1,9 @@
 #include "net/socket.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -62,4 +65,22 @@ ssize_t socket_receive(int fd, char *data, size_t room)
         return errno == EAGAIN ? UV_EAGAIN : uv_translate_sys_error(errno);
     }
     return size == 0 ? UV_EOF : size;
+}
+
+static bool is_loopback(const struct sockaddr *address)
+{
+    if (address->sa_family == AF_INET) {
+        const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)address;
+        return ntohl(in4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    }
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address;
+    return address->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+void socket_prepare(int fd, const struct sockaddr *address)
+{
+    static const char plain[] = "reno"; /* Every kernel has it, and lets everybody choose it. */
+    if (is_loopback(address)) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, plain, sizeof(plain) - 1);
+    }
 }

@@ -7,7 +7,6 @@
 #include "util/arena.h"
 
 #include <assert.h>
-#include <stdalign.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -131,24 +130,6 @@ void *arena_try_aligned(struct arena *arena, size_t size, size_t align)
     arena->at = block->data;
     arena->end = block->data + shared;
     return carve(arena, size, align);
-}
-
-void *arena_try_alloc(struct arena *arena, size_t size)
-{
-    return arena_try_aligned(arena, size, alignof(max_align_t));
-}
-
-void *arena_try_zero(struct arena *arena, size_t count, size_t size)
-{
-    size_t bytes;
-    if (__builtin_mul_overflow(count, size, &bytes)) {
-        return NULL;
-    }
-    void *piece = arena_try_alloc(arena, bytes);
-    if (piece != NULL) {
-        memset(piece, 0, bytes);
-    }
-    return piece;
 }
 
 char *arena_try_strndup(struct arena *arena, const char *text, size_t size)

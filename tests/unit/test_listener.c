@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -18,6 +19,7 @@
 #include <cmocka.h>
 
 #include "bed.h"
+#include "net/socket.h"
 
 #define GET_OK "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -265,6 +267,39 @@ static void test_loops_share_a_unix_socket(void **state)
     assert_int_equal(rmdir(place.folder), 0);
 }
 
+/* What a socket to be bound to that address does about congestion. */
+static void read_congestion(const char *address, char out[static 16])
+{
+    struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+    struct sockaddr_in in4 = { .sin_family = AF_INET };
+    const bool v6 = inet_pton(AF_INET6, address, &in6.sin6_addr) == 1;
+    assert_true(v6 || inet_pton(AF_INET, address, &in4.sin_addr) == 1);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_true(fd >= 0);
+    socket_prepare(fd, v6 ? (struct sockaddr *)&in6 : (struct sockaddr *)&in4);
+    socklen_t size = 15;
+    memset(out, 0, 16);
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, out, &size), 0);
+    close(fd);
+}
+
+static void test_nothing_paces_within_the_machine(void **state)
+{
+    (void)state;
+    char usual[16];
+    char found[16];
+    read_congestion("192.0.2.1", usual);
+    read_congestion("127.0.0.1", found);
+    assert_string_equal(found, "reno");
+    read_congestion("::1", found);
+    assert_string_equal(found, "reno");
+    for (const char *const *other = (const char *const[]){ "0.0.0.0", "::", "128.0.0.1", NULL };
+         *other != NULL; other++) {
+        read_congestion(*other, found);
+        assert_string_equal(found, usual);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_a_stale_socket_is_replaced),
         cmocka_unit_test(test_a_file_is_not_replaced),
         cmocka_unit_test(test_loops_share_a_unix_socket),
+        cmocka_unit_test(test_nothing_paces_within_the_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
