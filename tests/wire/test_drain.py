@@ -73,13 +73,14 @@ def test_every_connection_of_every_protocol_hears_of_it(tmp_path, root):
 class Clients:
     """Threads that ask until they are told to go; `outcomes` counts what they heard."""
 
-    def __init__(self, server):
+    def __init__(self, server, each=EACH):
         self.server = server
         self.outcomes = collections.Counter()
+        self.lock = threading.Lock()  # Of outcomes.
         self.running = threading.Semaphore(0)
         self.over = threading.Event()
         self.threads = [threading.Thread(target=self.live, args=(kind,))
-                        for kind in (self.line, self.http2, self.grpc) for _ in range(EACH)]
+                        for kind in (self.line, self.http2, self.grpc) for _ in range(each)]
 
     def __enter__(self):
         for thread in self.threads:
@@ -99,8 +100,12 @@ class Clients:
             self.outcomes[f"{kind.__name__}: {error!r}"] += 1
 
     def count(self, outcome):
-        self.outcomes[outcome] += 1
+        with self.lock:
+            self.outcomes[outcome] += 1
         self.running.release()
+        self.rest()
+
+    def rest(self):
         self.over.wait(PAUSE_S)
 
     def line(self):
