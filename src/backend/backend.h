@@ -74,6 +74,9 @@ struct backend_isolation {
     uint64_t
         memory_max; /* Bytes of the child; 0: no limit.  A group has the largest of its models'. */
     uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
+    uint64_t
+        load_limit_ns; /* A process that does not load the model, or open a context, in that time is ended; 0: no
+                               limit. */
 };
 
 #define BACKEND_DEVICE_NAMED UINT32_MAX
@@ -161,6 +164,9 @@ struct backend_run {
     /* For models that stream: called on the executor once per part, outputs filled in; it takes the
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
+
+    uint64_t
+        limit_ns; /* Isolated: it is terminated after so long where the model has no run_limit_ns; 0: it is not. */
 
     bool trim; /* Scratch memory goes back to the system after the run: for the last trial run. */
 

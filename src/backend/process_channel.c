@@ -25,6 +25,8 @@ struct channel {
     struct block_pool *blocks;
     const struct process_inputs *inputs; /* The model's; NULL: none. */
     struct clock clock;
+    uint64_t run_limit_ns; /* As configured; 0: none. */
+    uint64_t load_limit_ns;
     uint64_t id;
     struct process_area memory; /* The head's. */
     struct process_head *head;
@@ -64,7 +66,8 @@ static enum weir_status ask_open(struct channel *channel, const struct process_l
     message_u64(&process->message, channel->id);
     message_u64(&process->message, load->inputs == NULL ? 0 : process_inputs_size(load->inputs));
     const uint32_t count = load->inputs == NULL ? 2 : 3;
-    const enum weir_status status = process_ask(process, fds, count, &reader, err);
+    const enum weir_status status =
+        process_ask(process, fds, count, channel->load_limit_ns, &reader, err);
     pthread_mutex_unlock(&process->talk);
     return status;
 }
@@ -110,7 +113,8 @@ enum weir_status channel_create(struct process *process, const struct process_lo
     channel->blocks = load->how.blocks;
     channel->inputs = load->inputs;
     channel->socket = -1;
-    channel->watched.limit_ns = load->how.isolation->run_limit_ns;
+    channel->run_limit_ns = load->how.isolation->run_limit_ns;
+    channel->load_limit_ns = load->how.isolation->load_limit_ns;
     clock_init(&channel->clock);
     buffer_init(&channel->message, PROCESS_MESSAGE_MAX);
     enum weir_status status = open_channel(channel, load, err);
@@ -146,7 +150,7 @@ void channel_destroy(struct channel *channel)
         buffer_clear(&process->message);
         message_u64(&process->message, MESSAGE_CLOSE);
         message_u64(&process->message, channel->id);
-        (void)!process_ask(process, NULL, 0, &reader, NULL);
+        (void)!process_ask(process, NULL, 0, channel->load_limit_ns, &reader, NULL);
         pthread_mutex_unlock(&process->talk);
     }
     free_channel(channel);
@@ -196,6 +200,8 @@ enum weir_status channel_begin(struct channel *channel, const struct backend_run
     for (uint32_t i = 0; i < signature->output_count; i++) {
         channel->head->tensors[signature->input_count + i].wanted = run->wanted[i];
     }
+    atomic_store(&channel->watched.limit_ns,
+                 channel->run_limit_ns > 0 ? channel->run_limit_ns : run->limit_ns);
     atomic_fetch_add(&channel->watched.run, 1);
     channel->fresh = true;
     return WEIR_OK;

@@ -116,7 +116,7 @@ static void unload(struct process_slot *slot, const struct process_load *load)
     buffer_clear(&process->message);
     message_u64(&process->message, MESSAGE_UNLOAD);
     message_u64(&process->message, load->index);
-    (void)!process_ask(process, NULL, 0, &reader, NULL);
+    (void)!process_ask(process, NULL, 0, load->how.isolation->load_limit_ns, &reader, NULL);
     pthread_mutex_unlock(&process->talk);
     process->loaded &= ~bit;
 }
@@ -165,7 +165,8 @@ static enum weir_status greet(struct process_slot *slot, const struct process_lo
     message_u64(&process->message, (uint64_t)log_get_level());
     message_text(&process->message, load->plugin);
     message_u64(&process->message, slot->memory_max);
-    const enum weir_status status = process_ask(process, &folder, folder < 0 ? 0 : 1, &reader, err);
+    const enum weir_status status = process_ask(process, &folder, folder < 0 ? 0 : 1,
+                                                load->how.isolation->load_limit_ns, &reader, err);
     if (status == WEIR_OK) {
         char first[SANDBOX_TEXT_BYTES];
         struct arena arena;
@@ -239,7 +240,8 @@ static enum weir_status load_model(struct process *process, struct process_load 
     message_u64(&process->message, load->index);
     message_load(&process->message, load->backend, &load->how);
     const int folder = load->how.folder_fd;
-    enum weir_status status = process_ask(process, &folder, folder < 0 ? 0 : 1, &reader, err);
+    enum weir_status status = process_ask(process, &folder, folder < 0 ? 0 : 1,
+                                          load->how.isolation->load_limit_ns, &reader, err);
     if (status == WEIR_OK) {
         process->loaded |= UINT64_C(1) << load->index;
         status = take_signature(load, &reader, err);

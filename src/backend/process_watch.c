@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -324,11 +325,12 @@ static uint64_t look_at_run(struct process *process, struct process_watched *cha
                             uint64_t now_ns)
 {
     const uint64_t run = atomic_load(&channel->run);
+    const uint64_t limit_ns = atomic_load(&channel->limit_ns);
     const uint64_t begun_ns = atomic_load(&channel->begun_ns);
-    if (channel->limit_ns == 0 || begun_ns == 0 || atomic_load(&channel->run) != run) {
+    if (limit_ns == 0 || begun_ns == 0 || atomic_load(&channel->run) != run) {
         return CLOCK_NEVER;
     }
-    const uint64_t end_ns = clock_add(begun_ns, channel->limit_ns);
+    const uint64_t end_ns = clock_add(begun_ns, limit_ns);
     if (now_ns < end_ns) {
         return end_ns;
     }
@@ -600,12 +602,36 @@ void process_stop(void)
 
 /* ---- Talking ------------------------------------------------------------------------------------- */
 
+/* False: there is none in that time. */
+static bool await_answer(const struct process *process, uint64_t limit_ns)
+{
+    struct pollfd answer = { .fd = process->control, .events = POLLIN };
+    if (limit_ns == 0) {
+        return true;
+    }
+    uint64_t now_ns = clock_now_ns(&watch.clock);
+    const uint64_t until_ns = clock_add(now_ns, limit_ns);
+    int found = 0;
+    while (found <= 0 && now_ns < until_ns) {
+        const uint64_t left_ms = (until_ns - now_ns) / NS_PER_MS + 1;
+        found = poll(&answer, 1, left_ms < INT_MAX ? (int)left_ms : INT_MAX);
+        now_ns = clock_now_ns(&watch.clock);
+    }
+    return found > 0;
+}
+
 enum weir_status process_ask(struct process *process, const int *fds, uint32_t fd_count,
-                             struct message_reader *out, struct weir_err *err)
+                             uint64_t limit_ns, struct message_reader *out, struct weir_err *err)
 {
     enum weir_status status = message_send(process->control, &process->message, fds, fd_count);
     if (status == WEIR_ETOOBIG) {
         return err_set(err, status, "a model's settings are too large for a message");
+    }
+    if (status == WEIR_OK && !await_answer(process, limit_ns)) {
+        process_kill(process, DEATH_HUNG, NULL);
+        return err_set(err, WEIR_EBACKEND,
+                       "the model's process was ended: it took longer than load_limit (%.1f s)",
+                       (double)limit_ns / NS_PER_S);
     }
     int passed[PROCESS_FDS_MAX];
     status =

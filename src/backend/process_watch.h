@@ -22,7 +22,7 @@
 struct process_watched {
     struct list_node node; /* In the process's list, under the supervisor's lock. */
     struct process_head *head;
-    uint64_t limit_ns;         /* 0: none. */
+    _Atomic uint64_t limit_ns; /* Of the run; 0: none. */
     _Atomic uint64_t run;      /* Number of the run. */
     _Atomic uint64_t begun_ns; /* When the server ended its turn; 0: it is the server's. */
     _Atomic uint64_t late_run; /* Number of the run that passed its limit. */
@@ -63,11 +63,12 @@ void process_release(struct process *process); /* The last one waits for its end
 
 /*
  * Asks the process: process->message holds the question, and on return the answer behind its status.
- * `talk` is held by the caller.  The status is the process's; WEIR_EBACKEND with how it ended when it did.
+ * `talk` is held by the caller.  The status is the process's; WEIR_EBACKEND with how it ended when it did.  One that
+ * has not answered after limit_ns, 0: there is no limit, is ended.
  */
 WEIR_MUST_USE enum weir_status process_ask(struct process *process, const int *fds,
-                                           uint32_t fd_count, struct message_reader *out,
-                                           struct weir_err *err);
+                                           uint32_t fd_count, uint64_t limit_ns,
+                                           struct message_reader *out, struct weir_err *err);
 
 /* Any thread.  Ends it; `guilty` may be NULL. */
 void process_kill(struct process *process, enum backend_death cause,

@@ -47,6 +47,7 @@ struct model_config *effective_create(void)
         .queue_timeout_ns = CLOCK_NEVER,
         .intra_threads = 1,
         .promote_after = MODEL_PROMOTE_AFTER,
+        .load_limit_ns = MODEL_LOAD_LIMIT_NS,
         .canary_interval_ns = CANARY_INTERVAL_SERVER,
         .policy = VERSION_LATEST,
         .policy_count = 1,

@@ -503,6 +503,7 @@ static void loaded(struct worker_job *job)
 void entry_load_version(struct worker_job *job)
 {
     struct load_job *load = list_entry(job, struct load_job, job);
+    atomic_store(&load->began_ns, clock_now_ns(load->entry->host->clock));
     load->status = load->entry->host->stopping
                        ? WEIR_EDRAINING
                        : lifecycle_load(&load->how, &load->model, &load->err);

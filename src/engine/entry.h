@@ -115,6 +115,7 @@ struct look_job {
     int64_t policy_versions[64];
     uint32_t loader; /* Index of the device's. */
     enum required_mode required;
+    uint64_t load_limit_ns; /* Of a model in this process, whose load cannot be ended; 0: none. */
     struct look_memory memory;
     struct entry_parts *parts; /* Of an ensemble, one per step; the entry takes them. */
     enum weir_status status;
@@ -130,7 +131,8 @@ struct load_job {
     struct lifecycle_load how;
     struct ledger_need need; /* At its peak. */
     uint64_t fingerprint;
-    struct model *model; /* The result. */
+    _Atomic uint64_t began_ns; /* By its loader; 0: not yet. */
+    struct model *model;       /* The result. */
     enum weir_status status;
     struct weir_err err;
 };
@@ -286,6 +288,10 @@ WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct cata
 /* After publishing: tells options.changed what happened. */
 void entry_announce(struct entry *entry);
 void entry_announce_gone(struct entry_host *host);
+
+/* Once per turn: loads that take longer than their load_limit are shown to hang.  *next_ns is when to look again, at the
+ * latest. */
+void entry_tell_stuck(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
 
 /* Records the outcome of an order; it goes home after the next publishing. */
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,

@@ -73,6 +73,7 @@ static enum weir_status look_closely(struct look_job *look)
         return status == WEIR_ENOENT ? WEIR_EINVAL : status;
     }
     look->required = config->required;
+    look->load_limit_ns = config->isolation == ISOLATE_PROCESS ? 0 : config->load_limit_ns;
     look->policy = config->policy;
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));

@@ -128,6 +128,7 @@ static struct backend_load backend_load_of(struct load *load, const struct pool 
         .group = config->isolation_group,
         .memory_max = config->memory_limit,
         .run_limit_ns = config->run_limit_ns,
+        .load_limit_ns = config->load_limit_ns,
     };
     load->weights = (struct backend_weights){
         .mode = config->weights,

@@ -16,8 +16,9 @@
 struct arena;
 
 #define MODEL_PREFERRED_MAX 16
-#define MODEL_BATCH_INFERRED 64 /* max_batch_size when nobody set it. */
-#define MODEL_PROMOTE_AFTER 200 /* promote_after when nobody set it. */
+#define MODEL_BATCH_INFERRED 64              /* max_batch_size when nobody set it. */
+#define MODEL_PROMOTE_AFTER 200              /* promote_after when nobody set it. */
+#define MODEL_LOAD_LIMIT_NS (600 * NS_PER_S) /* load_limit likewise. */
 
 /* X(name, text) */
 #define BATCHING_MODES(X)                                                         \
@@ -270,7 +271,8 @@ struct model_config {
     const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */
     uint64_t memory_limit;       /* Of its child process in bytes; 0: none. */
     enum required_mode required;
-    uint64_t run_limit_ns; /* Longest run; 0: none.  Also where it is not isolated. */
+    uint64_t run_limit_ns;       /* Longest run; 0: none.  Also where it is not isolated. */
+    uint64_t load_limit_ns;      /* Longest step of a load; 0: none. */
     uint64_t canary_interval_ns; /* Of canary.h; 0: none, CANARY_INTERVAL_SERVER: the server's. */
     const struct backend_provider *providers; /* provider_count of them. */
     uint32_t provider_count;

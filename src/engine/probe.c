@@ -221,6 +221,7 @@ static enum weir_status go(const struct probe *probe, struct probe_run *run, uin
             .wanted = run->wanted,
             .part = release_part,
             .trim = !probe->keep,
+            .limit_ns = probe->config->load_limit_ns,
         },
         .output_count = output_count,
     };
@@ -229,6 +230,9 @@ static enum weir_status go(const struct probe *probe, struct probe_run *run, uin
     enum weir_status status = backend_prepare(probe->context, &parted.run, err);
     status = status == WEIR_OK ? backend_run(probe->context, &parted.run, err) : status;
     status = status == WEIR_OK ? backend_finish(probe->context, &parted.run, err) : status;
+    if (parted.run.death != DEATH_NONE && probe->death != NULL) {
+        *probe->death = parted.run.death;
+    }
     if (status == WEIR_OK && learns) {
         const uint64_t end_ns =
             parted.run.virtual_end_ns > 0 ? parted.run.virtual_end_ns : clock_now_ns(probe->clock);

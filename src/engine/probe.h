@@ -24,6 +24,8 @@ struct probe {
     const struct clock *clock;
     struct model *learner; /* Its profile learns from the runs; NULL: none does. */
     bool keep;             /* Runs keep their scratch memory. */
+    enum backend_death
+        *death; /* How the process of a run ended, the last one that did; NULL: nobody asks. */
 };
 
 /* Whole numbers are small: FILL_LOW 0 and 1, FILL_HIGH 1 and 2; floats are in 0..1; strings are

@@ -450,6 +450,7 @@ static bool turn(void *context, uint64_t *next_ns)
     uint64_t room_ns = CLOCK_NEVER;
     room_turn(host, now_ns, &room_ns);
     entry_promote(host, now_ns, &room_ns);
+    entry_tell_stuck(host, now_ns, &room_ns);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);

@@ -240,6 +240,7 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
 {
     struct model *model = tryout->model;
     struct backend_context *context;
+    enum backend_death death = DEATH_NONE;
     char rows[PROFILE_ROWS_BYTES] = "";
     enum weir_status status = make_buckets(tryout, err);
     status = status == WEIR_OK ? read_profile(model, rows, err) : status;
@@ -260,6 +261,7 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
         .blocks = tryout->engine->blocks,
         .clock = tryout->engine->clock,
         .learner = learned || !model->rows_fixed ? NULL : model,
+        .death = &death,
     };
     bool ran = false;
     status = decide_batching(tryout, &probe, rows, &ran, err);
@@ -282,5 +284,9 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
     backend_context_destroy(context);
     block_pool_trim(probe.blocks);
     mem_trim();
+    if (status == WEIR_OK && backend_death_suspects(death)) {
+        status = err_set(err, WEIR_EBACKEND, "the model's process %s in a trial run",
+                         backend_death_text(death));
+    }
     return status;
 }
