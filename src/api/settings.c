@@ -32,7 +32,7 @@ static void looked(struct registry_order *order)
     struct buffer *out = &call->loop->scratch;
     buffer_clear(out);
     buffer_text(out, "{\"changed\":[");
-    if (self->names.size > 0) {
+    if (self->names.size > 0 && !self->names.failed) {
         write_names(out, self->names.data);
     }
     buffer_text(out, "]}");

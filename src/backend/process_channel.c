@@ -16,6 +16,7 @@
 #include "util/err.h"
 #include "util/mem.h"
 
+#define AREA_MESSAGE_BYTES 64                /* Four numbers. */
 #define AHEAD_NS (UINT64_C(3600) * NS_PER_S) /* No simulated run ends later. */
 
 struct channel {
@@ -116,8 +117,10 @@ enum weir_status channel_create(struct process *process, const struct process_lo
     channel->run_limit_ns = load->how.isolation->run_limit_ns;
     channel->load_limit_ns = load->how.isolation->load_limit_ns;
     clock_init(&channel->clock);
-    buffer_init(&channel->message, PROCESS_MESSAGE_MAX);
-    enum weir_status status = open_channel(channel, load, err);
+    buffer_init(&channel->message, AREA_MESSAGE_BYTES);
+    enum weir_status status = buffer_reserve(&channel->message, AREA_MESSAGE_BYTES)
+                                  ? open_channel(channel, load, err)
+                                  : err_nomem(err, "a context", AREA_MESSAGE_BYTES);
     if (status == WEIR_OK && !process_watch(process, &channel->watched)) {
         status = err_set(err, WEIR_EBACKEND, "the model's process ended at once");
     }
@@ -339,7 +342,7 @@ static enum weir_status done(struct channel *channel, struct backend_run *run,
     if (answer->outputs == 0) {
         return WEIR_OK;
     }
-    status = take_outputs(channel, run, true, err);
+    status = take_outputs(channel, run, run->part == NULL, err); /* A stream's were in its parts. */
     return status == WEIR_EBACKEND ? distrust(channel, run) : status;
 }
 

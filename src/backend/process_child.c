@@ -164,11 +164,13 @@ static void on_load(struct message_reader *reader, struct arena *arena, int fds[
     const struct backend_ops *ops = reader->failed || name == NULL ? NULL : backend_find(name);
     struct backend_model *model = NULL;
     const enum weir_status status =
-        ops == NULL ? err_set(&err, WEIR_EBACKEND,
-                              "the model's process has no backend '%s'; all models of a group have "
-                              "the same",
-                              name == NULL ? "" : name)
-                    : backend_load(ops, &how, &model, &err);
+        reader->failed ? err_nomem(&err, "what is to be loaded", child.message.size)
+        : ops == NULL
+            ? err_set(&err, WEIR_EBACKEND,
+                      "the model's process has no backend '%s'; all models of a group have "
+                      "the same",
+                      name == NULL ? "" : name)
+            : backend_load(ops, &how, &model, &err);
     if (status == WEIR_OK) {
         pthread_mutex_lock(&child.lock);
         child.models[index] = model;
@@ -280,7 +282,9 @@ _Noreturn void process_child(int control, struct process_page *page, pid_t paren
     child.statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     clock_init(&child.clock);
     child.blocks = block_pool_create(KEPT_BYTES);
-    buffer_init(&child.message, PROCESS_MESSAGE_MAX);
+    if (message_room(&child.message) != WEIR_OK) {
+        _exit(EXIT_FAILURE);
+    }
     pthread_mutex_init(&child.lock, NULL);
     list_init(&child.channels);
     serve_catch_faults();

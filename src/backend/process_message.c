@@ -23,6 +23,12 @@ enum weir_status message_pair(int ends[2], struct weir_err *err)
     return WEIR_OK;
 }
 
+enum weir_status message_room(struct buffer *out)
+{
+    buffer_init(out, PROCESS_MESSAGE_MAX);
+    return buffer_reserve(out, PROCESS_MESSAGE_MAX) ? WEIR_OK : WEIR_ENOMEM;
+}
+
 enum weir_status message_send(int socket, const struct buffer *message, const int *fds,
                               uint32_t fd_count)
 {
@@ -143,21 +149,40 @@ uint64_t message_get_bounded(struct message_reader *reader, uint64_t max)
     return value;
 }
 
-const char *message_get_text(struct message_reader *reader, struct arena *arena)
+struct bytes message_get_bytes(struct message_reader *reader)
 {
     const uint64_t size = message_get_u64(reader);
     if (reader->failed || size == NO_TEXT) {
-        return NULL;
+        return (struct bytes){ NULL, 0 };
     }
-    const char *text =
-        size <= reader->left ? arena_try_strndup(arena, reader->at, (size_t)size) : NULL;
-    if (text == NULL) {
+    if (size > reader->left) {
         reader->failed = true;
-        return NULL;
+        return (struct bytes){ NULL, 0 };
     }
+    const struct bytes text = { reader->at, (size_t)size };
     reader->at += size;
     reader->left -= (size_t)size;
     return text;
+}
+
+const char *message_get_text(struct message_reader *reader, struct arena *arena)
+{
+    const struct bytes bytes = message_get_bytes(reader);
+    if (bytes.data == NULL) {
+        return NULL;
+    }
+    const char *text = arena_try_strndup(arena, bytes.data, bytes.size);
+    reader->no_memory = text == NULL;
+    reader->failed = reader->no_memory;
+    return text;
+}
+
+static void *get_room(struct message_reader *reader, struct arena *arena, size_t count, size_t size)
+{
+    void *room = reader->failed ? NULL : arena_try_zero(arena, count + 1, size);
+    reader->no_memory = reader->no_memory || (room == NULL && !reader->failed);
+    reader->failed = room == NULL;
+    return room;
 }
 
 /* ---- Loads ------------------------------------------------------------------------------------- */
@@ -175,8 +200,7 @@ static const struct setting *get_settings(struct message_reader *reader, struct 
                                           uint32_t *count)
 {
     *count = (uint32_t)message_get_bounded(reader, SETTINGS_MAX);
-    struct setting *settings = arena_try_zero(arena, *count + 1u, sizeof(*settings));
-    reader->failed = reader->failed || settings == NULL;
+    struct setting *settings = get_room(reader, arena, *count, sizeof(*settings));
     for (uint32_t i = 0; i < *count && !reader->failed; i++) {
         settings[i].key = message_get_text(reader, arena);
         settings[i].value = message_get_text(reader, arena);
@@ -200,8 +224,7 @@ static const struct backend_provider *get_providers(struct message_reader *reade
                                                     struct arena *arena, uint32_t *count)
 {
     *count = (uint32_t)message_get_bounded(reader, SETTINGS_MAX);
-    struct backend_provider *providers = arena_try_zero(arena, *count + 1u, sizeof(*providers));
-    reader->failed = reader->failed || providers == NULL;
+    struct backend_provider *providers = get_room(reader, arena, *count, sizeof(*providers));
     for (uint32_t i = 0; i < *count && !reader->failed; i++) {
         struct backend_provider *provider = &providers[i];
         provider->name = message_get_text(reader, arena);
@@ -292,8 +315,7 @@ static struct tensor_spec *get_specs(struct message_reader *reader, struct arena
                                      uint32_t *count)
 {
     *count = (uint32_t)message_get_bounded(reader, PROCESS_TENSORS_MAX);
-    struct tensor_spec *specs = arena_try_zero(arena, *count + 1u, sizeof(*specs));
-    reader->failed = reader->failed || specs == NULL;
+    struct tensor_spec *specs = get_room(reader, arena, *count, sizeof(*specs));
     for (uint32_t i = 0; i < *count && !reader->failed; i++) {
         get_spec(reader, arena, &specs[i]);
     }
@@ -311,6 +333,9 @@ enum weir_status message_get_signature(struct message_reader *reader, struct are
     made.timeline = message_get_bounded(reader, 1) != 0;
     made.weights_bytes = message_get_u64(reader);
     made.remark = message_get_text(reader, arena);
+    if (reader->no_memory) {
+        return err_nomem(err, "a signature", reader->left);
+    }
     if (reader->failed || made.output_count == 0) {
         return err_set(err, WEIR_EBACKEND, "the model's process gave a signature that is none");
     }

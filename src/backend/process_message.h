@@ -31,6 +31,10 @@ enum process_message {
 /* A connected pair; both ends close on exec.  WEIR_EIO. */
 WEIR_MUST_USE enum weir_status message_pair(int ends[2], struct weir_err *err);
 
+/* A buffer with room for any message: neither writing one nor receiving one needs memory from then on.  WEIR_ENOMEM;
+ * buffer_finish() it all the same. */
+WEIR_MUST_USE enum weir_status message_room(struct buffer *out);
+
 /* WEIR_EIO: the other end is gone; WEIR_ETOOBIG. */
 WEIR_MUST_USE enum weir_status message_send(int socket, const struct buffer *message,
                                             const int *fds, uint32_t fd_count);
@@ -49,12 +53,15 @@ struct message_reader {
     const char *at;
     size_t left;
     bool failed;
+    bool no_memory; /* That is why. */
 };
 
 struct message_reader message_read(const struct buffer *message);
 uint64_t message_get_u64(struct message_reader *reader);
 /* At most `max`, else it counts as a mistake. */
 uint64_t message_get_bounded(struct message_reader *reader, uint64_t max);
+/* As it lies in the message; data NULL: none. */
+struct bytes message_get_bytes(struct message_reader *reader);
 /* A copy in the arena, or NULL; memory that is out counts as a mistake. */
 const char *message_get_text(struct message_reader *reader, struct arena *arena);
 

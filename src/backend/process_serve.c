@@ -366,9 +366,10 @@ enum weir_status serve_open(struct backend_model *model, uint64_t id, int head_f
     s->signature = backend_signature(model);
     s->stages = backend_stages(model);
     s->lent = *lent;
-    buffer_init(&s->message, PROCESS_MESSAGE_MAX);
     pthread_mutex_init(&s->lock, NULL);
-    enum weir_status status = backend_context_create(model, &s->context, err);
+    enum weir_status status = message_room(&s->message) == WEIR_OK
+                                  ? backend_context_create(model, &s->context, err)
+                                  : err_nomem(err, "a context", PROCESS_MESSAGE_MAX);
     status = status == WEIR_OK ? start(s, head_fd, err) : status;
     if (status != WEIR_OK) {
         s->lent = (struct process_area){ 0 }; /* Still the caller's. */

@@ -74,7 +74,6 @@ static void init_once(void)
     clock_init(&watch.clock);
     list_init(&watch.wishes);
     list_init(&watch.processes);
-    buffer_init(&watch.message, PROCESS_MESSAGE_MAX);
 }
 
 void process_set_program(const char *path)
@@ -433,10 +432,17 @@ static enum weir_status ensure_running(struct weir_err *err)
     if (watch.running) {
         return WEIR_OK;
     }
+    if (message_room(&watch.message) != WEIR_OK) {
+        return err_nomem(err, "a supervisor", PROCESS_MESSAGE_MAX);
+    }
     watch.stopping = false;
     watch.bell = watch.bell >= 0 ? watch.bell : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     watch.running = watch.bell >= 0 && pthread_create(&watch.thread, NULL, supervise, NULL) == 0;
-    return watch.running ? WEIR_OK : err_set(err, WEIR_ENOMEM, "no thread for a supervisor");
+    if (!watch.running) {
+        buffer_finish(&watch.message);
+        return err_set(err, WEIR_ENOMEM, "no thread for a supervisor");
+    }
+    return WEIR_OK;
 }
 
 static void free_process(struct process *process)
@@ -462,8 +468,11 @@ static struct process *make_process(const char *label)
         process->handle = -1;
         process->control = -1;
         pthread_mutex_init(&process->talk, NULL);
-        buffer_init(&process->message, PROCESS_MESSAGE_MAX);
         list_init(&process->channels);
+        if (message_room(&process->message) != WEIR_OK) {
+            free_process(process);
+            return NULL;
+        }
     }
     return process;
 }
@@ -643,18 +652,14 @@ enum weir_status process_ask(struct process *process, const int *fds, uint32_t f
                        end[0] == '\0' ? "it does not answer" : end);
     }
     message_close(passed); /* Nothing is taken from a process. */
-    struct arena arena;
-    arena_init(&arena, NULL, 0, PROCESS_MESSAGE_MAX);
     *out = message_read(&process->message);
     (void)message_get_u64(out);
     const uint64_t said = message_get_bounded(out, WEIR_STATUS_COUNT - 1);
-    const char *text = message_get_text(out, &arena);
-    status = out->failed || text == NULL
-                 ? err_set(err, WEIR_EBACKEND, "the model's process gave an answer that is none")
-                 : (enum weir_status)said;
-    if (status != WEIR_OK && !out->failed && text != NULL) {
-        (void)err_set(err, status, "%s", text);
+    const struct bytes text = message_get_bytes(out);
+    if (out->failed || text.data == NULL) {
+        return err_set(err, WEIR_EBACKEND, "the model's process gave an answer that is none");
     }
-    arena_finish(&arena);
-    return status;
+    return said == WEIR_OK
+               ? WEIR_OK
+               : err_set(err, (enum weir_status)said, "%.*s", (int)text.size, text.data);
 }

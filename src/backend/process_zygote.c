@@ -102,13 +102,13 @@ int process_zygote(void)
     sigset_t deaths;
     sandbox_sweep();
     block_signals(&deaths);
-    buffer_init(&zygote.message, PROCESS_MESSAGE_MAX);
+    const bool has_room = message_room(&zygote.message) == WEIR_OK;
     zygote.deaths = signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK);
     struct pollfd looks[] = {
         { .fd = PROCESS_ZYGOTE_SOCKET, .events = POLLIN },
         { .fd = zygote.deaths, .events = POLLIN },
     };
-    bool serving = zygote.deaths >= 0;
+    bool serving = has_room && zygote.deaths >= 0;
     while (serving && (poll(looks, 2, -1) > 0 || errno == EINTR)) {
         if (looks[1].revents != 0) {
             tell_deaths(&zygote);

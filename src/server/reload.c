@@ -101,28 +101,32 @@ bool reload_can(const char *key)
     return false;
 }
 
-static bool is_changed(const struct config *a, const struct config *b, const struct option *option)
+/* *lost is set when there was no memory to tell; it counts as changed then. */
+static bool is_changed(const struct config *a, const struct config *b, const struct option *option,
+                       bool *lost)
 {
     struct buffer texts[2];
     for (int i = 0; i < 2; i++) {
         buffer_init(&texts[i], SIZE_MAX / 2);
         option_format(i == 0 ? a : b, option, &texts[i]);
     }
-    const bool same = !texts[0].failed && !texts[1].failed &&
-                      bytes_equal((struct bytes){ texts[0].data, texts[0].size },
-                                  (struct bytes){ texts[1].data, texts[1].size });
+    const bool failed = texts[0].failed || texts[1].failed;
+    const bool same = !failed && bytes_equal((struct bytes){ texts[0].data, texts[0].size },
+                                             (struct bytes){ texts[1].data, texts[1].size });
     buffer_finish(&texts[0]);
     buffer_finish(&texts[1]);
+    *lost = *lost || failed;
     return !same;
 }
 
 /* Names the changed settings that can, or cannot, change live; how many there are. */
 static uint32_t changed(const struct reload *reload, const struct config *config, bool can,
-                        struct buffer *names)
+                        struct buffer *names, bool *lost)
 {
     uint32_t count = 0;
     for (size_t i = 0; i < option_count; i++) {
-        if (reload_can(options[i].key) == can && is_changed(reload->current, config, &options[i])) {
+        if (reload_can(options[i].key) == can &&
+            is_changed(reload->current, config, &options[i], lost)) {
             char key[OPTION_WORD_BYTES];
             option_key(&options[i], key);
             buffer_text(names, count == 0 ? "" : ", ");
@@ -136,10 +140,11 @@ static uint32_t changed(const struct reload *reload, const struct config *config
 
 static void apply(struct reload *reload, struct config *config)
 {
+    bool lost = false; /* To apply what has not changed does no harm. */
     for (size_t i = 0; i < option_count; i++) {
         for (size_t l = 0; l < LIVE_COUNT; l++) {
             if (strcmp(live[l].key, options[i].key) == 0 &&
-                is_changed(reload->current, config, &options[i])) {
+                is_changed(reload->current, config, &options[i], &lost)) {
                 live[l].apply(reload, config); /* With its neighbours, which it shares this with. */
             }
         }
@@ -150,13 +155,17 @@ static void apply(struct reload *reload, struct config *config)
 static enum weir_status take_over(struct reload *reload, struct config *config,
                                   struct buffer *names, struct weir_err *err)
 {
-    const uint32_t refused = changed(reload, config, false, names);
+    bool lost = false;
+    const uint32_t refused = changed(reload, config, false, names, &lost);
+    if (lost) {
+        return err_nomem(err, "comparing the settings", 0);
+    }
     if (refused > 0) {
         return err_set(err, WEIR_EINVAL, "some need a restart: %s",
                        names->failed ? "too many to list" : names->data);
     }
     buffer_clear(names);
-    const uint32_t count = changed(reload, config, true, names);
+    const uint32_t count = changed(reload, config, true, names, &lost);
     apply(reload, config);
     log_event(LOG_INFO, "settings reloaded", LOG_U64("changed", count),
               LOG_STR("settings", names->failed ? "too many to list" : names->data));
