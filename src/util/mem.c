@@ -13,13 +13,56 @@
 #define WIDEN_PIECES 128        /* 12 MiB, of a heap's 64. */
 
 #ifdef WEIR_ALLOC_FAULT
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
+
+#define FRAMES 24
+#define FRAME_BYTES 300
 
 static _Atomic uint64_t fault_at;
 static _Atomic uint64_t fault_calls;
+static pthread_once_t sites_once = PTHREAD_ONCE_INIT;
+static int sites_fd = -1;
+
+/* Early: later the process may be confined. */
+static void open_sites(void)
+{
+    void *frame;
+    const char *path = getenv("WEIR_FAULT_SITES");
+    if (path != NULL && backtrace(&frame, 1) > 0) {
+        sites_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    }
+}
+
+/* Appends a line to the file WEIR_FAULT_SITES: the calls that led here, innermost first, as FILE+OFFSET. */
+static void note_site(void)
+{
+    void *frames[FRAMES];
+    char line[FRAMES * FRAME_BYTES];
+    size_t size = 0;
+    const int count = sites_fd < 0 ? 0 : backtrace(frames, FRAMES);
+    for (int i = 0; i < count; i++) {
+        Dl_info info;
+        if (dladdr(frames[i], &info) != 0) {
+            const ptrdiff_t offset = (char *)frames[i] - (char *)info.dli_fbase;
+            const int written =
+                snprintf(line + size, FRAME_BYTES, "%.250s+0x%tx ", info.dli_fname, offset);
+            size += written > 0 ? (size_t)written : 0;
+        }
+    }
+    if (size > 0) {
+        line[size - 1] = '\n';
+        (void)!write(sites_fd, line, size);
+    }
+}
 
 uint64_t mem_fault_arm(uint64_t nth)
 {
+    (void)pthread_once(&sites_once, open_sites);
     atomic_store(&fault_at, nth);
     return atomic_exchange(&fault_calls, 0);
 }
@@ -28,7 +71,11 @@ uint64_t mem_fault_arm(uint64_t nth)
 bool mem_fault(void)
 {
     const uint64_t call = atomic_fetch_add(&fault_calls, 1) + 1;
-    return call == atomic_load(&fault_at);
+    const bool fails = call == atomic_load(&fault_at);
+    if (fails) {
+        note_site();
+    }
+    return fails;
 }
 #else
 uint64_t mem_fault_arm(uint64_t nth)

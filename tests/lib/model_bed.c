@@ -151,6 +151,36 @@ void model_bed_put(struct model_bed *bed, uint32_t root, const char *path, const
     assert_int_equal(fclose(file), 0);
 }
 
+static void copy_file(FILE *from, struct model_bed *bed, uint32_t root, const char *path)
+{
+    char full[512];
+    char bytes[4096];
+    full_path(bed, root, path, full, sizeof(full));
+    make_folders(full, strlen(bed->folders[root]) + 1);
+    FILE *to = fopen(full, "wb");
+    assert_non_null(to);
+    for (size_t got; (got = fread(bytes, 1, sizeof(bytes), from)) > 0;) {
+        assert_int_equal(fwrite(bytes, 1, got, to), got);
+    }
+    assert_int_equal(fclose(to), 0);
+}
+
+void model_bed_copy(struct model_bed *bed, uint32_t root, const char *name, const char *source)
+{
+    static const char *const files[] = { "model.onnx", "weights.bin" };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        char path[512];
+        (void)snprintf(path, sizeof(path), "%s/models/%s/1/%s", getenv("WEIR_TEST_DATA"), source,
+                       files[i]);
+        FILE *from = fopen(path, "rb");
+        if (from != NULL) {
+            (void)snprintf(path, sizeof(path), "%s/1/%s", name, files[i]);
+            copy_file(from, bed, root, path);
+            (void)fclose(from);
+        }
+    }
+}
+
 void model_bed_sim(struct model_bed *bed, const char *name, uint64_t version,
                    const char *parameters)
 {

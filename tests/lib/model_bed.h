@@ -58,6 +58,9 @@ int model_bed_tear_down(void **state);
 void model_bed_put(struct model_bed *bed, uint32_t root, const char *path, const char *text);
 void model_bed_remove(struct model_bed *bed, uint32_t root, const char *path); /* With all in it. */
 
+/* Version 1 of NAME: what tests/data/models has of SOURCE. */
+void model_bed_copy(struct model_bed *bed, uint32_t root, const char *name, const char *source);
+
 /* A simulated model: NAME/model.yaml with these further `parameters` (lines of "  key: value"), and
  * an empty folder for VERSION. */
 void model_bed_sim(struct model_bed *bed, const char *name, uint64_t version,

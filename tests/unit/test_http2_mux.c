@@ -11,6 +11,7 @@
 #include <nghttp2/nghttp2.h>
 #include <cmocka.h>
 
+#include "faults.h"
 #include "net/http2_mux.h"
 
 #define CALLS_MAX 3000
@@ -400,10 +401,34 @@ static void test_what_is_no_http2(void **state)
     stop(&bed);
 }
 
+static void test_memory_runs_out(void **state)
+{
+    (void)state;
+    const struct http2_mux_options options = { .streams_max = 10, .answered = on_answer };
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        (void)mem_fault_arm(nth);
+        struct http2_plan *plan = http2_plan_create();
+        struct http2_mux *mux = plan == NULL ? NULL : http2_mux_create(plan, &options);
+        struct http2_client *client = http2_client_create(1000);
+        made = mem_fault_arm(0);
+        assert_true((mux != NULL && client != NULL) || made >= nth);
+        http2_client_destroy(client);
+        http2_mux_destroy(mux);
+        http2_plan_destroy(plan);
+    }
+    start(&bed, 10, NULL, 0);
+    (void)begin(&bed, 0, 50);
+    assert_int_equal(talk(&bed), WEIR_OK);
+    assert_int_equal(bed.answer_count, 1);
+    stop(&bed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_call_is_answered_once),
+        cmocka_unit_test(test_memory_runs_out),
         cmocka_unit_test(test_heads_share_the_table),
         cmocka_unit_test(test_a_server_without_a_table),
         cmocka_unit_test(test_large_bodies_wait_for_the_servers_windows),

@@ -12,6 +12,7 @@
 
 #include "api/access.h"
 #include "api/keys.h"
+#include "faults.h"
 #include "net/secret.h"
 #include "util/clock.h"
 
@@ -215,6 +216,39 @@ static void test_counts_survive_a_new_file(void **state)
     keys_destroy(keys);
 }
 
+/* A file that cannot be read for want of memory leaves the keys that there are. */
+static void test_memory_runs_out(void **state)
+{
+    (void)state;
+    static const char one[] = "- { name: a, certificate: one, allow: [all] }\n"
+                              "- { name: b, certificate: other, allow: [use, metrics] }\n";
+    static const char two[] = "- { name: c, certificate: two, allow: [all] }\n";
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        struct weir_err err = { 0 };
+        struct keys *keys = NULL;
+        struct key_grant grant;
+        bool changed = false;
+        put(one);
+        (void)mem_fault_arm(nth);
+        enum weir_status status = keys_create(path, &keys, &err);
+        assert_true(status == WEIR_OK || (status == WEIR_ENOMEM && err.text[0] != '\0'));
+        if (status != WEIR_OK) {
+            made = mem_fault_arm(0);
+            continue;
+        }
+        put(two);
+        status = keys_reload(keys, true, &changed, &err);
+        made = mem_fault_arm(0);
+        assert_true(status == WEIR_OK || (status == WEIR_ENOMEM && err.text[0] != '\0'));
+        assert_int_equal(keys_find_certificate(keys, BYTES_LITERAL("two"), &grant), changed);
+        assert_int_equal(keys_find_certificate(keys, BYTES_LITERAL("one"), &grant), !changed);
+        assert_int_equal(keys_reload(keys, true, &changed, &err), WEIR_OK);
+        assert_true(keys_find_certificate(keys, BYTES_LITERAL("two"), &grant));
+        keys_destroy(keys);
+    }
+}
+
 static void test_too_many(void **state)
 {
     (void)state;
@@ -257,11 +291,18 @@ static void test_mistakes_in_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_digest),       cmocka_unit_test(test_made_keys_differ_and_are_found),
-        cmocka_unit_test(test_certificates), cmocka_unit_test(test_words),
-        cmocka_unit_test(test_concurrency),  cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_rare_calls),   cmocka_unit_test(test_counts_survive_a_new_file),
-        cmocka_unit_test(test_too_many),     cmocka_unit_test(test_mistakes_in_options),
+        cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_made_keys_differ_and_are_found),
+        cmocka_unit_test(test_certificates),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_concurrency),
+        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_rare_calls),
+        cmocka_unit_test(test_counts_survive_a_new_file),
+        cmocka_unit_test(test_memory_runs_out),
+        cmocka_unit_test(test_mistakes_in_options),
+        cmocka_unit_test(test_too_many),
+        cmocka_unit_test(test_mistakes_in_options),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

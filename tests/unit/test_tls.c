@@ -15,6 +15,7 @@
 #include <openssl/x509v3.h>
 #include <cmocka.h>
 
+#include "faults.h"
 #include "net/tls.h"
 
 #define YEAR_S (365L * 24 * 3600)
@@ -147,7 +148,8 @@ struct peer {
     size_t got_size;
 };
 
-static struct peer *make_peer(struct tls *tls, const struct bed *bed, const char *alpn)
+/* Takes the link. */
+static struct peer *make_peer_on(struct tls_link *link, const struct bed *bed, const char *alpn)
 {
     struct peer *peer = calloc(1, sizeof(*peer));
     peer->context = SSL_CTX_new(TLS_client_method());
@@ -161,9 +163,15 @@ static struct peer *make_peer(struct tls *tls, const struct bed *bed, const char
     peer->out = BIO_new(BIO_s_mem());
     SSL_set_bio(peer->ssl, peer->in, peer->out);
     SSL_set_connect_state(peer->ssl);
-    peer->link = tls_open(tls);
-    assert_non_null(peer->link);
+    peer->link = link;
     return peer;
+}
+
+static struct peer *make_peer(struct tls *tls, const struct bed *bed, const char *alpn)
+{
+    struct tls_link *link = tls_open(tls);
+    assert_non_null(link);
+    return make_peer_on(link, bed, alpn);
 }
 
 static void show(struct peer *peer, const struct identity *identity)
@@ -512,6 +520,62 @@ static void test_broken_reload(void **state)
     put(bed->key, &bed->server, true);
 }
 
+/* A handshake and an answer, as far as they come. */
+static void try_to_meet(struct tls *tls, const struct bed *bed)
+{
+    char scratch[TLS_RECORD_BYTES];
+    const struct bytes answer = BYTES_LITERAL("answer");
+    struct tls_link *link = tls_open(tls);
+    if (link == NULL) {
+        return;
+    }
+    struct peer *peer = make_peer_on(link, bed, "\x08http/1.1");
+    exchange_bytes(peer);
+    if (peer->last != TLS_FAILED && tls_ready(link) && tls_seal(link, &answer, 1, scratch)) {
+        tls_feed(link, BYTES_LITERAL("\x17\x03"));
+        (void)!tls_hold(link);
+        tls_farewell(link);
+        exchange_bytes(peer);
+    }
+    drop_peer(peer);
+}
+
+/* A connection without memory fails by itself; the next one is served. */
+static void test_memory_runs_out_in_a_connection(void **state)
+{
+    struct tls *tls = make_tls(*state);
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        (void)mem_fault_arm(nth);
+        try_to_meet(tls, *state);
+        made = mem_fault_arm(0);
+        struct peer *peer = meet(tls, *state);
+        client_says(peer, "hello", 5);
+        assert_int_equal(peer->got_size, 5);
+        drop_peer(peer);
+    }
+    tls_destroy(tls);
+}
+
+/* Certificates are read again: the new ones serve, or the old ones and the reason is said. */
+static void test_memory_runs_out_in_a_reload(void **state)
+{
+    struct bed *bed = *state;
+    struct tls *tls = make_tls(bed);
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        struct weir_err err = { 0 };
+        bool changed = false;
+        (void)mem_fault_arm(nth);
+        const enum weir_status status = tls_reload(tls, true, &changed, &err);
+        made = mem_fault_arm(0);
+        assert_true(status == WEIR_OK || err.text[0] != '\0');
+        assert_int_equal(changed, status == WEIR_OK);
+        drop_peer(meet(tls, bed));
+    }
+    tls_destroy(tls);
+}
+
 static void expect_refused(const struct bed *bed, const char *part)
 {
     struct tls *tls = NULL;
@@ -673,6 +737,8 @@ int main(void)
         cmocka_unit_test(test_client_certificates),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_broken_reload),
+        cmocka_unit_test(test_memory_runs_out_in_a_connection),
+        cmocka_unit_test(test_memory_runs_out_in_a_reload),
         cmocka_unit_test(test_wrong_files),
         cmocka_unit_test(test_expired),
         cmocka_unit_test(test_farewell),

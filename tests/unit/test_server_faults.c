@@ -1,0 +1,511 @@
+/*
+ * A whole server whose memory runs out anywhere: while it starts, answers, reads its settings again or ends.
+ *
+ * Each allocation on the way of each operation fails in turn.  The client has the right answer, one that says
+ * that memory is out, or a closed connection; the same operation succeeds right afterwards; and nothing
+ * leaks, which the sanitizer's build sees.  Needs -Dalloc_fault=true; other builds skip.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bed.h"
+#include "faults.h"
+#include "model_bed.h"
+#include "net/encoding.h"
+#include "server/server.h"
+#include "util/log.h"
+
+#define NTH_MAX 2000
+#define WORDS_MAX 32
+#define SHM_BYTES 4096
+
+static struct model_bed models; /* For its folders. */
+static struct bed client;       /* For its port. */
+static struct config config;
+static struct server *server;
+static char shm_name[64];
+static char plugin_path[512];
+
+/* --- A server ------------------------------------------------------------------------------- */
+
+static void put_models(void)
+{
+    static const char *const files[][2] = {
+        { "echo/1/", "" },
+        { "echo/model.yaml", "backend: sim\nmax_batch_size: 8\n" },
+        { "cached/1/", "" },
+        { "cached/model.yaml",
+          "backend: sim\nmax_batch_size: 8\nresponse_cache: { enable: true }\n" },
+        { "joined/1/", "" },
+        { "joined/model.yaml", "backend: sim\nmax_batch_size: 8\njoin: true\n" },
+        { "held/1/", "" },
+        { "held/model.yaml", "backend: sim\nmax_batch_size: 1\ninstance_group: [{ count: 1, "
+                             "rate_limiter: { resources: [{ name: r, count: 1 }] } }]\n" },
+        { "text/1/", "" },
+        { "text/model.yaml", "backend: sim\nparameters:\n  inputs: \"text_input:BYTES[-1]\"\n"
+                             "  outputs: \"text_output:BYTES[-1]\"\n" },
+        { "stream/1/", "" },
+        { "stream/model.yaml", "backend: sim\nparameters:\n  parts: 3\n  inputs: \"x:FP32[-1]\"\n"
+                               "  outputs: \"y:FP32[-1]\"\n" },
+        { "chain/1/", "" },
+        { "chain/model.yaml",
+          "platform: ensemble\nmax_batch_size: 8\n"
+          "input: [{ name: a, data_type: TYPE_FP32, dims: [16] }]\n"
+          "output: [{ name: b, data_type: TYPE_FP32, dims: [16] }]\n"
+          "ensemble_scheduling:\n  step:\n"
+          "  - { model_name: echo, model_version: -1, input_map: { x: a }, output_map: { y: m } }\n"
+          "  - { model_name: joined, model_version: -1, input_map: { x: m }, output_map: { y: b } "
+          "}\n" },
+        { "sums/model.yaml",
+          "max_batch_size: 4\n"
+          "sequence_batching:\n"
+          "  oldest: {}\n"
+          "  control_input:\n"
+          "  - { name: start, control: [{ kind: CONTROL_SEQUENCE_START, int32_false_true: [0, 1] "
+          "}] }\n"
+          "  - { name: ready, control: [{ kind: CONTROL_SEQUENCE_READY, int32_false_true: [0, 1] "
+          "}] }\n"
+          "  - { name: end, control: [{ kind: CONTROL_SEQUENCE_END, int32_false_true: [0, 1] }] }\n"
+          "  - { name: corrid, control: [{ kind: CONTROL_SEQUENCE_CORRID, data_type: TYPE_UINT64 "
+          "}] }\n"
+          "  state: [{ input_name: state, output_name: state_out, data_type: TYPE_INT32, dims: [1] "
+          "}]\n" },
+        { "twice/1/factor.txt", "2\n" },
+        { "twice/model.yaml", "backend: hello\nmax_batch_size: 8\n" },
+    };
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        model_bed_put(&models, 0, files[i][0], files[i][1]);
+    }
+    model_bed_copy(&models, 0, "sums", "accumulate");
+}
+
+/* The words of the command line; `more` ends with NULL. */
+static enum weir_status read_words(struct config *out, const char *const *more,
+                                   struct weir_err *err)
+{
+    char *words[WORDS_MAX] = { NULL };
+    static const char *const first[] = {
+        "--http-port=0",
+        "--grpc-port=0",
+        "--metrics-port=0",
+        "--loops=1",
+        "--executors=2",
+        "--rate-limit=execution_count",
+        "--rate-limit-resource=r:2,other:1:cpu",
+        "--shared-memory=test-faults",
+        "--plugin",
+    };
+    int count = 0;
+    words[count++] = models.folders[0];
+    for (size_t i = 0; i < sizeof(first) / sizeof(first[0]); i++) {
+        words[count++] = (char *)(uintptr_t)first[i];
+    }
+    words[count++] = plugin_path;
+    for (; *more != NULL; more++) {
+        words[count++] = (char *)(uintptr_t)*more;
+    }
+    struct config_words meaning = { .positional = "repository" };
+    const enum weir_status status = config_init(out, err);
+    return status == WEIR_OK ? config_read(out, NULL, count, words, &meaning, err) : status;
+}
+
+static const char *const usual_words[] = { "--model-control=explicit", "--load-model=*", NULL };
+static const char *const empty_words[] = { "--model-control=explicit", NULL };
+static const char *const demand_words[] = { "--model-control=demand", "--resident-models-max=1",
+                                            "--residency-min=0s", "--access-log=true", NULL };
+
+/* Its first port is that for HTTP. */
+static uint16_t port_of(void)
+{
+    struct buffer text;
+    buffer_init(&text, 4096);
+    server_addresses(server, &text);
+    buffer_char(&text, '\0');
+    const char *colon = strstr(text.data, "127.0.0.1:");
+    const uint16_t port = colon == NULL ? 0 : (uint16_t)strtoul(colon + 10, NULL, 10);
+    buffer_finish(&text);
+    assert_int_not_equal(port, 0);
+    return port;
+}
+
+static void start_server(const char *const *more)
+{
+    struct weir_err err = { 0 };
+    if (read_words(&config, more, &err) != WEIR_OK ||
+        server_start(&config, SERVER_SERVE, &server, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    if (!server_wait_models(server)) {
+        struct buffer text;
+        buffer_init(&text, 65536);
+        server_models(server, false, &text);
+        buffer_char(&text, '\0');
+        fail_msg("%s", text.data);
+    }
+    client.port = port_of();
+}
+
+static void stop_server(void)
+{
+    server_destroy(server);
+    config_finish(&config);
+    server = NULL;
+}
+
+/* Beside the tests lies the example of a plug-in. */
+static void find_plugin(void)
+{
+    const ssize_t size = readlink("/proc/self/exe", plugin_path, sizeof(plugin_path) - 64);
+    assert_true(size > 0);
+    plugin_path[size] = '\0';
+    char *folder = strstr(plugin_path, "/tests/unit/");
+    assert_non_null(folder);
+    strcpy(folder, "/plugins/hello.so");
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    find_plugin();
+    model_bed_init(&models);
+    put_models();
+    (void)snprintf(shm_name, sizeof(shm_name), "test-faults-%d", (int)getpid());
+    const int fd = shm_open(shm_name, O_CREAT | O_EXCL | O_RDWR, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, SHM_BYTES), 0);
+    close(fd);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    (void)mem_fault_arm(0);
+    stop_server();
+    shm_unlink(shm_name);
+    model_bed_finish(&models);
+    return 0;
+}
+
+/* --- Asking --------------------------------------------------------------------------------- */
+
+/* What a client may do. */
+struct ask {
+    const char *what; /* "METHOD /path" */
+    const char *fields;
+    const char *body;
+    const char *undo; /* "METHOD /path", after each; or NULL. */
+    bool gzip;        /* Both ways. */
+    int status;       /* 0: 200. */
+};
+
+static void send_ask(int fd, const struct ask *ask, struct bytes body)
+{
+    char head[1024];
+    (void)snprintf(
+        head, sizeof(head), "%s HTTP/1.1\r\nHost: localhost\r\n%s%sContent-Length: %zu\r\n\r\n",
+        ask->what, ask->fields == NULL ? "" : ask->fields,
+        ask->gzip ? "Content-Encoding: gzip\r\nAccept-Encoding: gzip\r\n" : "", body.size);
+    client_text(fd, head);
+    client_send(fd, body.data, body.size);
+}
+
+static struct response answer_to(const struct ask *ask, struct bytes body)
+{
+    struct response response;
+    const int fd = client_connect(&client);
+    send_ask(fd, ask, body);
+    client_receive(fd, false, &response);
+    close(fd);
+    return response;
+}
+
+static void undo(const struct ask *ask)
+{
+    if (ask->undo != NULL) {
+        const struct ask back = { .what = ask->undo };
+        struct response response = answer_to(&back, BYTES_LITERAL("{}"));
+        response_finish(&response);
+    }
+}
+
+static int status_of(const struct ask *ask)
+{
+    return ask->status == 0 ? 200 : ask->status;
+}
+
+static void expect_ok(const struct ask *ask, struct bytes body)
+{
+    struct response response = answer_to(ask, body);
+    if (response.status != status_of(ask) || response.closed) {
+        fail_msg("%s: %d %s", ask->what, response.status, response.body);
+    }
+    response_finish(&response);
+    undo(ask);
+}
+
+static bool is_said(const struct response *response)
+{
+    return response->status == 503 && strstr(response->body, "memory") != NULL;
+}
+
+static void expect_or_said(const struct ask *ask, uint64_t nth, struct response *response)
+{
+    if (response->status != status_of(ask) && !response->closed && !is_said(response)) {
+        fail_msg("%s, allocation %u: %d %s", ask->what, (unsigned)nth, response->status,
+                 response->body);
+    }
+    response_finish(response);
+}
+
+static void try_everywhere(const struct ask *ask)
+{
+    struct buffer packed;
+    struct bytes body = bytes_of(ask->body == NULL ? "" : ask->body);
+    buffer_init(&packed, SIZE_MAX);
+    if (ask->gzip) {
+        assert_int_equal(encoding_deflate(ENCODING_GZIP, &body, 1, &packed, NULL), WEIR_OK);
+        body = (struct bytes){ packed.data, packed.size };
+    }
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        assert_true(nth < NTH_MAX);
+        (void)mem_fault_arm(nth);
+        struct response response = answer_to(ask, body);
+        made = mem_fault_arm(0);
+        expect_or_said(ask, nth, &response);
+        undo(ask);
+        expect_ok(ask, body);
+    }
+    buffer_finish(&packed);
+}
+
+#define ROW "[1,2,3,4,5,6,7,8,9,10,11,12,13.5,14,15,16]"
+#define INPUT(name) \
+    "{\"name\":\"" name "\",\"shape\":[1,16],\"datatype\":\"FP32\",\"data\":" ROW "}"
+#define ECHO_BODY "{\"id\":\"one\",\"inputs\":[" INPUT("x") "]}"
+#define INFER(model) "POST /v2/models/" model "/infer"
+#define REGION "/v2/systemsharedmemory/region/data"
+#define BINARY                                                                            \
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,16],\"datatype\":\"FP32\",\"parameters\":" \
+    "{\"binary_data_size\":64}}],\"parameters\":{\"binary_data_output\":true}}"
+#define SHARED "\"parameters\":{\"shared_memory_region\":\"data\",\"shared_memory_byte_size\":64}"
+#define SUMMED                                                                            \
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,1],\"datatype\":\"INT32\",\"data\":[7]}]," \
+    "\"parameters\":{\"sequence_id\":7,\"sequence_start\":true,\"sequence_end\":true}}"
+
+static const struct ask requests[] = {
+    { .what = INFER("echo"), .body = ECHO_BODY },
+    { .what = INFER("echo"), .body = ECHO_BODY, .gzip = true },
+    { .what = INFER("echo"), .fields = "Weir-Deadline-Ms: 60000\r\n", .body = ECHO_BODY },
+    { .what = INFER("cached"), .body = ECHO_BODY },
+    { .what = INFER("joined"), .body = ECHO_BODY },
+    { .what = INFER("held"), .body = ECHO_BODY },
+    { .what = INFER("twice"), .body = ECHO_BODY },
+    { .what = INFER("chain"), .body = "{\"inputs\":[" INPUT("a") "]}" },
+    { .what = INFER("sums"), .body = SUMMED },
+    { .what = INFER("text"),
+      .body = "{\"inputs\":[{\"name\":\"text_input\",\"shape\":[2],\"datatype\":"
+              "\"BYTES\",\"data\":[\"one\",\"two \\u00e4\"]}]}" },
+    { .what = INFER("echo"),
+      .fields = "Inference-Header-Content-Length: 136\r\n",
+      .body = BINARY "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" },
+    { .what = "POST /v2/models/text/generate", .body = "{\"text_input\":[\"a\"],\"id\":\"b\"}" },
+    { .what = "POST /v2/models/stream/generate_stream", .body = "{\"x\":[1,2,3]}" },
+    { .what = INFER("e%63ho"),
+      .body = "{\"inputs\":[" INPUT("x") "],\"outputs\":[{\"name\":\"y\",\"parameters\":{"
+                                         "\"classification\":2}}]}" },
+    { .what = INFER("none"), .body = ECHO_BODY, .status = 404 },
+    { .what = INFER("sums"), .body = ECHO_BODY, .status = 400 },
+    { .what = "POST /v2/models/echo/cancel", .body = "{\"id\":\"nobody\"}" },
+};
+
+static const struct ask managing[] = {
+    { .what = "GET /" },
+    { .what = "GET /openapi.yaml" },
+    { .what = "GET /v2" },
+    { .what = "GET /v2/models" },
+    { .what = "GET /v2/models/stats" },
+    { .what = "GET /v2/models/echo/stats" },
+    { .what = "GET /v2/models/chain" },
+    { .what = "GET /v2/models/sums/config" },
+    { .what = "GET /metrics" },
+    { .what = "POST /v2/repository/index" },
+    { .what = "POST /v2/repository/index", .body = "{\"ready\":true}" },
+    { .what = "POST /v2/repository/models/twice/load", .body = "{}" },
+    { .what = "POST /v2/repository/models/stream/load",
+      .body = "{\"parameters\":{\"config\":\"{\\\"backend\\\":\\\"sim\\\"}\"}}" },
+    { .what = "POST /v2/repository/models/held/unload",
+      .body = "{}",
+      .undo = "POST /v2/repository/models/held/load" },
+    { .what = "GET /v2/quarantine" },
+    { .what = "POST /v2/quarantine/clear", .body = "{\"model\":\"echo\"}" },
+    { .what = "GET /v2/logging" },
+    { .what = "POST /v2/logging", .body = "{\"log_info\":false}" },
+    { .what = "GET /v2/trace/setting" },
+    { .what = "POST " REGION "/register",
+      .body = "{\"key\":\"%s\",\"byte_size\":4096}",
+      .undo = "POST " REGION "/unregister" },
+    { .what = "GET /v2/systemsharedmemory/status" },
+    { .what = "POST /v2/settings/reload", .body = "" },
+};
+
+static void test_requests(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    start_server(usual_words);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        try_everywhere(&requests[i]);
+    }
+}
+
+static void test_management(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    start_server(usual_words);
+    for (size_t i = 0; i < sizeof(managing) / sizeof(managing[0]); i++) {
+        char body[256];
+        struct ask ask = managing[i];
+        if (ask.body != NULL && strstr(ask.body, "%s") != NULL) {
+            (void)snprintf(body, sizeof(body), "{\"key\":\"%s\",\"byte_size\":4096}", shm_name);
+            ask.body = body;
+        }
+        try_everywhere(&ask);
+    }
+}
+
+/* Inputs and outputs in memory of the client's. */
+static void test_shared_memory(void **state)
+{
+    (void)state;
+    char body[256];
+    if (!faults_are_built()) {
+        skip();
+    }
+    start_server(usual_words);
+    (void)snprintf(body, sizeof(body), "{\"key\":\"%s\",\"byte_size\":4096}", shm_name);
+    expect_ok(&(struct ask){ .what = "POST " REGION "/register" }, bytes_of(body));
+    static const struct ask ask = {
+        .what = INFER("echo"),
+        .body = "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,16],\"datatype\":\"FP32\"," SHARED
+                "}],\"outputs\":[{\"name\":\"y\"," SHARED "}]}"
+    };
+    try_everywhere(&ask);
+}
+
+static const char *const other_words[] = { "--model-control=explicit",
+                                           "--load-model=*",
+                                           "--memory-max=4GiB",
+                                           "--ageing=7s",
+                                           "--limits.body-bytes-max=1000000",
+                                           NULL };
+
+/* Other settings each time. */
+static enum weir_status read_again(void *context, struct config *out, struct weir_err *err)
+{
+    unsigned *times = context;
+    return read_words(out, (*times)++ % 2 == 0 ? other_words : usual_words, err);
+}
+
+/* Settings are read again: all that is new holds, or nothing. */
+static void test_a_reload(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    unsigned times = 0;
+    start_server(usual_words);
+    server_reload_from(server, read_again, &times);
+    static const struct ask ask = { .what = "POST /v2/settings/reload", .body = "" };
+    try_everywhere(&ask);
+}
+
+/* A model that is loaded when it is asked for, and again when it is told to: others back off. */
+static void test_on_demand(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    static const char text[] = "{\"inputs\":[{\"name\":\"text_input\",\"shape\":[1],"
+                               "\"datatype\":\"BYTES\",\"data\":[\"one\"]}]}";
+    static const struct ask ask = { .what = INFER("text") };
+    static const struct ask load = { .what = "POST /v2/repository/models/text/load" };
+    static const struct ask other = { .what = INFER("echo") };
+    uint64_t made = 0;
+    start_server(demand_words);
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        assert_true(nth < NTH_MAX);
+        (void)mem_fault_arm(nth);
+        struct response response = answer_to(&ask, BYTES_LITERAL(text));
+        made = mem_fault_arm(0);
+        /* 503 also when a model is there and the list that says so is not yet. */
+        assert_true(response.closed || response.status == 200 || response.status == 503);
+        response_finish(&response);
+        expect_ok(&load, BYTES_LITERAL("{}"));
+        expect_ok(&ask, BYTES_LITERAL(text));
+        expect_ok(&other, BYTES_LITERAL(ECHO_BODY)); /* Which takes its place. */
+    }
+}
+
+/* A start fails and says so, or all serves. */
+static void test_a_start(void **state)
+{
+    (void)state;
+    uint64_t made = 0;
+    if (!faults_are_built()) {
+        skip();
+    }
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        struct weir_err err = { 0 };
+        assert_true(nth < NTH_MAX);
+        (void)mem_fault_arm(nth);
+        enum weir_status status = read_words(&config, empty_words, &err);
+        if (status == WEIR_OK) {
+            status = server_start(&config, SERVER_SERVE, &server, &err);
+        }
+        if (status == WEIR_OK) {
+            (void)server_wait_models(server);
+        }
+        made = mem_fault_arm(0);
+        assert_true(status == WEIR_OK || err.text[0] != '\0');
+        stop_server();
+    }
+    assert_true(made > 100);
+    start_server(usual_words);
+    expect_ok(&requests[0], bytes_of(requests[0].body));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_requests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_management, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_shared_memory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_reload, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_on_demand, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_start, set_up, tear_down),
+    };
+    server_block_signals();
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
