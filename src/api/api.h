@@ -38,7 +38,8 @@ struct access;
 struct tls;
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
-struct shm; /* shm.h */
+struct gpus; /* util/gpus.h */
+struct shm;  /* shm.h */
 
 /* Reads the settings again: WEIR_OK with the names of those that changed, with commas, or why nothing did.  Worker thread. */
 typedef enum weir_status api_reload_fn(void *context, struct buffer *names, struct weir_err *err);
@@ -53,6 +54,7 @@ struct api_options {
     struct access *access;     /* Who may call what; NULL: everybody. */
     struct tls *tls;           /* For its metrics; NULL: plain. */
     bool access_log;           /* One line per answer, at LOG_INFO; see api_set_answers(). */
+    struct gpus *gpus;         /* For metrics; NULL: there are none. */
     struct shm *shm;           /* Clients' shared memory; NULL: there is none. */
     const char *client_header; /* Request field that names the client; NULL: none. */
     bool timing;               /* Server-Timing on every inference, asked for or not; likewise. */

@@ -15,12 +15,22 @@
     X("device", c.device_bytes)       \
     X("peak", c.peak_bytes)
 
+/* Its device, or the pool where it is on several. */
+static const char *device_of(const struct model *model)
+{
+    if (model->pool == NULL) {
+        return "cpu";
+    }
+    return model->replica_count == 1 ? model->pool->devices[model->replicas[0].device].name
+                                     : model->pool->name;
+}
+
 void memory_show_index(const struct model *model, struct buffer *out)
 {
     struct ledger_counts c;
     model_memory(model, &c);
     buffer_text(out, ",\"memory\":{\"device\":");
-    json_string(out, model->pool == NULL ? "cpu" : model->pool->name);
+    json_string(out, device_of(model));
 #define WRITE_COUNT(name, value)              \
     buffer_text(out, ",\"" name "_bytes\":"); \
     buffer_u64(out, value);
@@ -50,7 +60,7 @@ void memory_show_usage(const struct model *model, struct buffer *out)
     buffer_text(out, ",\"memory_usage\":[");
     write_usage(out, "CPU", c.heap_bytes + c.mapped_bytes);
     if (c.device_bytes > 0) {
-        write_usage(out, model->pool == NULL ? "cpu" : model->pool->name, c.device_bytes);
+        write_usage(out, device_of(model), c.device_bytes);
     }
     buffer_char(out, ']');
 }

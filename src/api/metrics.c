@@ -16,6 +16,7 @@
 
 #include "api/access.h"
 #include "api/call.h"
+#include "api/device_show.h"
 #include "api/memory_show.h"
 #include "api/shm.h"
 #include "engine/cache.h"
@@ -750,6 +751,7 @@ static void write_metrics(struct call *call, const struct catalogue *catalogue, 
         family->write(&scrape, family->name);
     }
     memory_show_metrics(catalogue, out);
+    device_show_metrics(call->api->options.engine, call->api->options.gpus, out);
     write_models(&scrape);
 }
 

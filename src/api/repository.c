@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "api/call.h"
+#include "api/device_show.h"
 #include "api/memory_show.h"
 #include "engine/outage.h"
 #include "util/json.h"
@@ -63,6 +64,7 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         json_string(out, outage.status != WEIR_OK ? outage.text : reason_of(entry, version));
         if (version->model != NULL) {
             memory_show_index(version->model, out);
+            device_show_model(version->model, out);
         }
     } else if (entry->reason != NULL) {
         buffer_text(out, ",\"state\":\"");

@@ -6,6 +6,7 @@
 #include "api/statistics.h"
 
 #include "api/call.h"
+#include "api/device_show.h"
 #include "api/memory_show.h"
 #include "util/json.h"
 
@@ -179,6 +180,7 @@ static void write_model(struct buffer *out, struct model *model)
     write_profile(out, model);
     write_overload(out, model);
     memory_show_usage(model, out);
+    device_show_model(model, out);
     buffer_char(out, '}');
 }
 

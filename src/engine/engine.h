@@ -24,6 +24,7 @@
 #include "engine/watchdog.h"
 #include "util/clock.h"
 #include "util/limits.h"
+#include "util/numa.h"
 
 struct cache;
 struct pool;
@@ -39,7 +40,8 @@ struct device_options {
     uint32_t executors; /* Runs at once; at least 1. */
     bool pipelined;     /* Host parts of one run overlap the device part of another: for
                                 devices that are not the CPU itself. */
-    int first_cpu;      /* Pin executor i to this CPU + i; -1: not pinned. */
+    const struct numa_seat *seats; /* Where executors run: i on seat i % seat_count. */
+    uint32_t seat_count;           /* 0: anywhere. */
 };
 
 /* Executor's thread: what a person should know about a model that serves. */

@@ -12,11 +12,9 @@ static void settle_in(const struct executor *executor)
     (void)snprintf(name, sizeof(name), "weir-%.9s",
                    executor->pool->devices[executor->seat.device].name);
     (void)pthread_setname_np(pthread_self(), name);
-    if (executor->cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET((unsigned)executor->cpu, &set);
-        (void)pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+    if (executor->pinned != NULL) {
+        const cpu_set_t *cpus = &executor->pinned->cpus;
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(*cpus), cpus);
     }
 }
 

@@ -24,8 +24,8 @@ struct executor {
     pthread_cond_t wake;
     struct list_node idle; /* In pool.idle while it sleeps, or in pool.spares while parked. */
     bool parked;           /* Another one has its place: it waits until it is needed. */
-    int cpu;               /* Pinned to it; -1: not. */
-    uint64_t free_ns;      /* When its last run ended, if it was a simulated one; its own. */
+    const struct numa_seat *pinned; /* NULL: to nothing. */
+    uint64_t free_ns; /* When its last run ended, if it was a simulated one; its own. */
 };
 
 /* WEIR_ENOMEM: the system has no thread left. */

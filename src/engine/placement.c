@@ -95,6 +95,12 @@ enum weir_status placement_find(const struct engine *engine, const struct model_
     for (uint32_t i = 0; i < config->device_count && status == WEIR_OK; i++) {
         status = add_named(engine, config->devices[i], &place, err);
     }
+    if (status == WEIR_OK && config->numa_nodes != 0 && place.pool->nodes != 0 &&
+        (config->numa_nodes & place.pool->nodes) == 0) {
+        status = err_set(err, WEIR_EINVAL,
+                         "numa_node: found %d, expected a node that executors of '%s' keep to",
+                         __builtin_ctzll(config->numa_nodes), place.pool->name);
+    }
     if (status == WEIR_OK) {
         place.count = config->sequence.strategy == SEQUENCE_NONE ? place.count : 1;
         *out = place;

@@ -22,7 +22,7 @@ struct placement {
     bool no_gpu;                    /* One was asked for, and there is none. */
 };
 
-/* WEIR_EINVAL: a device is not there, they are of several pools, or there are more than REPLICAS_MAX. */
+/* WEIR_EINVAL: a device or a memory node is not there, they are of several pools, or there are more than REPLICAS_MAX. */
 WEIR_MUST_USE enum weir_status placement_find(const struct engine *engine,
                                               const struct model_config *config,
                                               struct placement *out, struct weir_err *err);

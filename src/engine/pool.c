@@ -61,17 +61,30 @@ static void place_devices(struct pool *pool, const struct engine_options *option
     balance_init(&pool->balance, pool->device_count);
 }
 
-/* Executors of further stages sit where those of the first ones do. */
+/* Which memory nodes the seats are on; 0: all on one. */
+static uint64_t nodes_of(const struct device_options *options)
+{
+    uint64_t nodes = 0;
+    for (uint32_t i = 0; i < options->seat_count; i++) {
+        nodes |= UINT64_C(1) << options->seats[i].node;
+    }
+    return (nodes & (nodes - 1)) != 0 ? nodes : 0;
+}
+
+/* Executors of further stages sit where those of the first ones do, spare ones wherever they are needed. */
 static void place_executors(struct pool *pool, const struct device_options *options)
 {
     const uint32_t all = pool->thread_max + POOL_SPARES_MAX;
     pool->executors = mem_alloc(all * sizeof(*pool->executors));
     for (uint32_t i = 0; i < all; i++) {
-        const bool pinned = options->first_cpu >= 0 && i < pool->thread_max;
-        struct executor *executor = &pool->executors[i];
-        executor->pool = pool;
-        executor->seat = (struct seat){ i % pool->device_count, SEAT_NODE_ANY };
-        executor->cpu = pinned ? options->first_cpu + (int)i : -1;
+        const bool pinned = options->seat_count > 0 && i < pool->thread_max;
+        const struct numa_seat *seat = pinned ? &options->seats[i % options->seat_count] : NULL;
+        pool->executors[i].pool = pool;
+        pool->executors[i].pinned = seat;
+        pool->executors[i].seat = (struct seat){
+            .device = i % pool->device_count,
+            .node = seat != NULL && pool->nodes != 0 ? seat->node : SEAT_NODE_ANY,
+        };
     }
 }
 
@@ -92,7 +105,8 @@ enum weir_status pool_create(struct engine *engine, const struct engine_options 
     pool->device_count = count;
     pool->executors_each = options->executors;
     pool->executor_count = options->executors * count;
-    pool->uniform = count == 1;
+    pool->nodes = nodes_of(options);
+    pool->uniform = count == 1 && pool->nodes == 0;
     pool->seat = pool_no_seat;
     pool->pipelined = options->pipelined;
     pool_wake_init(pool);
@@ -119,6 +133,15 @@ double pool_balance(struct pool *pool)
     const double score = balance_score(&pool->balance);
     pthread_mutex_unlock(&pool->lock);
     return score;
+}
+
+struct pool_device_look pool_look(struct pool *pool, uint32_t device)
+{
+    pthread_mutex_lock(&pool->lock);
+    const struct pool_device *seen = &pool->devices[device];
+    const struct pool_device_look look = { seen->busy_ns, seen->batches };
+    pthread_mutex_unlock(&pool->lock);
+    return look;
 }
 
 enum weir_status pool_start(struct pool *pool, struct weir_err *err)

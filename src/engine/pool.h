@@ -38,6 +38,8 @@ struct pool_device {
     const char *name;
     uint32_t runs;    /* On it where it is pipelined, those handed over ahead included. */
     uint64_t left_ns; /* The latest end of one. */
+    uint64_t busy_ns; /* That batches have had it, */
+    uint64_t batches; /* and how many. */
 };
 
 struct pool {
@@ -49,6 +51,7 @@ struct pool {
     uint32_t executors_each;    /* Runs that each device carries at once. */
     uint32_t executor_count;    /* That all of them carry. */
     bool uniform;               /* Any executor can run any model. */
+    uint64_t nodes;             /* Bit per memory node that executors keep to; 0: they do not. */
     uint32_t cpu_count;         /* That the process may run on. */
     bool pipelined;             /* Host work of some runs passes while another is on the device. */
     struct executor *executors; /* thread_max, then POOL_SPARES_MAX spare ones. */
@@ -120,6 +123,12 @@ struct instance *pool_pull_at(struct pool *pool, const struct seat *seat, uint64
 
 /* What a device has been busy for against the others of late: balance.h.  Any thread. */
 double pool_balance(struct pool *pool);
+
+struct pool_device_look {
+    uint64_t busy_ns;
+    uint64_t batches;
+};
+struct pool_device_look pool_look(struct pool *pool, uint32_t device); /* Any thread. */
 
 /* Executor's thread: the next batch, however long it takes; NULL: the pool is stopping. */
 struct instance *pool_next(struct pool *pool, struct executor *executor);

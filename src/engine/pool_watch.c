@@ -117,6 +117,7 @@ static struct executor *replace_executor(struct pool *pool, const struct executo
     if (pool->spare_count < POOL_SPARES_MAX && pool->engine->threads) {
         struct executor *spare = &pool->executors[pool->thread_max + pool->spare_count++];
         spare->seat = hung->seat;
+        spare->pinned = hung->pinned;
         return spare;
     }
     if (pool->missing++ == 0) {

@@ -179,7 +179,12 @@ bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLIC
     replica->running--;
     replica->runs += batch->runs;
     replica->busy_ns += ns;
-    balance_note(&instance->model->pool->balance, replica->device, ns, now_ns);
+    struct pool *pool = instance->model->pool;
+    pool->devices[replica->device].busy_ns += ns;
+    pool->devices[replica->device].batches++;
+    if (!pool->uniform) {
+        balance_note(&pool->balance, replica->device, ns, now_ns);
+    }
     if (list_empty(&batch->returned)) {
         replica->losses = batch->clean ? 0 : replica->losses;
         return false;

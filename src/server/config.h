@@ -99,8 +99,10 @@ struct config {
 
     uint64_t loops; /* Resolved: at least 1. */
     uint64_t loop_spin_ns;
-    uint64_t executors; /* Resolved: at least 1. */
+    uint64_t executors;     /* Resolved: at least 1. */
+    const char *processors; /* "auto", "off" or a list. */
     bool pin;
+    const char *gpu_library; /* "": none. */
     struct config_list plugins;
     struct config_list devices; /* "NAME:RUNS[:unpipelined]" each. */
     bool inline_runs;

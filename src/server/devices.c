@@ -37,11 +37,9 @@ static enum weir_status parse(const char *text, struct device_options *out, stru
     }
     char *name = mem_strdup(text);
     name[colon - text] = '\0';
-    *out = (struct device_options){ .name = name,
-                                    .pool = kind_of(name),
-                                    .executors = (uint32_t)runs,
-                                    .pipelined = more == NULL,
-                                    .first_cpu = -1 };
+    *out = (struct device_options){
+        .name = name, .pool = kind_of(name), .executors = (uint32_t)runs, .pipelined = more == NULL
+    };
     return WEIR_OK;
 }
 
@@ -58,15 +56,67 @@ static enum weir_status check_name(const struct devices *devices, const char *na
     return WEIR_OK;
 }
 
+/* One seat per processor, each alone or with the others of its node. */
+static uint32_t seat_on(const struct numa *numa, const cpu_set_t *only, bool alone,
+                        struct numa_seat *seats)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < numa->count; i++) {
+        const struct numa_cpu *cpu = &numa->cpus[i];
+        if (!CPU_ISSET((unsigned)cpu->cpu, only)) {
+            continue;
+        }
+        struct numa_seat *seat = &seats[count++];
+        seat->node = cpu->node;
+        if (alone) {
+            CPU_ZERO(&seat->cpus);
+            CPU_SET((unsigned)cpu->cpu, &seat->cpus);
+        } else {
+            numa_node_cpus(numa, cpu->node, &seat->cpus);
+            CPU_AND(&seat->cpus, &seat->cpus, only);
+        }
+    }
+    return count;
+}
+
+enum weir_status devices_seat(struct devices *devices, const char *processors, bool pin,
+                              const struct numa *numa, struct weir_err *err)
+{
+    const bool nodes = (numa->nodes & (numa->nodes - 1)) != 0; /* Several. */
+    const bool automatic = strcmp(processors, "auto") == 0;
+    const bool off = strcmp(processors, "off") == 0;
+    cpu_set_t only;
+    if (!pin && (off || (automatic && !nodes))) {
+        return WEIR_OK;
+    }
+    if (off || automatic) {
+        memset(&only, 0xff, sizeof(only));
+    } else if (!numa_parse(processors, &only) || CPU_COUNT(&only) == 0) {
+        return err_set(err, WEIR_EINVAL,
+                       "processors: found '%s', expected auto, off or numbers such as 0-7,16",
+                       processors);
+    }
+    devices->seats = mem_alloc((numa->count + 1) * sizeof(*devices->seats));
+    devices->list[0].seats = devices->seats;
+    devices->list[0].seat_count = seat_on(numa, &only, pin, devices->seats);
+    return devices->list[0].seat_count > 0
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL,
+                         "processors: found '%s', expected some that this process may run on",
+                         processors);
+}
+
 enum weir_status devices_read(struct devices *devices, const struct config *config,
                               struct weir_err *err)
 {
     devices->list = mem_alloc((config->devices.count + 1) * sizeof(*devices->list));
     devices->list[0] = (struct device_options){ .name = mem_strdup("cpu"),
-                                                .executors = (uint32_t)config->executors,
-                                                .first_cpu = config->pin ? 0 : -1 };
+                                                .executors = (uint32_t)config->executors };
     devices->count = 1;
-    enum weir_status status = WEIR_OK;
+    struct numa *numa = mem_alloc(sizeof(*numa));
+    numa_read(NUMA_SYSTEM, NULL, numa);
+    enum weir_status status = devices_seat(devices, config->processors, config->pin, numa, err);
+    mem_free(numa);
     for (uint64_t i = 0; i < config->devices.count && status == WEIR_OK; i++) {
         struct device_options *device = &devices->list[devices->count];
         status = parse(config->devices.items[i], device, err);
@@ -85,5 +135,6 @@ void devices_finish(struct devices *devices)
         mem_free((char *)(uintptr_t)devices->list[i].pool);
     }
     mem_free(devices->list);
+    mem_free(devices->seats);
     *devices = (struct devices){ 0 };
 }

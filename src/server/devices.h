@@ -9,12 +9,19 @@
 
 #include "engine/engine.h"
 #include "server/config.h"
+#include "util/numa.h"
 
 /* What engine_options takes.  Zeroed: none. */
 struct devices {
     struct device_options *list;
     uint32_t count;
+    struct numa_seat *seats; /* Of the processors' executors; NULL: they run anywhere. */
 };
+
+/* Seats for the first device's executors by the settings `processors` and `pin`: WEIR_EINVAL where the former means nothing. */
+WEIR_MUST_USE enum weir_status devices_seat(struct devices *devices, const char *processors,
+                                            bool pin, const struct numa *numa,
+                                            struct weir_err *err);
 
 /* WEIR_EINVAL says what was found and expected.  Borrows from the configuration. */
 WEIR_MUST_USE enum weir_status devices_read(struct devices *devices, const struct config *config,

@@ -7,6 +7,7 @@
 #include "net/tls.h"
 #include "util/limits.h"
 #include "util/log.h"
+#include "util/nvml.h"
 
 #define LIST_MAX 64
 
@@ -144,9 +145,17 @@ const struct option options[] = {
       "sooner, for a processor that is busy between requests" },
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
       "models run at once on the processor; 0: one per processor" },
-    { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL, "keep executor i on processor i" },
+    { "processors", "threads", KIND_TEXT, AT(processors), 0, 0, "auto", NULL,
+      "where models run: processors such as 0-7,16; auto: on all, and where there are several "
+      "memory "
+      "nodes each executor keeps to one; off: wherever the system likes" },
+    { "pin", "threads", KIND_BOOL, AT(pin), 0, 0, "false", NULL,
+      "each executor keeps to one processor" },
     { "devices", "threads", KIND_LIST, AT(devices), 0, 0, "", NULL,
-      "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as simulated ones" },
+      "further devices, NAME:RUNS or NAME:RUNS:unpipelined each, such as gpu0:2; those whose names "
+      "differ in their number only form a pool" },
+    { "gpu_library", "threads", KIND_TEXT, AT(gpu_library), 0, 0, NVML_LIBRARY, NULL,
+      "NVIDIA's management library, for the metrics nv_gpu_*; empty: none are read" },
     { "class_shares", "threads", KIND_TEXT, AT(class_shares), 0, 0, "10", NULL,
       "per cent of a device's time that priorities 1 to 8 are sure of while they have work, such "
       "as 20,10: the last one holds for the rest" },

@@ -28,6 +28,7 @@
 #include "server/notify.h"
 #include "server/reload.h"
 #include "server/stores.h"
+#include "util/gpus.h"
 #include "util/mem.h"
 
 #define NAMES_BYTES_MAX 4096
@@ -49,7 +50,8 @@ struct server {
     char model_cache[PATH_MAX]; /* Its folder. */
     struct registry *registry;
     struct api_options api_options;
-    struct shm *shm; /* NULL: no client shared memory. */
+    struct gpus *gpus; /* NULL: there are none. */
+    struct shm *shm;   /* NULL: no client shared memory. */
     struct api *api;
     uint32_t
         activated; /* Listening sockets that were handed over; they stand for those configured. */
@@ -192,6 +194,20 @@ static const char *client_header(const struct config *config)
     return config->client_header[0] != '\0' ? config->client_header : NULL;
 }
 
+/* Most machines have no such library, which is worth no word. */
+static void start_gpus(struct server *server)
+{
+    const char *library = server->config->gpu_library;
+    struct weir_err err;
+    if (library[0] == '\0') {
+        return;
+    }
+    if (gpus_create(library, &server->gpus, &err) != WEIR_OK) {
+        log_event(strcmp(library, NVML_LIBRARY) == 0 ? LOG_DEBUG : LOG_WARNING, "no GPU metrics",
+                  LOG_STR("reason", err.text));
+    }
+}
+
 static enum weir_status start_network(struct server *server, struct weir_err *err)
 {
     server->api_options = (struct api_options){ .name = server->config->name,
@@ -207,6 +223,8 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
                                                 .timing = server->config->timing,
                                                 .reload = read_again,
                                                 .reload_context = server };
+    start_gpus(server);
+    server->api_options.gpus = server->gpus;
     if (server->config->shared_memory[0] != '\0') {
         const enum weir_status made = shm_create(SHM_FOLDER, server->config->shared_memory,
                                                  &server->limits, &server->shm, err);
@@ -496,6 +514,7 @@ void server_destroy(struct server *server)
     }
     api_destroy(server->api);
     shm_destroy(server->shm);
+    gpus_destroy(server->gpus);
     registry_destroy(server->registry);
     if (server->home_open) {
         home_finish(&server->home); /* A signal may have come before the first look was answered. */

@@ -153,7 +153,7 @@ static enum weir_status start(struct weir *weir, const struct weir_options *opti
                               struct weir_err *err)
 {
     const uint32_t executors = options->executors > 0 ? options->executors : processors();
-    const struct device_options cpu = { .name = "cpu", .executors = executors, .first_cpu = -1 };
+    const struct device_options cpu = { .name = "cpu", .executors = executors };
     const struct engine_options engine = { .devices = &cpu,
                                            .device_count = 1,
                                            .limits = &weir->limits,

@@ -204,7 +204,7 @@ void model_bed_ensemble(struct model_bed *bed, const char *name, const char *tex
 
 void model_bed_start(struct model_bed *bed)
 {
-    const struct device_options cpu = { .name = "cpu", .executors = 2, .first_cpu = -1 };
+    const struct device_options cpu = { .name = "cpu", .executors = 2 };
     const struct engine_options engine = {
         .devices = &cpu,
         .device_count = 1,

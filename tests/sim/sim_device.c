@@ -159,11 +159,8 @@ static enum weir_status open_bed(struct bed *bed, const struct setup *setup, str
     clock_init_manual(&bed->clock, NS_PER_S);
     limits_init(&bed->limits);
     const struct device_options devices[] = {
-        { .name = "cpu", .executors = 1, .first_cpu = -1 },
-        { .name = "npu",
-          .executors = setup->executors,
-          .first_cpu = -1,
-          .pipelined = setup->pipelined },
+        { .name = "cpu", .executors = 1 },
+        { .name = "npu", .executors = setup->executors, .pipelined = setup->pipelined },
     };
     const struct engine_options options = { .devices = devices,
                                             .device_count = 2,

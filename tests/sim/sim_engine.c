@@ -242,8 +242,8 @@ static void make_world(struct world *world, uint64_t seed)
     world->limits.parts_max = PARTS_MAX; /* The bound would block the only thread there is. */
     world->limits.batch_bytes_max = chance(world, 30) ? 64 : 1 << 20;
     const struct device_options devices[] = {
-        { .name = "cpu", .executors = 1 + (uint32_t)draw(world, 3), .first_cpu = -1 },
-        { .name = "npu", .executors = 1, .first_cpu = -1, .pipelined = chance(world, 50) },
+        { .name = "cpu", .executors = 1 + (uint32_t)draw(world, 3) },
+        { .name = "npu", .executors = 1, .pipelined = chance(world, 50) },
     };
     world->order = order_defaults();
     world->order.ageing_ns = chance(world, 50) ? (1 + draw(world, 20)) * NS_PER_MS : NS_PER_S;

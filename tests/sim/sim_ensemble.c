@@ -369,8 +369,8 @@ static void make_world(struct world *world, uint64_t seed)
     world->limits.requests_total_max = 20 + draw(world, 200);
     world->limits.ensemble_runs_max = 2 + draw(world, 40);
     const struct device_options devices[] = {
-        { .name = "cpu", .executors = 1 + draw_u32(world, 3), .first_cpu = -1 },
-        { .name = "npu", .executors = 1, .first_cpu = -1, .pipelined = chance(world, 50) },
+        { .name = "cpu", .executors = 1 + draw_u32(world, 3) },
+        { .name = "npu", .executors = 1, .pipelined = chance(world, 50) },
     };
     const struct engine_options options = { .devices = devices,
                                             .device_count = 2,

@@ -139,7 +139,7 @@ static void begin_world(struct world *world, uint64_t seed, uint32_t executors,
     world->wake_ns = NEVER;
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
-    const struct device_options device = { .name = "cpu", .executors = executors, .first_cpu = -1 };
+    const struct device_options device = { .name = "cpu", .executors = executors };
     const struct engine_options options = { .devices = &device,
                                             .device_count = 1,
                                             .order = &world->order,

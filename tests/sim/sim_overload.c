@@ -197,9 +197,7 @@ static struct world *world_create(const struct scene *scene, uint64_t seed)
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);
     world->limits.requests_max = SLOTS / 2;
-    const struct device_options device = { .name = "cpu",
-                                           .executors = scene->executors,
-                                           .first_cpu = -1 };
+    const struct device_options device = { .name = "cpu", .executors = scene->executors };
     const struct engine_options options = {
         .devices = &device, .device_count = 1, .limits = &world->limits, .clock = &world->clock
     };

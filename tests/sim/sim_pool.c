@@ -146,9 +146,7 @@ static void open_world(struct world *world, uint64_t seed, const struct setting 
 {
     static char slower[64];
     static struct setting all[16];
-    struct device_options devices[1 + DEVICES_MAX] = {
-        { .name = "cpu", .executors = 1, .first_cpu = -1 }
-    };
+    struct device_options devices[1 + DEVICES_MAX] = { { .name = "cpu", .executors = 1 } };
     memset(world, 0, sizeof(*world));
     world->seed = seed;
     world->device_count = 2 + (uint32_t)draw(world, DEVICES_MAX - 1);
@@ -162,8 +160,7 @@ static void open_world(struct world *world, uint64_t seed, const struct setting 
         devices[1 + i] = (struct device_options){ .name = names[i],
                                                   .pool = "gpu",
                                                   .executors = world->executors,
-                                                  .pipelined = world->pipelined,
-                                                  .first_cpu = -1 };
+                                                  .pipelined = world->pipelined };
     }
     clock_init_manual(&world->clock, NS_PER_S);
     limits_init(&world->limits);

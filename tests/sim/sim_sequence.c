@@ -196,8 +196,7 @@ static void make_world(struct world *world, uint64_t seed)
     world->limits.sequence_bytes_max =
         world->grows && chance(world, 50) ? 64 + draw(world, 200) : 1 << 20;
     const struct device_options device = { .name = "cpu",
-                                           .executors = 1 + (uint32_t)draw(world, 3),
-                                           .first_cpu = -1 };
+                                           .executors = 1 + (uint32_t)draw(world, 3) };
     const struct engine_options options = { .devices = &device,
                                             .device_count = 1,
                                             .limits = &world->limits,

@@ -349,9 +349,7 @@ static void make_world(struct world *world, uint64_t seed)
     world->executors = 1 + (uint32_t)draw(world, 3);
     world->guilty = chance(world, 80) ? (uint32_t)draw(world, GUILTY + 1) : 0;
     world->kill_chance = chance(world, 50) ? (uint32_t)draw(world, 60) : 0;
-    const struct device_options device = { .name = "cpu",
-                                           .executors = world->executors,
-                                           .first_cpu = -1 };
+    const struct device_options device = { .name = "cpu", .executors = world->executors };
     const struct engine_options options = {
         .devices = &device, .device_count = 1, .limits = &world->limits, .clock = &world->clock
     };

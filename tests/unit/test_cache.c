@@ -55,7 +55,7 @@ static void unload(struct rig *rig)
 
 static void rig_start(struct rig *rig, uint64_t cache_bytes)
 {
-    static const struct device_options cpu = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    static const struct device_options cpu = { .name = "cpu", .executors = 1 };
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);
     clock_init_manual(&rig->clock, NS_PER_S);

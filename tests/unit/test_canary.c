@@ -63,7 +63,7 @@ static void make_catalogue(struct rig *rig)
 /* Executors are pulled by hand. */
 static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
-    static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    static const struct device_options device = { .name = "cpu", .executors = 1 };
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);
     clock_init_manual(&rig->clock, NS_PER_S);

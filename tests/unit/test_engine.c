@@ -81,7 +81,7 @@ static void rig_start_on(struct rig *rig, const struct device_options *device,
 static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count,
                       uint64_t parts_max)
 {
-    const struct device_options device = { .name = "cpu", .executors = 2, .first_cpu = -1 };
+    const struct device_options device = { .name = "cpu", .executors = 2 };
     rig_start_on(rig, &device, settings, setting_count, parts_max);
 }
 
@@ -538,9 +538,9 @@ static void test_requests_are_checked_against_their_model(void **state)
 static void test_a_pipeline_gets_as_deep_as_it_must(void **state)
 {
     (void)state;
-    static const struct device_options device = {
-        .name = "cpu", .executors = 1, .first_cpu = -1, .pipelined = true
-    };
+    static const struct device_options device = { .name = "cpu",
+                                                  .executors = 1,
+                                                  .pipelined = true };
     static const struct setting settings[] = { { "tau0", "20us" },
                                                { "prepare", "400us" },
                                                { "finish", "400us" } };

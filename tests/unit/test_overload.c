@@ -44,7 +44,7 @@ struct call {
 
 static void rig_start(struct rig *rig)
 {
-    static const struct device_options device = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    static const struct device_options device = { .name = "cpu", .executors = 1 };
     static const struct setting settings[] = { { "tau0", "2ms" },
                                                { "alpha", "1ms" },
                                                { "inputs", "x:FP32[-1,1]" },

@@ -54,7 +54,7 @@ static void unleased(struct model *model)
 /* Executors are pulled by hand; change the configuration or the signature, then adopt. */
 static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
-    static const struct device_options device = { .name = "cpu", .executors = 2, .first_cpu = -1 };
+    static const struct device_options device = { .name = "cpu", .executors = 2 };
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);
     clock_init_manual(&rig->clock, NS_PER_S);

@@ -41,8 +41,8 @@ struct call {
 static void rig_start(struct rig *rig, bool on, const char *limit)
 {
     static const struct device_options devices[] = {
-        { .name = "cpu", .executors = 2, .first_cpu = -1 },
-        { .name = "npu", .executors = 2, .first_cpu = -1 },
+        { .name = "cpu", .executors = 2 },
+        { .name = "npu", .executors = 2 },
     };
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);

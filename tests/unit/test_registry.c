@@ -191,7 +191,7 @@ static void test_a_root_must_be_there(void **state)
     struct registry *registry = NULL;
     struct weir_err err = { 0 };
     model_bed_put(&bed, 0, "x/", "");
-    const struct device_options cpu = { .name = "cpu", .executors = 1, .first_cpu = -1 };
+    const struct device_options cpu = { .name = "cpu", .executors = 1 };
     const struct engine_options options = {
         .devices = &cpu,
         .device_count = 1,

@@ -1,0 +1,141 @@
+"""Devices as a user meets them: several of a kind that share a model's requests, figures of GPUs, where models run."""
+
+import os
+import re
+import subprocess
+
+import pytest
+
+from serving import ROOT, Load, Server, put_sim, sim_request
+
+FAKE_NVML = ROOT / "tests" / "data" / "fake_nvml.c"
+QUICK = {"tau0": "2ms"}
+
+
+@pytest.fixture(scope="module")
+def nvml(tmp_path_factory):
+    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    compiler = os.environ.get("CC", "cc")
+    subprocess.run([compiler, "-std=c17", "-shared", "-fPIC", "-o", library, FAKE_NVML], check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, nvml):
+    root = tmp_path_factory.mktemp("devices") / "models"
+    root.mkdir()
+    put_sim(root, "both", parameters=QUICK, devices=["gpu0", "gpu1"])
+    put_sim(root, "pool", parameters=QUICK, device="gpu")
+    put_sim(root, "second", parameters=QUICK, device="gpu1")
+    put_sim(root, "tritons", parameters=QUICK, instance_group=[{"kind": "KIND_GPU", "gpus": [0, 1], "count": 1}])
+    put_sim(root, "loses", parameters={**QUICK, "lost_on": "gpu1", "lost_at": "2"}, device="gpu")
+    put_sim(root, "processor", parameters=QUICK)
+    with Server(root.parent, "--devices", "gpu0:1,gpu1:1", "--gpu-library", str(nvml), root) as server:
+        yield server
+
+
+def entry(server, model):
+    return next(entry for entry in server.index() if entry["name"] == model)
+
+
+def devices(server, model):
+    return {device["name"]: device for device in entry(server, model).get("devices", [])}
+
+
+def sample(server, name, labels):
+    found = re.search(rf"^{name}{{{re.escape(labels)}}} (\d+(?:\.\d+)?)$", server.get("/metrics").body.decode(), re.M)
+    return None if found is None else float(found[1])
+
+
+@pytest.mark.parametrize("model", ["both", "pool", "tritons"])
+def test_a_model_is_on_all_its_devices(server, model):
+    assert {name: device["state"] for name, device in devices(server, model).items()} == {
+        "gpu0": "READY", "gpu1": "READY"}
+    with Load(server, model, sim_request(), clients=4):
+        server.await_("runs on both", lambda: all(d["runs"] > 0 for d in devices(server, model).values()))
+    assert 0.5 <= entry(server, model)["balance"] <= 1
+    shown = server.stats(model)["devices"]
+    assert [device["name"] for device in shown] == ["gpu0", "gpu1"]
+    for name in "gpu0", "gpu1":
+        assert sample(server, "weir_device_busy_seconds_total", f'pool="gpu",device="{name}"') > 0
+    assert 0.5 <= sample(server, "weir_pool_balance", 'pool="gpu"') <= 1
+
+
+def test_a_model_on_one_device_says_nothing_of_others(server):
+    assert devices(server, "second") == {}
+    assert server.infer("second", sim_request()).status == 200
+    assert entry(server, "second")["memory"]["device"] == "gpu1"
+    assert devices(server, "processor") == {}
+
+
+def test_tritons_words_are_given_back(server):
+    group = server.get("/v2/models/tritons/config").json()["instance_group"][0]
+    assert (group["kind"], group["gpus"], group["count"]) == ("KIND_GPU", [0, 1], 1)
+
+
+def test_a_lost_device_costs_no_request(server):
+    with Load(server, "loses", sim_request(), clients=4) as load:
+        server.await_("its loss", lambda: "reason" in devices(server, "loses")["gpu1"])
+        load.answered(50)
+        assert load.wrong == []
+    assert "gpu1" in devices(server, "loses")["gpu1"]["reason"]
+    assert "reason" not in devices(server, "loses")["gpu0"]
+    assert server.state("loses") == ("READY", "")
+    assert server.logged().count("device 'gpu1' was lost") == 1
+
+
+def test_figures_of_gpus(server):
+    assert sample(server, "nv_gpu_utilization", 'gpu_uuid="GPU-000000a0"') == 0.37
+    assert sample(server, "nv_gpu_memory_total_bytes", 'gpu_uuid="GPU-000000a0"') == 85899345920
+    assert sample(server, "nv_gpu_memory_used_bytes", 'gpu_uuid="GPU-000000a0"') == 1073741824
+    assert sample(server, "nv_gpu_power_usage", 'gpu_uuid="GPU-000000a0"') == 123.456
+    assert sample(server, "nv_gpu_power_limit", 'gpu_uuid="GPU-000000a1"') == 700
+    assert sample(server, "nv_energy_consumption", 'gpu_uuid="GPU-000000a1"') is None
+    before = sample(server, "nv_energy_consumption", 'gpu_uuid="GPU-000000a0"')
+    server.await_("newer figures",
+                  lambda: sample(server, "nv_energy_consumption", 'gpu_uuid="GPU-000000a0"') > before)
+    assert before < 5000, "energy counts since the server has started"
+
+
+def small(tmp_path, **config):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "m", parameters=QUICK, **config)
+    return root
+
+
+def test_without_gpus_nothing_is_said_of_them(tmp_path, nvml):
+    root = small(tmp_path, instance_group=[{"kind": "KIND_GPU"}])
+    with Server(tmp_path, "--gpu-library", str(nvml), root, env={"FAKE_NVML_FAILS": "1"}) as server:
+        assert b"nv_gpu" not in server.get("/metrics").body
+        assert "does not start: error 9" in server.logged()
+        assert "no device of the pool 'gpu'" in server.state("m")[1]
+        assert server.infer("m", sim_request()).status == 200
+
+
+def test_devices_of_a_pool_are_alike(tmp_path):
+    root = small(tmp_path)
+    with pytest.raises(AssertionError, match="found 2 runs, expected 1 as 'gpu0' has"):
+        with Server(tmp_path, "--devices", "gpu0:1,gpu1:2", root):
+            pass
+
+
+def test_executors_keep_to_their_processors(tmp_path):
+    root = small(tmp_path)
+    first = min(os.sched_getaffinity(0))
+    with Server(tmp_path, "--processors", str(first), "--executors", "2", root) as server:
+        where = []
+        for task in os.listdir(f"/proc/{server.process.pid}/task"):
+            with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="ascii") as name:
+                if name.read().strip() == "weir-cpu":
+                    where.append(os.sched_getaffinity(int(task)))
+        assert where == [{first}, {first}]
+        assert server.infer("m", sim_request()).status == 200
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    root = small(tmp_path, devices=["gpu0", "gpu7"])
+    put_sim(root, "n", parameters=QUICK, devices=["gpu0", "npu0"])
+    with Server(tmp_path, "--devices", "gpu0:1,npu0:1", root) as server:
+        assert "device 'gpu7' is not configured" in entry(server, "m")["reason"]
+        assert "expected devices of one pool" in entry(server, "n")["reason"]
