@@ -17,6 +17,7 @@
 #include "net/tls.h"
 #include "server/budget.h"
 #include "server/option.h"
+#include "server/reload.h"
 #include "util/clock.h"
 #include "util/file.h"
 #include "util/json.h"
@@ -579,8 +580,9 @@ static void explain_text(const struct config *config, size_t index, struct buffe
     } else if (origin != CONFIG_DEFAULT) {
         buffer_printf(out, "   (%s)", origin_texts[origin]);
     }
-    buffer_printf(out, "\n      %s\n      %s; %s\n", option->help,
-                  option_expected(option, expected), variable);
+    buffer_printf(out, "\n      %s\n      %s; %s%s\n", option->help,
+                  option_expected(option, expected), variable,
+                  reload_can(option->key) ? "; changes live" : "");
 }
 
 static void json_field(struct buffer *out, const char *key, const char *value)
@@ -613,6 +615,8 @@ static void explain_json(const struct config *config, size_t index, struct buffe
     json_field(out, "flag", word);
     option_variable(option, word);
     json_field(out, "variable", word);
+    json_key(out, "live");
+    json_bool(out, reload_can(option->key));
     json_field(out, "help", option->help);
     buffer_char(out, '}');
     buffer_finish(&value);
