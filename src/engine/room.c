@@ -26,6 +26,7 @@
 #define CONVERT_SHARE 3.2
 #define LOOK_NS (1 * NS_PER_S) /* How often idle models are looked for. */
 #define CHECK_NS (10 * NS_PER_S)
+#define FIRST_USE_NS (1 * NS_PER_S) /* A model stays so long for whom it was loaded. */
 #define WAIT_NS \
     (10 * NS_PER_S)           /* A load waits no longer for residents that work or came just now. */
 #define MODEL_BYTES_MIN 65536 /* Books at least so much: nothing is for free. */
@@ -255,6 +256,14 @@ static bool look_at(struct entry *entry, uint64_t now_ns)
     return works;
 }
 
+/* Whoever had it loaded has yet to come: were it to go at once, those who want each other's place could go
+ * on like that for ever.  After a look at it. */
+static bool is_owed(const struct entry *entry, uint64_t now_ns)
+{
+    return entry->uses == 0 && entry->foreseen_by == NULL &&
+           now_ns < clock_add(entry->loaded_ns, FIRST_USE_NS);
+}
+
 enum leave { LEAVE_NOW, LEAVE_LATER, LEAVE_NEVER };
 
 /* *when_ns: where it is LATER, when to ask again. */
@@ -268,7 +277,7 @@ static enum leave may_leave(struct entry *entry, uint64_t now_ns, uint64_t *when
         return LEAVE_LATER;
     }
     *when_ns = clock_add(entry->loaded_ns, options_of(entry->host)->residency_ns);
-    if (look_at(entry, now_ns)) {
+    if (look_at(entry, now_ns) || is_owed(entry, now_ns)) {
         const uint64_t soon_ns = clock_add(now_ns, LOOK_NS / 100);
         *when_ns = *when_ns > soon_ns ? *when_ns : soon_ns;
         return LEAVE_LATER;
