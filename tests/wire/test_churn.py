@@ -1,5 +1,6 @@
 """Eight threads load and unload the same and other models while clients infer.  In the end each
-model is as the last call left it, and nothing has leaked.  WEIR_SOAK=1 makes it a minute."""
+model is as the last call left it, and nothing has leaked.  WEIR_SOAK=1 makes it a minute, and one more
+with the models in processes of their own."""
 
 import os
 import random
@@ -7,21 +8,25 @@ import shutil
 import threading
 import time
 
+import pytest
+
 from serving import ROOT, Server, is_sanitized, put_model, put_sim, sim_request, tensor
 
-SECONDS = 60 if os.environ.get("WEIR_SOAK") == "1" else 4
+SOAK = os.environ.get("WEIR_SOAK") == "1"
+SECONDS = 60 if SOAK else 4
+ISOLATIONS = ("none", "process") if SOAK else ("none",)
 GROWTH_MAX = 6 << 20
 X4 = {"inputs": [tensor("x", "FP32", [1, 4], [1, 2, 3, 4])]}
 PIXELS = {"inputs": [tensor("pixels", "FP32", [1, 64], [1] * 64)]}
 REQUESTS = {"a": X4, "b": X4, "digits": PIXELS, "sim": sim_request()}
 
 
-def make_repository(root):
+def make_repository(root, isolation):
     root.mkdir()
-    put_model(root, "a", "double_it")
-    put_model(root, "b", "double_it")
+    put_model(root, "a", "double_it", isolation=isolation)
+    put_model(root, "b", "double_it", isolation=isolation)
     shutil.copytree(ROOT / "examples" / "models" / "digits", root / "digits")
-    put_sim(root, "sim", parameters={"tau0": "200us", "load": "2ms"})
+    put_sim(root, "sim", parameters={"tau0": "200us", "load": "2ms"}, isolation=isolation)
 
 
 class Churn:
@@ -100,9 +105,10 @@ def measured(server):
     return memory, server.files(), server.threads()
 
 
-def test_the_last_call_counts_and_nothing_leaks(tmp_path):
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_the_last_call_counts_and_nothing_leaks(tmp_path, isolation):
     root = tmp_path / "models"
-    make_repository(root)
+    make_repository(root, isolation)
     with Server(tmp_path, "--model-control", "explicit", "--log-level", "warning", root) as server:
         Churn(server, min(2, SECONDS / 2)).run()
         memory, files, threads = measured(server)
