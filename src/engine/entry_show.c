@@ -75,8 +75,11 @@ void entry_tell_stuck(struct entry_host *host, uint64_t now_ns, uint64_t *next_n
     for (struct list_node *node = list_first(&host->entries); node != NULL;
          node = list_next(&host->entries, node)) {
         struct entry *entry = list_entry(node, struct entry, node);
+        if (entry->loads_out == 0) {
+            continue; /* The scanner may have the look. */
+        }
         const uint64_t limit_ns = entry->look.load_limit_ns;
-        for (uint32_t i = 0; limit_ns > 0 && entry->loads_out > 0 && i < entry->load_count; i++) {
+        for (uint32_t i = 0; limit_ns > 0 && i < entry->load_count; i++) {
             const uint64_t at_ns = look_at_load(&entry->loads[i], limit_ns, now_ns);
             *next_ns = at_ns < *next_ns ? at_ns : *next_ns;
         }
