@@ -22,7 +22,7 @@ def serving(tmp_path, root, loaded="*"):
 def loading(server, name):
     """What the index says of a model that is being loaded."""
     entries = [entry for entry in server.index() if entry["name"] == name]
-    return entries[0]["reason"] if entries and entries[0]["state"] == "LOADING" else ""
+    return entries[0]["reason"] if entries and entries[0].get("state") == "LOADING" else ""
 
 
 def failed(server, name):
