@@ -382,7 +382,6 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
         request->deadline.key = request->leave_by_ns;
         heap_push(&home->deadlines, &request->deadline);
     }
-    home->kick |= UINT64_C(1) << model->pool->index;
     return WEIR_OK;
 }
 

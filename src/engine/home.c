@@ -139,7 +139,7 @@ static uint64_t run_inline(struct home *home, struct model *model, uint64_t now_
         now_ns = clock_now_ns(home->engine->clock);
         pool_settle(pool, instance, now_ns);
     }
-    pool_release_inline(pool, model);
+    pool_release_inline(pool, model, now_ns);
     return now_ns;
 }
 

@@ -32,7 +32,7 @@ struct home {
     _Atomic bool refreshing;   /* That mail is on its way. */
     uint64_t pending;          /* Requests submitted and not ended. */
     struct list inline_models; /* Of model.inline_node: short work this home runs itself. */
-    uint64_t kick;             /* Bit per pool: work was put in line there since the last turn. */
+    uint64_t kick; /* Bit per pool: there is work for its executors since the last turn. */
 };
 
 /* `wake(context)` is called by other threads when there is mail: it must make the owner call

@@ -107,8 +107,8 @@ struct model_config;
  * default, but no more urgent than it may have; 0 for all where there is one. */
 uint32_t pool_level(const struct model_config *config, const struct request *request);
 
-/* Puts a checked request in line.  Executors asleep are not woken: pool_kick() does, once for
- * all that a turn brought.  WEIR_EFULL names the limit. */
+/* Puts a checked request in line.  Executors asleep are not woken: where they are to run it, the home's
+ * turn ends with a pool_kick(), once for all that it brought.  WEIR_EFULL names the limit. */
 WEIR_MUST_USE enum weir_status pool_push(struct pool *pool, struct request *request,
                                          bool inline_run, struct weir_err *err);
 void pool_kick(struct pool *pool);
@@ -151,7 +151,7 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
 
 /* The home runs no more of the model's line inline: what is left is the executors'.  Gives back
  * the lease that the promise held. */
-void pool_release_inline(struct pool *pool, struct model *model);
+void pool_release_inline(struct pool *pool, struct model *model, uint64_t now_ns);
 
 /* A model without requests leaves the heaps: idle sequences may have kept it there. */
 void pool_forget(struct pool *pool, struct model *model);

@@ -161,6 +161,10 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
         model_acquire(model); /* The home looks at it when all its requests may have ended. */
         list_append(&request->home->inline_models, &model->inline_node);
     }
+    if (model->inline_home !=
+        request->home) { /* Else what the home leaves is kicked for by itself. */
+        request->home->kick |= UINT64_C(1) << pool->index;
+    }
     pool_note_arrival(pool, request->times.submitted_ns);
     pool_line_up(pool, request, request->times.submitted_ns);
     if (joins) {
@@ -176,11 +180,11 @@ enum weir_status pool_push(struct pool *pool, struct request *request, bool inli
     return WEIR_OK;
 }
 
-void pool_release_inline(struct pool *pool, struct model *model)
+void pool_release_inline(struct pool *pool, struct model *model, uint64_t now_ns)
 {
     pthread_mutex_lock(&pool->lock);
     model->inline_home = NULL;
-    pool_place(pool, model, clock_now_ns(pool->engine->clock));
+    pool_place(pool, model, now_ns);
     const bool work = model->waiting_count > 0;
     pthread_mutex_unlock(&pool->lock);
     if (work) {

@@ -114,6 +114,7 @@ static enum weir_status on_device(struct pool *pool, struct instance *instance,
         return backend_run(instance->context, &instance->run, err);
     }
     struct batch *batch = &instance->batch;
+    batch->prepared_ns = reached_ns(instance);
     enter(pool, instance);
     const uint64_t entered_ns = reached_ns(instance);
     const enum weir_status status = backend_run(instance->context, &instance->run, err);
@@ -127,7 +128,6 @@ static enum weir_status on_device(struct pool *pool, struct instance *instance,
 enum weir_status stage_run(struct instance *instance, struct weir_err *err)
 {
     enum weir_status status = backend_prepare(instance->context, &instance->run, err);
-    instance->batch.prepared_ns = reached_ns(instance);
     if (status == WEIR_OK) {
         status = on_device(instance->model->pool, instance, err);
     }
