@@ -124,12 +124,16 @@ def test_executors_keep_to_their_processors(tmp_path):
     root = small(tmp_path)
     first = min(os.sched_getaffinity(0))
     with Server(tmp_path, "--processors", str(first), "--executors", "2", root) as server:
-        where = []
-        for task in os.listdir(f"/proc/{server.process.pid}/task"):
-            with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="ascii") as name:
-                if name.read().strip() == "weir-cpu":
-                    where.append(os.sched_getaffinity(int(task)))
-        assert where == [{first}, {first}]
+
+        def where():
+            found = []
+            for task in os.listdir(f"/proc/{server.process.pid}/task"):
+                with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="ascii") as name:
+                    if name.read().strip() == "weir-cpu":
+                        found.append(os.sched_getaffinity(int(task)))
+            return found
+
+        server.await_("both have begun", lambda: where() == [{first}, {first}])
         assert server.infer("m", sim_request()).status == 200
 
 

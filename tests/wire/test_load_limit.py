@@ -26,7 +26,7 @@ def loading(server, name):
 
 
 def failed(server, name):
-    state, reason = server.state(name)
+    state, reason = server.state(name) or (None, None)
     return reason if state == "UNAVAILABLE" else None
 
 
