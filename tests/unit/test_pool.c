@@ -370,6 +370,35 @@ static void test_runs_without_batching_count_once(void **state)
     rig_stop(&rig);
 }
 
+static void test_requests_of_one_run_count_each(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call calls[4];
+    const struct model_stats *stats = &rig.model.stats;
+    rig_start(&rig, plain, 1);
+    rig_adopt(&rig);
+    for (uint32_t i = 0; i < 4; i++) { /* A millisecond after each other. */
+        submit_rows(&calls[i], 1, &rig);
+        clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_MS);
+    }
+    finish_all(&rig);
+    const uint64_t run_ns = calls[0].request.times.computed_ns - calls[0].request.times.taken_ns;
+    assert_int_equal(stats->batches[4].compute.count, 1);
+    assert_int_equal(stats->batches[4].compute.ns, run_ns);
+    assert_int_equal(stats->inference_count, 4);
+    assert_int_equal(stats->compute.count, 4);
+    assert_int_equal(stats->compute.ns, 4 * run_ns);
+    assert_int_equal(stats->queue.ns, (4 + 3 + 2 + 1) * NS_PER_MS);
+    assert_int_equal(stats->success.count, 4);
+    assert_int_equal(stats->success.ns, stats->queue.ns + stats->compute.ns);
+    assert_int_equal(histogram_count(&stats->queue_time), 4);
+    assert_int_equal(histogram_count(&stats->gather_time), 4);
+    assert_int_equal(histogram_count(&stats->compute_time), 4);
+    assert_int_equal(histogram_count(&stats->total_time), 4);
+    rig_stop(&rig);
+}
+
 static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **state)
 {
     (void)state;
@@ -458,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_a_canceled_run_is_not_late),
         cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
         cmocka_unit_test(test_runs_without_batching_count_once),
+        cmocka_unit_test(test_requests_of_one_run_count_each),
         cmocka_unit_test(test_who_wants_no_output_is_refused),
         cmocka_unit_test(test_the_configuration_may_allow_less_than_the_model),
         cmocka_unit_test(test_who_takes_no_parts_is_refused_by_a_model_that_streams),
