@@ -224,6 +224,27 @@ static void test_least_recently_used(void **state)
     rig_stop(&rig);
 }
 
+static void test_its_size_changes(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig, 0);
+    assert_false(ask(&rig, 1, 1, false));
+    assert_false(ask(&rig, 1, 1, false));
+    assert_int_equal(cache_stats(rig.engine->cache).misses, 0); /* Nobody asks it. */
+    engine_set_cache(rig.engine, 1 << 20);
+    assert_false(ask(&rig, 1, 1, false));
+    assert_false(ask(&rig, 2, 1, false));
+    assert_true(ask(&rig, 1, 1, false));
+    engine_set_cache(rig.engine, cache_stats(rig.engine->cache).bytes - 1);
+    assert_int_equal(cache_stats(rig.engine->cache).entries, 1); /* 2 went. */
+    assert_true(ask(&rig, 1, 1, false));
+    engine_set_cache(rig.engine, 0);
+    assert_int_equal(cache_stats(rig.engine->cache).bytes, 0);
+    assert_false(ask(&rig, 1, 1, false));
+    rig_stop(&rig);
+}
+
 /* What a client still reads stays, whatever becomes of the entry. */
 static void test_answers_outlive_entries(void **state)
 {
@@ -263,11 +284,9 @@ static void test_answers_outlive_entries(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equal_requests),
-        cmocka_unit_test(test_models_that_did_not_ask),
-        cmocka_unit_test(test_reload),
-        cmocka_unit_test(test_least_recently_used),
-        cmocka_unit_test(test_answers_outlive_entries),
+        cmocka_unit_test(test_equal_requests),   cmocka_unit_test(test_models_that_did_not_ask),
+        cmocka_unit_test(test_reload),           cmocka_unit_test(test_least_recently_used),
+        cmocka_unit_test(test_its_size_changes), cmocka_unit_test(test_answers_outlive_entries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
