@@ -280,7 +280,8 @@ static bool may_run_inline(const struct engine *engine, const struct model *mode
 {
     const struct pool *pool = model->pool;
     return engine->inline_runs && model->signature->short_lived && model->sequence_plan == NULL &&
-           model->claim == NULL && model->config->intra_threads <= 1 && !pool->pipelined;
+           model->claim == NULL && model->config->intra_threads <= 1 && !pool->pipelined &&
+           model->replica_count == 1;
 }
 
 static uint64_t leave_by(const struct request *request, uint64_t now_ns)

@@ -179,28 +179,65 @@ static enum weir_status load_replica(struct load *load, const struct pool *pool,
 }
 
 /* On each of its devices.  One that the model cannot be had on is left out where there are others. */
-static enum weir_status load_replicas(struct load *load, struct weir_err *err)
+static enum weir_status load_replicas(struct load *load, const struct placement *place,
+                                      struct weir_err *err)
 {
     struct model *model = load->model;
-    struct placement place;
     struct weir_err why = { 0 };
     const char *left_out = NULL;
-    enum weir_status status = placement_find(load->how->engine, model->config, &place, err);
-    for (uint32_t i = 0; i < place.count && status == WEIR_OK; i++) {
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < place->count; i++) {
         struct weir_err failed;
-        if (load_replica(load, place.pool, place.devices[i], &failed) != WEIR_OK) {
+        if (load_replica(load, place->pool, place->devices[i], &failed) != WEIR_OK) {
             why = left_out == NULL ? failed : why;
-            left_out = place.pool->devices[place.devices[i]].name;
+            left_out = place->pool->devices[place->devices[i]].name;
         }
     }
-    if (status == WEIR_OK && model->replica_count == 0) {
+    if (model->replica_count == 0) {
         return err_set(err, why.status, "%s", why.text);
     }
-    if (status == WEIR_OK && left_out != NULL) {
+    if (left_out != NULL) {
         status =
             effective_remark(model->config, err, "device '%s' is left out: %s", left_out, why.text);
     }
     model->backend = model->replicas[0].backend;
+    return status;
+}
+
+/* Where executors of the model's memory nodes may run. */
+static bool find_near(const struct pool *pool, uint64_t nodes, cpu_set_t *out)
+{
+    CPU_ZERO(out);
+    for (uint32_t i = 0; i < pool->thread_max && nodes != 0; i++) {
+        const struct executor *executor = &pool->executors[i];
+        const int32_t node = executor->seat.node;
+        if (node != SEAT_NODE_ANY && (nodes >> node & 1) != 0) {
+            CPU_OR(out, out, &executor->pinned->cpus);
+        }
+    }
+    return CPU_COUNT(out) > 0;
+}
+
+/* Memory is where it is first touched: the loader works near those that will run the model. */
+static enum weir_status load_near(struct load *load, struct weir_err *err)
+{
+    struct placement place;
+    cpu_set_t near;
+    cpu_set_t before;
+    enum weir_status status = placement_find(load->how->engine, load->model->config, &place, err);
+    if (status == WEIR_OK && place.count > 1) {
+        load->model->config->device = place.pool->name; /* What is learned holds for all of it. */
+    }
+    const bool moves = status == WEIR_OK &&
+                       find_near(place.pool, load->model->config->numa_nodes, &near) &&
+                       pthread_getaffinity_np(pthread_self(), sizeof(before), &before) == 0;
+    if (moves) {
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(near), &near);
+    }
+    status = status == WEIR_OK ? load_replicas(load, &place, err) : status;
+    if (moves) {
+        (void)pthread_setaffinity_np(pthread_self(), sizeof(before), &before);
+    }
     return status;
 }
 
@@ -212,7 +249,7 @@ static enum weir_status load_backend(struct load *load, struct weir_err *err)
     if (status != WEIR_OK) {
         return status;
     }
-    status = load_replicas(load, err);
+    status = load_near(load, err);
     if (status != WEIR_OK) {
         return status;
     }

@@ -99,9 +99,19 @@ void rate_limiter_destroy(struct rate_limiter *limiter)
     mem_free(limiter);
 }
 
+/* The pool, or a device of it, has that name. */
+static bool is_of(const struct pool *pool, const char *device)
+{
+    bool is = strcmp(pool->name, device) == 0;
+    for (uint32_t i = 0; i < pool->device_count; i++) {
+        is = is || strcmp(pool->devices[i].name, device) == 0;
+    }
+    return is;
+}
+
 /* The more special limit counts; NULL: none was set. */
 static const struct rate_limit *find_limit(const struct rate_limiter *limiter, const char *name,
-                                           const char *device)
+                                           const struct pool *pool)
 {
     const struct rate_limit *found = NULL;
     for (uint32_t i = 0; i < limiter->limit_count; i++) {
@@ -111,7 +121,7 @@ static const struct rate_limit *find_limit(const struct rate_limiter *limiter, c
         }
         if (limit->device == NULL) {
             found = found == NULL ? limit : found;
-        } else if (device != NULL && strcmp(limit->device, device) == 0) {
+        } else if (pool != NULL && is_of(pool, limit->device)) {
             found = limit;
         }
     }
@@ -132,7 +142,7 @@ static enum weir_status find_resource(struct rate_limiter *limiter, const char *
         return err_set(err, WEIR_EFULL, "more than %d rate limiter resources", RATE_RESOURCES_MAX);
     }
     struct resource *resource = &limiter->resources[limiter->resource_count];
-    const struct rate_limit *limit = find_limit(limiter, name, pool == NULL ? NULL : pool->name);
+    const struct rate_limit *limit = find_limit(limiter, name, pool);
     *resource = (struct resource){ .name = mem_try_strdup(name), .pool = pool };
     if (resource->name == NULL) {
         return err_nomem(err, "the rate limiter", strlen(name));
