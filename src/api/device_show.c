@@ -98,7 +98,7 @@ static void write_devices(const struct engine *engine, struct buffer *out)
 static void write_gpus(struct gpus *gpus, struct buffer *out)
 {
     struct nvml_gpu seen[NVML_GPUS_MAX];
-    const uint32_t count = gpus_look(gpus, seen);
+    const uint32_t count = gpus == NULL ? 0 : gpus_look(gpus, seen);
 #define WRITE_GPU(name, type, help, bit, value)                                          \
     metric_family(out, name, help, type);                                                \
     for (const struct nvml_gpu *g = seen; g < seen + count; g++) {                       \
@@ -119,7 +119,5 @@ static void write_gpus(struct gpus *gpus, struct buffer *out)
 void device_show_metrics(const struct engine *engine, struct gpus *gpus, struct buffer *out)
 {
     write_devices(engine, out);
-    if (gpus != NULL) {
-        write_gpus(gpus, out);
-    }
+    write_gpus(gpus, out);
 }

@@ -107,7 +107,7 @@ def small(tmp_path, **config):
 def test_without_gpus_nothing_is_said_of_them(tmp_path, nvml):
     root = small(tmp_path, instance_group=[{"kind": "KIND_GPU"}])
     with Server(tmp_path, "--gpu-library", str(nvml), root, env={"FAKE_NVML_FAILS": "1"}) as server:
-        assert b"nv_gpu" not in server.get("/metrics").body
+        assert b"gpu_uuid" not in server.get("/metrics").body
         assert "does not start: error 9" in server.logged()
         assert "no device of the pool 'gpu'" in server.state("m")[1]
         assert server.infer("m", sim_request()).status == 200
