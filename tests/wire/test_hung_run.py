@@ -145,31 +145,46 @@ def ask_whom_it_may_concern(server, path):
     return int(answer.split()[1]), answer
 
 
+def hangs_a_network_thread(server):
+    """False: an executor has the run, as a busy machine made the ones before it look too long for a loop."""
+    make_inline(server)
+
+    def get_stuck_for_good():
+        with contextlib.suppress(Exception):
+            server.infer("m", sim_request(row(STUCK)))
+
+    threading.Thread(target=get_stuck_for_good, daemon=True).start()
+    server.await_("told", lambda: "and does not end" in server.logged())
+    return "on a network thread and does not end" in server.logged()
+
+
 def test_a_run_that_hangs_a_network_thread_is_told(tmp_path):
-    root = short_lived(tmp_path, "1h", run_limit="500ms")
-    with hung(tmp_path, "--loops", "2", root=root) as server:
-        make_inline(server)
-
-        def get_stuck_for_good():
-            with contextlib.suppress(Exception):
-                server.infer("m", sim_request(row(STUCK)))
-
-        threading.Thread(target=get_stuck_for_good, daemon=True).start()
-        server.await_("told", lambda: "on a network thread and does not end" in server.logged())
-        status, answer = ask_whom_it_may_concern(server, "/v2/models/m/ready")
-        assert status == 400 and b"network thread" in answer
-        assert ask_whom_it_may_concern(server, "/v2/health/ready")[0] == 503
+    for attempt in range(20):
+        scratch = tmp_path / str(attempt)
+        scratch.mkdir()
+        root = short_lived(scratch, "1h", run_limit="500ms")
+        with hung(scratch, "--loops", "2", root=root) as server:
+            if hangs_a_network_thread(server):
+                status, answer = ask_whom_it_may_concern(server, "/v2/models/m/ready")
+                assert status == 400 and b"network thread" in answer
+                assert ask_whom_it_may_concern(server, "/v2/health/ready")[0] == 503
+                return
+    raise AssertionError("no run was made on a network thread")
 
 
 def test_a_network_thread_that_comes_back_serves_again(tmp_path):
     root = short_lived(tmp_path, "3s", run_limit="200ms")
     with Server(tmp_path, root) as server:
-        make_inline(server)
-        answer = server.infer("m", sim_request(row(STUCK)))
-        assert answer.status == 500 and "run_limit" in answer.error
-        server.await_("ready again", lambda: server.get("/v2/health/ready").status == 200)
-        server.await_("the model, too", lambda: works(server, "m"))
-        assert server.metrics().of_model("weir_model_inline_slow_total", "m") >= 1
+
+        def hung_there():
+            make_inline(server)
+            answer = server.infer("m", sim_request(row(STUCK)))
+            assert answer.status == 500 and "run_limit" in answer.error
+            server.await_("ready again", lambda: server.get("/v2/health/ready").status == 200)
+            server.await_("the model, too", lambda: works(server, "m"))
+            return server.metrics().of_model("weir_model_inline_slow_total", "m") >= 1
+
+        server.await_("a run on the network thread", hung_there)
 
 
 def test_a_model_that_was_slow_on_a_network_thread_is_run_elsewhere(tmp_path):
