@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from serving import BINARY, PATIENCE_S, Load, Server, infer_path, put_sim, sim_request
+from serving import BINARY, PATIENCE_S, Load, Server, infer_path, is_sanitized, put_sim, sim_request
 
 SOAK = "WEIR_SOAK" in os.environ
 PAUSE_S = 0.002
@@ -255,7 +255,7 @@ def test_killing_children_costs_nobody_an_answer(tmp_path):
             print(f"\ncapacity {most:.0f}/s, storm at {len(traffic.times) / span:.0f}/s: {len(kills)} kills, ")
             print(f"{len(traffic.times)} requests, {len(traffic.failures)} failed, ")
             print(f"restart p50 {waits[len(waits) // 2]:.3f} s p99 {p99:.3f} s")
-            assert p99 < 1
+            assert p99 < 1 or is_sanitized()
         else:  # However slow the machine is: whoever was there has had an answer, and asked again.
             traffic, _ = storm(server, 10, lambda traffic: traffic.answered(10))
         assert not traffic.wrong
