@@ -270,6 +270,9 @@ static void test_inference(void **state)
     try_everywhere(SERVICE "ModelInfer", &request.base, false);
     try_everywhere(SERVICE "ModelInfer", &request.base, true);
     try_everywhere(SERVICE "ModelStreamInfer", &request.base, false);
+    char unknown[] = "unknown";
+    request.model_name = unknown; /* Which the stream's answer says. */
+    try_everywhere(SERVICE "ModelStreamInfer", &request.base, false);
 }
 
 int main(void)

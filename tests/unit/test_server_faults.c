@@ -89,6 +89,8 @@ static void put_models(void)
         model_bed_put(&models, 0, files[i][0], files[i][1]);
     }
     model_bed_copy(&models, 0, "sums", "accumulate");
+    model_bed_copy(&models, 0, "plain", "identity_fp32");
+    model_bed_copy(&models, 0, "texts", "identity_bytes");
 }
 
 /* The words of the command line; `more` ends with NULL. */
@@ -327,6 +329,9 @@ static const struct ask requests[] = {
     { .what = INFER("e%63ho"),
       .body = "{\"inputs\":[" INPUT("x") "],\"outputs\":[{\"name\":\"y\",\"parameters\":{"
                                          "\"classification\":2}}]}" },
+    { .what = INFER("texts"),
+      .body = "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,4],\"datatype\":\"BYTES\",\"data\":"
+              "[\"a\",\"\",\"b\",\"a longer one\"]}]}" },
     { .what = INFER("none"), .body = ECHO_BODY, .status = 404 },
     { .what = INFER("sums"), .body = ECHO_BODY, .status = 400 },
     { .what = "POST /v2/models/echo/cancel", .body = "{\"id\":\"nobody\"}" },
@@ -344,12 +349,16 @@ static const struct ask managing[] = {
     { .what = "GET /metrics" },
     { .what = "POST /v2/repository/index" },
     { .what = "POST /v2/repository/index", .body = "{\"ready\":true}" },
-    { .what = "POST /v2/repository/models/twice/load", .body = "{}" },
-    { .what = "POST /v2/repository/models/stream/load",
-      .body = "{\"parameters\":{\"config\":\"{\\\"backend\\\":\\\"sim\\\"}\"}}" },
-    { .what = "POST /v2/repository/models/held/unload",
+    { .what = "POST /v2/repository/models/twice/load",
       .body = "{}",
-      .undo = "POST /v2/repository/models/held/load" },
+      .undo = "POST /v2/repository/models/twice/unload" },
+    { .what = "POST /v2/repository/models/held/load",
+      .body = "{}",
+      .undo = "POST /v2/repository/models/held/unload" },
+    { .what = "POST /v2/repository/models/text/load",
+      .body = "{\"parameters\":{\"config\":\"{\\\"backend\\\":\\\"sim\\\",\\\"memory_group\\\":"
+              "\\\"few\\\"}\"}}",
+      .undo = "POST /v2/repository/models/text/unload" },
     { .what = "GET /v2/quarantine" },
     { .what = "POST /v2/quarantine/clear", .body = "{\"model\":\"echo\"}" },
     { .what = "GET /v2/logging" },
@@ -374,6 +383,25 @@ static void test_requests(void **state)
     }
 }
 
+/* More rows than a run may have: they run in pieces. */
+static void test_pieces(void **state)
+{
+    (void)state;
+    static char body[32768];
+    if (!faults_are_built()) {
+        skip();
+    }
+    size_t size = (size_t)snprintf(body, sizeof(body),
+                                   "{\"inputs\":[{\"name\":\"x\",\"shape\":[200,16],"
+                                   "\"datatype\":\"FP32\",\"data\":[1");
+    for (int i = 1; i < 200 * 16; i++) {
+        size += (size_t)snprintf(body + size, sizeof(body) - size, ",%d", i);
+    }
+    (void)snprintf(body + size, sizeof(body) - size, "]}]}");
+    start_server(usual_words);
+    try_everywhere(&(struct ask){ .what = INFER("plain"), .body = body });
+}
+
 static void test_management(void **state)
 {
     (void)state;
@@ -384,6 +412,7 @@ static void test_management(void **state)
     for (size_t i = 0; i < sizeof(managing) / sizeof(managing[0]); i++) {
         char body[256];
         struct ask ask = managing[i];
+        undo(&ask);
         if (ask.body != NULL && strstr(ask.body, "%s") != NULL) {
             (void)snprintf(body, sizeof(body), "{\"key\":\"%s\",\"byte_size\":4096}", shm_name);
             ask.body = body;
@@ -499,6 +528,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_requests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_management, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shared_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_reload, set_up, tear_down),
