@@ -65,6 +65,15 @@ static void test_a_load_books_its_peak_then_what_was_measured(void **state)
     assert_int_equal(ledger_total(&ledger)->models, 0);
 }
 
+static void test_what_a_model_takes_is_everywhere(void **state)
+{
+    (void)state;
+    const struct ledger_counts counts = {
+        .heap_bytes = 1, .mapped_bytes = 20, .device_bytes = 300, .peak_bytes = 4000
+    }; /* Which has passed. */
+    assert_int_equal(ledger_counts_bytes(&counts), 321);
+}
+
 static void test_every_budget_holds(void **state)
 {
     (void)state;
@@ -262,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_a_load_books_its_peak_then_what_was_measured),
+        CASE(test_what_a_model_takes_is_everywhere),
         CASE(test_every_budget_holds),
         CASE(test_what_leaves_makes_room_later),
         CASE(test_what_nobody_booked_counts),

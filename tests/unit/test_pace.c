@@ -132,6 +132,26 @@ static void test_the_rate_of_arrivals(void **state)
     assert_true(per_s > 19000 && per_s < 21000);
 }
 
+/* A run that took next to no time, or a model that hardly gets any, does not set all hopes to nothing. */
+static void test_what_is_told_stays_within_bounds(void **state)
+{
+    (void)state;
+    struct pace quick = { 0 };
+    struct pace slow = { 0 };
+    struct pace crowded = { 0 };
+    for (uint64_t i = 1; i < 200; i++) {
+        pace_ran(&quick, NS_PER_S, 1);
+        pace_ran(&slow, 1, NS_PER_S);
+        pace_shared(&crowded, 1, 64, 1, i * NS_PER_S);
+        pace_served(&crowded, 1, 1, i * NS_PER_S);
+    }
+    const double least = pace_cost(&quick, 1000, 0).tau0_ns;
+    const double most = pace_cost(&slow, 1000, 0).tau0_ns;
+    assert_true(least > 50 && least < 200);
+    assert_true(most > 5000 && most < 20000);
+    assert_true(pace_share(&crowded) > 0.01);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +163,7 @@ int main(void)
         cmocka_unit_test(test_the_rate_is_measured_while_there_is_work),
         cmocka_unit_test(test_runs_side_by_side_add_up),
         cmocka_unit_test(test_what_others_take_is_noticed_and_forgotten),
+        cmocka_unit_test(test_what_is_told_stays_within_bounds),
         cmocka_unit_test(test_the_rate_of_arrivals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
