@@ -195,6 +195,20 @@ static void test_limits(void **state)
     rig_stop(&rig);
 }
 
+/* A limit of one device is none of the others'. */
+static void test_limits_of_a_device(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct weir_err err;
+    const struct rate_resource need = { "r", 2, false };
+    rig_start(&rig, true, "r:1:cpu");
+    assert_int_equal(add(&rig, 0, "npu", need, 0, NULL), WEIR_OK);
+    assert_int_equal(add(&rig, 1, "cpu", need, 0, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "needs 2 of the resource 'r', the server has 1"));
+    rig_stop(&rig);
+}
+
 static void test_bad_limits(void **state)
 {
     (void)state;
@@ -263,8 +277,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_at_a_time), cmocka_unit_test(test_off_limits_nothing),
-        cmocka_unit_test(test_limits),        cmocka_unit_test(test_bad_limits),
-        cmocka_unit_test(test_devices),       cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_limits),        cmocka_unit_test(test_limits_of_a_device),
+        cmocka_unit_test(test_bad_limits),    cmocka_unit_test(test_devices),
+        cmocka_unit_test(test_shares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
