@@ -180,6 +180,9 @@ static void find_plugin(void)
 static int set_up(void **state)
 {
     (void)state;
+    if (!faults_are_built()) {
+        return 0; /* All of them are skipped. */
+    }
     find_plugin();
     model_bed_init(&models);
     put_models();
@@ -194,7 +197,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    (void)mem_fault_arm(0);
+    if (!faults_are_built()) {
+        return 0;
+    }
     stop_server();
     shm_unlink(shm_name);
     model_bed_finish(&models);
