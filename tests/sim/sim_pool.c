@@ -79,6 +79,7 @@ struct world {
     uint64_t wake_ns;
     uint64_t answers;
     uint64_t rows_most[DEVICES_MAX]; /* Of a run. */
+    uint64_t failed;                 /* Runs of batches that were not good at once. */
     uint32_t advised;
 };
 
@@ -234,6 +235,7 @@ static bool pull_on(struct world *world, uint32_t device)
     LAW(!instance->replica->out, "a lost device was given a run");
     const uint64_t rows = instance->batch.rows;
     batch_run(instance);
+    world->failed += instance->batch.clean ? 0 : 1;
     if (instance->batch.clean && rows > world->rows_most[device]) {
         world->rows_most[device] = rows;
     }
@@ -395,6 +397,10 @@ static void less_memory(struct world *world, uint64_t seed)
     (void)serve(world, 2000);
     LAW(world->rows_most[0] <= 2, "seed %" PRIu64 ": a run of %" PRIu64 " rows on gpu0", seed,
         world->rows_most[0]);
+    world->failed = 0;
+    (void)serve(world, 500);
+    LAW(world->failed == 0, "seed %" PRIu64 ": %" PRIu64 " runs were out of memory again", seed,
+        world->failed);
     LAW(world->rows_most[1] > 2, "seed %" PRIu64 ": at most %" PRIu64 " rows on gpu1", seed,
         world->rows_most[1]);
     drain(world);
