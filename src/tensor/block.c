@@ -4,7 +4,9 @@
  * A block made here is one allocation: its head fills the first cache line, the
  * data follows, so that the data is aligned and a take touches one list.  A
  * pool's blocks have power-of-two sizes: a freed one fits every later request of its
- * class, and a steady load finds what it needs without looking for a best fit.
+ * class, and a steady load finds what it needs without looking for a best fit.  What comes
+ * back when the pool is full takes the place of blocks of the class that nobody has asked
+ * for longest: else the sizes of yesterday's requests would be kept, and today's made anew.
  * What is kept is poisoned under AddressSanitizer, so that use after the last
  * release is found although the memory was never freed.
  */
@@ -34,11 +36,15 @@
 #define CLASS_MIN_BITS 8 /* The smallest class holds 256 bytes ... */
 #define CLASS_COUNT 40   /* ... and the largest 2^47, more than any request may ask for. */
 
+#define LEAVING_MAX 256 /* Blocks that go at once for one that comes. */
+
 static_assert(sizeof(struct block) <= MEM_ALIGN, "the head leaves the data aligned");
 
 struct block_pool {
     pthread_mutex_t lock; /* Guards the lists; both counts change under it. */
     struct block *free[CLASS_COUNT];
+    uint64_t asked[CLASS_COUNT]; /* The value of `asks` when one was asked for last. */
+    uint64_t asks;
     uint64_t bytes_max;
     _Atomic uint64_t used_bytes;
     _Atomic uint64_t kept_bytes;
@@ -70,21 +76,66 @@ static unsigned class_of(size_t size)
     return index;
 }
 
+static void free_blocks(struct block *list)
+{
+    while (list != NULL) {
+        struct block *next = list->next;
+        ASAN_UNPOISON_MEMORY_REGION(list->data, list->size);
+        free_block(list);
+        list = next;
+    }
+}
+
+/* The class with free blocks that was asked for before all others, and before `index`; CLASS_COUNT: none.
+ * The pool's lock is held. */
+static unsigned oldest_before(const struct block_pool *pool, unsigned index)
+{
+    unsigned oldest = CLASS_COUNT;
+    uint64_t asked = pool->asked[index];
+    for (unsigned i = 0; i < CLASS_COUNT; i++) {
+        if (pool->free[i] != NULL && pool->asked[i] < asked) {
+            oldest = i;
+            asked = pool->asked[i];
+        }
+    }
+    return oldest;
+}
+
+/* Makes room for a block of the class; the caller frees what goes.  The pool's lock is held. */
+static struct block *make_room(struct block_pool *pool, unsigned index, size_t size)
+{
+    struct block *leaving = NULL;
+    for (int i = 0; i < LEAVING_MAX && pool->kept_bytes + size > pool->bytes_max; i++) {
+        const unsigned oldest = oldest_before(pool, index);
+        if (oldest == CLASS_COUNT) {
+            break;
+        }
+        struct block *block = pool->free[oldest];
+        pool->free[oldest] = block->next;
+        pool->kept_bytes -= block->size;
+        block->next = leaving;
+        leaving = block;
+    }
+    return leaving;
+}
+
 static void give_back(struct block *block)
 {
     struct block_pool *pool = block->pool;
     const size_t size = block->size;
+    const unsigned index = class_of(size);
     pthread_mutex_lock(&pool->lock);
     pool->used_bytes -= size;
+    struct block *leaving = size <= pool->bytes_max ? make_room(pool, index, size) : NULL;
     const bool keep = pool->kept_bytes + size <= pool->bytes_max;
     if (keep) {
         ASAN_POISON_MEMORY_REGION(block->data, size);
-        struct block **list = &pool->free[class_of(size)];
-        block->next = *list;
-        *list = block;
+        block->next = pool->free[index];
+        pool->free[index] = block;
         pool->kept_bytes += size;
     }
     pthread_mutex_unlock(&pool->lock);
+    free_blocks(leaving);
     if (!keep) {
         free_block(block);
     }
@@ -93,6 +144,7 @@ static void give_back(struct block *block)
 static struct block *take_kept(struct block_pool *pool, unsigned index, size_t size)
 {
     pthread_mutex_lock(&pool->lock);
+    pool->asked[index] = ++pool->asks;
     struct block *block = pool->free[index];
     if (block != NULL) {
         pool->free[index] = block->next;
@@ -184,12 +236,7 @@ void block_pool_trim(struct block_pool *pool)
             pool->kept_bytes -= block->size;
         }
         pthread_mutex_unlock(&pool->lock);
-        while (list != NULL) {
-            struct block *next = list->next;
-            ASAN_UNPOISON_MEMORY_REGION(list->data, list->size);
-            free_block(list);
-            list = next;
-        }
+        free_blocks(list);
     }
 }
 

@@ -112,6 +112,31 @@ static void *take_and_release(void *argument)
     return NULL;
 }
 
+/* What is asked for now is kept, not what was asked for once. */
+static void test_pool_keeps_the_sizes_of_today(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(16384);
+    struct block *small[16];
+    for (size_t i = 0; i < 16; i++) {
+        small[i] = block_pool_take(pool, 1024);
+        assert_non_null(small[i]);
+    }
+    for (size_t i = 0; i < 16; i++) {
+        block_release(small[i]);
+    }
+    assert_int_equal(block_pool_kept_bytes(pool), 16384);
+    struct block *large = block_pool_take(pool, 8192);
+    assert_non_null(large);
+    block_release(large);
+    assert_int_equal(block_pool_kept_bytes(pool), 16384); /* Eight of the small ones went. */
+    struct block *again = block_pool_take(pool, 8192);
+    assert_ptr_equal(again, large);
+    assert_int_equal(block_pool_kept_bytes(pool), 8192);
+    block_release(again);
+    block_pool_destroy(pool);
+}
+
 static void test_threads_share_a_pool(void **state)
 {
     (void)state;
@@ -153,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_absurd_sizes_are_refused),
         cmocka_unit_test(test_pool_gives_the_same_memory_again),
         cmocka_unit_test(test_pool_keeps_no_more_than_its_bound),
+        cmocka_unit_test(test_pool_keeps_the_sizes_of_today),
         cmocka_unit_test(test_threads_share_a_pool),
         cmocka_unit_test(test_memory_running_out_is_reported),
     };
