@@ -473,13 +473,16 @@ void kserve_rest_receive(struct call *call)
     struct exchange *x = call->x;
     const size_t json_bytes = x->body_align_at;
     struct model *model;
-    if (x->body_size < RECEIVE_BYTES_MIN || x->body_size > x->body_bytes_max || json_bytes == 0 ||
-        json_bytes >= x->body_size || call->fields[FIELD_CONTENT_ENCODING].size > 0 ||
+    if (json_bytes == 0 || json_bytes >= x->body_size || x->body_size > x->body_bytes_max ||
+        x->body_size - json_bytes < RECEIVE_BYTES_MIN ||
+        call->fields[FIELD_CONTENT_ENCODING].size > 0 ||
         call_lease(call, &model, NULL) != WEIR_OK) {
         return;
     }
     struct block *block =
-        backend_input_block(model->backend, json_bytes, (size_t)x->body_size - json_bytes);
+        model->backend == NULL /* An ensemble has none. */
+            ? NULL
+            : backend_input_block(model->backend, json_bytes, (size_t)x->body_size - json_bytes);
     model_release(model);
     struct received *received =
         block == NULL ? NULL : arena_try_alloc(&x->arena, sizeof(*received));

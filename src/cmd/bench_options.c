@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/client.h"
 #include "cmd/flags.h"
 #include "util/clock.h"
 
-#define DEFAULT_URL "http://127.0.0.1:8000"
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
 #define RATE_MAX 1e7
 #define OFFLINE_ROWS 64

@@ -13,6 +13,8 @@
 #include "util/bytes.h"
 #include "util/err.h"
 
+#define DEFAULT_URL "http://127.0.0.1:8000"
+
 struct client {
     char host[256]; /* Or the socket's path. */
     char port[8];   /* "" for a Unix socket. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cmd/client.h"
 #include "cmd/cmd.h"
 #include "cmd/input.h"
 #include "cmd/output.h"
@@ -23,7 +24,6 @@
 #include "util/json.h"
 #include "util/mem.h"
 
-#define DEFAULT_URL "http://127.0.0.1:8000"
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
 #define INPUTS_MAX 64
 #define FILES_MAX 64

@@ -9,7 +9,6 @@
 #include "util/clock.h"
 #include "util/json.h"
 
-#define DEFAULT_URL "http://127.0.0.1:8000"
 #define DEFAULT_TIMEOUT_NS (10 * NS_PER_S)
 #define NAME_BYTES_MAX 4096
 
@@ -99,12 +98,12 @@ static void show_entries(struct buffer *out, yyjson_val *entries)
         buffer_text(out, "no input is refused\n");
         return;
     }
-    buffer_printf(out, "%s%-24s %7s  %-8s %9s %8s  %s%s\n", term_bold(color), "MODEL", "VERSION",
+    buffer_printf(out, "%s%-24s %7s  %-25s %9s %8s  %s%s\n", term_bold(color), "MODEL", "VERSION",
                   "DID", "EXPIRES", "REFUSED", "DIGEST", term_plain(color));
     yyjson_val *entry;
     yyjson_arr_iter iter = yyjson_arr_iter_with(entries);
     while ((entry = yyjson_arr_iter_next(&iter)) != NULL) {
-        buffer_printf(out, "%-24s %7s  %-8s %8llus %8llu  %s\n", text_of(entry, "model"),
+        buffer_printf(out, "%-24s %7s  %-25s %8llus %8llu  %s\n", text_of(entry, "model"),
                       text_of(entry, "version"), text_of(entry, "death"),
                       (unsigned long long)yyjson_get_uint(yyjson_obj_get(entry, "expires_s")),
                       (unsigned long long)yyjson_get_uint(yyjson_obj_get(entry, "refused")),

@@ -351,6 +351,7 @@ static enum weir_status adopt(struct http_listener *l, int fd, const char *addre
                        "listen on %s: found address family %d, expected IP or Unix", address,
                        (int)family);
     }
+    socket_prepare(fd, (const struct sockaddr *)&l->address);
     l->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     return l->fd >= 0 ? WEIR_OK : io_error(err, address, "dup");
 }

@@ -21,7 +21,7 @@ ssize_t socket_send(int fd, const uv_buf_t *bufs, unsigned count, size_t bytes, 
 /* What was read.  UV_EAGAIN: there is nothing; UV_EOF, and other errors of libuv's. */
 ssize_t socket_receive(int fd, char *data, size_t room);
 
-/* For a socket to be bound to `address`, and what it accepts: within one machine nothing is congested, and what some
+/* For a listening socket of `address`, and what it accepts: within one machine nothing is congested, and what some
  * algorithms do about congestion (BBR paces by timers) only makes large answers late.  Other addresses keep the system's. */
 void socket_prepare(int fd, const struct sockaddr *address);
 

@@ -61,6 +61,9 @@ def server(tmp_path_factory):
         step("diamond", {"a": "x", "b": "y"}, {"four_a": "p", "four_b": "q"}),
         step("add_sub", {"INPUT0": "p", "INPUT1": "q"}, {"OUTPUT0": "sum", "OUTPUT1": "difference"}),
     ])
+    put_ensemble(root, "sums", [
+        step("add_sub", {"INPUT0": "a", "INPUT1": "b"}, {"OUTPUT0": "sum", "OUTPUT1": "difference"}),
+    ])
     put_model(root, "div")
     put_ensemble(root, "ratio", [step("div", {"a": "n", "b": "m"}, {"y": "first"}),
                                  step("div", {"a": "first", "b": "m"}, {"y": "second"})])
@@ -91,6 +94,18 @@ def test_over_rest(server):
         result = client.infer("diamond", inputs, outputs=outputs)
         assert (result.as_numpy("four_b") == 4 * B).all()
         assert result.as_numpy("four_a") is None
+
+
+def test_large_binary_inputs(server):
+    """Large enough for a model's process to be asked for memory, which an ensemble does not have."""
+    values = np.arange(400 * 16, dtype=np.int32).reshape(400, 16)
+    inputs = [http.InferInput(name, [400, 16], "INT32") for name in ("a", "b")]
+    for item in inputs:
+        item.set_data_from_numpy(values)
+    with http.InferenceServerClient(server.address) as client:
+        result = client.infer("sums", inputs)
+    assert (result.as_numpy("sum") == 2 * values).all()
+    assert (result.as_numpy("difference") == 0).all()
 
 
 @needs_grpc
