@@ -26,7 +26,6 @@
 #define CONVERT_SHARE 3.2
 #define LOOK_NS (1 * NS_PER_S) /* How often idle models are looked for. */
 #define CHECK_NS (10 * NS_PER_S)
-#define FIRST_USE_NS (1 * NS_PER_S) /* A model stays so long for whom it was loaded. */
 #define WAIT_NS \
     (10 * NS_PER_S)           /* A load waits no longer for residents that work or came just now. */
 #define MODEL_BYTES_MIN 65536 /* Books at least so much: nothing is for free. */
@@ -261,7 +260,7 @@ static bool look_at(struct entry *entry, uint64_t now_ns)
 static bool is_owed(const struct entry *entry, uint64_t now_ns)
 {
     return entry->uses == 0 && entry->foreseen_by == NULL &&
-           now_ns < clock_add(entry->loaded_ns, FIRST_USE_NS);
+           now_ns < clock_add(entry->loaded_ns, options_of(entry->host)->first_use_ns);
 }
 
 enum leave { LEAVE_NOW, LEAVE_LATER, LEAVE_NEVER };

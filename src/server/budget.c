@@ -5,6 +5,8 @@
 
 #include "util/bytes.h"
 
+#define FIRST_USE_NS (1 * NS_PER_S) /* Longer than any thread waits for a processor. */
+
 static bool is_device(const struct config *config, const char *name)
 {
     if (strcmp(name, "cpu") == 0) {
@@ -98,6 +100,7 @@ enum weir_status budget_read(const struct config *config, struct room_options *o
         .memory_max = config->memory_max_bytes,
         .models_max = config->resident_models_max,
         .residency_ns = config->residency_min_ns,
+        .first_use_ns = FIRST_USE_NS,
         .idle_ns = config->idle_unload_ns,
         .eviction = (enum eviction)config->eviction,
         .preload_next = config->preload_next,

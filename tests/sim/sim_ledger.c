@@ -65,6 +65,7 @@ static void set_up(struct world *world, uint64_t seed)
         .models_max = below(world, 2) == 0 ? 0 : 2 + below(world, 5),
         .eviction = (enum eviction)below(world, 3),
         .preload_next = below(world, 2) == 0,
+        .first_use_ns = below(world, 4) == 0 ? NS_PER_MS : 0,
         .group_count = 1,
         .groups = { { "g", 7 * UNIT_BYTES } },
     };
