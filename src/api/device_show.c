@@ -6,7 +6,7 @@
 #include "util/json.h"
 #include "util/metric.h"
 
-#define LABEL_BYTES 256
+#define LABEL_BYTES 512 /* Two names of LEDGER_NAME_BYTES, each character escaped. */
 
 static void write_device(struct buffer *out, const struct replica_look *look)
 {

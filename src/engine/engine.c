@@ -45,12 +45,26 @@ static enum weir_status add_pool(struct engine *engine, const struct engine_opti
     return status;
 }
 
-enum weir_status engine_create(const struct engine_options *options, struct engine **out,
-                               struct weir_err *err)
+enum weir_status engine_check_devices(const struct engine_options *options, struct weir_err *err)
 {
     if (options->device_count < 1 || options->device_count > ENGINE_POOLS_MAX) {
         return err_set(err, WEIR_EINVAL, "%u devices, expected 1 to %d", options->device_count,
                        ENGINE_POOLS_MAX);
+    }
+    enum weir_status status = WEIR_OK;
+    for (uint32_t i = 0; i < options->device_count && status == WEIR_OK; i++) {
+        uint32_t count;
+        status = pool_count_devices(options, i, &count, err);
+    }
+    return status;
+}
+
+enum weir_status engine_create(const struct engine_options *options, struct engine **out,
+                               struct weir_err *err)
+{
+    const enum weir_status checked = engine_check_devices(options, err);
+    if (checked != WEIR_OK) {
+        return checked;
     }
     struct engine *engine = mem_alloc(sizeof(*engine));
     engine->limits = options->limits;

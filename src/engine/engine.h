@@ -44,7 +44,7 @@ struct device_options {
     uint32_t seat_count;           /* 0: anywhere. */
 };
 
-/* Executor's thread: what a person should know about a model that serves. */
+/* Executor's thread, or that of the canaries' home: what a person should know about a model that serves. */
 typedef void engine_advise_fn(void *context, const struct model *model, const char *text);
 
 struct engine_options {
@@ -86,6 +86,10 @@ struct engine {
     struct list homes;
     _Atomic bool draining;
 };
+
+/* Of the options only the devices: WEIR_EINVAL names one without runs or unlike others of its pool. */
+WEIR_MUST_USE enum weir_status engine_check_devices(const struct engine_options *options,
+                                                    struct weir_err *err);
 
 /* WEIR_EINVAL names the device; WEIR_ENOMEM: the system has no thread left. */
 WEIR_MUST_USE enum weir_status engine_create(const struct engine_options *options,

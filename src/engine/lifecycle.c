@@ -50,6 +50,7 @@ static enum weir_status configure(const struct lifecycle_load *how, int model_fd
     struct placement place;
     enum weir_status placed = placement_find(how->engine, config, &place, err);
     if (placed == WEIR_OK && place.no_gpu) {
+        config->instances = config->instances_no_gpu;
         placed = effective_remark(config, err,
                                   "KIND_GPU: this server has no device of the pool 'gpu': the "
                                   "model runs on the CPU, where its speed differs and its results "

@@ -264,8 +264,10 @@ struct model_config {
     uint32_t priority_levels;
     uint32_t priority_default;
     struct queue_policy *levels; /* priority_levels of them; NULL: all wait under the model's. */
-    uint32_t instances;          /* Concurrent runs; 0: as many as the device has executors. */
-    uint32_t intra_threads;      /* 1. */
+    uint32_t
+        instances; /* Concurrent runs; 0: as many as the device has executors.  On GPUs: on each; */
+    uint32_t instances_no_gpu; /* in all, where on_gpu finds none. */
+    uint32_t intra_threads;    /* 1. */
     enum isolation_mode isolation;
     enum isolation_scope isolation_scope;
     const char *isolation_group; /* Set exactly where the scope is ISOLATION_GROUP. */

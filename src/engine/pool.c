@@ -20,9 +20,8 @@ static bool same_pool(const struct device_options *a, const struct device_option
     return strcmp(pool_name_of(a), pool_name_of(b)) == 0;
 }
 
-/* How many devices the pool of the `first` one has.  WEIR_EINVAL: they could not stand in for each other. */
-static enum weir_status count_devices(const struct engine_options *options, uint32_t first,
-                                      uint32_t *count, struct weir_err *err)
+enum weir_status pool_count_devices(const struct engine_options *options, uint32_t first,
+                                    uint32_t *count, struct weir_err *err)
 {
     const struct device_options *model = &options->devices[first];
     *count = 0;
@@ -93,7 +92,7 @@ enum weir_status pool_create(struct engine *engine, const struct engine_options 
 {
     const struct device_options *options = &all->devices[first];
     uint32_t count;
-    const enum weir_status status = count_devices(all, first, &count, err);
+    const enum weir_status status = pool_count_devices(all, first, &count, err);
     if (status != WEIR_OK) {
         return status;
     }

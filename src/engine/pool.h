@@ -93,6 +93,11 @@ struct pool {
 
 const char *pool_name_of(const struct device_options *device);
 
+/* How many devices the pool of the `first` one has.  WEIR_EINVAL: they could not stand in for each other. */
+WEIR_MUST_USE enum weir_status pool_count_devices(const struct engine_options *options,
+                                                  uint32_t first, uint32_t *count,
+                                                  struct weir_err *err);
+
 /* Of the devices among the engine's that name the same pool as the `first` one: WEIR_EINVAL where they differ. */
 WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
                                            const struct engine_options *options, uint32_t first,

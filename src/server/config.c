@@ -16,6 +16,7 @@
 
 #include "net/tls.h"
 #include "server/budget.h"
+#include "server/devices.h"
 #include "server/option.h"
 #include "server/reload.h"
 #include "util/clock.h"
@@ -421,9 +422,23 @@ static enum weir_status resolve_order(struct config *config, struct weir_err *er
     return WEIR_OK;
 }
 
+static enum weir_status check_devices(const struct config *config, struct weir_err *err)
+{
+    struct devices devices = { 0 };
+    enum weir_status status = devices_read(&devices, config, err);
+    if (status == WEIR_OK) {
+        const struct engine_options wanted = { .devices = devices.list,
+                                               .device_count = devices.count };
+        status = engine_check_devices(&wanted, err);
+    }
+    devices_finish(&devices);
+    return status;
+}
+
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
-    const enum weir_status status = check_access(config, err);
+    enum weir_status status = check_access(config, err);
+    status = status == WEIR_OK ? check_devices(config, err) : status;
     if (status != WEIR_OK) {
         return status;
     }

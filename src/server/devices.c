@@ -2,23 +2,22 @@
 
 #include <string.h>
 
+#include "engine/ledger.h"
 #include "util/mem.h"
 
 #define RUNS_MAX 256
 
-/* The name without the number at its end; all of it where nothing else is left, or what is left is the processors'. */
+/* The name without the number at its end; all of it where nothing else is left, or what is left is the processors'.  NULL:
+ * memory is out. */
 static char *kind_of(const char *name)
 {
     size_t size;
     (void)bytes_number_at_end(bytes_of(name), &size);
-    char *kind = mem_strdup(name);
-    if (size > 0 && !(size == 3 && memcmp(name, "cpu", 3) == 0)) {
-        kind[size] = '\0';
-    }
-    return kind;
+    const bool numbered = size > 0 && !(size == 3 && memcmp(name, "cpu", 3) == 0);
+    return mem_try_strndup(name, numbered ? size : strlen(name));
 }
 
-/* "NAME:RUNS" or "NAME:RUNS:unpipelined" */
+/* "NAME:RUNS" or "NAME:RUNS:unpipelined".  What there is of *out after a failure is freed by devices_finish(). */
 static enum weir_status parse(const char *text, struct device_options *out, struct weir_err *err)
 {
     const char *colon = strchr(text, ':');
@@ -35,12 +34,18 @@ static enum weir_status parse(const char *text, struct device_options *out, stru
                        "or NAME:RUNS:unpipelined",
                        text);
     }
-    char *name = mem_strdup(text);
-    name[colon - text] = '\0';
+    const size_t size = (size_t)(colon - text);
+    if (size >= LEDGER_NAME_BYTES) {
+        return err_set(err, WEIR_EINVAL,
+                       "devices: found '%s', expected a name of at most %d characters", text,
+                       LEDGER_NAME_BYTES - 1);
+    }
+    char *name = mem_try_strndup(text, size);
+    char *kind = name == NULL ? NULL : kind_of(name);
     *out = (struct device_options){
-        .name = name, .pool = kind_of(name), .executors = (uint32_t)runs, .pipelined = more == NULL
+        .name = name, .pool = kind, .executors = (uint32_t)runs, .pipelined = more == NULL
     };
-    return WEIR_OK;
+    return kind == NULL ? err_nomem(err, "devices", size + 1) : WEIR_OK;
 }
 
 static enum weir_status check_name(const struct devices *devices, const char *name,
@@ -96,7 +101,10 @@ enum weir_status devices_seat(struct devices *devices, const char *processors, b
                        "processors: found '%s', expected auto, off or numbers such as 0-7,16",
                        processors);
     }
-    devices->seats = mem_alloc((numa->count + 1) * sizeof(*devices->seats));
+    devices->seats = mem_try_zero(numa->count + 1, sizeof(*devices->seats));
+    if (devices->seats == NULL) {
+        return err_nomem(err, "processors", (numa->count + 1) * sizeof(*devices->seats));
+    }
     devices->list[0].seats = devices->seats;
     devices->list[0].seat_count = seat_on(numa, &only, pin, devices->seats);
     return devices->list[0].seat_count > 0
@@ -106,24 +114,39 @@ enum weir_status devices_seat(struct devices *devices, const char *processors, b
                          processors);
 }
 
+static enum weir_status seat_here(struct devices *devices, const struct config *config,
+                                  struct weir_err *err)
+{
+    struct numa *numa = mem_try_zero(1, sizeof(*numa));
+    if (numa == NULL) {
+        return err_nomem(err, "processors", sizeof(*numa));
+    }
+    numa_read(NUMA_SYSTEM, NULL, numa);
+    const enum weir_status status =
+        devices_seat(devices, config->processors, config->pin, numa, err);
+    mem_free(numa);
+    return status;
+}
+
 enum weir_status devices_read(struct devices *devices, const struct config *config,
                               struct weir_err *err)
 {
-    devices->list = mem_alloc((config->devices.count + 1) * sizeof(*devices->list));
-    devices->list[0] = (struct device_options){ .name = mem_strdup("cpu"),
+    devices->list = mem_try_zero(config->devices.count + 1, sizeof(*devices->list));
+    if (devices->list == NULL) {
+        return err_nomem(err, "devices", (config->devices.count + 1) * sizeof(*devices->list));
+    }
+    devices->list[0] = (struct device_options){ .name = mem_try_strdup("cpu"),
                                                 .executors = (uint32_t)config->executors };
     devices->count = 1;
-    struct numa *numa = mem_alloc(sizeof(*numa));
-    numa_read(NUMA_SYSTEM, NULL, numa);
-    enum weir_status status = devices_seat(devices, config->processors, config->pin, numa, err);
-    mem_free(numa);
+    if (devices->list[0].name == NULL) {
+        return err_nomem(err, "devices", sizeof("cpu"));
+    }
+    enum weir_status status = seat_here(devices, config, err);
     for (uint64_t i = 0; i < config->devices.count && status == WEIR_OK; i++) {
         struct device_options *device = &devices->list[devices->count];
         status = parse(config->devices.items[i], device, err);
-        if (status == WEIR_OK) {
-            status = check_name(devices, device->name, err);
-            devices->count++;
-        }
+        status = status == WEIR_OK ? check_name(devices, device->name, err) : status;
+        devices->count++;
     }
     return status;
 }

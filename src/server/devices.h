@@ -18,12 +18,13 @@ struct devices {
     struct numa_seat *seats; /* Of the processors' executors; NULL: they run anywhere. */
 };
 
-/* Seats for the first device's executors by the settings `processors` and `pin`: WEIR_EINVAL where the former means nothing. */
+/* Seats for the first device's executors by the settings `processors` and `pin`: WEIR_EINVAL where the former means nothing;
+ * WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status devices_seat(struct devices *devices, const char *processors,
                                             bool pin, const struct numa *numa,
                                             struct weir_err *err);
 
-/* WEIR_EINVAL says what was found and expected.  Borrows from the configuration. */
+/* WEIR_EINVAL says what was found and expected; WEIR_ENOMEM.  After either, too, devices_finish() is due. */
 WEIR_MUST_USE enum weir_status devices_read(struct devices *devices, const struct config *config,
                                             struct weir_err *err);
 void devices_finish(struct devices *devices);

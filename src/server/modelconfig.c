@@ -120,10 +120,10 @@ static const struct {
     { "execution_mode", "0", "no effect: a run's operators run one after the other" },
     { "enable_mem_arena", "1", "no effect: the server manages the runtime's memory" },
     { "enable_mem_pattern", "1", "no effect: the server manages the runtime's memory" },
-    { "cudnn_conv_algo_search", "", "no effect: this server has no GPU device" },
-    { "gpu_mem_limit", "", "no effect: this server has no GPU device" },
-    { "arena_extend_strategy", "", "no effect: this server has no GPU device" },
-    { "do_copy_in_default_stream", "", "no effect: this server has no GPU device" },
+    { "cudnn_conv_algo_search", "", "no effect: see options of execution_providers" },
+    { "gpu_mem_limit", "", "no effect: see memory_limit of execution_providers" },
+    { "arena_extend_strategy", "", "no effect: see options of execution_providers" },
+    { "do_copy_in_default_stream", "", "no effect: see options of execution_providers" },
 };
 
 #define THREADS_MAX 1024
@@ -270,9 +270,9 @@ static const struct field optimization_fields[] = {
     FIELD_NOTHING("input_pinned_memory", "map", "no effect on a CPU"),
     FIELD_NOTHING("output_pinned_memory", "map", "no effect on a CPU"),
     FIELD_WARNED("priority", "no effect: only TensorRT has priorities of streams"),
-    FIELD_WARNED("cuda", "no effect: this server has no GPU device"),
+    FIELD_WARNED("cuda", "no effect: see options of execution_providers"),
     FIELD_WARNED("execution_accelerators", "no effect: the runtime's own kernels are used"),
-    FIELD_WARNED("gather_kernel_buffer_threshold", "no effect: this server has no GPU device"),
+    FIELD_WARNED("gather_kernel_buffer_threshold", "no effect: inputs are gathered on the host"),
     FIELD_WARNED("eager_batching", "no effect: rows are gathered when a run begins"),
 };
 static const struct field_table optimization_table = FIELD_TABLE(optimization_fields);
@@ -374,9 +374,10 @@ static const struct field model_fields[] = {
     FIELD("load_limit", field_duration, "duration such as 10min",
           "a load that takes longer is ended, or told to hang; 0: none",
           AT(model_config, load_limit_ns)),
-    FIELD("canary_interval", field_duration, "duration such as 30s",
-          "without a run for so long it gets one of its own; the server's; 0: none",
-          AT(model_config, canary_interval_ns)),
+    FIELD(
+        "canary_interval", field_duration, "duration such as 30s",
+        "without a run for so long (at least 100ms) it gets one of its own; the server's; 0: none",
+        AT(model_config, canary_interval_ns)),
     FIELD_ENUM("required", &required_modes, "auto, true or false",
                "the server is ready only while it is; auto: if it is loaded at the start",
                AT(model_config, required)),

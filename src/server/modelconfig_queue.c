@@ -228,7 +228,7 @@ static const struct field group_fields[] = {
           AT(group, passive)),
     FIELD_FORM_AT(FORM_LIST, "gpus", modelconfig_gpus, "list of numbers",
                   "the devices gpu0, gpu1 ... of that pool; all", AT(group, gpus)),
-    FIELD_WARNED("secondary_devices", "no effect: a model runs on one device"),
+    FIELD_WARNED("secondary_devices", "no effect: execution_providers says what else a run uses"),
     FIELD_WARNED("profile", "no effect: only TensorRT has optimization profiles"),
     FIELD_WARNED("host_policy", "no effect: this server has no host policies"),
 };
@@ -274,7 +274,10 @@ enum weir_status modelconfig_groups(const struct field_reader *reader, const str
         return field_refuse(reader, node, "a list of groups such as [{ count: 2 }]");
     }
     uint32_t total = 0;
-    uint32_t most = 0;
+    uint32_t most = 0; /* Of groups on GPUs. */
+    uint64_t gpus = 0;
+    bool on_gpu = false;
+    bool on_cpu = false;
     for (const struct yaml *item = node->first; item != NULL; item = item->next) {
         struct group group = { 0 };
         enum weir_status status = field_read_table(reader, field->table, item, &group);
@@ -284,16 +287,24 @@ enum weir_status modelconfig_groups(const struct field_reader *reader, const str
         }
         const uint32_t count = group.passive ? 0 : group.count == 0 ? 1 : group.count;
         total += count;
-        most = count > most ? count : most;
-        if (!group.passive && group.kind != KIND_CPU) {
-            config->on_gpu = config->on_gpu || group.kind == KIND_GPU || group.gpus != 0;
-            config->gpus |= group.gpus;
+        if (!group.passive && group.kind == KIND_CPU) {
+            on_cpu = true;
+        } else if (!group.passive) {
+            on_gpu = on_gpu || group.kind == KIND_GPU || group.gpus != 0;
+            gpus |= group.gpus;
+            most = count > most ? count : most;
         }
         if (total > INSTANCES_MAX) {
             return field_refuse(reader, node, "at most 1024 instances in all");
         }
     }
-    config->instances = config->on_gpu ? most : total; /* Of GPUs: on each. */
+    if (on_gpu && on_cpu) {
+        field_warn(reader, node, "on GPUs the groups of KIND_CPU do not count");
+    }
+    config->on_gpu = on_gpu;
+    config->gpus = gpus;
+    config->instances = on_gpu ? most : total;
+    config->instances_no_gpu = total;
     return WEIR_OK;
 }
 
@@ -303,9 +314,13 @@ enum weir_status modelconfig_instances(const struct field_reader *reader, const 
     const struct field count = {
         .key = field->key, .offset = field->offset, .min = 1, .max = INSTANCES_MAX
     };
+    struct model_config *config = target;
     if (node->kind == YAML_SCALAR && strcmp(node->text, "auto") == 0) {
-        ((struct model_config *)target)->instances = 0;
+        config->instances = 0;
+        config->instances_no_gpu = 0;
         return WEIR_OK;
     }
-    return field_u32(reader, &count, node, target);
+    const enum weir_status status = field_u32(reader, &count, node, target);
+    config->instances_no_gpu = config->instances;
+    return status;
 }

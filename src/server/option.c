@@ -85,8 +85,8 @@ const struct option options[] = {
     { "preload_next", "models", KIND_BOOL, AT(preload_next), 0, 0, "false", NULL,
       "demand: load what is usually asked for next ahead, where there is room" },
     { "canary_interval", "models", KIND_DURATION, AT(canary_interval_ns), 0, 0, "0s", NULL,
-      "a model without a run for so long gets one of the server's own, on its model_warmup or "
-      "zeros; one that fails makes it not ready; 0: none" },
+      "a model without a run for so long, 100ms at least, gets one of the server's own, on its "
+      "model_warmup or zeros; one that fails makes it not ready; 0: none" },
     { "cache_bytes", "models", KIND_SIZE, AT(cache_bytes), 0, SIZE_BYTES_MAX, "64MiB", NULL,
       "answers kept for models with response_cache; 0: none" },
     { "profile_store", "models", KIND_TEXT, AT(profile_store), 0, 0, "model", NULL,

@@ -116,7 +116,7 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
     }
 }
 
-/* Executor's thread. */
+/* Executor's thread; main's of canaries. */
 static void on_advice(void *context, const struct model *model, const char *text)
 {
     (void)context;

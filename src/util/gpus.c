@@ -94,7 +94,11 @@ enum weir_status gpus_create(const char *library, struct gpus **out, struct weir
     if (status != WEIR_OK) {
         return status;
     }
-    struct gpus *gpus = mem_alloc(sizeof(*gpus));
+    struct gpus *gpus = mem_try_zero(1, sizeof(*gpus));
+    if (gpus == NULL) {
+        nvml_close(nvml);
+        return err_nomem(err, "GPUs", sizeof(*gpus));
+    }
     gpus->nvml = nvml;
     clock_init(&gpus->clock);
     pthread_condattr_t monotonic;

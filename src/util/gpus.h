@@ -11,7 +11,8 @@
 #include "util/nvml.h"
 
 #define GPUS_PERIOD_NS NS_PER_S
-#define GPUS_REST_NS (60 * NS_PER_S)
+#define GPUS_REST_NS \
+    (600 * NS_PER_S) /* More than any scraper's period: what is asked after a rest is old. */
 
 struct gpus;
 

@@ -227,6 +227,7 @@ static void test_zero_for_bodies_is_a_quarter_of_memory(void **state)
     config_finish(&config);
 }
 
+#define NAME_OF_64 "npu-of-the-second-rack-in-the-room-behind-the-stairs-of-the-hall"
 #define LISTS " (`weir config --explain` lists all)"
 
 static const struct {
@@ -279,6 +280,15 @@ static const struct {
     { { .words = { "--class-shares", "10," } },
       "class_shares: found '10,', expected 1 to 8 numbers of per cent with commas between them, of "
       "which the last one holds for the rest, at most 100 in all" },
+    { { .words = { "--processors", "foo" } },
+      "processors: found 'foo', expected auto, off or numbers such as 0-7,16" },
+    { { .words = { "--devices", "npu" } },
+      "devices: found 'npu', expected NAME:RUNS such as npu:1, with 1 to 256 runs, or "
+      "NAME:RUNS:unpipelined" },
+    { { .words = { "--devices", "npu0:1,npu1:2" } },
+      "device 'npu1': found 2 runs, expected 1 as 'npu0' has, which is of the same pool 'npu'" },
+    { { .words = { "--devices", NAME_OF_64 ":1" } },
+      "devices: found '" NAME_OF_64 ":1', expected a name of at most 63 characters" },
     { { .words = { "--config" } }, "--config: nothing follows, expected a file" },
     { { .words = { "--host", "0.0.0.0" } },
       "host: found '0.0.0.0', expected a loopback address such as 127.0.0.1; to let other machines "

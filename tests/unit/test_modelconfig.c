@@ -154,6 +154,36 @@ static void test_instances_in_short(void **state)
     config->release(config);
 }
 
+static void test_instances_on_gpus(void **state)
+{
+    (void)state;
+    struct model_config *config = parse("instance_group: [{ kind: KIND_GPU, gpus: [0], count: 2 },"
+                                        " { kind: KIND_GPU, gpus: [1], count: 3 }]\n",
+                                        false, NULL);
+    assert_int_equal(config->instances, 3);
+    assert_int_equal(config->instances_no_gpu, 5);
+    assert_int_equal(config->gpus, 3);
+    assert_null(config->remark);
+    /* A second file's groups are instead of the first one's. */
+    const char groups[] = "instance_group: [{ count: 4 }]\n";
+    assert_int_equal(modelconfig_parse(config, "m", "model.yaml", bytes_of(groups), false, NULL),
+                     WEIR_OK);
+    assert_false(config->on_gpu);
+    assert_int_equal(config->gpus, 0);
+    assert_int_equal(config->instances, 4);
+    config->release(config);
+    config =
+        parse("instance_group: [{ kind: KIND_CPU, count: 4 }, { kind: KIND_GPU }]\n", false, NULL);
+    assert_int_equal(config->instances, 1);
+    assert_int_equal(config->instances_no_gpu, 5);
+    assert_non_null(strstr(config->remark, "on GPUs the groups of KIND_CPU do not count"));
+    config->release(config);
+    config = parse("instance_group: [{ kind: KIND_GPU, count: 4 }]\ninstances: 2\n", false, NULL);
+    assert_int_equal(config->instances, 2);
+    assert_int_equal(config->instances_no_gpu, 2);
+    config->release(config);
+}
+
 static void test_short_forms(void **state)
 {
     (void)state;
@@ -671,6 +701,7 @@ int main(void)
         cmocka_unit_test(test_every_setting_is_read),
         cmocka_unit_test(test_nothing_set_is_all_defaults),
         cmocka_unit_test(test_instances_in_short),
+        cmocka_unit_test(test_instances_on_gpus),
         cmocka_unit_test(test_short_forms),
         cmocka_unit_test(test_shape_buckets),
         cmocka_unit_test(test_isolation),

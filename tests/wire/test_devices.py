@@ -105,11 +105,12 @@ def small(tmp_path, **config):
 
 
 def test_without_gpus_nothing_is_said_of_them(tmp_path, nvml):
-    root = small(tmp_path, instance_group=[{"kind": "KIND_GPU"}])
+    root = small(tmp_path, instance_group=[{"kind": "KIND_GPU", "gpus": [i], "count": 2} for i in (0, 1)])
     with Server(tmp_path, "--gpu-library", str(nvml), root, env={"FAKE_NVML_FAILS": "1"}) as server:
         assert b"gpu_uuid" not in server.get("/metrics").body
         assert "does not start: error 9" in server.logged()
         assert "no device of the pool 'gpu'" in server.state("m")[1]
+        assert server.get("/v2/models/m/config").json()["instance_group"][0]["count"] == 4
         assert server.infer("m", sim_request()).status == 200
 
 
@@ -118,6 +119,13 @@ def test_devices_of_a_pool_are_alike(tmp_path):
     with pytest.raises(AssertionError, match="found 2 runs, expected 1 as 'gpu0' has"):
         with Server(tmp_path, "--devices", "gpu0:1,gpu1:2", root):
             pass
+
+
+def test_the_longest_names_are_labels(tmp_path):
+    pool = '"' * 62
+    with Server(tmp_path, "--devices", f"{pool}0:1", small(tmp_path)) as server:
+        escaped = pool.replace('"', '\\"')
+        assert sample(server, "weir_device_batches_total", f'pool="{escaped}",device="{escaped}0"') == 0
 
 
 def test_executors_keep_to_their_processors(tmp_path):

@@ -26,8 +26,9 @@ def server(tmp_path_factory):
     root.mkdir()
     put_model(root, "identity_fp32")
     put_sim(root, "sim", parameters={"tau0": "1us"})
+    put_sim(root, "pair", parameters={"tau0": "1us"}, device="gpu")
     (root / "broken" / "1").mkdir(parents=True)
-    with Server(root.parent, "--model-control", "explicit", "--load-model", "*", root) as server:
+    with Server(root.parent, "--model-control", "explicit", "--load-model", "*", "--devices", "gpu0:1,gpu1:1", root) as server:
         yield server
 
 
@@ -158,3 +159,16 @@ def test_answers_have_their_shapes(server, document, path, method, model):
     assert kind in told["content"], (kind, answer.body)
     if kind == "application/json":
         check(document, told["content"][kind]["schema"], answer.json(), real)
+
+
+def test_members_of_a_models_devices_are_described(server, document):
+    schemas = document["components"]["schemas"]
+    index = schemas["Index"], server.index()
+    statistics = schemas["Statistics"]["properties"]["model_stats"], [server.stats("pair")]
+    for schema, answer in (index, statistics):
+        known = schema["items"]["properties"]
+        entry = next(entry for entry in answer if entry["name"] == "pair")
+        assert {"devices", "balance"} <= set(entry)
+        assert set(entry) <= set(known)
+        check(document, schema, answer, "pair")
+        assert set(entry["devices"][0]) <= set(follow(document, known["devices"])["items"]["properties"])
