@@ -418,7 +418,8 @@ static void test_memory_may_run_out(void **state)
 {
     (void)state;
     const struct reading reading = { .file = "repository: [a, b]\nname: joe\n",
-                                     .words = { "--name", "ann", "c" } };
+                                     .words = { "--name", "ann", "c", "--pin", "--devices",
+                                                "gpu0:1,gpu1:1" } };
     enum weir_status status = WEIR_ENOMEM;
     for (uint64_t nth = 1; nth < 100 && status != WEIR_OK; nth++) {
         struct config config;

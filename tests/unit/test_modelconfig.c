@@ -655,6 +655,8 @@ static void test_what_has_no_effect_is_said(void **state)
     static const char *const rows[][2] = {
         { "optimization: { cuda: { graphs: true } }", "model.yaml:1: cuda: no effect" },
         { "optimization: { graph: { level: 1 } }", "level: no effect" },
+        { "parameters: { gpu_mem_limit: '1000000' }",
+          "gpu_mem_limit: no effect: see memory_limit of execution_providers" },
         { "dynamic_batching: { preserve_ordering: true }", "preserve_ordering: no effect" },
         { "dynamic_batching: { default_queue_policy: { timeout_action: DELAY } }",
           "timeout_action: DELAY: a request whose time has passed keeps its place" },
