@@ -45,9 +45,8 @@ struct room_options {
     uint64_t memory_max;   /* Bytes of everything; 0: no limit. */
     uint64_t models_max;   /* Versions in memory; 0: no limit. */
     uint64_t residency_ns; /* Nobody goes sooner after it came, */
-    uint64_t
-        first_use_ns; /* or so soon, unless it was used: those it was loaded for are on their way. */
-    uint64_t idle_ns; /* Who was not asked for so long goes; 0: never. */
+    uint64_t first_use_ns; /* or so soon unless it was used: it was loaded for somebody. */
+    uint64_t idle_ns;      /* Who was not asked for so long goes; 0: never. */
     enum eviction eviction;
     bool preload_next; /* Load ahead what is usually asked for next, where there is room. */
     char pinned[ROOM_PINNED_MAX][ROOM_NAME_BYTES]; /* Names of models that stay. */
