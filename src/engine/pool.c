@@ -60,14 +60,17 @@ static void place_devices(struct pool *pool, const struct engine_options *option
     balance_init(&pool->balance, pool->device_count);
 }
 
-/* Which memory nodes the seats are on; 0: all on one. */
-static uint64_t nodes_of(const struct device_options *options)
+/* Which memory nodes so many executors sit on; 0: all seats are on one. */
+static uint64_t nodes_of(const struct device_options *options, uint32_t executors)
 {
-    uint64_t nodes = 0;
+    uint64_t all = 0;
+    uint64_t taken = 0;
     for (uint32_t i = 0; i < options->seat_count; i++) {
-        nodes |= UINT64_C(1) << options->seats[i].node;
+        const uint64_t node = UINT64_C(1) << options->seats[i].node;
+        all |= node;
+        taken |= i < executors ? node : 0;
     }
-    return (nodes & (nodes - 1)) != 0 ? nodes : 0;
+    return (all & (all - 1)) != 0 ? taken : 0;
 }
 
 /* Executors of further stages sit where those of the first ones do, spare ones wherever they are needed. */
@@ -104,13 +107,13 @@ enum weir_status pool_create(struct engine *engine, const struct engine_options 
     pool->device_count = count;
     pool->executors_each = options->executors;
     pool->executor_count = options->executors * count;
-    pool->nodes = nodes_of(options);
-    pool->uniform = count == 1 && pool->nodes == 0;
-    pool->seat = pool_no_seat;
     pool->pipelined = options->pipelined;
-    pool_wake_init(pool);
     pool->thread_count = pool->executor_count * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
     pool->thread_max = pool->executor_count * (options->pipelined ? STAGE_DEPTH_MAX : 1);
+    pool->nodes = nodes_of(options, pool->thread_count);
+    pool->uniform = count == 1 && pool->nodes == 0;
+    pool->seat = pool_no_seat;
+    pool_wake_init(pool);
     place_devices(pool, all, first);
     place_executors(pool, options);
     pthread_mutex_init(&pool->lock, NULL);

@@ -275,7 +275,7 @@ static void settle_sequences(struct pool *pool, struct model *model, struct list
     sequencer_settle(model->sequences, sequences, now_ns, &followers);
     end_followers(pool, &followers, now_ns, &ended);
     pool_place(pool, model, now_ns);
-    struct executor *next = pool_executor_for_work(pool);
+    struct executor *next = pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
     if (next != NULL) {
         pthread_cond_signal(&next->wake);
@@ -396,7 +396,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     const bool shared = give_back(pool, instance);
     replica_requeue(pool, batch, now_ns);
     pool_place(pool, model, now_ns);
-    struct executor *next = pool_executor_for_work(pool);
+    struct executor *next = pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
 
     if (tell && pool->engine->advise != NULL) {
@@ -429,10 +429,9 @@ void pool_unwant(struct request *request)
 }
 
 /* Lock held.  True when it is running and was wanted until now. */
-static bool stop(struct pool *pool, struct request *request, enum weir_status why,
+static bool stop(struct pool *pool, struct request *request, enum weir_status why, uint64_t now_ns,
                  struct list *ended)
 {
-    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
     switch (request->state) {
     case REQUEST_WAITING:
         pool_end_waiting(pool, request, why, now_ns, ended);
@@ -460,11 +459,12 @@ bool pool_stop_request(struct pool *pool, struct request *request, enum weir_sta
 {
     struct list ended;
     list_init(&ended);
+    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
     pthread_mutex_lock(&pool->lock);
-    const bool running = stop(pool, request, why, &ended);
+    const bool running = stop(pool, request, why, now_ns, &ended);
     /* A place that its sequence had may have gone to another one. */
     struct executor *executor =
-        request->model->sequences == NULL ? NULL : pool_executor_for_work(pool);
+        request->model->sequences == NULL ? NULL : pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
     if (executor != NULL) {
         pthread_cond_signal(&executor->wake);

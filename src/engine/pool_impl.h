@@ -26,7 +26,7 @@ struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, ui
 bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows, uint64_t now_ns);
 
 /* Could an executor that sits at pool.seat take something now? */
-bool pool_has_work(const struct pool *pool);
+bool pool_has_work(const struct pool *pool, uint64_t now_ns);
 
 /* Nobody in particular. */
 extern const struct seat pool_no_seat;
@@ -103,7 +103,7 @@ void pool_note_arrival(struct pool *pool, uint64_t now_ns);
 
 /* Takes an executor off the idle list for the work there is, or NULL; signal its `wake` without
  * the lock. */
-struct executor *pool_executor_for_work(struct pool *pool);
+struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns);
 
 /* A request in line goes, and with it what cannot run without it: they are appended to `ended`. */
 void pool_end_waiting(struct pool *pool, struct request *request, enum weir_status status,

@@ -460,11 +460,15 @@ static struct model *next_model(const struct pool *pool, struct model *limited,
     return node != NULL ? list_entry(node, struct model, ready) : limited;
 }
 
-bool pool_has_work(const struct pool *pool)
+bool pool_has_work(const struct pool *pool, uint64_t now_ns)
 {
     const struct model *wide = pool_wide_next(pool);
-    return next_model(pool, NULL, NULL) != NULL || (wide != NULL && runs_here(pool, wide)) ||
-           (!list_empty(&pool->limited) && next_limited(pool) != NULL);
+    if (wide != NULL && runs_here(pool, wide)) {
+        return true;
+    }
+    return !pool_wide_holds(pool, now_ns) &&
+           (next_model(pool, NULL, NULL) != NULL ||
+            (!list_empty(&pool->limited) && next_limited(pool) != NULL));
 }
 
 /* Who would lead for that class; NULL: the model has nobody in it. */
@@ -580,18 +584,13 @@ static struct choice choose_by_places(struct pool *pool, uint64_t now_ns)
 {
     const bool holds = pool_wide_holds(pool, now_ns);
     struct model *model = pool_wide_next(pool);
-    if (model != NULL) {
-        list_remove(&model->wide);
-        pool_place(pool, model, now_ns);
+    if (model == NULL || !runs_here(pool, model)) { /* Its places are kept for who can run it. */
+        return holds ? (struct choice){ 0 } : choose(pool, now_ns);
     }
-    if (holds && model == NULL) {
-        return (struct choice){ 0 };
-    }
+    list_remove(&model->wide);
+    pool_place(pool, model, now_ns);
     if (!holds || !list_linked(&model->ready)) {
         return choose(pool, now_ns);
-    }
-    if (!runs_here(pool, model)) {
-        return (struct choice){ 0 };
     }
     const uint32_t mask = classes_of(model);
     return (struct choice){ leader_of(model, (uint32_t)__builtin_ctz(mask)), mask };

@@ -45,11 +45,11 @@ void pool_note_arrival(struct pool *pool, uint64_t now_ns)
 }
 
 /* Lock held: where executors differ, one asleep that can run something, or NULL. */
-static struct list_node *suited(struct pool *pool)
+static struct list_node *suited(struct pool *pool, uint64_t now_ns)
 {
     for (struct list_node *n = list_first(&pool->idle); n != NULL; n = list_next(&pool->idle, n)) {
         pool->seat = list_entry(n, struct executor, idle)->seat;
-        const bool works = pool_has_work(pool);
+        const bool works = pool_has_work(pool, now_ns);
         pool->seat = pool_no_seat;
         if (works) {
             return n;
@@ -59,9 +59,9 @@ static struct list_node *suited(struct pool *pool)
 }
 
 /* Lock held: an executor to wake for the work there is, or NULL. */
-struct executor *pool_executor_for_work(struct pool *pool)
+struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
 {
-    const bool works = pool_has_work(pool);
+    const bool works = pool_has_work(pool, now_ns);
     if (!works) {
         const struct heap_node *later = heap_top(&pool->delayed);
         if (later == NULL || later->key >= pool->watch_ns) {
@@ -72,7 +72,8 @@ struct executor *pool_executor_for_work(struct pool *pool)
         atomic_fetch_add_explicit(&pool->calls, 1, memory_order_relaxed);
         return NULL; /* It looks again in any case, and wakes others if there is more. */
     }
-    struct list_node *node = works && !pool->uniform ? suited(pool) : list_first(&pool->idle);
+    struct list_node *node =
+        works && !pool->uniform ? suited(pool, now_ns) : list_first(&pool->idle);
     if (node == NULL) {
         return NULL;
     }
@@ -83,8 +84,9 @@ struct executor *pool_executor_for_work(struct pool *pool)
 
 void pool_kick(struct pool *pool)
 {
+    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
     pthread_mutex_lock(&pool->lock);
-    struct executor *executor = pool_executor_for_work(pool);
+    struct executor *executor = pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
     if (executor != NULL) {
         pthread_cond_signal(&executor->wake);
@@ -154,9 +156,9 @@ static void spin(struct pool *pool)
 }
 
 /* Lock held: what this executor was woken for and cannot run, another one may. */
-static void wake_suited(struct pool *pool)
+static void wake_suited(struct pool *pool, uint64_t now_ns)
 {
-    struct list_node *node = pool->uniform ? NULL : suited(pool);
+    struct list_node *node = pool->uniform ? NULL : suited(pool, now_ns);
     if (node != NULL) {
         list_remove(node);
         pool->idle_count--;
@@ -168,13 +170,14 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
 {
     struct instance *instance = NULL;
     bool spun = false;
+    uint64_t now_ns = 0;
     struct list ended;
     list_init(&ended);
     pthread_mutex_lock(&pool->lock);
     pool_park(pool, executor);
     while (!pool->stopping && instance == NULL) {
         uint64_t wake_ns = CLOCK_NEVER;
-        const uint64_t now_ns = clock_now_ns(pool->engine->clock);
+        now_ns = clock_now_ns(pool->engine->clock);
         instance = pool_pull_locked(pool, &executor->seat, now_ns, &wake_ns, &ended);
         if (!list_empty(&ended)) {
             pthread_mutex_unlock(&pool->lock);
@@ -184,7 +187,7 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
             spun = true;
             spin(pool);
         } else if (instance == NULL) {
-            wake_suited(pool);
+            wake_suited(pool, now_ns);
             sleep_idle(pool, executor, wake_ns);
             spun = false;
         }
@@ -192,7 +195,7 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
     if (instance != NULL) {
         instance->executor = executor;
     }
-    struct executor *more = instance == NULL ? NULL : pool_executor_for_work(pool);
+    struct executor *more = instance == NULL ? NULL : pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
     if (more != NULL) {
         pthread_cond_signal(&more->wake);

@@ -12,9 +12,19 @@
 #include "engine/engine.h"
 #include "engine/placement.h"
 #include "engine/pool.h"
+#include "engine/pool_impl.h"
 #include "simulated.h"
 #include "util/gpus.h"
 #include "util/mem.h"
+
+struct client {
+    struct request request;
+    struct tensor input;
+    struct tensor output;
+    bool wanted;
+    float data[16];
+    enum weir_status ended;
+};
 
 struct rig {
     struct clock clock;
@@ -23,12 +33,7 @@ struct rig {
     struct home home;
     struct model model;
     struct model_config config;
-    struct request request;
-    struct tensor input;
-    struct tensor output;
-    bool wanted;
-    float data[16];
-    enum weir_status ended;
+    struct client clients[3];
 };
 
 static struct numa_seat seats[2] = { { .node = 0 }, { .node = 1 } };
@@ -139,53 +144,129 @@ static void test_sequences_stay_on_one_device(void **state)
 
 static void on_end(struct request *request)
 {
-    struct rig *rig = list_entry(request, struct rig, request);
-    rig->ended = request->status;
-    tensor_release(&rig->output);
+    struct client *client = list_entry(request, struct client, request);
+    client->ended = request->status;
+    tensor_release(&client->output);
     model_release(request->model);
 }
 
-static void ask(struct rig *rig)
+static void ask(struct rig *rig, struct client *client, struct model *model)
 {
-    rig->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                  .present = true,
-                                  .shape = { 2, { 1, 16 } },
-                                  .data = (uint8_t *)rig->data,
-                                  .size = sizeof(rig->data) };
-    rig->wanted = true;
-    rig->ended = WEIR_EBACKEND;
-    request_init(&rig->request);
-    rig->request.home = &rig->home;
-    rig->request.model = &rig->model;
-    rig->request.deadline_ns = CLOCK_NEVER;
-    rig->request.queue_timeout_ns = CLOCK_NEVER;
-    rig->request.inputs = &rig->input;
-    rig->request.outputs = &rig->output;
-    rig->request.wanted = &rig->wanted;
-    rig->request.ended = on_end;
-    model_acquire(&rig->model);
-    assert_int_equal(engine_submit(rig->engine, &rig->request, NULL), WEIR_OK);
+    client->input = (struct tensor){ .dtype = DTYPE_FP32,
+                                     .present = true,
+                                     .shape = { 2, { 1, 16 } },
+                                     .data = (uint8_t *)client->data,
+                                     .size = sizeof(client->data) };
+    client->wanted = true;
+    client->ended = WEIR_EBACKEND;
+    request_init(&client->request);
+    client->request.home = &rig->home;
+    client->request.model = model;
+    client->request.deadline_ns = CLOCK_NEVER;
+    client->request.queue_timeout_ns = CLOCK_NEVER;
+    client->request.inputs = &client->input;
+    client->request.outputs = &client->output;
+    client->request.wanted = &client->wanted;
+    client->request.ended = on_end;
+    model_acquire(model);
+    assert_int_equal(engine_submit(rig->engine, &client->request, NULL), WEIR_OK);
+}
+
+static struct instance *pull_at(struct rig *rig, struct pool *pool, int32_t node)
+{
+    const struct seat seat = { 0, node };
+    uint64_t wake_ns;
+    return pool_pull_at(pool, &seat, clock_now_ns(&rig->clock), &wake_ns);
+}
+
+static void finish(struct rig *rig, struct instance *instance)
+{
+    assert_non_null(instance);
+    batch_run(instance);
+    pool_settle(instance->model->pool, instance, clock_now_ns(&rig->clock));
+    home_turn(&rig->home);
 }
 
 static void test_a_model_keeps_to_its_memory_node(void **state)
 {
     struct rig *rig = *state;
-    const struct seat far = { 0, 0 };
-    const struct seat near = { 0, 1 };
-    uint64_t wake_ns;
     rig->config.numa_nodes = 1U << 3;
     assert_no_place(rig, "numa_node: found 3");
     rig->config.numa_nodes = 1U << 1;
     simulated_adopt(&rig->model, &rig->config, rig->engine);
     struct pool *pool = rig->model.pool;
-    ask(rig);
-    assert_null(pool_pull_at(pool, &far, clock_now_ns(&rig->clock), &wake_ns));
-    struct instance *instance = pool_pull_at(pool, &near, clock_now_ns(&rig->clock), &wake_ns);
-    assert_non_null(instance);
-    batch_run(instance);
-    pool_settle(pool, instance, clock_now_ns(&rig->clock));
-    home_turn(&rig->home);
-    assert_int_equal(rig->ended, WEIR_OK);
+    ask(rig, &rig->clients[0], &rig->model);
+    assert_null(pull_at(rig, pool, 0));
+    finish(rig, pull_at(rig, pool, 1));
+    assert_int_equal(rig->clients[0].ended, WEIR_OK);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+}
+
+/* There are seats on both nodes, and an executor on the first one only. */
+static void test_a_node_without_an_executor_is_refused(void **state)
+{
+    (void)state;
+    static const struct device_options device = {
+        .name = "cpu", .executors = 1, .seats = seats, .seat_count = 2
+    };
+    struct rig rig = { .config = { .name = "m", .device = "cpu", .numa_nodes = 1U << 1 } };
+    clock_init_manual(&rig.clock, NS_PER_S);
+    limits_init(&rig.limits);
+    const struct engine_options options = {
+        .devices = &device, .device_count = 1, .limits = &rig.limits, .clock = &rig.clock
+    };
+    assert_int_equal(engine_create(&options, &rig.engine, NULL), WEIR_OK);
+    assert_no_place(&rig, "numa_node: found 1");
+    rig.config.numa_nodes = 1U << 0;
+    assert_place(&rig, "cpu", 1, 0);
+    engine_destroy(rig.engine);
+}
+
+static bool is_woken(struct pool *pool, struct executor *executor, uint64_t now_ns)
+{
+    list_append(&pool->idle, &executor->idle);
+    pool->idle_count = 1;
+    const bool woken = pool_executor_for_work(pool, now_ns) == executor;
+    list_remove(&executor->idle);
+    pool->idle_count = 0;
+    return woken;
+}
+
+/* A run of two threads waits for its places, and smaller ones with it. */
+static void test_places_are_kept_for_the_node_that_reserved_them(void **state)
+{
+    struct rig *rig = *state;
+    struct model wide = { 0 };
+    struct model_config config = rig->config;
+    config.name = "wide";
+    config.intra_threads = 2;
+    config.numa_nodes = 1U << 1;
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    simulated_adopt(&wide, &config, rig->engine);
+    struct pool *pool = wide.pool;
+    ask(rig, &rig->clients[0], &rig->model);
+    struct instance *narrow = pull_at(rig, pool, 0);
+    assert_non_null(narrow);
+    ask(rig, &rig->clients[1], &wide);
+    assert_null(pull_at(rig, pool, 1)); /* There is one place: it reserves. */
+    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + NS_PER_S);
+    ask(rig, &rig->clients[2], &rig->model);
+    assert_null(pull_at(rig, pool, 1));
+    const uint64_t now_ns = clock_now_ns(&rig->clock);
+    assert_false(is_woken(pool, &pool->executors[0], now_ns)); /* There is nothing for anybody. */
+    assert_false(is_woken(pool, &pool->executors[1], now_ns));
+    finish(rig, narrow);
+    assert_null(pull_at(rig, pool, 0));
+    assert_null(pull_at(rig, pool, 0));
+    assert_false(is_woken(pool, &pool->executors[0], now_ns));
+    assert_true(is_woken(pool, &pool->executors[1], now_ns));
+    finish(rig, pull_at(rig, pool, 1));
+    assert_int_equal(rig->clients[1].ended, WEIR_OK);
+    finish(rig, pull_at(rig, pool, 0));
+    assert_int_equal(rig->clients[2].ended, WEIR_OK);
+    engine_abandon(rig->engine, &wide);
+    backend_unload(wide.backend);
     engine_abandon(rig->engine, &rig->model);
     backend_unload(rig->model.backend);
 }
@@ -232,6 +313,8 @@ int main(void)
         WITH_RIG(test_gpus_in_tritons_words),
         WITH_RIG(test_sequences_stay_on_one_device),
         WITH_RIG(test_a_model_keeps_to_its_memory_node),
+        WITH_RIG(test_places_are_kept_for_the_node_that_reserved_them),
+        cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
         cmocka_unit_test(test_gpus_of_machines_without_any),
     };
