@@ -53,7 +53,7 @@ bool pool_watch_begin(struct instance *instance)
     struct engine *engine = instance->model->pool->engine;
     /* A loop took its batch a moment ago, and has no time to look at the clock. */
     const uint64_t now_ns = on_loop ? instance->batch.taken_ns : clock_now_ns(engine->clock);
-    atomic_store_explicit(&instance->since_ns, now_ns, memory_order_release);
+    atomic_store(&instance->since_ns, now_ns); /* Before the note looks (watchdog.h). */
     watchdog_note(&engine->watchdog, clock_add(now_ns, limit_ns));
     return true;
 }

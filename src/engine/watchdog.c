@@ -93,7 +93,9 @@ enum weir_status watchdog_start(struct watchdog *dog, struct weir_err *err)
 
 void watchdog_note(struct watchdog *dog, uint64_t due_ns)
 {
-    if (due_ns >= atomic_load_explicit(&dog->wake_ns, memory_order_relaxed)) {
+    /* Either this finds that the watch has no time any more, or its look finds the run: both store, then load, in
+     * the one order of all of them. */
+    if (due_ns >= atomic_load(&dog->wake_ns)) {
         return;
     }
     pthread_mutex_lock(&dog->lock);

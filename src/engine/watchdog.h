@@ -53,7 +53,8 @@ void watchdog_init(struct watchdog *dog, struct engine *engine);
 /* Starts the thread where it is not.  WEIR_ENOMEM: the system has none left. */
 WEIR_MUST_USE enum weir_status watchdog_start(struct watchdog *dog, struct weir_err *err);
 
-/* Any thread: a run may have to be looked at by then. */
+/* Any thread: a run may have to be looked at by then.  What the look goes by was stored before, sequentially
+ * consistent. */
 void watchdog_note(struct watchdog *dog, uint64_t due_ns);
 
 void watchdog_finish(struct watchdog *dog); /* Before the pools go. */
