@@ -2,7 +2,9 @@
  * The file is larger than what is ever used of it: pages come with their first byte.  Blocks have
  * power-of-two sizes and are kept for the next of their size, the last one first, as it is the most
  * likely to be in a cache.  They go back to the system with the model: a file that nobody else may
- * write to cannot be punched either.  What does not fit is copied, as if there were no such file.
+ * write to cannot be punched either.  So that nobody can cut all of it into blocks that others have no use for, or
+ * take all of the system's mappings, a size gets but a part of the file: small blocks an eighth, others a half.
+ * What does not fit is copied, as if there were no such file.
  */
 #include "backend/process_inputs.h"
 
@@ -16,6 +18,7 @@
 #define FILE_BYTES ((size_t)64 << 20)
 #define BYTES_MIN ((size_t)16 << 10) /* Less is copied as fast as it is lent. */
 #define CLASS_COUNT 12
+#define SMALL_CLASSES 2 /* Of the smallest blocks. */
 
 /* In front of a block's memory. */
 struct slot {
@@ -30,7 +33,8 @@ struct process_inputs {
     size_t page;
     pthread_mutex_t lock; /* Guards what follows. */
     struct block *free[CLASS_COUNT];
-    size_t used; /* Of the file, from its start. */
+    size_t used; /* Of the file, from its start, */
+    size_t used_by[CLASS_COUNT];
     uint32_t out;
     bool closed;
 };
@@ -93,7 +97,10 @@ static void give_back(struct block *block)
 static struct slot *cut(struct process_inputs *inputs, unsigned class)
 {
     const size_t data = (BYTES_MIN << class) < inputs->page ? inputs->page : BYTES_MIN << class;
-    if (data + inputs->page > inputs->area.size - inputs->used) {
+    const size_t bytes = data + inputs->page;
+    const size_t most = inputs->area.size / (class < SMALL_CLASSES ? 8 : 2);
+    const size_t has = inputs->used_by[class];
+    if (bytes > inputs->area.size - inputs->used || (has > 0 && has + bytes > most)) {
         return NULL;
     }
     void *front = mmap(inputs->area.data + inputs->used, inputs->page, PROT_READ | PROT_WRITE,
@@ -105,7 +112,8 @@ static struct slot *cut(struct process_inputs *inputs, unsigned class)
     block_init(&slot->block, (uint8_t *)front + inputs->page, data, give_back);
     slot->owner = inputs;
     slot->class = class;
-    inputs->used += data + inputs->page;
+    inputs->used += bytes;
+    inputs->used_by[class] += bytes;
     return slot;
 }
 
