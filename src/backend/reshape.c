@@ -273,6 +273,11 @@ static enum weir_status reshape_promote(struct backend_model *base, struct weir_
     return backend_promote(model_of(base)->inner, err);
 }
 
+static struct block *reshape_input_block(struct backend_model *base, size_t front, size_t size)
+{
+    return backend_input_block(model_of(base)->inner, front, size);
+}
+
 static const struct backend_ops reshape_ops = {
     .name = "reshape",
     .platform = "",
@@ -286,6 +291,7 @@ static const struct backend_ops reshape_ops = {
     .memory = reshape_memory,
     .promotion = reshape_promotion,
     .promote = reshape_promote,
+    .input_block = reshape_input_block,
 };
 
 void reshape_show(const struct reshape_rule *rule, struct tensor_spec *spec)

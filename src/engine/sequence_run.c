@@ -76,7 +76,7 @@ static enum weir_status gather_input(struct instance *instance, const struct ten
         const struct request *rider = instance->riders[i];
         size += rider != NULL ? rider->inputs[index].size : hole; /* Bounded by bytes in line. */
     }
-    struct block *block = backend_input_block(instance->model->backend, 0, size + 1);
+    struct block *block = backend_input_block(instance->replica->backend, 0, size + 1);
     if (block == NULL) {
         block = block_pool_take(instance->model->pool->engine->blocks, size + 1);
     }

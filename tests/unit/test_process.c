@@ -21,6 +21,7 @@
 #include "backend/process_layout.h"
 #include "backend/process_memory.h"
 #include "backend/process_watch.h"
+#include "backend/reshape.h"
 #include "ride.h"
 #include "util/log.h"
 #include "util/mem.h"
@@ -606,6 +607,58 @@ static void test_inputs_in_the_models_memory_are_not_copied(void **state)
     backend_unload(model);
 }
 
+static uint32_t take_all(struct process_inputs *inputs, size_t size, struct block **blocks)
+{
+    uint32_t count = 0;
+    for (struct block *block = process_inputs_take(inputs, 0, size); block != NULL;
+         block = process_inputs_take(inputs, 0, size)) {
+        blocks[count++] = block;
+    }
+    return count;
+}
+
+/* However many requests of some sizes are held, others find memory, too. */
+static void test_no_size_takes_all_of_the_models_memory(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = { 16 << 10, 32 << 10, 1 << 20, 8 << 20 };
+    static struct block *blocks[4096];
+    struct process_inputs *inputs = NULL;
+    uint32_t count = 0;
+    assert_int_equal(process_inputs_create(&inputs, NULL), WEIR_OK);
+    for (size_t i = 0; i < 4; i++) {
+        const uint32_t more = take_all(inputs, sizes[i], blocks + count);
+        assert_true(more > 0);
+        assert_true(more * sizes[i] <= process_inputs_size(inputs) / 2);
+        count += more;
+    }
+    while (count > 0) {
+        block_release(blocks[--count]);
+    }
+    process_inputs_close(inputs);
+    assert_int_equal(process_inputs_create(&inputs, NULL), WEIR_OK);
+    blocks[0] = process_inputs_take(inputs, 0, 32 << 20); /* More than a half, but the first. */
+    assert_non_null(blocks[0]);
+    assert_null(process_inputs_take(inputs, 0, 32 << 20));
+    block_release(blocks[0]);
+    process_inputs_close(inputs);
+}
+
+static void test_a_model_shown_in_other_shapes_has_its_memory(void **state)
+{
+    (void)state;
+    const struct setting settings[] = { { NULL, NULL } };
+    const struct reshape_rule rule = { .batched = true,
+                                       .shown = { 2, { 1, RIDE_WIDTH } },
+                                       .model = { 1, { RIDE_WIDTH } } };
+    struct backend_model *model = NULL;
+    assert_int_equal(reshape_wrap(load(settings, &of_model), &rule, 1, &model, NULL), WEIR_OK);
+    struct block *block = backend_input_block(model, 0, 64 << 10);
+    assert_non_null(block);
+    block_release(block);
+    backend_unload(model);
+}
+
 static void test_more_inputs_than_the_models_memory_has_are_copied(void **state)
 {
     (void)state;
@@ -687,6 +740,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_inputs_can_be_read_and_not_written),
         cmocka_unit_test(test_inputs_in_the_models_memory_are_not_copied),
         cmocka_unit_test(test_more_inputs_than_the_models_memory_has_are_copied),
+        cmocka_unit_test(test_no_size_takes_all_of_the_models_memory),
+        cmocka_unit_test(test_a_model_shown_in_other_shapes_has_its_memory),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }
