@@ -57,6 +57,7 @@ struct resident {
     bool saving;
     struct worker_job promote; /* While `promoting`: its weights are being packed, */
     bool promoting;
+    struct backend_model *promoted;  /* on this device, */
     struct ledger_booking promotion; /* which takes so much meanwhile. */
     struct list_node node;           /* In host.gone. */
     struct entry *entry;

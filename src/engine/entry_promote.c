@@ -1,5 +1,6 @@
 /*
- * Models whose weights are mapped, and which many ask for, get them packed (backend_promote()).
+ * Models whose weights are mapped, and which many ask for, get them packed (backend_promote()), on one of their
+ * devices after the other.
  *
  * That takes the loader's time and, while it lasts, as much memory again: it waits until no other work is
  * under way and the budgets have room for it.  Nobody goes for it.
@@ -22,32 +23,44 @@ static void promoted(struct worker_job *job)
     model_release(resident->model); /* It may have been the last lease. */
 }
 
+/* On which of the model's devices its weights are to be packed now; NULL: on none. */
+static struct backend_model *find_hot(const struct model *model)
+{
+    for (uint32_t i = 0; i < model->replica_count; i++) {
+        if (backend_promotion(model->replicas[i].backend) > 0) {
+            return model->replicas[i].backend;
+        }
+    }
+    return NULL;
+}
+
 /* Loader.  Where it fails the model serves on as it did, and is not tried again. */
 static void promote(struct worker_job *job)
 {
     struct resident *resident = list_entry(job, struct resident, promote);
     struct weir_err err = { 0 };
-    const enum weir_status status = backend_promote(resident->model->backend, &err);
+    const enum weir_status status = backend_promote(resident->promoted, &err);
     log_event(LOG_DEBUG, "weights packed", LOG_STR("model", resident->model->name),
               LOG_STR("reason", status == WEIR_OK ? "it is hot" : err.text));
     job->run = promoted;
     worker_send(resident->entry->host->manager, job);
 }
 
-static bool promote_one(struct entry_host *host, struct model *model, uint64_t bytes)
+static bool promote_one(struct entry_host *host, struct model *model, struct backend_model *hot)
 {
     struct resident *resident = model->owner;
     struct ledger_need need = resident->booking.need;
     struct ledger_lack lack;
     need.models = 0;
     need.device_bytes = 0;
-    need.host_bytes = bytes;
+    need.host_bytes = backend_promotion(hot);
     if (resident->promoting || !ledger_fits(&host->room.ledger, &need, false, &lack)) {
         return false;
     }
     ledger_book(&host->room.ledger, &resident->promotion, &need);
     model_acquire(model);
     resident->promoting = true;
+    resident->promoted = hot;
     resident->promote.run = promote;
     host->jobs++;
     worker_send(&host->loaders[model->pool->index], &resident->promote);
@@ -56,12 +69,13 @@ static bool promote_one(struct entry_host *host, struct model *model, uint64_t b
 
 static bool may_become_hot(const struct model *model)
 {
-    struct backend_memory memory;
-    if (model->backend == NULL || model->config->promote_after == 0 ||
-        model->config->weights != WEIGHTS_AUTO) {
+    if (model->config->promote_after == 0 || model->config->weights != WEIGHTS_AUTO) {
         return false;
     }
-    backend_memory(model->backend, &memory);
+    struct backend_memory memory = { 0 };
+    for (uint32_t i = 0; i < model->replica_count && memory.mapped_bytes == 0; i++) {
+        backend_memory(model->replicas[i].backend, &memory);
+    }
     return memory.mapped_bytes > 0;
 }
 
@@ -75,8 +89,8 @@ void entry_promote(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
             if (slot->model == NULL || !may_become_hot(slot->model)) {
                 continue;
             }
-            const uint64_t bytes = busy ? 0 : backend_promotion(slot->model->backend);
-            busy = busy || (bytes > 0 && promote_one(host, slot->model, bytes));
+            struct backend_model *hot = busy ? NULL : find_hot(slot->model);
+            busy = busy || (hot != NULL && promote_one(host, slot->model, hot));
             more = true;
         }
     }
