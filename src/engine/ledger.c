@@ -240,6 +240,17 @@ void ledger_book(struct ledger *ledger, struct ledger_booking *booking,
     count_models(ledger, need, PUT);
 }
 
+void ledger_move(struct ledger *ledger, struct ledger_booking *booking, uint32_t device,
+                 uint64_t also)
+{
+    assert(booking->state == LEDGER_BOOKED);
+    struct ledger_need need = booking->need;
+    need.device = device;
+    need.also = also;
+    ledger_return(ledger, booking);
+    ledger_book(ledger, booking, &need);
+}
+
 void ledger_measure(struct ledger *ledger, struct ledger_booking *booking,
                     const struct ledger_counts *counts)
 {

@@ -138,6 +138,10 @@ bool ledger_is_over(const struct ledger *ledger, const struct ledger_account *ac
 
 void ledger_book(struct ledger *ledger, struct ledger_booking *booking,
                  const struct ledger_need *need);
+/* What is booked is on these devices, not on those that were thought of. */
+void ledger_move(struct ledger *ledger, struct ledger_booking *booking, uint32_t device,
+                 uint64_t also);
+
 void ledger_measure(struct ledger *ledger, struct ledger_booking *booking,
                     const struct ledger_counts *counts);
 void ledger_leave(struct ledger *ledger, struct ledger_booking *booking);

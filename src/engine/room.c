@@ -388,9 +388,23 @@ static void evict(struct entry *entry, const char *why)
     entry->host->dirty = true;
 }
 
+/* Devices that the model could not be had on take nothing. */
+static void book_replicas(struct ledger *ledger, struct ledger_booking *booking,
+                          const struct model *model)
+{
+    uint64_t also = 0;
+    for (uint32_t i = 1; i < model->replica_count; i++) {
+        also |= UINT64_C(1) << (model->pool->first_device + model->replicas[i].device);
+    }
+    if (model->replica_count > 0) {
+        ledger_move(ledger, booking, model->pool->first_device + model->replicas[0].device, also);
+    }
+}
+
 void room_measured(struct entry *entry, const struct load_job *load)
 {
     struct ledger_booking *booking = &load->resident->booking;
+    book_replicas(&entry->host->room.ledger, booking, load->model);
     struct slot *slot = load->slot;
     struct ledger_counts counts;
     model_memory(load->model, &counts);

@@ -65,6 +65,25 @@ static void test_a_load_books_its_peak_then_what_was_measured(void **state)
     assert_int_equal(ledger_total(&ledger)->models, 0);
 }
 
+static void test_devices_that_were_left_out_hold_nothing(void **state)
+{
+    (void)state;
+    struct ledger_booking booking = { 0 };
+    struct ledger_need both = need(0, 10, 50);
+    both.also = UINT64_C(1) << 1;
+    ledger_book(&ledger, &booking, &both);
+    assert_int_equal(ledger_device_account(&ledger, 1)->held_bytes, 50 * MIB);
+    ledger_move(&ledger, &booking, 0, 0);
+    ledger_measure(&ledger, &booking, &(struct ledger_counts){ .device_bytes = 40 * MIB });
+    assert_int_equal(ledger_device_account(&ledger, 0)->held_bytes, 40 * MIB);
+    assert_int_equal(ledger_device_account(&ledger, 1)->held_bytes, 0);
+    assert_int_equal(ledger_device_account(&ledger, 1)->models, 0);
+    assert_int_equal(ledger_total(&ledger)->held_bytes, 40 * MIB);
+    assert_int_equal(ledger_total(&ledger)->models, 1);
+    ledger_return(&ledger, &booking);
+    assert_int_equal(ledger_total(&ledger)->held_bytes, 0);
+}
+
 static void test_what_a_model_takes_is_everywhere(void **state)
 {
     (void)state;
@@ -271,6 +290,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_a_load_books_its_peak_then_what_was_measured),
+        CASE(test_devices_that_were_left_out_hold_nothing),
         CASE(test_what_a_model_takes_is_everywhere),
         CASE(test_every_budget_holds),
         CASE(test_what_leaves_makes_room_later),
