@@ -10,9 +10,28 @@ void outage_note(struct model *model)
     atomic_store_explicit(&model->troubled, troubled, memory_order_relaxed);
 }
 
-enum weir_status outage_check_locked(const struct model *model, struct weir_err *err)
+/* Without a process of its own, what the model loses is its device. */
+static enum weir_status tell_ends(const struct model *model, uint64_t now_ns, struct weir_err *err)
 {
     const struct circuit *circuit = &model->circuit;
+    const double left_s = (double)(circuit->until_ns - now_ns) / NS_PER_S;
+    if (model->config->isolation != ISOLATE_PROCESS) {
+        return err_set(err, WEIR_EUNAVAILABLE,
+                       "model '%s': its device was lost %u times without a completed run between; "
+                       "it is tried again in %.1f s",
+                       model->name, circuit->deaths, left_s);
+    }
+    return err_set(err, WEIR_EUNAVAILABLE,
+                   "model '%s': its process ended %u times without a completed run between, the "
+                   "last one %s; it is tried again in %.1f s",
+                   model->name, circuit->deaths,
+                   model->last_death == DEATH_NONE ? "could not be started"
+                                                   : backend_death_text(model->last_death),
+                   left_s);
+}
+
+enum weir_status outage_check_locked(const struct model *model, struct weir_err *err)
+{
     const uint64_t now_ns = clock_now_ns(model->pool->engine->clock);
     if (model->written_off > 0) {
         return err_set(
@@ -22,15 +41,8 @@ enum weir_status outage_check_locked(const struct model *model, struct weir_err 
             model->name, (double)pool_watch_limit_ns(model, model->lost_loops > 0) / NS_PER_S,
             model->lost_loops > 0 ? " on a network thread" : "");
     }
-    if (circuit_refuses(circuit, now_ns)) {
-        return err_set(
-            err, WEIR_EUNAVAILABLE,
-            "model '%s': its process ended %u times without a completed run between, the "
-            "last one %s; it is tried again in %.1f s",
-            model->name, circuit->deaths,
-            model->last_death == DEATH_NONE ? "could not be started"
-                                            : backend_death_text(model->last_death),
-            (double)(circuit->until_ns - now_ns) / NS_PER_S);
+    if (circuit_refuses(&model->circuit, now_ns)) {
+        return tell_ends(model, now_ns, err);
     }
     return WEIR_OK;
 }

@@ -382,9 +382,12 @@ static bool is_out(struct instance *instance, struct weir_err *err)
     enum weir_status status = outage_check_locked(model, err);
     if (status == WEIR_OK && !circuit_enter(&model->circuit, now_ns(instance))) {
         status = err_set(err, WEIR_EUNAVAILABLE,
-                         "model '%s': its process ended %u times without a completed run between, "
+                         "model '%s': its %s %u times without a completed run between, "
                          "and another run is tried now",
-                         model->name, model->circuit.deaths);
+                         model->name,
+                         model->config->isolation == ISOLATE_PROCESS ? "process ended"
+                                                                     : "device was lost",
+                         model->circuit.deaths);
     }
     const uint64_t start_ns = circuit_start_ns(&model->circuit);
     pthread_mutex_unlock(&model->pool->lock);
