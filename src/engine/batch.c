@@ -76,7 +76,7 @@ static enum weir_status make_input(struct instance *instance, uint32_t index,
             return status;
         }
     }
-    struct block *block = backend_input_block(instance->model->backend, 0, size);
+    struct block *block = backend_input_block(instance->replica->backend, 0, size);
     if (block == NULL) {
         block = block_pool_take(instance->model->pool->engine->blocks, size);
     }
@@ -360,6 +360,9 @@ static void note_end(struct batch *batch, uint64_t end_ns)
 static enum weir_status execute(struct instance *instance, uint64_t rows, struct weir_err *err)
 {
     struct batch *batch = &instance->batch;
+    const uint64_t from_ns =
+        batch->computed_ns > batch->gathered_ns ? batch->computed_ns : batch->gathered_ns;
+    batch->device_ns = 0;
     instance->run.rows = rows;
     instance->run.virtual_end_ns = 0;
     if (!pool_watch_begin(instance)) {
@@ -372,6 +375,9 @@ static enum weir_status execute(struct instance *instance, uint64_t rows, struct
     batch->runs++;
     note_end(batch,
              instance->run.virtual_end_ns > 0 ? instance->run.virtual_end_ns : now_ns(instance));
+    batch->busy_ns += batch->device_ns > 0           ? batch->device_ns
+                      : batch->computed_ns > from_ns ? batch->computed_ns - from_ns
+                                                     : 0;
     instance->run.begin_ns = 0;
     if ((status == WEIR_ENOMEM || instance->run.death == DEATH_MEMORY) && rows > 1) {
         batch->rows_too_many = rows;
@@ -619,6 +625,7 @@ void batch_run(struct instance *instance)
     struct batch *batch = &instance->batch;
     list_init(&batch->ended);
     list_init(&batch->returned);
+    batch->canary = request_of(list_first(&batch->members))->canary; /* It rides alone. */
     trial_screen(instance);
     if (!list_empty(&batch->members)) {
         batch_carry(instance, &batch->members);

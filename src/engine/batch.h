@@ -23,6 +23,7 @@ struct batch {
     uint32_t span;    /* Sequences in rows of their own: rows of the run, holes and all; else 0. */
     uint32_t wanting; /* Members whose client still waits.  Guarded by the pool's lock. */
     bool clean;       /* One successful run carried all. */
+    bool canary;      /* Nobody asked for it: it is not learned from. */
     bool dependent;   /* Outputs have not one row per row: the model is no batching one. */
     uint64_t
         rows_short; /* A single request's run of so many rows is short: it need not be cut; 0: not known. */
@@ -48,6 +49,7 @@ struct batch {
     uint64_t prepared_ns; /* Of the last run: then it waited for the device, */
     uint64_t waited_ns;   /* so long, */
     uint64_t device_ns;   /* and held it for so long; 0: the device is not pipelined. */
+    uint64_t busy_ns;     /* What all its runs took of the device. */
     uint64_t computed_ns;
     uint64_t area; /* Of the model's scaling at its start. */
     bool shared;   /* Runs of other models were on the pool when it was taken. */

@@ -364,9 +364,12 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
     struct overload *overload = &model->overload;
     const struct list_node *first = list_first(&batch->ended);
     const uint64_t run_ns = now_ns - batch->taken_ns;
-    overload->try_ns = clock_add(now_ns, run_ns * TRY_PAUSE_RUNS);
     list_remove(&batch->run);
     model->pool->turns++;
+    if (batch->canary) {
+        return;
+    }
+    overload->try_ns = clock_add(now_ns, run_ns * TRY_PAUSE_RUNS);
     if (first != NULL) {
         const uint64_t since_ns = list_entry(first, struct request, line)->times.submitted_ns;
         pace_shared(&overload->pace, now_ns - batch->taken_ns, slots_count(model->pool, model),

@@ -306,13 +306,6 @@ static void remember(struct model *model, const struct request *request)
                               memory_order_relaxed);
 }
 
-/* It rides alone. */
-static bool is_canary(const struct list *members)
-{
-    const struct list_node *first = list_first(members);
-    return first != NULL && list_entry(first, const struct request, line)->canary;
-}
-
 /* Lock held: the members end, and what joined them. */
 static void end_members(struct pool *pool, struct batch *batch, uint64_t now_ns, struct list *ended)
 {
@@ -386,7 +379,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         note_sequences(instance, &sequences);
         model_acquire(model); /* Its requests are home before its sequences are settled. */
     }
-    if (!is_canary(&batch->ended)) {
+    if (!batch->canary) {
         learn(instance);
         stats_count_batch(model, batch);
     }

@@ -42,7 +42,7 @@ static uint64_t since(uint64_t from_ns, uint64_t to_ns)
 
 static bool learn_stages(struct model *model, const struct batch *batch)
 {
-    if (!batch->clean || batch->device_ns == 0) {
+    if (!batch->clean || batch->canary || batch->device_ns == 0) {
         return false;
     }
     const uint64_t all_ns = since(batch->taken_ns, batch->computed_ns);
@@ -58,7 +58,8 @@ static bool learn_scaling(const struct pool *pool, struct model *model, const st
     }
     const uint64_t ns = since(batch->taken_ns, now_ns);
     scaling_pass(&model->scaling, model->running, now_ns);
-    if (!batch->clean || batch->shared || pool->batches > model->running || ns == 0) {
+    if (!batch->clean || batch->canary || batch->shared || pool->batches > model->running ||
+        ns == 0) {
         return false;
     }
     const double under_way = (double)(model->scaling.area - batch->area) / (double)ns;

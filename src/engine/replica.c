@@ -164,18 +164,11 @@ static void let_end(struct instance *instance, const struct weir_err *err)
     }
 }
 
-static uint64_t busy_ns(const struct batch *batch)
-{
-    const uint64_t from_ns = batch->gathered_ns > 0 ? batch->gathered_ns : batch->taken_ns;
-    const uint64_t all_ns = batch->computed_ns > from_ns ? batch->computed_ns - from_ns : 0;
-    return batch->device_ns > 0 ? batch->device_ns : all_ns;
-}
-
 bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLICA_WHY_BYTES])
 {
     struct replica *replica = instance->replica;
     struct batch *batch = &instance->batch;
-    const uint64_t ns = busy_ns(batch);
+    const uint64_t ns = batch->busy_ns;
     replica->running--;
     replica->runs += batch->runs;
     replica->busy_ns += ns;

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "engine/circuit.h"
 #include "engine/engine.h"
+#include "engine/outage.h"
 #include "engine/pool.h"
 #include "simulated.h"
 
@@ -317,6 +319,49 @@ static void test_cheap_rows_are_not_cut_for_ever(void **state)
     }
 }
 
+/* Each of a batch's runs took its time of the device. */
+static void test_a_split_batch_kept_the_device_busy_with_all_its_runs(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "poison", "1000" } };
+    struct rig rig;
+    struct call calls[4];
+    struct replica_look look;
+    rig_start(&rig, settings, 4);
+    for (size_t i = 0; i < 4; i++) {
+        submit_rows(&calls[i], &rig, 1, i == 0 ? 1000 : (float)i);
+    }
+    run_all(&rig);
+    for (size_t i = 1; i < 4; i++) {
+        expect_echo(&calls[i]);
+    }
+    const uint64_t runs = atomic_load(&rig.model.stats.execution_count);
+    assert_true(runs > 1);
+    assert_true(replica_look(&rig.model, 0, &look));
+    assert_int_equal(look.busy_ns, runs * 10000);
+    rig_stop(&rig);
+}
+
+static void test_a_model_in_this_process_has_lost_its_device(void **state)
+{
+    (void)state;
+    static const struct setting settings[] = { WIDE, { "lost_on", "*" }, { "lost_at", "0" } };
+    struct rig rig;
+    struct call call;
+    struct weir_err err = { 0 };
+    rig_start(&rig, settings, 5);
+    for (uint32_t i = 0; i < CIRCUIT_DEATHS_MAX; i++) {
+        assert_int_equal(outage_check(&rig.model, NULL), WEIR_OK);
+        clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_S); /* Its back-off is over. */
+        submit_rows(&call, &rig, 1, 0);
+        run_all(&rig);
+        assert_int_equal(call.request.status, WEIR_EUNAVAILABLE);
+    }
+    assert_int_equal(outage_check(&rig.model, &err), WEIR_EUNAVAILABLE);
+    assert_non_null(strstr(err.text, "its device was lost 5 times"));
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +373,8 @@ int main(void)
         cmocka_unit_test(test_one_bad_row_fails_alone),
         cmocka_unit_test(test_a_bad_piece_fails_its_request),
         cmocka_unit_test(test_pieces_are_learned_from),
+        cmocka_unit_test(test_a_split_batch_kept_the_device_busy_with_all_its_runs),
+        cmocka_unit_test(test_a_model_in_this_process_has_lost_its_device),
         cmocka_unit_test(test_cheap_rows_are_not_cut_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,6 +243,8 @@ static void test_no_statistics_know_of_it(void **state)
     assert_int_equal(atomic_load(&stats->last_inference_ms), 0);
     assert_int_equal(model_uses(&rig.model), 0);
     assert_int_equal(rig.model.profile.tick, 0);
+    assert_int_equal(rig.model.overload.pace.settled_ns, 0); /* Nor what else learns of runs. */
+    assert_int_equal(rig.model.overload.try_ns, 0);
     rig_stop(&rig);
 }
 
