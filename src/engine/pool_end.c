@@ -226,7 +226,7 @@ static void learn(struct instance *instance)
         }
     }
     if (batch->rows_too_many > 1 && model->replica_count > 1) {
-        instance->replica->rows_cap = batch->rows_too_many / 2; /* Others may have more memory. */
+        replica_cap(instance->replica, batch->rows_too_many / 2); /* Others may have more memory. */
     } else if (batch->rows_too_many > 0) {
         profile_cap(&model->profile, batch->shape_key, batch->rows_too_many);
     }

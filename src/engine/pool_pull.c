@@ -358,6 +358,14 @@ static uint64_t rows_short(const struct model *model, const struct batch_plan *r
     return rows > usual ? rows : 0;
 }
 
+/* Rows that are known to fit in memory, of the shape and on the device; 0: nobody knows. */
+static uint64_t rows_cap(const struct model *model, const struct replica *replica, uint64_t key)
+{
+    const uint64_t shape = profile_rows_cap(&model->profile, key);
+    const uint64_t device = replica->rows_cap;
+    return shape == 0 || (device > 0 && device < shape) ? device : shape;
+}
+
 /* Lock held: the planned riders leave the line for a free instance; `turn`: of which sequences,
  * `rivals`: classes that could have run instead. */
 static struct instance *take(struct pool *pool, struct model *model,
@@ -371,7 +379,7 @@ static struct instance *take(struct pool *pool, struct model *model,
                              .count = riders->count,
                              .wanting = riders->count,
                              .rows = riders->rows,
-                             .rows_cap = profile_rows_cap(&model->profile, riders->shape_key),
+                             .rows_cap = rows_cap(model, instance->replica, riders->shape_key),
                              .payer = riders->leader->payer,
                              .rows_short = rows_short(model, riders),
                              .class = riders->leader->class,

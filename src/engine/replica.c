@@ -99,11 +99,18 @@ uint64_t replica_rows_cap(const struct model *model, const struct seat *seat)
     uint64_t cap = 0;
     for (uint32_t i = 0; i < model->replica_count; i++) {
         const struct replica *replica = &model->replicas[i];
-        if (serves(replica, seat) && (cap == 0 || replica->rows_cap < cap)) {
+        const bool lower = replica->rows_cap > 0 && (cap == 0 || replica->rows_cap < cap);
+        if (lower && serves(replica, seat)) {
             cap = replica->rows_cap;
         }
     }
     return cap;
+}
+
+void replica_cap(struct replica *replica, uint64_t rows)
+{
+    const bool lower = replica->rows_cap == 0 || rows < replica->rows_cap;
+    replica->rows_cap = lower ? rows : replica->rows_cap;
 }
 
 uint64_t replica_learn(struct instance *instance)
@@ -142,11 +149,18 @@ static void go_out(const struct model *model, struct replica *replica, const cha
         pause_ns *= 2;
     }
     replica->losses++;
+    replica->lost_ns = now_ns;
     replica->out = true;
     replica->until_ns =
         clock_add(now_ns, pause_ns < REPLICA_PAUSE_MAX_NS ? pause_ns : REPLICA_PAUSE_MAX_NS);
     (void)snprintf(replica->why, sizeof(replica->why), "device '%.32s' was lost: %.100s",
                    model->pool->devices[replica->device].name, why);
+}
+
+/* By its client, or by who shares its answer. */
+static bool is_wanted(const struct request *request)
+{
+    return request->stop == WEIR_OK || (request->leads && !list_empty(&request->followers));
 }
 
 /* Those that nobody wants any more, or that have been everywhere, end now. */
@@ -156,7 +170,7 @@ static void let_end(struct instance *instance, const struct weir_err *err)
     for (struct list_node *n = list_first(&instance->batch.returned); n != NULL; n = next) {
         struct request *request = list_entry(n, struct request, line);
         next = list_next(&instance->batch.returned, n);
-        if (request->stop != WEIR_OK || request->parts_sent > 0 ||
+        if (!is_wanted(request) || request->parts_sent > 0 ||
             request->returns >= REPLICA_RETURNS_MAX) {
             batch_end(&instance->batch, request, WEIR_EUNAVAILABLE, err);
         }
@@ -178,13 +192,16 @@ bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLIC
     if (!pool->uniform) {
         balance_note(&pool->balance, replica->device, ns, now_ns);
     }
+    const bool since = batch->taken_ns > replica->lost_ns;
     if (list_empty(&batch->returned)) {
-        replica->losses = batch->clean ? 0 : replica->losses;
+        replica->losses = batch->clean && since ? 0 : replica->losses;
         return false;
     }
-    const bool first = replica->losses == 0;
-    go_out(instance->model, replica, batch->lost.text, now_ns);
-    memcpy(lost, replica->why, REPLICA_WHY_BYTES);
+    const bool first = since && replica->losses == 0;
+    if (since) { /* Else it was under way when the device was lost to another one. */
+        go_out(instance->model, replica, batch->lost.text, now_ns);
+        memcpy(lost, replica->why, REPLICA_WHY_BYTES);
+    }
     let_end(instance, &batch->lost);
     return first;
 }

@@ -51,10 +51,11 @@ struct replica {
     uint32_t running;     /* The others that were taken: at most its part of model.runs_max. */
     uint32_t device_runs; /* Those that hold a pipelined device. */
     double pace;          /* A run's time over what the model's profile says; 0: not known yet. */
-    uint64_t rows_cap;    /* More rows were out of memory there; 0: not known. */
+    uint64_t rows_cap;    /* More rows were out of memory there, of any shape; 0: not known. */
     uint64_t runs;
     uint64_t busy_ns;
-    uint32_t losses; /* Since the last run that came back. */
+    uint32_t losses;  /* Since the last run that came back; */
+    uint64_t lost_ns; /* the latest: runs taken before it say nothing new. */
     uint64_t until_ns;
     bool out; /* Not before until_ns. */
     char why[REPLICA_WHY_BYTES];
@@ -84,6 +85,9 @@ uint64_t replica_revive(struct model *model, uint64_t now_ns);
 /* How long runs take on that seat's device, over what the profile says; SEAT_ANY: on average. */
 double replica_pace(const struct model *model, const struct seat *seat);
 uint64_t replica_rows_cap(const struct model *model, const struct seat *seat);
+
+/* More rows than that were out of memory. */
+void replica_cap(struct replica *replica, uint64_t rows);
 
 /* Executor, without the lock: does this status say that the device is gone, and others may have the request? */
 bool replica_is_lost(const struct instance *instance, enum weir_status status);

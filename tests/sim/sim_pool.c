@@ -8,8 +8,9 @@
  *   - none rests: the balance of their times is near 1;
  *   - what a run takes on each is learned;
  *   - a device that is lost costs no request and no other device anything, and is used again when it is back;
+ *   - a loss counts once, however many runs were under way there;
  *   - while all are lost requests wait, and are served in the end;
- *   - a device with less memory makes smaller runs, the others do not.
+ *   - a device with less memory makes smaller runs, of one large request too; the others do not.
  *
  *     sim_pool [--seeds N] [--seed S]
  */
@@ -29,6 +30,7 @@
 #define CLIENTS_MAX 128
 #define FLIGHTS_MAX 64
 #define WIDTH 16
+#define ROWS_LARGE 4
 #define SEEDS 60
 #define ANSWERS 1500
 
@@ -50,7 +52,7 @@ struct client {
     struct tensor output;
     bool wanted;
     bool asks;
-    float data[WIDTH];
+    float data[ROWS_LARGE * WIDTH];
 };
 
 struct flight {
@@ -74,12 +76,14 @@ struct world {
     double slowness[DEVICES_MAX];
     struct client clients[CLIENTS_MAX];
     uint32_t client_count;
+    uint32_t rows; /* Of a request. */
     struct flight flights[FLIGHTS_MAX];
     uint32_t flight_count;
     uint64_t wake_ns;
     uint64_t answers;
     uint64_t rows_most[DEVICES_MAX]; /* Of a run. */
     uint64_t failed;                 /* Runs of batches that were not good at once. */
+    uint64_t starved;                /* That were out of memory. */
     uint32_t advised;
 };
 
@@ -108,7 +112,7 @@ static void on_end(struct request *request)
 {
     struct client *client = list_entry(request, struct client, request);
     LAW(request->status == WEIR_OK, "a request failed: %s", request->err.text);
-    LAW(memcmp(client->output.data, client->data, sizeof(client->data)) == 0, "a wrong answer");
+    LAW(memcmp(client->output.data, client->data, client->input.size) == 0, "a wrong answer");
     client->world->answers++;
     tensor_release(&client->output);
     model_release(request->model);
@@ -118,14 +122,14 @@ static void on_end(struct request *request)
 static void ask(struct world *world, struct client *client)
 {
     client->asks = false;
-    for (uint32_t i = 0; i < WIDTH; i++) {
+    for (uint32_t i = 0; i < world->rows * WIDTH; i++) {
         client->data[i] = (float)draw(world, 1000);
     }
     client->input = (struct tensor){ .dtype = DTYPE_FP32,
                                      .present = true,
-                                     .shape = { 2, { 1, WIDTH } },
+                                     .shape = { 2, { world->rows, WIDTH } },
                                      .data = (uint8_t *)client->data,
-                                     .size = sizeof(client->data) };
+                                     .size = world->rows * WIDTH * sizeof(float) };
     client->wanted = true;
     request_init(&client->request);
     client->request.home = &world->home;
@@ -150,6 +154,7 @@ static void open_world(struct world *world, uint64_t seed, const struct setting 
     struct device_options devices[1 + DEVICES_MAX] = { { .name = "cpu", .executors = 1 } };
     memset(world, 0, sizeof(*world));
     world->seed = seed;
+    world->rows = 1;
     world->device_count = 2 + (uint32_t)draw(world, DEVICES_MAX - 1);
     world->executors = 1 + (uint32_t)draw(world, 2);
     world->pipelined = draw(world, 2) == 0;
@@ -236,6 +241,7 @@ static bool pull_on(struct world *world, uint32_t device)
     const uint64_t rows = instance->batch.rows;
     batch_run(instance);
     world->failed += instance->batch.clean ? 0 : 1;
+    world->starved += instance->batch.rows_too_many > 0 ? 1 : 0;
     if (instance->batch.clean && rows > world->rows_most[device]) {
         world->rows_most[device] = rows;
     }
@@ -271,7 +277,12 @@ static void go_on(struct world *world)
     const struct flight flight = world->flights[next];
     world->flights[next] = world->flights[--world->flight_count];
     clock_turn(&world->clock, flight.ends_ns);
+    const struct replica *replica = flight.instance->replica;
+    const bool was_out = replica->out;
+    const uint32_t losses = replica->losses;
     pool_settle(world->pool, flight.instance, flight.ends_ns);
+    LAW(!was_out || replica->losses == losses, "a run from before a loss changed %u losses to %u",
+        losses, replica->losses);
 }
 
 /* Answers per ms. */
@@ -401,6 +412,11 @@ static void less_memory(struct world *world, uint64_t seed)
     (void)serve(world, 500);
     LAW(world->failed == 0, "seed %" PRIu64 ": %" PRIu64 " runs were out of memory again", seed,
         world->failed);
+    world->rows = ROWS_LARGE;
+    world->starved = 0;
+    (void)serve(world, 500);
+    LAW(world->starved == 0, "seed %" PRIu64 ": %" PRIu64 " runs of one request were out of memory",
+        seed, world->starved);
     LAW(world->rows_most[1] > 2, "seed %" PRIu64 ": at most %" PRIu64 " rows on gpu1", seed,
         world->rows_most[1]);
     drain(world);

@@ -179,6 +179,13 @@ static struct instance *pull_at(struct rig *rig, struct pool *pool, int32_t node
     return pool_pull_at(pool, &seat, clock_now_ns(&rig->clock), &wake_ns);
 }
 
+static struct instance *pull_on(struct rig *rig, uint32_t device)
+{
+    const struct seat seat = { device, SEAT_NODE_ANY };
+    uint64_t wake_ns;
+    return pool_pull_at(rig->model.pool, &seat, clock_now_ns(&rig->clock), &wake_ns);
+}
+
 static void finish(struct rig *rig, struct instance *instance)
 {
     assert_non_null(instance);
@@ -201,6 +208,42 @@ static void test_a_model_keeps_to_its_memory_node(void **state)
     assert_int_equal(rig->clients[0].ended, WEIR_OK);
     engine_abandon(rig->engine, &rig->model);
     backend_unload(rig->model.backend);
+}
+
+/* On both GPUs; the first one is lost at the first run there. */
+static void spread(struct rig *rig)
+{
+    static const struct setting settings[] = { { "lost_on", "gpu0" },
+                                               { "lost_at", "1" },
+                                               { "lost_runs", "1" } };
+    rig->config.device = "gpu";
+    rig->config.settings = settings;
+    rig->config.setting_count = 3;
+    simulated_spread(&rig->model, &rig->config, rig->engine);
+}
+
+static void withdraw(struct rig *rig)
+{
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.replicas[0].backend);
+    backend_unload(rig->model.replicas[1].backend);
+}
+
+static void test_who_shares_a_run_is_served_by_another_device(void **state)
+{
+    struct rig *rig = *state;
+    rig->config.join = true;
+    spread(rig);
+    ask(rig, &rig->clients[0], &rig->model);
+    ask(rig, &rig->clients[1], &rig->model);
+    assert_int_equal(rig->clients[1].request.state, REQUEST_JOINED);
+    struct instance *instance = pull_on(rig, 0);
+    engine_cancel(rig->engine, &rig->clients[0].request);
+    finish(rig, instance);
+    finish(rig, pull_on(rig, 1));
+    assert_int_equal(rig->clients[0].ended, WEIR_ECANCELED);
+    assert_int_equal(rig->clients[1].ended, WEIR_OK);
+    withdraw(rig);
 }
 
 /* There are seats on both nodes, and an executor on the first one only. */
@@ -314,6 +357,7 @@ int main(void)
         WITH_RIG(test_sequences_stay_on_one_device),
         WITH_RIG(test_a_model_keeps_to_its_memory_node),
         WITH_RIG(test_places_are_kept_for_the_node_that_reserved_them),
+        WITH_RIG(test_who_shares_a_run_is_served_by_another_device),
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
         cmocka_unit_test(test_gpus_of_machines_without_any),
