@@ -6,7 +6,7 @@
 
 #include "engine/pool.h"
 
-static void settle_in(const struct executor *executor)
+void executor_settle_in(const struct executor *executor)
 {
     char name[16];
     (void)snprintf(name, sizeof(name), "weir-%.9s",
@@ -44,7 +44,7 @@ static void *executor_main(void *argument)
 {
     struct executor *executor = argument;
     struct pool *pool = executor->pool;
-    settle_in(executor);
+    executor_settle_in(executor);
     for (struct instance *instance = pool_next(pool, executor); instance != NULL;
          instance = pool_next(pool, executor)) {
         begin_in_time(executor, instance);

@@ -125,6 +125,7 @@ enum weir_status pool_create(struct engine *engine, const struct engine_options 
     list_init(&pool->wide);
     list_init(&pool->runs);
     list_init(&pool->spares);
+    list_init(&pool->missing);
     *out = pool;
     return WEIR_OK;
 }

@@ -87,7 +87,7 @@ struct pool {
     _Atomic uint32_t calls; /* Tells it that there is. */
     struct list spares;     /* Of executor.idle: parked ones. */
     uint32_t spare_count;   /* Spare ones that were started. */
-    uint32_t missing;       /* Executors that hang and that nobody replaces. */
+    struct list missing;    /* Of executor.idle: those that hang and that nobody replaces. */
     bool stopping;
 };
 

@@ -5,7 +5,8 @@
  * hold whenever the lock is free:
  *
  *  1. A model stands in `ready`, `limited` or `delayed` exactly when it has requests in
- *     line, a free instance, fewer runs than pay, and no home that promised to run them inline.
+ *     line, a free instance, fewer runs than pay, and no home that promised to run them inline;
+ *     and in `delayed`, besides or alone, while it has requests in line and one of its devices is lost.
  *  2. A request is in exactly one place: its model's line (WAITING), a batch
  *     (RUNNING), or on its way home (ENDED).
  *  3. An executor in `idle` sleeps or is about to look again.
@@ -148,9 +149,10 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
     return batcher_end(&batcher);
 }
 
+/* Lock held: it could be its turn, or it waits for places. */
 static bool stands(const struct model *model)
 {
-    return list_linked(&model->ready) || model->again.in || list_linked(&model->wide) ||
+    return list_linked(&model->ready) || list_linked(&model->wide) ||
            (model->claim != NULL && list_linked(&model->claim->node));
 }
 
@@ -221,31 +223,42 @@ static void place_patient(struct pool *pool, struct model *model, uint64_t now_n
     }
 }
 
+/* Lock held: whose pause is over comes back; when the next one may. */
+static uint64_t revive(const struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    return pool->uniform ? CLOCK_NEVER : replica_revive(model, now_ns);
+}
+
+/* Lock held: a device that is lost may be back then, which nobody else will notice. */
+static void await_device(struct pool *pool, struct model *model, uint64_t back_ns)
+{
+    if (model->waiting_count > 0 && back_ns != CLOCK_NEVER && !model->again.in) {
+        stand_delayed(pool, model, back_ns);
+    }
+}
+
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
 {
-    const uint64_t back_ns = pool->uniform ? CLOCK_NEVER : replica_revive(model, now_ns);
+    const uint64_t back_ns = revive(pool, model, now_ns);
     const bool has_instance =
         pool->uniform ? model->instances_free != NULL : replica_is_free(model, &pool_no_seat);
     const bool could = model->waiting_count > 0 && has_instance &&
                        model->running < model->runs_max && model->inline_home == NULL;
     const bool plain = model->sequences == NULL && model->config->queue_delay_ns == 0;
     if (plain && could) {
-        if (model->again.in) { /* A device has come back. */
-            step_out(pool, model);
-        }
+        heap_remove(&pool->delayed, &model->again);
         if (!stands(model)) {
             stand_ready(pool, model);
         }
-        return;
+    } else {
+        step_out(pool, model);
+        if (model->sequences != NULL) {
+            place_sequences(pool, model, now_ns);
+        } else if (could) {
+            place_patient(pool, model, now_ns);
+        }
     }
-    step_out(pool, model);
-    if (model->sequences != NULL) {
-        place_sequences(pool, model, now_ns);
-    } else if (could) {
-        place_patient(pool, model, now_ns);
-    } else if (model->waiting_count > 0 && back_ns != CLOCK_NEVER) {
-        stand_delayed(pool, model, back_ns); /* All its devices are lost. */
-    }
+    await_device(pool, model, back_ns);
 }
 
 /* Lock held: WAITING -> RUNNING. */
@@ -633,6 +646,7 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
         if (!pool_wide_fits(pool, model)) {
             step_out(pool, model);
             pool_wide_reserve(pool, model, choice.leader, now_ns);
+            await_device(pool, model, revive(pool, model, now_ns));
             continue;
         }
         const bool some = pool_expire(pool, model, now_ns, ended) ||

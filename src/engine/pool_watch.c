@@ -103,26 +103,32 @@ static void give_up_all(struct pool *pool, const struct list *members, uint64_t 
     }
 }
 
+static void take_seat(struct executor *executor, const struct executor *hung)
+{
+    executor->seat = hung->seat;
+    executor->pinned = hung->pinned;
+}
+
 /* Lock held: somebody takes the place of an executor.  NULL, or one that is to be started. */
-static struct executor *replace_executor(struct pool *pool, const struct executor *hung)
+static struct executor *replace_executor(struct pool *pool, struct executor *hung)
 {
     struct list_node *node = list_pop(&pool->spares);
     if (node != NULL) {
         struct executor *spare = list_entry(node, struct executor, idle);
         spare->parked = false;
-        spare->seat = hung->seat;
+        take_seat(spare, hung);
         pthread_cond_signal(&spare->wake);
         return NULL;
     }
     if (pool->spare_count < POOL_SPARES_MAX && pool->engine->threads) {
         struct executor *spare = &pool->executors[pool->thread_max + pool->spare_count++];
-        spare->seat = hung->seat;
-        spare->pinned = hung->pinned;
+        take_seat(spare, hung);
         return spare;
     }
-    if (pool->missing++ == 0) {
+    if (list_empty(&pool->missing)) {
         atomic_fetch_add(&pool->engine->short_pools, 1);
     }
+    list_append(&pool->missing, &hung->idle);
     return NULL;
 }
 
@@ -225,6 +231,24 @@ uint64_t pool_watch(struct pool *pool, uint64_t now_ns)
     return next_ns;
 }
 
+/* Lock held, its own thread: an executor goes on where it was, or where another one is missing; else it is a spare one. */
+static void come_back(struct pool *pool, struct executor *executor)
+{
+    if (list_empty(&pool->missing)) {
+        executor->parked = true;
+        return;
+    }
+    if (list_linked(&executor->idle)) {
+        list_remove(&executor->idle);
+    } else {
+        take_seat(executor, list_entry(list_pop(&pool->missing), struct executor, idle));
+        executor_settle_in(executor);
+    }
+    if (list_empty(&pool->missing)) {
+        atomic_fetch_sub(&pool->engine->short_pools, 1);
+    }
+}
+
 void pool_watch_return(struct pool *pool, struct instance *instance)
 {
     struct batch *batch = &instance->batch;
@@ -237,12 +261,8 @@ void pool_watch_return(struct pool *pool, struct instance *instance)
     if (batch->lost_loop) {
         model->lost_loops--;
         atomic_fetch_sub(&pool->engine->short_pools, 1);
-    } else if (pool->missing == 0) {
-        if (instance->executor != NULL) {
-            instance->executor->parked = true; /* Another one has its place. */
-        }
-    } else if (--pool->missing == 0) {
-        atomic_fetch_sub(&pool->engine->short_pools, 1);
+    } else {
+        come_back(pool, instance->executor);
     }
 }
 
@@ -269,4 +289,5 @@ void pool_park(struct pool *pool, struct executor *executor)
         pthread_cond_wait(&executor->wake, &pool->lock);
     }
     list_remove(&executor->idle);
+    executor_settle_in(executor);
 }

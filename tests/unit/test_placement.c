@@ -229,6 +229,62 @@ static void withdraw(struct rig *rig)
     backend_unload(rig->model.replicas[1].backend);
 }
 
+/* Nobody but its own executor asks meanwhile. */
+static void test_a_device_that_is_back_is_used_at_once(void **state)
+{
+    struct rig *rig = *state;
+    const struct seat seat = { 0, SEAT_NODE_ANY };
+    uint64_t wake_ns;
+    spread(rig);
+    ask(rig, &rig->clients[0], &rig->model);
+    finish(rig, pull_on(rig, 0));
+    assert_null(pool_pull_at(rig->model.pool, &seat, clock_now_ns(&rig->clock), &wake_ns));
+    assert_int_equal(wake_ns, rig->model.replicas[0].until_ns);
+    clock_turn(&rig->clock, wake_ns);
+    finish(rig, pull_on(rig, 0));
+    assert_int_equal(rig->clients[0].ended, WEIR_OK);
+    withdraw(rig);
+}
+
+/* The run of that executor does not end in time. */
+static void hang(struct rig *rig, struct instance *instance, struct executor *executor)
+{
+    assert_non_null(instance);
+    instance->executor = executor;
+    assert_true(pool_watch_begin(instance));
+    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + 60 * NS_PER_S);
+    (void)pool_watch(rig->model.pool, clock_now_ns(&rig->clock));
+}
+
+static void test_an_executor_that_is_back_sits_where_one_is_missing(void **state)
+{
+    struct rig *rig = *state;
+    rig->config.device = "gpu";
+    rig->config.run_limit_ns = NS_PER_MS;
+    simulated_spread(&rig->model, &rig->config, rig->engine);
+    struct pool *pool = rig->model.pool;
+    struct executor *spare = &pool->executors[pool->thread_max];
+    spare->parked = true;
+    list_append(&pool->spares, &spare->idle);
+    struct instance *runs[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        ask(rig, &rig->clients[i], &rig->model);
+        runs[i] = pull_on(rig, i);
+    }
+    hang(rig, runs[0], &pool->executors[0]);
+    hang(rig, runs[1], &pool->executors[1]);
+    assert_false(spare->parked); /* On the first device; nobody is left for the second one. */
+    assert_int_equal(spare->seat.device, 0);
+    assert_int_equal(atomic_load(&rig->engine->short_pools), 1);
+    finish(rig, runs[0]);
+    assert_false(pool->executors[0].parked);
+    assert_int_equal(pool->executors[0].seat.device, 1);
+    assert_int_equal(atomic_load(&rig->engine->short_pools), 0);
+    finish(rig, runs[1]);
+    assert_true(pool->executors[1].parked);
+    withdraw(rig);
+}
+
 static void test_who_shares_a_run_is_served_by_another_device(void **state)
 {
     struct rig *rig = *state;
@@ -357,6 +413,8 @@ int main(void)
         WITH_RIG(test_sequences_stay_on_one_device),
         WITH_RIG(test_a_model_keeps_to_its_memory_node),
         WITH_RIG(test_places_are_kept_for_the_node_that_reserved_them),
+        WITH_RIG(test_a_device_that_is_back_is_used_at_once),
+        WITH_RIG(test_an_executor_that_is_back_sits_where_one_is_missing),
         WITH_RIG(test_who_shares_a_run_is_served_by_another_device),
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
