@@ -267,11 +267,12 @@ def test_no_telemetry(tmp_path):
     with Server(tmp_path, "--executors", "2", "--loops", "1", root, env=away) as server:
         for _ in range(20):
             healthy(server)
-        ours = ["weir", "weir-cpu", "weir-cpu", "weir-loader", "weir-loop", "weir-manager"]
+        ours = ["weir", "weir-cpu", "weir-cpu", "weir-loader", "weir-loop", "weir-manager", "weir-scanner",
+                "weir-watchdog"]
 
         def found():
             return [name for name in server.threads() if not name.startswith("libuv")]
 
-        server.await_("only its threads", lambda: found() == sorted([*ours, "weir-scanner"]))
+        server.await_("only its threads", lambda: found() == ours)
         server.await_("only its three listeners", lambda: sockets_of(server.process.pid) == 3)
     assert list(home.iterdir()) == []
