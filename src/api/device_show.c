@@ -47,11 +47,8 @@ void device_show_model(struct model *model, struct buffer *out)
 static void label(char out[LABEL_BYTES], const struct pool *pool, uint32_t device)
 {
     struct buffer labels = { .data = out, .capacity = LABEL_BYTES, .size_max = LABEL_BYTES };
-    buffer_text(&labels, "pool=\"");
-    metric_label(&labels, pool->name);
-    buffer_text(&labels, "\",device=\"");
-    metric_label(&labels, pool->devices[device].name);
-    buffer_append(&labels, "\"", 2);
+    metric_add_label(&labels, "pool", pool->name);
+    metric_add_label(&labels, "device", pool->devices[device].name);
 }
 
 static void write_devices(const struct engine *engine, struct buffer *out)
@@ -73,9 +70,7 @@ static void write_devices(const struct engine *engine, struct buffer *out)
                   "gauge");
     for (uint32_t p = 0; p < engine->pool_count; p++) {
         struct buffer text = { .data = labels, .capacity = LABEL_BYTES, .size_max = LABEL_BYTES };
-        buffer_text(&text, "pool=\"");
-        metric_label(&text, engine->pools[p]->name);
-        buffer_append(&text, "\"", 2);
+        metric_add_label(&text, "pool", engine->pools[p]->name);
         metric_double(out, "weir_pool_balance", labels, pool_balance(engine->pools[p]));
     }
 }
@@ -99,18 +94,15 @@ static void write_gpus(struct gpus *gpus, struct buffer *out)
 {
     struct nvml_gpu seen[NVML_GPUS_MAX];
     const uint32_t count = gpus == NULL ? 0 : gpus_look(gpus, seen);
-#define WRITE_GPU(name, type, help, bit, value)                                          \
-    metric_family(out, name, help, type);                                                \
-    for (const struct nvml_gpu *g = seen; g < seen + count; g++) {                       \
-        char labels[LABEL_BYTES] = "gpu_uuid=\"";                                        \
-        struct buffer text = {                                                           \
-            .data = labels, .size = 10, .capacity = LABEL_BYTES, .size_max = LABEL_BYTES \
-        };                                                                               \
-        metric_label(&text, g->uuid);                                                    \
-        buffer_append(&text, "\"", 2);                                                   \
-        if ((g->known & (bit)) != 0) {                                                   \
-            metric_double(out, name, labels, value);                                     \
-        }                                                                                \
+#define WRITE_GPU(name, type, help, bit, value)                                                    \
+    metric_family(out, name, help, type);                                                          \
+    for (const struct nvml_gpu *g = seen; g < seen + count; g++) {                                 \
+        char labels[LABEL_BYTES];                                                                  \
+        struct buffer text = { .data = labels, .capacity = LABEL_BYTES, .size_max = LABEL_BYTES }; \
+        metric_add_label(&text, "gpu_uuid", g->uuid);                                              \
+        if ((g->known & (bit)) != 0) {                                                             \
+            metric_double(out, name, labels, value);                                               \
+        }                                                                                          \
     }
     GPU_NUMBERS(WRITE_GPU)
 #undef WRITE_GPU

@@ -87,9 +87,8 @@ static const char *const kinds[] = {
 static void label(const struct ledger_account *account, struct buffer *labels)
 {
     buffer_clear(labels);
-    buffer_printf(labels, "kind=\"%s\",budget=\"", kinds[account->kind]);
-    metric_label(labels, account->name);
-    buffer_append(labels, "\"", 2);
+    metric_add_label(labels, "kind", kinds[account->kind]);
+    metric_add_label(labels, "budget", account->name);
 }
 
 void memory_show_metrics(const struct catalogue *catalogue, struct buffer *out)

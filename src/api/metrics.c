@@ -202,6 +202,7 @@ typedef void write_model_fn(struct buffer *out, const void *row, const char *lab
 static void each_model(const struct scrape *scrape, write_model_fn *write, const void *row)
 {
     char text[LABEL_BYTES];
+    char version[21];
     struct buffer labels = { .data = text, .capacity = sizeof text, .size_max = sizeof text };
     for (uint32_t i = 0; i < scrape->catalogue->count; i++) {
         const struct catalogue_entry *entry = &scrape->catalogue->list[i];
@@ -210,11 +211,9 @@ static void each_model(const struct scrape *scrape, write_model_fn *write, const
                 continue;
             }
             buffer_clear(&labels);
-            buffer_text(&labels, "model=\"");
-            metric_label(&labels, entry->name);
-            buffer_text(&labels, "\",version=\"");
-            buffer_u64(&labels, entry->versions[k].version);
-            buffer_append(&labels, "\"", 2);
+            metric_add_label(&labels, "model", entry->name);
+            (void)snprintf(version, sizeof version, "%" PRIu64, entry->versions[k].version);
+            metric_add_label(&labels, "version", version);
             write(scrape->out, row, text, entry->versions[k].model);
         }
     }

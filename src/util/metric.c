@@ -144,6 +144,15 @@ void metric_label(struct buffer *out, const char *text)
     append_escaped(out, text, true);
 }
 
+void metric_add_label(struct buffer *labels, const char *name, const char *value)
+{
+    buffer_printf(labels, "%s%s=\"", labels->size > 0 ? "," : "", name);
+    metric_label(labels, value);
+    buffer_text(labels, "\"");
+    buffer_char(labels, '\0');
+    labels->size -= labels->failed ? 0 : 1;
+}
+
 void metric_family(struct buffer *out, const char *name, const char *help, const char *type)
 {
     buffer_printf(out, "# HELP %s ", name);

@@ -63,4 +63,7 @@ void metric_histogram(struct buffer *out, const char *name, const char *labels,
 /* Appends `text` as a label value, without its quotes: backslash, quote and newline escaped. */
 void metric_label(struct buffer *out, const char *text);
 
+/* Appends name="value" to `labels`, behind those before it; a NUL follows. */
+void metric_add_label(struct buffer *labels, const char *name, const char *value);
+
 #endif

@@ -161,6 +161,17 @@ static void test_samples_in_prometheus_text(void **state)
     buffer_finish(&out);
 }
 
+static void test_labels_stand_behind_each_other(void **state)
+{
+    (void)state;
+    char text[64];
+    struct buffer labels = { .data = text, .capacity = sizeof(text), .size_max = sizeof(text) };
+    metric_add_label(&labels, "pool", "gpu");
+    assert_string_equal(text, "pool=\"gpu\"");
+    metric_add_label(&labels, "device", "a\"b");
+    assert_string_equal(text, "pool=\"gpu\",device=\"a\\\"b\"");
+}
+
 static void test_label_values_are_escaped(void **state)
 {
     (void)state;
@@ -242,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_threads_lose_no_observation),
         cmocka_unit_test(test_durations_add_up),
         cmocka_unit_test(test_samples_in_prometheus_text),
+        cmocka_unit_test(test_labels_stand_behind_each_other),
         cmocka_unit_test(test_label_values_are_escaped),
         cmocka_unit_test(test_histogram_in_prometheus_text),
     };
