@@ -25,7 +25,6 @@
 
 #define DEFLATE_BYTES_MIN 512 /* Smaller answers do not get smaller enough. */
 #define BINARY_TYPE "application/octet-stream"
-#define RECEIVE_BYTES_MIN 16384 /* Less is not worth asking for. */
 
 struct rest {
     struct infer_call infer;
@@ -474,7 +473,7 @@ void kserve_rest_receive(struct call *call)
     const size_t json_bytes = x->body_align_at;
     struct model *model;
     if (json_bytes == 0 || json_bytes >= x->body_size || x->body_size > x->body_bytes_max ||
-        x->body_size - json_bytes < RECEIVE_BYTES_MIN ||
+        x->body_size - json_bytes < BACKEND_INPUT_BYTES_MIN ||
         call->fields[FIELD_CONTENT_ENCODING].size > 0 ||
         call_lease(call, &model, NULL) != WEIR_OK) {
         return;

@@ -237,6 +237,8 @@ uint64_t backend_promotion(const struct backend_model *model);
  * not.  Loader thread; answers may differ in their last bits from then on. */
 WEIR_MUST_USE enum weir_status backend_promote(struct backend_model *model, struct weir_err *err);
 
+#define BACKEND_INPUT_BYTES_MIN 16384 /* Less is copied as fast as it is lent. */
+
 /* Memory from which the model's runs take inputs without a copy: a held block of `size` bytes whose data has `front`
  * bytes before it that are the holder's, too.  NULL: any other memory is as good.  Any thread; the block may
  * outlive the model. */

@@ -12,11 +12,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "backend/backend.h"
 #include "backend/process_memory.h"
 #include "util/mem.h"
 
 #define FILE_BYTES ((size_t)64 << 20)
-#define BYTES_MIN ((size_t)16 << 10) /* Less is copied as fast as it is lent. */
+#define BYTES_MIN ((size_t)BACKEND_INPUT_BYTES_MIN)
 #define CLASS_COUNT 12
 #define SMALL_CLASSES 2 /* Of the smallest blocks. */
 

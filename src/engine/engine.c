@@ -560,7 +560,7 @@ enum weir_status engine_adopt(struct engine *engine, struct model *model, struct
         return placed;
     }
     model->pool = place.pool;
-    if (model->replica_count == 0) { /* Who loaded it did so on one device. */
+    if (model->replica_count == 0 && model->backend != NULL) { /* It was loaded on one device. */
         model->replicas[0] =
             (struct replica){ .backend = model->backend, .device = place.devices[0] };
         model->replica_count = 1;

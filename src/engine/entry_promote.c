@@ -69,8 +69,7 @@ static bool promote_one(struct entry_host *host, struct model *model, struct bac
 
 static bool may_become_hot(const struct model *model)
 {
-    const bool may = model->config->promote_after > 0 && model->config->weights == WEIGHTS_AUTO;
-    if (!may || model->backend == NULL) { /* An ensemble has no weights. */
+    if (model->config->promote_after == 0 || model->config->weights != WEIGHTS_AUTO) {
         return false;
     }
     struct backend_memory memory = { 0 };

@@ -23,10 +23,7 @@ void model_release(struct model *model)
 void model_memory(const struct model *model, struct ledger_counts *out)
 {
     struct backend_memory counted = { 0 };
-    if (model->backend != NULL) {
-        backend_memory(model->backend, &counted);
-    }
-    for (uint32_t i = 1; i < model->replica_count; i++) {
+    for (uint32_t i = 0; i < model->replica_count; i++) {
         struct backend_memory other = { 0 };
         backend_memory(model->replicas[i].backend, &other);
         counted.heap_bytes += other.heap_bytes;
