@@ -148,6 +148,22 @@ static bool is_ready(struct rig *rig)
     return model;
 }
 
+/* A model that was just loaded has not been asked for an interval: its first canary begins. */
+static void begin_first(struct rig *rig)
+{
+    look(rig);
+    turn(rig, INTERVAL_NS);
+    look(rig);
+}
+
+/* And fails. */
+static void fail_first(struct rig *rig)
+{
+    begin_first(rig);
+    assert_int_equal(run_all(rig), 1);
+    assert_false(is_ready(rig));
+}
+
 static uint64_t canaries(const struct rig *rig)
 {
     return atomic_load(&rig->model.stats.canaries);
@@ -232,9 +248,7 @@ static void test_no_statistics_know_of_it(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig, NULL, 0);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
+    begin_first(&rig);
     assert_int_equal(run_all(&rig), 1);
     const struct model_stats *stats = &rig.model.stats;
     assert_int_equal(atomic_load(&stats->inference_count), 0);
@@ -305,11 +319,7 @@ static void test_a_clients_success_is_proof_enough(void **state)
     static const struct setting settings[] = { { "fail_at", "1" } };
     struct rig rig;
     rig_start(&rig, settings, 1);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
-    assert_int_equal(run_all(&rig), 1);
-    assert_false(is_ready(&rig));
+    fail_first(&rig);
     turn(&rig, 1);
     serve(&rig);
     assert_true(is_ready(&rig));
@@ -367,9 +377,7 @@ static void test_one_that_could_not_begin_tells_nothing(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig, NULL, 0);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
+    begin_first(&rig);
     turn(&rig, INTERVAL_NS); /* The executors had other things to do. */
     look(&rig);
     assert_true(is_ready(&rig));
@@ -383,9 +391,7 @@ static void test_clients_go_first_and_ride_without_it(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig, NULL, 0);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
+    begin_first(&rig);
     struct call call;
     submit(&rig, &call);
     home_turn(&rig.home);
@@ -423,11 +429,7 @@ static void test_a_model_is_ready_once_nobody_wants_to_know(void **state)
     static const struct setting settings[] = { { "fail_at", "1" } };
     struct rig rig;
     rig_start(&rig, settings, 1);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
-    assert_int_equal(run_all(&rig), 1);
-    assert_false(is_ready(&rig));
+    fail_first(&rig);
     atomic_store(&rig.canaries.interval_ns, 0);
     look(&rig);
     assert_true(is_ready(&rig));
@@ -439,9 +441,7 @@ static void test_none_is_left_after_a_stop(void **state)
     (void)state;
     struct rig rig;
     rig_start(&rig, NULL, 0);
-    look(&rig);
-    turn(&rig, INTERVAL_NS);
-    look(&rig);
+    begin_first(&rig);
     canaries_stop(&rig.canaries);
     home_turn(&rig.home);
     assert_int_equal(rig.home.pending, 0);
