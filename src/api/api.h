@@ -32,16 +32,17 @@
 #define API_CODES 600 /* HTTP status codes counted. */
 #define API_GRPC_CODES 17
 
+struct access;
+struct gpus;
+struct shm;
+struct tls;
+
 /* Appends a model's effective configuration as the JSON object of /config
  * (server/modelconfig.c). */
-struct access;
-struct tls;
 typedef void api_config_json_fn(const struct model *model, struct buffer *out);
 
-struct gpus; /* util/gpus.h */
-struct shm;  /* shm.h */
-
-/* Reads the settings again: WEIR_OK with the names of those that changed, with commas, or why nothing did.  Worker thread. */
+/* Reads the settings again: WEIR_OK with the names of those that changed, with commas, or why
+ * nothing did.  Worker thread. */
 typedef enum weir_status api_reload_fn(void *context, struct buffer *names, struct weir_err *err);
 
 struct api_options {
@@ -121,7 +122,8 @@ void api_drain(struct api *api);
 /* Any thread, once, after api_drain(): those of the loop who watch readiness hear of it at once. */
 void api_loop_tell(struct api_loop *self);
 
-/* Any thread, while the loops are there: all of them have turned within `patience_ns`, where somebody looked that long ago. */
+/* Any thread, while the loops are there: all of them have turned within `patience_ns`, where
+ * somebody looked that long ago. */
 bool api_is_live(struct api *api, uint64_t now_ns, uint64_t patience_ns);
 
 #endif

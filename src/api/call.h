@@ -116,7 +116,8 @@ bool call_is_live(struct call *call);
 /* All required models are ready, and the server is not stopping. */
 bool call_is_ready(struct call *call);
 
-/* Takes a name that was not in a path.  WEIR_ENOENT (or WEIR_EINVAL, to change something) when no model can have it. */
+/* Takes a name that was not in a path.  WEIR_ENOENT (or WEIR_EINVAL, to change something) when no
+ * model can have it. */
 WEIR_MUST_USE enum weir_status call_take_model(struct call *call, struct bytes name,
                                                struct weir_err *err);
 
