@@ -402,7 +402,7 @@ static enum weir_status identify(struct access *access, const struct call *call,
 /* The exchange, and with it the call, is over. */
 static void leave(struct arena_disposable *disposable)
 {
-    key_leave(((struct call *)(void *)((char *)disposable - offsetof(struct call, leave)))->key);
+    key_leave(list_entry(disposable, struct call, leave)->key);
 }
 
 static enum weir_status enter(struct call *call, const struct key_grant *grant,

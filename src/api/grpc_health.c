@@ -90,8 +90,7 @@ struct watch {
 
 static void close_watch(struct arena_disposable *disposable)
 {
-    struct watch *self =
-        (struct watch *)(void *)((char *)disposable - offsetof(struct watch, close));
+    struct watch *self = list_entry(disposable, struct watch, close);
     loop_timer_clear(self->grpc->x->loop, &self->timer);
 }
 
@@ -111,7 +110,7 @@ static void look(struct watch *self)
 
 static void fire(struct loop_timer *timer)
 {
-    struct watch *self = (struct watch *)(void *)((char *)timer - offsetof(struct watch, timer));
+    struct watch *self = list_entry(timer, struct watch, timer);
     if (!self->grpc->finished && !self->grpc->canceled) {
         look(self);
     }

@@ -209,8 +209,7 @@ struct whole {
 
 static void close_whole(struct arena_disposable *disposable)
 {
-    struct whole *self =
-        (struct whole *)(void *)((char *)disposable - offsetof(struct whole, close));
+    struct whole *self = list_entry(disposable, struct whole, close);
     body_let_go(self->held_bytes);
     buffer_finish(&self->message);
     buffer_finish(&self->json);
