@@ -8,6 +8,24 @@
 
 #include <string.h>
 
+#include "backend/process_watch.h"
+#include "util/log.h"
+
+struct block_pool *ride_start(struct clock *clock)
+{
+    log_set_level(LOG_ERROR);
+    backend_start();
+    clock_init(clock);
+    process_set_program("/proc/self/exe");
+    return block_pool_create(1 << 20);
+}
+
+void ride_stop(struct block_pool *blocks)
+{
+    backend_stop();
+    block_pool_destroy(blocks);
+}
+
 enum weir_status ride_try_load(const struct setting *settings, const struct clock *clock,
                                struct block_pool *blocks, const struct backend_isolation *isolation,
                                struct backend_model **out, struct weir_err *err)

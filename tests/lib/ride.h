@@ -13,6 +13,11 @@
 #define RIDE_WIDTH 16
 #define RIDE_ROWS_MAX 4096
 
+/* For the whole of a test program whose models have processes of their own; ride_stop() asserts that
+ * every block is back. */
+struct block_pool *ride_start(struct clock *clock);
+void ride_stop(struct block_pool *blocks);
+
 /* Loads version 3 of the simulated model "s" on the device "npu0" with `settings`, which end with an empty one;
  * `isolation` may be NULL. */
 WEIR_MUST_USE enum weir_status ride_try_load(const struct setting *settings,

@@ -23,7 +23,6 @@
 #include "backend/process_watch.h"
 #include "backend/reshape.h"
 #include "ride.h"
-#include "util/log.h"
 #include "util/mem.h"
 
 #define SETTINGS_MAX 8
@@ -698,11 +697,7 @@ static void test_more_inputs_than_the_models_memory_has_are_copied(void **state)
 static int start(void **state)
 {
     (void)state;
-    log_set_level(LOG_ERROR);
-    backend_start();
-    clock_init(&real_clock);
-    process_set_program("/proc/self/exe");
-    pool = block_pool_create(1 << 20);
+    pool = ride_start(&real_clock);
     return 0;
 }
 
@@ -710,8 +705,7 @@ static int stop(void **state)
 {
     (void)state;
     tensor_release(&ride.output);
-    backend_stop();
-    block_pool_destroy(pool); /* Asserts that every block is back. */
+    ride_stop(pool);
     return 0;
 }
 

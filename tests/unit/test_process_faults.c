@@ -23,7 +23,7 @@
 #include "backend/process_child.h"
 #include "backend/process_watch.h"
 #include "faults.h"
-#include "util/log.h"
+#include "ride.h"
 
 #define NTH_MAX 1000
 #define QUIET_MAX 25 /* So many in a row without an effect: there are no more. */
@@ -286,19 +286,14 @@ static int start(void **state)
     (void)close(fd);
     assert_true(map_page(page_path));
     assert_int_equal(setenv(NTH_VARIABLE, page_path, 1), 0);
-    log_set_level(LOG_ERROR);
-    backend_start();
-    clock_init(&real_clock);
-    process_set_program("/proc/self/exe");
-    pool = block_pool_create(1 << 20);
+    pool = ride_start(&real_clock);
     return 0;
 }
 
 static int stop(void **state)
 {
     (void)state;
-    backend_stop();
-    block_pool_destroy(pool); /* Asserts that every block is back. */
+    ride_stop(pool);
     (void)munmap((void *)far_nth, sizeof(*far_nth));
     (void)unlink(page_path);
     return 0;
