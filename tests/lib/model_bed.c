@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "asking.h"
 #include "pipeline/graph.h"
 #include "server/modelconfig.h"
 #include "util/mem.h"
@@ -448,7 +449,6 @@ enum weir_status model_bed_infer_on(struct model_bed *bed, struct model *model)
     static uint8_t zeros[65536];
     struct tensor inputs[8] = { 0 };
     struct tensor outputs[8] = { 0 };
-    bool wanted[8] = { true, true, true, true, true, true, true, true };
     bool done = false;
     struct request request;
     assert_true(model->signature->input_count <= 8 && model->signature->output_count <= 8);
@@ -459,14 +459,7 @@ enum weir_status model_bed_infer_on(struct model_bed *bed, struct model *model)
                          WEIR_OK);
         assert_true(inputs[i].size <= sizeof(zeros));
     }
-    request_init(&request);
-    request.home = &bed->home;
-    request.model = model;
-    request.inputs = inputs;
-    request.outputs = outputs;
-    request.wanted = wanted;
-    request.deadline_ns = CLOCK_NEVER;
-    request.queue_timeout_ns = CLOCK_NEVER;
+    asking_init(&request, &bed->home, model, inputs, outputs);
     request.ended = request_ended;
     request.user = &done;
     const enum weir_status status = engine_submit(bed->engine, &request, NULL);

@@ -49,7 +49,6 @@ struct sim_request {
     struct world *world;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     uint32_t rows;
     uint32_t width;
     bool accepted;

@@ -40,7 +40,6 @@ struct sim_request {
     struct request request;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     int64_t x;
     int64_t expected;
     uint32_t id;

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -49,7 +50,6 @@ struct client {
     uint32_t priority;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool asks; /* Again, as soon as it can. */
     float data[WIDTH * 8];
 };
@@ -118,21 +118,11 @@ static void on_end(struct request *request)
 static void ask(struct bed *bed, struct client *client, uint32_t rows)
 {
     client->asks = false;
-    client->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                     .present = true,
-                                     .shape = { 2, { rows, WIDTH } },
-                                     .data = (uint8_t *)client->data,
-                                     .size = sizeof(float) * WIDTH * rows };
-    client->wanted = true;
-    request_init(&client->request);
-    client->request.home = &bed->home;
-    client->request.model = client->model;
+    client->input = asking_rows(client->data, rows, WIDTH);
+    asking_init(&client->request, &bed->home, client->model, &client->input, &client->output);
     client->request.priority = client->priority;
     client->request.deadline_ns =
         client->patience_ns == 0 ? CLOCK_NEVER : clock_now_ns(&bed->clock) + client->patience_ns;
-    client->request.inputs = &client->input;
-    client->request.outputs = &client->output;
-    client->request.wanted = &client->wanted;
     client->request.ended = on_end;
     struct weir_err err = { 0 };
     model_acquire(client->model);

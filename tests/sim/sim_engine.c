@@ -21,6 +21,7 @@
  *
  * Usage: sim_engine [--seeds N] [--seed S]; a failing seed prints its number.
  */
+#include "asking.h"
 #include "engine_world.h"
 #include "simulated.h"
 
@@ -291,7 +292,6 @@ static void make_request(struct world *world, uint64_t arrives_ns)
         r->width = twin->width;
         r->poisoned = twin->poisoned;
     }
-    r->wanted = true;
     r->cancels_ns = chance(world, 10) ? arrives_ns + draw(world, 10 * NS_PER_MS) : CLOCK_NEVER;
     r->input = (struct tensor){ .dtype = DTYPE_FP32,
                                 .present = true,
@@ -302,15 +302,11 @@ static void make_request(struct world *world, uint64_t arrives_ns)
     for (uint32_t i = 0; i < r->rows * r->width; i++) {
         ((float *)(void *)r->input.data)[i] = value_of(r, i / r->width);
     }
-    request_init(&r->request);
-    r->request.home = &world->homes[draw(world, world->home_count)].home;
-    r->request.model = model;
+    asking_init(&r->request, &world->homes[draw(world, world->home_count)].home, model, &r->input,
+                &r->output);
     r->request.priority = (uint32_t)draw(world, 6);
     r->request.client = draw(world, 4);
     r->request.client_weight = (uint32_t)draw(world, 4);
-    r->request.inputs = &r->input;
-    r->request.outputs = &r->output;
-    r->request.wanted = &r->wanted;
     r->request.deadline_ns =
         chance(world, 40) ? arrives_ns + draw(world, 20 * NS_PER_MS) : CLOCK_NEVER;
     r->request.ended = on_end;

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
@@ -477,22 +478,14 @@ static void make_request(struct world *world, uint64_t arrives_ns)
                                   ? POISON
                                   : (float)(world->request_count * 64 + i * 8 + k);
         }
-        r->inputs[i] = (struct tensor){ .dtype = DTYPE_FP32,
-                                        .present = true,
-                                        .shape = { 2, { r->rows, 1 } },
-                                        .data = (uint8_t *)r->values[i],
-                                        .size = r->rows * sizeof(float) };
+        r->inputs[i] = asking_rows(r->values[i], r->rows, 1);
     }
     evaluate(model, origins, r->expected);
     const uint32_t sure = draw_u32(world, signature->output_count);
     for (uint32_t i = 0; i < signature->output_count; i++) {
         r->wanted[i] = i == sure || chance(world, 60);
     }
-    request_init(&r->request);
-    r->request.home = &world->home.home;
-    r->request.model = model;
-    r->request.inputs = r->inputs;
-    r->request.outputs = r->outputs;
+    asking_init(&r->request, &world->home.home, model, r->inputs, r->outputs);
     r->request.wanted = r->wanted;
     r->request.deadline_ns =
         chance(world, 30) ? arrives_ns + draw(world, 30 * NS_PER_MS) : CLOCK_NEVER;

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -65,7 +66,6 @@ struct slot {
     struct slot *next;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     float value;
 };
 
@@ -250,18 +250,8 @@ static void submit(struct world *world)
     struct model *model =
         &world->models[world->model_count == 1 ? 0 : (draw(world) < 0.5 ? 0 : 1)].model;
     slot->world = world;
-    slot->wanted = true;
-    slot->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { 1, 1 } },
-                                   .data = (uint8_t *)&slot->value,
-                                   .size = sizeof(float) };
-    request_init(&slot->request);
-    slot->request.home = &world->home;
-    slot->request.model = model;
-    slot->request.inputs = &slot->input;
-    slot->request.outputs = &slot->output;
-    slot->request.wanted = &slot->wanted;
+    slot->input = asking_rows(&slot->value, 1, 1);
+    asking_init(&slot->request, &world->home, model, &slot->input, &slot->output);
     slot->request.deadline_ns = deadline_ns;
     slot->request.client = world->light > 0 && draw(world) < world->light ? LIGHT : 1;
     slot->request.ended = on_end;

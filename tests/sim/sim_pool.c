@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -50,7 +51,6 @@ struct client {
     struct world *world;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool asks;
     float data[ROWS_LARGE * WIDTH];
 };
@@ -125,20 +125,8 @@ static void ask(struct world *world, struct client *client)
     for (uint32_t i = 0; i < world->rows * WIDTH; i++) {
         client->data[i] = (float)draw(world, 1000);
     }
-    client->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                     .present = true,
-                                     .shape = { 2, { world->rows, WIDTH } },
-                                     .data = (uint8_t *)client->data,
-                                     .size = world->rows * WIDTH * sizeof(float) };
-    client->wanted = true;
-    request_init(&client->request);
-    client->request.home = &world->home;
-    client->request.model = &world->model;
-    client->request.deadline_ns = CLOCK_NEVER;
-    client->request.queue_timeout_ns = CLOCK_NEVER;
-    client->request.inputs = &client->input;
-    client->request.outputs = &client->output;
-    client->request.wanted = &client->wanted;
+    client->input = asking_rows(client->data, world->rows, WIDTH);
+    asking_init(&client->request, &world->home, &world->model, &client->input, &client->output);
     client->request.ended = on_end;
     struct weir_err err = { 0 };
     model_acquire(&world->model);

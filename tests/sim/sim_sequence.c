@@ -19,6 +19,7 @@
  *
  * Usage: sim_sequence [--seeds N] [--seed S]; a failing seed prints its number.
  */
+#include "asking.h"
 #include "sequence_world.h"
 
 static uint64_t draw(struct world *world, uint64_t below)
@@ -228,19 +229,14 @@ static void make_request(struct world *world, uint64_t arrives_ns)
     r->id = (uint32_t)draw(world, IDS);
     r->arrives_ns = arrives_ns;
     r->x = chance(world, 3) ? POISON : 1 + (int64_t)draw(world, 1000);
-    r->wanted = true;
     r->cancels_ns = chance(world, 5) ? arrives_ns + draw(world, 10 * NS_PER_MS) : CLOCK_NEVER;
     r->input = (struct tensor){ .dtype = DTYPE_INT64,
                                 .present = true,
                                 .shape = { world->batched ? 2 : 1, { 1, 1 } },
                                 .data = (uint8_t *)&r->x,
                                 .size = sizeof(r->x) };
-    request_init(&r->request);
-    r->request.home = &world->homes[draw(world, world->home_count)].home;
-    r->request.model = &world->model;
-    r->request.inputs = &r->input;
-    r->request.outputs = &r->output;
-    r->request.wanted = &r->wanted;
+    asking_init(&r->request, &world->homes[draw(world, world->home_count)].home, &world->model,
+                &r->input, &r->output);
     r->request.deadline_ns =
         chance(world, 10) ? arrives_ns + draw(world, 20 * NS_PER_MS) : CLOCK_NEVER;
     r->request.ended = on_end;

@@ -12,6 +12,7 @@
  */
 #include <assert.h>
 
+#include "asking.h"
 #include "backend/backend_impl.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -40,7 +41,6 @@ struct trial_request {
     struct tensor input;
     struct tensor output;
     float rows[ROWS_MAX];
-    bool wanted;
     bool canceled;
     uint32_t value;
     uint32_t ends;
@@ -228,21 +228,11 @@ static void submit(struct world *world)
     for (uint32_t i = 0; i < rows; i++) {
         r->rows[i] = (float)(r->value * ROWS_MAX + (r->value < GUILTY ? 0 : i));
     }
-    r->wanted = true;
     /* One row: else the same guilty value would be different inputs. */
     const uint32_t count = r->value < GUILTY ? 1 : rows;
-    r->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                .present = true,
-                                .shape = { 2, { count, 1 } },
-                                .data = (uint8_t *)r->rows,
-                                .size = count * sizeof(float) };
-    request_init(&r->request);
-    r->request.home = &world->home;
-    r->request.model = &world->model;
+    r->input = asking_rows(r->rows, count, 1);
+    asking_init(&r->request, &world->home, &world->model, &r->input, &r->output);
     r->request.client = draw(world, 3);
-    r->request.inputs = &r->input;
-    r->request.outputs = &r->output;
-    r->request.wanted = &r->wanted;
     r->request.ended = on_end;
     model_acquire(&world->model);
     struct weir_err err = { 0 };

@@ -103,10 +103,8 @@ class Watchers:
 @pytest.fixture
 def root(tmp_path):
     """What it carries is far less than what this program can ask for."""
-    folder = tmp_path / "models"
-    folder.mkdir()
-    put_sim(folder, "m", max_batch_size=4, parameters={"tau0": "20ms"})
-    return folder
+    put_sim(tmp_path / "models", "m", max_batch_size=4, parameters={"tau0": "20ms"})
+    return tmp_path / "models"
 
 
 def test_a_drain_at_seventy_per_cent(tmp_path, root):

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/circuit.h"
 #include "engine/engine.h"
@@ -36,7 +37,6 @@ struct call {
     float values[CALL_ROWS_MAX * WIDTH];
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool ended;
 };
 
@@ -78,13 +78,7 @@ static void on_end(struct request *request)
 
 static void submit(struct call *call, struct rig *rig)
 {
-    request_init(&call->request);
-    call->wanted = true;
-    call->request.home = &rig->home;
-    call->request.model = &rig->model;
-    call->request.inputs = &call->input;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    asking_init(&call->request, &rig->home, &rig->model, &call->input, &call->output);
     call->request.ended = on_end;
     model_acquire(&rig->model);
     struct weir_err err = { 0 };
@@ -100,11 +94,7 @@ static void submit_rows(struct call *call, struct rig *rig, int64_t rows, float 
     for (int64_t i = 0; i < rows * WIDTH; i++) {
         call->values[i] = first + (float)i;
     }
-    call->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { rows, WIDTH } },
-                                   .data = (uint8_t *)call->values,
-                                   .size = (size_t)rows * WIDTH * sizeof(float) };
+    call->input = asking_rows(call->values, rows, WIDTH);
     submit(call, rig);
 }
 

@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/cache.h"
 #include "engine/engine.h"
@@ -105,18 +106,10 @@ static bool ask(struct rig *rig, float value, int64_t rows, bool second)
     for (int i = 0; i < rows * WIDTH; i++) {
         call.values[i] = value + (float)i;
     }
-    call.input = (struct tensor){ .dtype = DTYPE_FP32,
-                                  .present = true,
-                                  .shape = { 2, { rows, WIDTH } },
-                                  .data = (uint8_t *)call.values,
-                                  .size = (size_t)rows * WIDTH * sizeof(float) };
+    call.input = asking_rows(call.values, rows, WIDTH);
     call.wanted[0] = true;
     call.wanted[1] = second;
-    request_init(&call.request);
-    call.request.home = &rig->home;
-    call.request.model = &rig->model;
-    call.request.inputs = &call.input;
-    call.request.outputs = call.outputs;
+    asking_init(&call.request, &rig->home, &rig->model, &call.input, call.outputs);
     call.request.wanted = call.wanted;
     call.request.ended = on_end;
     assert_int_equal(engine_submit(rig->engine, &call.request, NULL), WEIR_OK);

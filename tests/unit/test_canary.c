@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/canary.h"
 #include "engine/catalogue.h"
@@ -180,7 +181,6 @@ struct call {
     float values[WIDTH];
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool ended;
 };
 
@@ -195,18 +195,8 @@ static void on_end(struct request *request)
 static void submit(struct rig *rig, struct call *call)
 {
     memset(call, 0, sizeof(*call));
-    call->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { 1, WIDTH } },
-                                   .data = (uint8_t *)call->values,
-                                   .size = sizeof(call->values) };
-    call->wanted = true;
-    request_init(&call->request);
-    call->request.home = &rig->home;
-    call->request.model = &rig->model;
-    call->request.inputs = &call->input;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    call->input = asking_rows(call->values, 1, WIDTH);
+    asking_init(&call->request, &rig->home, &rig->model, &call->input, &call->output);
     call->request.ended = on_end;
     model_acquire(&rig->model);
     assert_int_equal(engine_submit(rig->engine, &call->request, NULL), WEIR_OK);

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -48,7 +49,6 @@ struct call {
     float values[ROW];
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool ended;
     bool late;
     uint32_t parts;
@@ -172,18 +172,8 @@ static void call_make(struct call *call, struct client *client, float value)
     for (int i = 0; i < ROW; i++) {
         call->values[i] = value + (float)i;
     }
-    call->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { 1, ROW } },
-                                   .data = (uint8_t *)call->values,
-                                   .size = sizeof(call->values) };
-    call->wanted = true;
-    request_init(&call->request);
-    call->request.home = &client->home;
-    call->request.model = &client->rig->model;
-    call->request.inputs = &call->input;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    call->input = asking_rows(call->values, 1, ROW);
+    asking_init(&call->request, &client->home, &client->rig->model, &call->input, &call->output);
     call->request.ended = on_end;
     call->request.late = on_late;
     call->request.part = on_part;

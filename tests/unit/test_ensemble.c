@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "engine/pool.h"
 #include "model_bed.h"
 #include "pipeline/graph.h"
@@ -106,24 +107,16 @@ static void ask_late(struct request *request)
 static void ask_init(struct ask *ask, struct model *model, float value)
 {
     memset(ask, 0, sizeof(*ask));
-    request_init(&ask->request);
+    asking_init(&ask->request, &bed.home, model, ask->inputs, ask->outputs);
     for (uint32_t i = 0; i < model->signature->input_count; i++) {
         for (uint32_t k = 0; k < 16; k++) {
             ask->values[i][k] = value + (float)(100 * i + k);
         }
-        ask->inputs[i] = (struct tensor){ .dtype = DTYPE_FP32,
-                                          .present = true,
-                                          .shape = { 2, { 1, 16 } },
-                                          .data = (uint8_t *)ask->values[i],
-                                          .size = sizeof(ask->values[i]) };
+        ask->inputs[i] = asking_rows(ask->values[i], 1, 16);
     }
     for (uint32_t i = 0; i < model->signature->output_count; i++) {
         ask->wanted[i] = true;
     }
-    ask->request.home = &bed.home;
-    ask->request.model = model;
-    ask->request.inputs = ask->inputs;
-    ask->request.outputs = ask->outputs;
     ask->request.wanted = ask->wanted;
     ask->request.ended = ask_ended;
     ask->request.late = ask_late;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
 #include "model_bed.h"
@@ -75,7 +76,6 @@ struct ask {
     float *data;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool done;
     bool right;
 };
@@ -100,18 +100,8 @@ static void submit(struct engine *engine, struct home *home, struct model *model
     for (size_t i = 0; i < count; i++) {
         ask->data[i] = value;
     }
-    ask->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                  .present = true,
-                                  .shape = { 2, { rows, WIDTH } },
-                                  .data = (uint8_t *)ask->data,
-                                  .size = count * sizeof(float) };
-    ask->wanted = true;
-    request_init(&ask->request);
-    ask->request.home = home;
-    ask->request.model = model;
-    ask->request.inputs = &ask->input;
-    ask->request.outputs = &ask->output;
-    ask->request.wanted = &ask->wanted;
+    ask->input = asking_rows(ask->data, rows, WIDTH);
+    asking_init(&ask->request, home, model, &ask->input, &ask->output);
     ask->request.ended = on_end;
     ask->request.user = ask;
     assert_int_equal(engine_submit(engine, &ask->request, NULL), WEIR_OK);

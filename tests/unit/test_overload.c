@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -38,7 +39,6 @@ struct call {
     struct tensor output;
     struct weir_err err;
     float value;
-    bool wanted;
     bool ended;
 };
 
@@ -92,18 +92,8 @@ static void on_end(struct request *request)
 static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allowed_ns)
 {
     memset(call, 0, sizeof(*call));
-    call->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { 1, 1 } },
-                                   .data = (uint8_t *)&call->value,
-                                   .size = sizeof(call->value) };
-    call->wanted = true;
-    request_init(&call->request);
-    call->request.home = &rig->home;
-    call->request.model = &rig->model;
-    call->request.inputs = &call->input;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    call->input = asking_rows(&call->value, 1, 1);
+    asking_init(&call->request, &rig->home, &rig->model, &call->input, &call->output);
     call->request.deadline_ns = clock_add(clock_now_ns(&rig->clock), allowed_ns);
     call->request.ended = on_end;
     model_acquire(&rig->model);

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "asking.h"
 #include "engine/engine.h"
 #include "engine/placement.h"
 #include "engine/pool.h"
@@ -21,7 +22,6 @@ struct client {
     struct request request;
     struct tensor input;
     struct tensor output;
-    bool wanted;
     float data[16];
     enum weir_status ended;
 };
@@ -152,21 +152,9 @@ static void on_end(struct request *request)
 
 static void ask(struct rig *rig, struct client *client, struct model *model)
 {
-    client->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                     .present = true,
-                                     .shape = { 2, { 1, 16 } },
-                                     .data = (uint8_t *)client->data,
-                                     .size = sizeof(client->data) };
-    client->wanted = true;
+    client->input = asking_rows(client->data, 1, 16);
     client->ended = WEIR_EBACKEND;
-    request_init(&client->request);
-    client->request.home = &rig->home;
-    client->request.model = model;
-    client->request.deadline_ns = CLOCK_NEVER;
-    client->request.queue_timeout_ns = CLOCK_NEVER;
-    client->request.inputs = &client->input;
-    client->request.outputs = &client->output;
-    client->request.wanted = &client->wanted;
+    asking_init(&client->request, &rig->home, model, &client->input, &client->output);
     client->request.ended = on_end;
     model_acquire(model);
     assert_int_equal(engine_submit(rig->engine, &client->request, NULL), WEIR_OK);

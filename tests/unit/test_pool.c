@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -35,7 +36,6 @@ struct call {
     float values[ROWS_MAX * WIDTH];
     struct tensor inputs[2];
     struct tensor output;
-    bool wanted;
     bool ended;
     bool late;
 };
@@ -106,18 +106,8 @@ static void on_late(struct request *request)
 static void call_make(struct call *call, struct rig *rig, int64_t rows, int64_t width)
 {
     memset(call, 0, sizeof(*call));
-    call->inputs[0] = (struct tensor){ .dtype = DTYPE_FP32,
-                                       .present = true,
-                                       .shape = { 2, { rows, width } },
-                                       .data = (uint8_t *)call->values,
-                                       .size = (size_t)(rows * width) * sizeof(float) };
-    call->wanted = true;
-    request_init(&call->request);
-    call->request.home = &rig->home;
-    call->request.model = &rig->model;
-    call->request.inputs = call->inputs;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    call->inputs[0] = asking_rows(call->values, rows, width);
+    asking_init(&call->request, &rig->home, &rig->model, call->inputs, &call->output);
     call->request.ended = on_end;
     call->request.late = on_late;
 }
@@ -415,12 +405,13 @@ static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **st
 static void test_who_wants_no_output_is_refused(void **state)
 {
     (void)state;
+    static const bool none = false;
     struct rig rig;
     struct call call;
     rig_start(&rig, plain, 1);
     rig_adopt(&rig);
     call_make(&call, &rig, 1, 16);
-    call.wanted = false;
+    call.request.wanted = &none;
     assert_int_equal(call_submit(&call), WEIR_EINVAL);
     rig_stop(&rig);
 }

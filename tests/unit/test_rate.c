@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+#include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
@@ -34,7 +35,6 @@ struct call {
     float values[16];
     struct tensor input;
     struct tensor output;
-    bool wanted;
     bool ended;
 };
 
@@ -100,18 +100,8 @@ static void on_end(struct request *request)
 static void submit(struct rig *rig, struct call *call, struct model *model)
 {
     memset(call, 0, sizeof(*call));
-    call->input = (struct tensor){ .dtype = DTYPE_FP32,
-                                   .present = true,
-                                   .shape = { 2, { 1, 16 } },
-                                   .data = (uint8_t *)call->values,
-                                   .size = sizeof(call->values) };
-    call->wanted = true;
-    request_init(&call->request);
-    call->request.home = &rig->home;
-    call->request.model = model;
-    call->request.inputs = &call->input;
-    call->request.outputs = &call->output;
-    call->request.wanted = &call->wanted;
+    call->input = asking_rows(call->values, 1, 16);
+    asking_init(&call->request, &rig->home, model, &call->input, &call->output);
     call->request.ended = on_end;
     assert_int_equal(engine_submit(rig->engine, &call->request, NULL), WEIR_OK);
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "asking.h"
 #include "engine/effective.h"
 #include "engine/pool.h"
 #include "engine/sequence.h"
@@ -104,7 +105,6 @@ struct step {
     int32_t expected;
     struct tensor input;
     struct tensor outputs[3];
-    bool wanted[3];
     uint32_t *left;
     int64_t *order; /* The sequence's last step that ended. */
     int64_t at;
@@ -150,13 +150,7 @@ static void submit(struct client *client, struct step *step, uint64_t id)
                                    .shape = { 2, { 1, 1 } },
                                    .data = (uint8_t *)&step->x,
                                    .size = sizeof(step->x) };
-    memset(step->wanted, true, sizeof(step->wanted));
-    request_init(&step->request);
-    step->request.home = &client->home;
-    step->request.model = client->model;
-    step->request.inputs = &step->input;
-    step->request.outputs = step->outputs;
-    step->request.wanted = step->wanted;
+    asking_init(&step->request, &client->home, client->model, &step->input, step->outputs);
     step->request.ended = ended;
     step->request.user = step;
     step->request.sequence_id.number = id;
@@ -298,15 +292,9 @@ static enum weir_status infer(struct model_bed *bed, struct model *model, struct
                             .data = (uint8_t *)x,
                             .size = (size_t)rows * sizeof(x[0]) };
     struct tensor outputs[3] = { 0 };
-    const bool all[3] = { true, true, true };
     bool done = false;
     struct request request;
-    request_init(&request);
-    request.home = &bed->home;
-    request.model = model;
-    request.inputs = &input;
-    request.outputs = outputs;
-    request.wanted = all;
+    asking_init(&request, &bed->home, model, &input, outputs);
     request.ended = on_end;
     request.user = &done;
     request.sequence_id = id;

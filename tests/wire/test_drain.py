@@ -31,10 +31,8 @@ PAUSE_S = 0.004  # Some 70 % of what two executors carry, with runs of 4 ms in p
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "models"
-    folder.mkdir()
-    put_sim(folder, "m", max_batch_size=4, parameters={"tau0": "4ms"})
-    return folder
+    put_sim(tmp_path / "models", "m", max_batch_size=4, parameters={"tau0": "4ms"})
+    return tmp_path / "models"
 
 
 # --- Readiness ------------------------------------------------------------------------------------
