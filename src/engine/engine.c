@@ -536,6 +536,9 @@ static enum weir_status make_instances(const struct engine *engine, struct model
         model->slot_count++;
         replica_put(instance);
     }
+    if (devices == 1 && model->slots_max < model->instance_count) {
+        model->instance_count = model->slots_max;
+    }
     return WEIR_OK;
 }
 

@@ -17,7 +17,14 @@
 uint32_t pool_runs_wanted(const struct model *model)
 {
     const uint32_t runs = scaling_cap(&model->scaling);
-    return (runs > 0 ? runs : model->instance_count) * model->stages.depth;
+    if (!scaling_learns(&model->scaling)) {
+        return (runs > 0 ? runs : model->instance_count) * model->stages.depth;
+    }
+    /* Where the device has too few contexts for the depth, they are shared out: fewer runs that made
+     * use of all of them would tell nothing. */
+    const uint32_t counts = model->scaling.runs_max;
+    const uint32_t share = (model->slots_max * runs + counts - 1) / counts;
+    return runs * model->stages.depth < share ? runs * model->stages.depth : share;
 }
 
 void pool_set_runs(struct model *model)
@@ -63,7 +70,8 @@ static bool learn_scaling(const struct pool *pool, struct model *model, const st
         return false;
     }
     const double under_way = (double)(model->scaling.area - batch->area) / (double)ns;
-    return scaling_observe(&model->scaling, under_way / model->stages.depth, batch->rows, ns,
+    const double each = (double)pool_runs_wanted(model) / scaling_cap(&model->scaling);
+    return scaling_observe(&model->scaling, under_way / each, batch->rows, ns,
                            model->waiting_count > 0);
 }
 
