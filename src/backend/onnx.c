@@ -562,8 +562,10 @@ static enum weir_status onnx_load(const struct backend_ops *ops, const struct ba
     file_map_close(&source.map);
     if (status != WEIR_OK) {
         onnx_unload(&model->base);
-        err_prefix(err, "model '%s' version %" PRIu64 ", %s", how->model_name, how->version,
-                   source.file_name);
+        const bool named =
+            err != NULL && strncmp(err->text, source.file_name, strlen(source.file_name)) == 0;
+        err_prefix(err, "model '%s' version %" PRIu64 "%s%s", how->model_name, how->version,
+                   named ? "" : ", ", named ? "" : source.file_name);
         return status;
     }
     *out = &model->base;

@@ -8,7 +8,6 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/utsname.h>
 
 #include "cmd/bench_account.h"
@@ -20,6 +19,7 @@
 #include "cmd/cmd.h"
 #include "cmd/term.h"
 #include "util/clock.h"
+#include "util/descriptors.h"
 #include "util/file.h"
 #include "util/mem.h"
 
@@ -551,16 +551,6 @@ static enum weir_status pin(const struct wish *wish, struct weir_err *err)
                          (unsigned long long)wish->cpu - 1);
 }
 
-/* A connection each for thousands of requests. */
-static void raise_file_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 /* The first one ends the measurement in order, the second one the program. */
 static void take_signals(void)
 {
@@ -574,6 +564,9 @@ static enum weir_status prepare(struct bench *bench, struct weir_err *err)
 {
     const struct wish *wish = &bench->wish;
     enum weir_status status = pin(wish, err);
+    if (status == WEIR_OK && wish->html != NULL) {
+        status = file_try(wish->html, err); /* Now, not when all has been measured. */
+    }
     for (uint32_t i = 0; i < wish->target_count && status == WEIR_OK; i++) {
         static const char *const protocols[] = { "REST, binary", "REST, JSON",
                                                  "REST, shared memory" };
@@ -617,7 +610,7 @@ int cmd_bench(int count, char **words)
         return cmd_usage("bench", "%s", err.text);
     }
     take_signals();
-    raise_file_limit();
+    (void)descriptors_raise(UINT64_MAX); /* A connection each for thousands of requests. */
     describe_machine(bench->machine, sizeof(bench->machine));
     bench->started_wall_ms = clock_wall_ms();
     bench->live.on = term_is_live(stderr) && !bench->wish.json;

@@ -11,6 +11,7 @@
 
 #include "cmd/client.h"
 #include "cmd/flags.h"
+#include "cmd/input.h"
 #include "util/clock.h"
 
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
@@ -504,6 +505,14 @@ static enum weir_status take_word(struct wish *wish, const char *word, struct we
     return WEIR_OK;
 }
 
+static enum weir_status take_input(struct wish *wish, const char *word, struct weir_err *err)
+{
+    const enum weir_status status = input_check(word, err);
+    return status == WEIR_OK
+               ? append("--input", wish->inputs, &wish->input_count, BENCH_INPUTS_MAX, word, err)
+               : status;
+}
+
 static enum weir_status take_option(struct wish *wish, int key, const char *value,
                                     struct weir_err *err)
 {
@@ -522,7 +531,7 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     case OPTION_CLASS:
         return read_class(wish, value, err);
     case OPTION_INPUT:
-        return append("--input", wish->inputs, &wish->input_count, BENCH_INPUTS_MAX, value, err);
+        return take_input(wish, value, err);
     case OPTION_HEADER:
         return append("--header", wish->headers, &wish->header_count, REQUEST_HEADERS_MAX, value,
                       err);

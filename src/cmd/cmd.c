@@ -1,5 +1,6 @@
 #include "cmd/cmd.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,10 +44,12 @@ void cmd_let_signals_end(void)
 
 int cmd_print(const struct buffer *out)
 {
-    if (out->failed || fwrite(out->data, 1, out->size, stdout) != out->size ||
-        fflush(stdout) != 0) {
-        complain("the report could not be written to standard output");
-        return CMD_FAILED;
+    if (!out->failed && fwrite(out->data, 1, out->size, stdout) == out->size &&
+        fflush(stdout) == 0) {
+        return CMD_OK;
     }
-    return CMD_OK;
+    if (out->failed || errno != EPIPE) { /* Who reads from a pipe may have enough, as `head`. */
+        complain("the report could not be written to standard output");
+    }
+    return CMD_FAILED;
 }

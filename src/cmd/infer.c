@@ -147,6 +147,14 @@ static enum weir_status take_word(struct wish *wish, const char *word, struct we
     return WEIR_OK;
 }
 
+static enum weir_status take_input(struct wish *wish, const char *word, struct weir_err *err)
+{
+    const enum weir_status status = input_check(word, err);
+    return status == WEIR_OK
+               ? append("--input", wish->inputs, &wish->input_count, INPUTS_MAX, word, err)
+               : status;
+}
+
 static enum weir_status take_option(struct wish *wish, int key, const char *value,
                                     struct weir_err *err)
 {
@@ -154,7 +162,7 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     case FLAGS_WORD:
         return take_word(wish, value, err);
     case OPTION_INPUT:
-        return append("--input", wish->inputs, &wish->input_count, INPUTS_MAX, value, err);
+        return take_input(wish, value, err);
     case OPTION_OUTPUT:
         return append("--output", wish->files, &wish->file_count, FILES_MAX, value, err);
     case OPTION_OVERLAY:

@@ -155,16 +155,20 @@ static enum weir_status read_content(struct arena *arena, struct bytes file, con
     return status == WEIR_OK ? WEIR_OK : (err_prefix(err, "%s", path), status);
 }
 
+enum weir_status input_check(const char *word, struct weir_err *err)
+{
+    return strchr(word, '=') != NULL
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL, "--input: found '%s', expected NAME=VALUE or NAME=@FILE",
+                         word);
+}
+
 enum weir_status input_read(struct arena *arena, const char *assignment,
                             const struct interface *model, struct value *out, const char **picture,
                             struct weir_err *err)
 {
     const size_t size = strcspn(assignment, "=");
     const struct spec *spec = NULL;
-    if (assignment[size] == '\0') {
-        return err_set(err, WEIR_EINVAL, "--input: found '%s', expected NAME=VALUE or NAME=@FILE",
-                       assignment);
-    }
     enum weir_status status = find_spec(assignment, size, model, &spec, err);
     if (status != WEIR_OK) {
         return status;

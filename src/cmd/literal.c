@@ -4,6 +4,8 @@
 
 #include "cmd/scalar.h"
 
+#define QUOTED_BYTES_MAX 40
+
 /* ---- Shapes ---------------------------------------------------------------------------------- */
 
 /* `given` with 1s before it until it has the rank of `spec`; false when it is longer. */
@@ -262,7 +264,12 @@ enum weir_status literal_read(struct arena *arena, struct bytes text, const stru
     enum weir_status status = json.failed
                                   ? err_nomem(err, "an input", text.size)
                                   : json_read((struct bytes){ json.data, json.size }, &doc, err);
-    if (status != WEIR_OK) {
+    if (status == WEIR_EINVAL && !array) {
+        (void)err_set(
+            err, status,
+            "input '%s': found '%.*s', expected numbers such as 1,2,3 or [[1,2],[3,4]]", spec->name,
+            (int)(text.size < QUOTED_BYTES_MAX ? text.size : QUOTED_BYTES_MAX), text.data);
+    } else if (status != WEIR_OK) {
         (void)err_prefix(err, "input '%s'", spec->name);
     } else {
         status = literal_read_json(arena, yyjson_doc_get_root(doc), spec, out, err);

@@ -118,19 +118,21 @@ static bool take_dimension(struct reader *r, int64_t *out)
 
 static enum weir_status read_descr(struct reader *r, const struct descr **out)
 {
+    static const char expected[] =
+        "a little-endian boolean, integer or float type such as '<f4' or '|u1'";
     struct bytes text;
-    const size_t start = r->at;
-    if (take_string(r, &text)) {
-        for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++) {
-            if (bytes_equal(text, bytes_of(descrs[i].text))) {
-                *out = &descrs[i];
-                return WEIR_OK;
-            }
+    if (!take_string(r, &text)) {
+        return complain(r, expected);
+    }
+    for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++) {
+        if (bytes_equal(text, bytes_of(descrs[i].text))) {
+            *out = &descrs[i];
+            return WEIR_OK;
         }
     }
-    r->at = start;
-    skip_spaces(r);
-    return complain(r, "a little-endian boolean, integer or float type such as '<f4' or '|u1'");
+    return err_set(r->err, WEIR_EINVAL, "npy header: found type '%.*s', expected %s",
+                   (int)(text.size < QUOTED_BYTES_MAX ? text.size : QUOTED_BYTES_MAX), text.data,
+                   expected);
 }
 
 static enum weir_status read_order(struct reader *r)

@@ -147,9 +147,8 @@ struct model {
     uint64_t holds_ns;           /* Then nobody else begins before it; 0: it waits for none. */
     uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
     uint64_t served_ns;          /* Device time, against other models of a client. */
-    uint32_t
-        instance_count; /* Concurrent runs, configured or as the devices have contexts for; constant. */
-    struct instance *instances; /* Array of slots_max, of which slot_count are made: more than
+    uint32_t instance_count;     /* Concurrent runs, configured or as the devices can; constant. */
+    struct instance *instances;  /* Array of slots_max, of which slot_count are made: more than
                                     instance_count for the stages of pipelined runs, or for loops. */
     uint32_t slot_count;
     uint32_t slots_max;

@@ -10,6 +10,7 @@
 #include <ctype.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -381,6 +382,23 @@ static enum weir_status check_access(const struct config *config, struct weir_er
     return WEIR_OK;
 }
 
+/* Two of the three on one number would be one port that takes turns. */
+static enum weir_status check_ports(const struct config *config, struct weir_err *err)
+{
+    static const char *const names[] = { "http_port", "grpc_port", "metrics_port" };
+    const uint64_t ports[] = { config->http_port, config->grpc_port, config->metrics_port };
+    for (int i = 0; i < 3 && config->port == 0; i++) {
+        const int next = (i + 1) % 3;
+        if (ports[i] != 0 && ports[i] == ports[next]) {
+            return err_set(err, WEIR_EINVAL,
+                           "%s and %s: found %" PRIu64
+                           " for both, expected different ones; `port` sets one for everything",
+                           names[i < next ? i : next], names[i < next ? next : i], ports[i]);
+        }
+    }
+    return WEIR_OK;
+}
+
 /* Takes the next number of "20,10", or keeps the one before at the end.  False: it is none. */
 static bool next_share(const char **text, uint64_t *share)
 {
@@ -438,6 +456,7 @@ static enum weir_status check_devices(const struct config *config, struct weir_e
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
     enum weir_status status = check_access(config, err);
+    status = status == WEIR_OK ? check_ports(config, err) : status;
     status = status == WEIR_OK ? check_devices(config, err) : status;
     if (status != WEIR_OK) {
         return status;

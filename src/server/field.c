@@ -15,6 +15,9 @@
 #include <strings.h>
 
 #include "util/clock.h"
+#include "util/near.h"
+
+#define KEYS_BYTES 400
 
 static const char *key_of(const struct yaml *node)
 {
@@ -73,20 +76,39 @@ const struct field *field_find(const struct field_table *table, const char *key,
     return NULL;
 }
 
-enum weir_status field_unknown(const struct field_table *table, const struct yaml *node,
-                               struct weir_err *err)
+/* The keys of a table with commas between them; of a long one the first. */
+static void list_keys(const struct field_table *table, char out[KEYS_BYTES])
 {
-    char allowed[400] = "";
-    char where[YAML_WHERE];
+    static const char more[] = ", ...";
     size_t used = 0;
+    out[0] = '\0';
     for (size_t i = 0; i < table->count; i++) {
-        const int size = snprintf(allowed + used, sizeof(allowed) - used, "%s%s",
-                                  i == 0 ? "" : ", ", table->fields[i].key);
-        if (size < 0 || (size_t)size >= sizeof(allowed) - used) {
-            break;
+        const size_t left = KEYS_BYTES - sizeof(more) - used;
+        const int size =
+            snprintf(out + used, left, "%s%s", i == 0 ? "" : ", ", table->fields[i].key);
+        if (size < 0 || (size_t)size >= left) {
+            memcpy(out + used, more, sizeof(more));
+            return;
         }
         used += (size_t)size;
     }
+}
+
+enum weir_status field_unknown(const struct field_table *table, const struct yaml *node,
+                               struct weir_err *err)
+{
+    char allowed[KEYS_BYTES];
+    char where[YAML_WHERE];
+    struct near near;
+    near_begin(&near, node->key);
+    for (size_t i = 0; i < table->count; i++) {
+        near_look(&near, table->fields[i].key);
+    }
+    if (near.word[0] != '\0') {
+        return err_set(err, WEIR_EINVAL, "%s: unknown key '%.80s'; did you mean '%s'?",
+                       yaml_where(node, where), node->key, near.word);
+    }
+    list_keys(table, allowed);
     return err_set(err, WEIR_EINVAL, "%s: unknown key '%.80s'; allowed: %s",
                    yaml_where(node, where), node->key, allowed);
 }

@@ -129,7 +129,7 @@ WEIR_MUST_USE enum weir_status field_read_table(const struct field_reader *reade
 /* The row of a key, or NULL. */
 const struct field *field_find(const struct field_table *table, const char *key, bool loose);
 
-/* "FILE:LINE: unknown key 'x'; allowed: ...": WEIR_EINVAL. */
+/* "FILE:LINE: unknown key 'x'; did you mean 'y'?" or "...; allowed: ...": WEIR_EINVAL. */
 enum weir_status field_unknown(const struct field_table *table, const struct yaml *node,
                                struct weir_err *err);
 

@@ -7,6 +7,7 @@
 #include "net/tls.h"
 #include "util/limits.h"
 #include "util/log.h"
+#include "util/near.h"
 #include "util/nvml.h"
 
 #define LIST_MAX 64
@@ -268,40 +269,18 @@ const struct option *option_find(option_name_fn *name, const char *text)
     return NULL;
 }
 
-/* Edit distance, for "did you mean"; both at most OPTION_WORD_BYTES long. */
-static size_t distance(const char *a, const char *b)
-{
-    const size_t b_size = strlen(b) < OPTION_WORD_BYTES - 1 ? strlen(b) : OPTION_WORD_BYTES - 1;
-    size_t row[OPTION_WORD_BYTES];
-    for (size_t j = 0; j <= b_size; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b_size; j++) {
-            const size_t above = row[j];
-            const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            const size_t insert = (row[j - 1] < above ? row[j - 1] : above) + 1;
-            row[j] = change < insert ? change : insert;
-            diagonal = above;
-        }
-    }
-    return row[b_size];
-}
-
 const char *option_hint(option_name_fn *name, const char *text, char *out)
 {
-    size_t best = strlen(text) / 3 + 1; /* Further off is no near miss. */
-    out[0] = '\0';
+    struct near near;
+    near_begin(&near, text);
     for (size_t i = 0; i < option_count; i++) {
         char candidate[OPTION_WORD_BYTES];
         name(&options[i], candidate);
-        const size_t far = distance(text, candidate);
-        if (far < best) {
-            best = far;
-            (void)snprintf(out, OPTION_WORD_BYTES + 32, "; did you mean '%s'?", candidate);
-        }
+        near_look(&near, candidate);
+    }
+    out[0] = '\0';
+    if (near.word[0] != '\0') {
+        (void)snprintf(out, OPTION_WORD_BYTES + 32, "; did you mean '%s'?", near.word);
     }
     return out;
 }

@@ -28,10 +28,12 @@
 #include "server/notify.h"
 #include "server/reload.h"
 #include "server/stores.h"
+#include "util/descriptors.h"
 #include "util/gpus.h"
 #include "util/mem.h"
 
 #define NAMES_BYTES_MAX 4096
+#define FILES_BESIDES 4096  /* Than connections: models, their processes, shared memory. */
 #define SIGNAL_WAKE SIGUSR1 /* Mail for the main thread's home, or a loop has ended. */
 
 struct server {
@@ -208,6 +210,19 @@ static void start_gpus(struct server *server)
     }
 }
 
+/* Every client's connection is a file. */
+static void allow_connections(const struct config *config)
+{
+    const uint64_t connections = config->limits.connections_max;
+    const uint64_t allowed = descriptors_raise(connections + FILES_BESIDES);
+    if (allowed < connections) {
+        log_event(LOG_WARNING,
+                  "the system allows fewer open files than limits.connections_max: raise its limit "
+                  "(ulimit -Hn, LimitNOFILE= of systemd) or lower this one",
+                  LOG_U64("open_files", allowed), LOG_U64("connections_max", connections));
+    }
+}
+
 static enum weir_status start_network(struct server *server, struct weir_err *err)
 {
     server->api_options = (struct api_options){ .name = server->config->name,
@@ -245,6 +260,7 @@ static enum weir_status start_network(struct server *server, struct weir_err *er
         .context = server,
     };
     guard_warn(&server->guard);
+    allow_connections(server->config);
     return front_start(&server->front, &front, err);
 }
 

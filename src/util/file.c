@@ -343,6 +343,21 @@ enum weir_status file_write(const char *path, const void *data, size_t size, str
     return WEIR_OK;
 }
 
+enum weir_status file_try(const char *path, struct weir_err *err)
+{
+    if (is_special(path)) {
+        return access(path, W_OK) == 0 ? WEIR_OK : complain(err, path, errno);
+    }
+    char name[PATH_MAX];
+    const int fd = create_beside(path, name);
+    if (fd < 0) {
+        return complain(err, path, -fd);
+    }
+    (void)close(fd);
+    (void)unlink(name);
+    return WEIR_OK;
+}
+
 struct entry {
     const char *name;
     bool folder;

@@ -47,6 +47,9 @@ void file_map_close(struct file_map *map);
 WEIR_MUST_USE enum weir_status file_write(const char *path, const void *data, size_t size,
                                           struct weir_err *err);
 
+/* Could file_write() write there?  Leaves nothing behind.  WEIR_EIO, WEIR_ENOENT. */
+WEIR_MUST_USE enum weir_status file_try(const char *path, struct weir_err *err);
+
 /* Calls `visit` for each entry of the folder, "." and ".." left out, in byte order of their names;
  * stops at the first status that is not WEIR_OK and returns it.  `folder` follows links.  More than
  * 100,000 entries are WEIR_ETOOBIG; WEIR_EIO, WEIR_ENOMEM.  `folder_fd` stays as it is. */

@@ -269,6 +269,12 @@ static const struct {
       "WEIR_PORT: found 'x', expected a whole number from 0 to 65535" },
     { { .words = { "--htp-port", "1" } },
       "unknown option '--htp-port'; did you mean '--http-port'?" },
+    { { .words = { "--http-port", "8001" } },
+      "http_port and grpc_port: found 8001 for both, expected different ones; `port` sets one for "
+      "everything" },
+    { { .words = { "--metrics-port", "8000" } },
+      "http_port and metrics_port: found 8000 for both, expected different ones; `port` sets one "
+      "for everything" },
     { { .words = { "--http-port" } },
       "--http-port: nothing follows, expected a whole number from 0 to 65535" },
     { { .words = { "--http-port=" } },

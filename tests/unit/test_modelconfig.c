@@ -272,6 +272,9 @@ static void test_mistakes_are_named(void **state)
         { "max_batch: 3",
           "model.yaml:1: unknown key 'max_batch'; allowed: name, backend, platform, "
           "max_batch_size, input" },
+        { "max_batch: 3", "instances, version_policy, " },
+        { "max_batch: 3", ", ..." },
+        { "max_batch_sise: 3", "unknown key 'max_batch_sise'; did you mean 'max_batch_size'?" },
         { "a: 1\nbackend: x", "model.yaml:1: unknown key 'a'" },
         { "input:\n  - name: x\n    shape: [1]",
           "model.yaml:3: unknown key 'shape'; allowed: name, "

@@ -83,8 +83,7 @@ static void test_refuses_other_types(void **state)
 {
     (void)state;
     refuse("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }", 4,
-           "npy header: found ''>f4', 'fortran_order': False, '' at byte 10, expected a "
-           "little-endian");
+           "npy header: found type '>f4', expected a little-endian");
     refuse("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", 8, "expected a little-");
     refuse("{'descr': '<U3', 'fortran_order': False, 'shape': (1,), }", 12, "expected a little-");
     refuse("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", 4,

@@ -471,6 +471,7 @@ def test_a_live_line_on_terminals_only(server):
     (("m", "--concurrency", "x"), "--concurrency: found 'x'"),
     (("m", "--concurrency", "1..1000000"), "at most 16384"),
     (("m", "--rate", "1..2..3"), "--rate: found '1..2..3'"),
+    (("m", "--input", "x"), "--input: found 'x', expected NAME=VALUE or NAME=@FILE"),
     (("m", "--search"), "--search needs --slo"),
     (("m", "--json", "--csv"), "--json and --csv"),
     (("m", "--rate", "3", "--requests", "3"), "--requests goes with a closed loop"),
@@ -489,6 +490,12 @@ def test_a_live_line_on_terminals_only(server):
 def test_mistakes_on_the_command_line(words, sentence):
     done = run(*words)
     assert done.returncode == 2 and sentence in done.stderr and done.stdout == ""
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(server, tmp_path):
+    done = run("sim", *at(server), "--duration", "1h", "--html", tmp_path / "missing" / "page.html")
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"{tmp_path}/missing/page.html: no such file or folder" in done.stderr
 
 
 @pytest.mark.parametrize("grpc", [False, True])

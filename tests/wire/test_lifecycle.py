@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -100,6 +101,17 @@ def test_a_taken_port_is_named(tmp_path, root):
     assert done.returncode == 1
     assert done.stdout == ""
     assert f"127.0.0.1:{port}" in done.stderr and "in use" in done.stderr
+
+
+def test_connections_are_not_bound_by_a_soft_limit_of_open_files(tmp_path, root):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with Server(tmp_path, root) as server:
+            allowed, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert allowed == hard or allowed > 4096
 
 
 def test_an_address_of_others_is_refused(root):
