@@ -411,7 +411,6 @@ static enum weir_status read_class(struct wish *wish, const char *text, struct w
 
 static enum weir_status take_arrivals(struct wish *wish, const char *value, struct weir_err *err)
 {
-    wish->arrivals_given = true;
     return arrivals_kind_of(bytes_of(value), &wish->arrivals.kind) &&
                    (wish->arrivals.kind == ARRIVALS_POISSON ||
                     wish->arrivals.kind == ARRIVALS_CONSTANT)

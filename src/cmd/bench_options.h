@@ -44,7 +44,6 @@ struct wish {
     double loads[BENCH_LOADS_MAX]; /* Concurrencies, rates, or numbers of users. */
     uint32_t load_count;
     struct arrivals_spec arrivals;
-    bool arrivals_given;
     bool search;
     double resolution;
     struct wish_class classes[BENCH_CLASSES_MAX];

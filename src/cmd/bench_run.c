@@ -263,7 +263,7 @@ void bench_run_answered(struct bench_run *run, uint32_t class_index, uint64_t at
     }
 }
 
-static void count_code(struct bench_run *run, const char *code, uint64_t count)
+void bench_run_code(struct bench_run *run, const char *code)
 {
     uint32_t i = 0;
     while (i < run->code_count &&
@@ -277,61 +277,7 @@ static void count_code(struct bench_run *run, const char *code, uint64_t count)
         strncpy(run->codes[i].name, name, sizeof(run->codes[i].name) - 1);
         run->code_count++;
     }
-    run->codes[i].count += count;
-}
-
-void bench_run_code(struct bench_run *run, const char *code)
-{
-    count_code(run, code, 1);
-}
-
-static void merge_slices(struct bench_run *run, const struct bench_run *from)
-{
-    assert(run->slice_count == from->slice_count && run->slice_ns == from->slice_ns);
-    for (uint32_t i = 0; i < run->slice_count; i++) {
-        struct bench_slice *slice = &run->slices[i];
-        const struct bench_slice *other = &from->slices[i];
-        slice->sent += other->sent;
-        slice->good += other->good;
-        for (int k = 0; k < BENCH_OUTCOME_COUNT; k++) {
-            slice->counts[k] += other->counts[k];
-        }
-        hdr_merge(&slice->latency, &other->latency);
-    }
-}
-
-static void merge_classes(struct bench_run *run, const struct bench_run *from)
-{
-    assert(run->class_count == from->class_count);
-    for (uint32_t i = 0; i < run->class_count; i++) {
-        struct bench_class *class = &run->classes[i];
-        const struct bench_class *other = &from->classes[i];
-        class->sent += other->sent;
-        class->good += other->good;
-        for (int k = 0; k < BENCH_OUTCOME_COUNT; k++) {
-            class->counts[k] += other->counts[k];
-        }
-        hdr_merge(&class->latency, &other->latency);
-    }
-}
-
-void bench_run_merge(struct bench_run *run, const struct bench_run *from)
-{
-    assert(!run->closed && !from->closed);
-    run->sent += from->sent;
-    run->good += from->good;
-    run->time_ns += from->time_ns;
-    for (int k = 0; k < BENCH_OUTCOME_COUNT; k++) {
-        run->counts[k] += from->counts[k];
-    }
-    for (uint32_t i = 0; i < from->code_count; i++) {
-        count_code(run, from->codes[i].name, from->codes[i].count);
-    }
-    hdr_merge(&run->latency, &from->latency);
-    hdr_merge(&run->refusal, &from->refusal);
-    hdr_merge(&run->lag, &from->lag);
-    merge_slices(run, from);
-    merge_classes(run, from);
+    run->codes[i].count++;
 }
 
 static uint64_t ended(const struct bench_run *run)

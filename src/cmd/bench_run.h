@@ -4,7 +4,7 @@
  * The generator calls bench_run_sent() and bench_run_answered() for every request of the measured
  * window; both are a few adds and never allocate.  Afterwards it fills in what only it knows
  * (fields marked *generator*) and calls bench_run_close(), which works out the rest.  A run belongs
- * to one thread; several threads fill a run each, with equal slices, and merge them before closing.
+ * to one thread.
  *
  * Times are nanoseconds since the start of the measured window.  Latency counts from the intended
  * time of sending in an open loop, from the actual one in a closed loop.
@@ -183,9 +183,6 @@ void bench_run_answered(struct bench_run *run, uint32_t class_index, uint64_t at
 
 /* Counts an answer's code, for the table of errors. */
 void bench_run_code(struct bench_run *run, const char *code);
-
-/* Adds what `from` recorded; both were made from the same settings, neither is closed. */
-void bench_run_merge(struct bench_run *run, const struct bench_run *from);
 
 void bench_run_close(struct bench_run *run);
 

@@ -766,8 +766,3 @@ uint64_t wire_bytes_received(const struct wire *wire)
 {
     return wire->bytes_received;
 }
-
-uint32_t wire_connections(const struct wire *wire)
-{
-    return wire->up_count;
-}

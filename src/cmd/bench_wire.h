@@ -68,6 +68,5 @@ uint32_t wire_turn(struct wire *wire, uint64_t wait_ns);
 /* Since wire_open(). */
 uint64_t wire_bytes_sent(const struct wire *wire);
 uint64_t wire_bytes_received(const struct wire *wire);
-uint32_t wire_connections(const struct wire *wire); /* That there are now. */
 
 #endif

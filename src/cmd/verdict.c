@@ -93,24 +93,6 @@ enum verdict verdict_of(uint64_t requests, uint64_t misses, double miss, double 
     return VERDICT_OPEN;
 }
 
-uint64_t verdict_requests(uint64_t misses, double miss, double doubt)
-{
-    uint64_t high = misses + 1;
-    while (verdict_cdf(misses, high, miss) > doubt) {
-        high *= 2;
-    }
-    uint64_t low = misses;
-    while (high - low > 1) {
-        const uint64_t middle = low + (high - low) / 2;
-        if (verdict_cdf(misses, middle, miss) <= doubt) {
-            high = middle;
-        } else {
-            low = middle;
-        }
-    }
-    return high;
-}
-
 void verdict_search_init(struct verdict_search *search, double start, double rate_max,
                          double resolution)
 {

@@ -36,9 +36,6 @@ double verdict_cdf(uint64_t t, uint64_t n, double p);
 /* OPEN: neither side is proved yet. */
 enum verdict verdict_of(uint64_t requests, uint64_t misses, double miss, double doubt);
 
-/* The least number of requests that pass with `misses` of them missing: 459, 662, ... */
-uint64_t verdict_requests(uint64_t misses, double miss, double doubt);
-
 /*
  * Looks for the largest rate that passes: up by doubling until one fails, down by halving until one
  * passes, then between the two by their geometric mean until they are within `resolution` of each

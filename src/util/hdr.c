@@ -56,14 +56,6 @@ void hdr_finish(struct hdr *hdr)
     *hdr = (struct hdr){ .min_ns = UINT64_MAX };
 }
 
-void hdr_clear(struct hdr *hdr)
-{
-    memset(hdr->counts, 0, hdr->size * sizeof(uint64_t));
-    *hdr = (struct hdr){
-        .counts = hdr->counts, .size = hdr->size, .bits = hdr->bits, .min_ns = UINT64_MAX
-    };
-}
-
 void hdr_record_many(struct hdr *hdr, uint64_t ns, uint64_t count)
 {
     if (count == 0) {
@@ -81,19 +73,6 @@ void hdr_record_many(struct hdr *hdr, uint64_t ns, uint64_t count)
 void hdr_record(struct hdr *hdr, uint64_t ns)
 {
     hdr_record_many(hdr, ns, 1);
-}
-
-void hdr_merge(struct hdr *hdr, const struct hdr *from)
-{
-    assert(hdr->bits == from->bits);
-    for (uint32_t i = 0; i < from->size; i++) {
-        hdr->counts[i] += from->counts[i];
-    }
-    hdr->total += from->total;
-    hdr->over += from->over;
-    hdr->sum_ns += from->sum_ns;
-    hdr->min_ns = from->min_ns < hdr->min_ns ? from->min_ns : hdr->min_ns;
-    hdr->max_ns = from->max_ns > hdr->max_ns ? from->max_ns : hdr->max_ns;
 }
 
 /* Which of the sorted times is meant, from 1.  The slack undoes the rounding of a product such as
@@ -130,21 +109,6 @@ uint64_t hdr_quantile_ns(const struct hdr *hdr, double q)
 double hdr_mean_ns(const struct hdr *hdr)
 {
     return hdr->total == 0 ? 0 : (double)hdr->sum_ns / (double)hdr->total;
-}
-
-uint64_t hdr_above(const struct hdr *hdr, uint64_t ns)
-{
-    if (hdr->total == 0) {
-        return 0;
-    }
-    if (ns >= HDR_MAX_NS) {
-        return ns >= hdr->max_ns ? 0 : hdr->over;
-    }
-    uint64_t above = 0;
-    for (uint32_t i = index_of(hdr->bits, ns) + 1; i < hdr->size; i++) {
-        above += hdr->counts[i];
-    }
-    return above;
 }
 
 bool hdr_next(const struct hdr *hdr, uint32_t *index, struct hdr_bucket *out)

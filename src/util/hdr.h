@@ -3,7 +3,7 @@
  *
  * Times from 1 ns to HDR_MAX_NS keep the asked number of significant digits (3: an error below
  * 0.1 %), in memory of fixed size.  Only hdr_init() allocates: recording is one index and one add.
- * One thread at a time; threads record into their own and merge.
+ * One thread at a time.
  */
 #ifndef WEIR_UTIL_HDR_H
 #define WEIR_UTIL_HDR_H
@@ -32,21 +32,14 @@ struct hdr {
  * hdr_finish(). */
 WEIR_MUST_USE enum weir_status hdr_init(struct hdr *hdr, uint32_t digits);
 void hdr_finish(struct hdr *hdr); /* Frees; zeroed histograms are fine. */
-void hdr_clear(struct hdr *hdr);  /* Empty, with the memory kept. */
 
 void hdr_record(struct hdr *hdr, uint64_t ns);
 void hdr_record_many(struct hdr *hdr, uint64_t ns, uint64_t count);
-
-/* Adds all of `from`; both have the same digits. */
-void hdr_merge(struct hdr *hdr, const struct hdr *from);
 
 /* The q-quantile (0..1): the upper end of the bucket that holds it, never above max_ns (the
  * exact maximum at q = 1).  0 when empty. */
 uint64_t hdr_quantile_ns(const struct hdr *hdr, double q);
 double hdr_mean_ns(const struct hdr *hdr); /* Exact; 0 when empty. */
-
-/* Times above `ns`, to the accuracy of a bucket: those in the bucket of `ns` itself do not count. */
-uint64_t hdr_above(const struct hdr *hdr, uint64_t ns);
 
 /* Non-empty buckets in ascending order: start with `index` 0 and repeat while true. */
 struct hdr_bucket {

@@ -417,18 +417,6 @@ void json_bool(struct buffer *out, bool value)
     buffer_text(out, value ? "true" : "false");
 }
 
-void json_floats(struct buffer *out, const float *values, size_t count)
-{
-    buffer_char(out, '[');
-    for (size_t i = 0; i < count && !out->failed; i++) {
-        if (i > 0) {
-            buffer_char(out, ',');
-        }
-        json_float(out, values[i]);
-    }
-    buffer_char(out, ']');
-}
-
 void json_doubles(struct buffer *out, const double *values, size_t count)
 {
     buffer_char(out, '[');

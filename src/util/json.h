@@ -56,8 +56,7 @@ void json_double(struct buffer *out, double value);
 void json_float(struct buffer *out, float value);
 void json_bool(struct buffer *out, bool value);
 
-/* The values as a flat array in brackets, as json_float() and json_double() write them. */
-void json_floats(struct buffer *out, const float *values, size_t count);
+/* The values as a flat array in brackets, as json_double() writes them. */
 void json_doubles(struct buffer *out, const double *values, size_t count);
 
 /* ,"key": with the comma only when the last byte is not '{' or '['. */

@@ -159,13 +159,3 @@ void numa_node_cpus(const struct numa *numa, int32_t node, cpu_set_t *out)
         }
     }
 }
-
-int32_t numa_node_of(const struct numa *numa, int32_t cpu)
-{
-    for (uint32_t i = 0; i < numa->count; i++) {
-        if (numa->cpus[i].cpu == cpu) {
-            return numa->cpus[i].node;
-        }
-    }
-    return 0;
-}

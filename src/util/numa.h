@@ -47,7 +47,4 @@ WEIR_MUST_USE bool numa_parse(const char *text, cpu_set_t *out);
 /* All processors of that node. */
 void numa_node_cpus(const struct numa *numa, int32_t node, cpu_set_t *out);
 
-/* The node of the processor; 0 where that is not known. */
-int32_t numa_node_of(const struct numa *numa, int32_t cpu);
-
 #endif

@@ -96,8 +96,6 @@ static void test_misses_decide_the_verdict(void **state)
         { 10, VERDICT_OPEN },
         { 19, VERDICT_FAILED },
     };
-    assert_int_equal(verdict_requests(2, 0.01, 0.01), 838);
-    assert_int_equal(verdict_requests(3, 0.01, 0.01), 1001);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct bench_run run = measured(cases[i].late);
         bench_run_close(&run);
@@ -249,39 +247,6 @@ static void test_slices_suit_the_length(void **state)
     }
 }
 
-static void test_threads_are_merged(void **state)
-{
-    (void)state;
-    struct bench_run parts[2];
-    for (int i = 0; i < 2; i++) {
-        parts[i] = (struct bench_run){
-            .load = BENCH_LOAD_CLOSED, .duration_ns = S, .slo_ns = 10 * MS, .class_count = 2
-        };
-        assert_int_equal(bench_run_init(&parts[i], NULL), WEIR_OK);
-    }
-    parts[0].classes[1].slo_ns = parts[1].classes[1].slo_ns = 30 * MS;
-    bench_run_sent(&parts[0], 0, 0, UINT64_MAX);
-    bench_run_answered(&parts[0], 0, 20 * MS, 20 * MS, BENCH_OK);
-    bench_run_sent(&parts[1], 1, 0, UINT64_MAX);
-    bench_run_answered(&parts[1], 1, 20 * MS, 20 * MS, BENCH_OK); /* This class has time. */
-    bench_run_code(&parts[0], "503");
-    bench_run_code(&parts[1], "503");
-    bench_run_code(&parts[1], "500");
-    bench_run_merge(&parts[0], &parts[1]);
-    bench_run_close(&parts[0]);
-    assert_int_equal(parts[0].sent, 2);
-    assert_int_equal(parts[0].good, 1);
-    assert_int_equal(parts[0].classes[0].good, 0);
-    assert_int_equal(parts[0].classes[1].good, 1);
-    assert_int_equal(parts[0].slices[0].counts[BENCH_OK], 2);
-    assert_int_equal(parts[0].lag.total, 0);
-    assert_int_equal(parts[0].code_count, 2);
-    assert_string_equal(parts[0].codes[0].name, "503");
-    assert_int_equal(parts[0].codes[0].count, 2);
-    bench_run_finish(&parts[0]);
-    bench_run_finish(&parts[1]);
-}
-
 static void test_codes_have_an_end(void **state)
 {
     (void)state;
@@ -337,7 +302,6 @@ int main(void)
         cmocka_unit_test(test_few_requests_may_decide),
         cmocka_unit_test(test_the_timeline_says_when),
         cmocka_unit_test(test_slices_suit_the_length),
-        cmocka_unit_test(test_threads_are_merged),
         cmocka_unit_test(test_codes_have_an_end),
         cmocka_unit_test(test_answers_are_sorted_by_code),
         cmocka_unit_test(test_settings_out_of_range),
