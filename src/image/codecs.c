@@ -361,34 +361,6 @@ static enum weir_status decode_jpeg(struct bytes file, uint32_t channels, struct
     return status;
 }
 
-enum weir_status image_encode_jpeg(const struct image *image, int quality, struct buffer *out,
-                                   struct weir_err *err)
-{
-    static const int pixel_formats[] = { [1] = TJPF_GRAY, [3] = TJPF_RGB, [4] = TJPF_RGBA };
-    if (quality < 1 || quality > 100) {
-        return err_set(err, WEIR_EINVAL, "JPEG quality: found %d, expected 1 to 100", quality);
-    }
-    tjhandle jpeg = tjInitCompress();
-    if (jpeg == NULL) {
-        return err_nomem(err, "a JPEG file", image_bytes(image));
-    }
-    unsigned char *data = NULL;
-    unsigned long size = 0;
-    const int subsampling = image->channels == 1 ? TJSAMP_GRAY : TJSAMP_420;
-    enum weir_status status = WEIR_OK;
-    if (tjCompress2(jpeg, image->pixels, (int)image->width, 0, (int)image->height,
-                    pixel_formats[image->channels], &data, &size, subsampling, quality,
-                    TJFLAG_ACCURATEDCT) != 0) {
-        status = complain_jpeg(jpeg, err);
-    } else {
-        struct sink sink = { out, 0 };
-        status = put(&sink, data, size) ? WEIR_OK : complain_full("JPEG", &sink, err);
-    }
-    tjFree(data);
-    (void)tjDestroy(jpeg);
-    return status;
-}
-
 /* --- WebP -------------------------------------------------------------------------------------- */
 
 static enum weir_status complain_webp(VP8StatusCode code, struct weir_err *err)

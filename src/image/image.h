@@ -34,12 +34,9 @@ void image_finish(struct image *image);
 WEIR_MUST_USE enum weir_status image_decode(struct bytes file, uint32_t channels, struct image *out,
                                             struct weir_err *err);
 
-/* Append the file to `out`.  WEIR_ETOOBIG when it does not fit there, WEIR_ENOMEM; JPEG leaves alpha
- * out and gives WEIR_EINVAL for a quality outside 1..100. */
+/* Appends the file to `out`.  WEIR_ETOOBIG when it does not fit there, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status image_encode_png(const struct image *image, struct buffer *out,
                                                 struct weir_err *err);
-WEIR_MUST_USE enum weir_status image_encode_jpeg(const struct image *image, int quality,
-                                                 struct buffer *out, struct weir_err *err);
 
 /* Bilinear when enlarging, area-averaging when shrinking, each side for itself (stb_image_resize).
  * WEIR_EINVAL for a side of 0, WEIR_ETOOBIG, WEIR_ENOMEM. */

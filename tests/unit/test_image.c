@@ -261,32 +261,6 @@ static void test_png_round_trip(void **state)
     }
 }
 
-static void test_jpeg_round_trip(void **state)
-{
-    (void)state;
-    const uint32_t channels[] = { 1, 3, 4 };
-    for (size_t n = 0; n < 3; n++) {
-        struct image image = { 40, 24, channels[n], NULL };
-        const size_t size = (size_t)40 * 24 * channels[n];
-        image.pixels = mem_alloc(size);
-        memset(image.pixels, 77, size);
-        struct buffer file;
-        buffer_init(&file, 1 << 20);
-        assert_int_equal(image_encode_jpeg(&image, 90, &file, NULL), WEIR_OK);
-        struct image back = { 0 };
-        const struct bytes jpeg = { file.data, file.size };
-        assert_int_equal(image_decode(jpeg, 0, &back, NULL), WEIR_OK);
-        expect_size(&back, 40, 24, channels[n] == 1 ? 1 : 3);
-        assert_in_range(back.pixels[100], 75, 79);
-        image_finish(&back);
-        buffer_finish(&file);
-        struct weir_err err;
-        assert_int_equal(image_encode_jpeg(&image, 101, &file, &err), WEIR_EINVAL);
-        assert_string_equal(err.text, "JPEG quality: found 101, expected 1 to 100");
-        image_finish(&image);
-    }
-}
-
 static void test_encoding_stops_at_the_limit(void **state)
 {
     (void)state;
@@ -296,9 +270,6 @@ static void test_encoding_stops_at_the_limit(void **state)
     buffer_text(&file, "before");
     assert_int_equal(image_encode_png(&image, &file, NULL), WEIR_ETOOBIG);
     assert_int_equal(file.size, 6);
-    buffer_clear(&file);
-    assert_int_equal(image_encode_jpeg(&image, 90, &file, NULL), WEIR_ETOOBIG);
-    assert_int_equal(file.size, 0);
     buffer_finish(&file);
     image_finish(&image);
 }
@@ -394,10 +365,6 @@ static void test_out_of_memory_is_said(void **state)
         if (status == WEIR_OK) {
             status = image_encode_png(&small, &out, NULL);
         }
-        if (status == WEIR_OK) {
-            buffer_finish(&out);
-            status = image_encode_jpeg(&small, 80, &out, NULL);
-        }
         (void)mem_fault_arm(0);
         if (status != WEIR_OK) {
             assert_int_equal(status, WEIR_ENOMEM);
@@ -420,7 +387,6 @@ int main(void)
         cmocka_unit_test(test_limits_before_decoding),
         cmocka_unit_test(test_refuses_damaged_files),
         cmocka_unit_test(test_png_round_trip),
-        cmocka_unit_test(test_jpeg_round_trip),
         cmocka_unit_test(test_encoding_stops_at_the_limit),
         cmocka_unit_test(test_shrinking_averages_areas),
         cmocka_unit_test(test_enlarging_is_bilinear),
