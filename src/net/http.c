@@ -315,15 +315,6 @@ void exchange_consume(struct exchange *x, size_t size)
     }
 }
 
-void exchange_abort(struct exchange *x)
-{
-    struct stream *s = stream_of(x);
-    assert(!x->finished);
-    x->finished = true;
-    s->broken = true;
-    protocol_of(x)->abort(s);
-}
-
 void exchange_reply(struct exchange *x, int status, const char *content_type, struct bytes body)
 {
     exchange_begin(x, status, content_type, body.size);

@@ -67,7 +67,6 @@ struct exchange {
 
     /* The request. */
     enum http_version version;
-    bool encrypted; /* By TLS. */
     enum http_method method;
     struct bytes target; /* As received: path and query. */
     struct bytes path;   /* Without query; not percent-decoded. */
@@ -200,10 +199,6 @@ void exchange_consume(struct exchange *x, size_t size);
 /* Adds a field behind the body; name (lower case) and value are copied.  After begin, before finish.
  * HTTP/1 answers that are not chunked have no trailers: it does nothing there. */
 void exchange_trailer(struct exchange *x, const char *name, struct bytes value);
-
-/* Gives the answer up where it is (HTTP/2: resets the stream; HTTP/1: closes the connection) and
- * finishes the exchange. */
-void exchange_abort(struct exchange *x);
 
 /* The handler is done.  Must be called exactly once for every exchange that reached request() or
  * canceled(), unless exchange_reply() or exchange_fail() was.  x may be gone when it returns. */

@@ -300,7 +300,6 @@ const struct protocol http2_protocol = {
     .changed = http2_ready,
     .finish = http2_finish,
     .consume = http2_consume,
-    .abort = http2_finish,
 };
 
 /* --- The beginning --- */

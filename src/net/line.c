@@ -449,15 +449,6 @@ static void line_consume(struct stream *s, size_t size)
     (void)size;
 }
 
-static void line_abort(struct stream *s)
-{
-    if (s->x.canceled) {
-        retire(s->x.conn, s);
-    } else {
-        conn_close(s->x.conn);
-    }
-}
-
 const struct protocol line_protocol = {
     .place = line_place,
     .feed = line_feed,
@@ -475,5 +466,4 @@ const struct protocol line_protocol = {
     .changed = line_changed,
     .finish = line_finish,
     .consume = line_consume,
-    .abort = line_abort,
 };

@@ -50,8 +50,6 @@ struct protocol {
     void (*finish)(struct stream *s);
     /* Bytes of an incremental body are used up. */
     void (*consume)(struct stream *s, size_t size);
-    /* The handler gives the answer up. */
-    void (*abort)(struct stream *s);
 };
 
 extern const struct protocol line_protocol;  /* HTTP/1, in line.c */

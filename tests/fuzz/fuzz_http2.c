@@ -118,11 +118,6 @@ static void answer(struct exchange *x)
         exchange_piece(x, (struct bytes){ text, 50 });
         exchange_finish(x); /* Cut short. */
         break;
-    case 'x':
-        exchange_begin(x, 200, NULL, HTTP_STREAM);
-        exchange_copy(x, (struct bytes){ text, 10 });
-        exchange_abort(x);
-        break;
     default:
         exchange_reply(x, 200, "text/plain", x->body);
         break;

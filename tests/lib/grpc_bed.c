@@ -41,7 +41,6 @@ static const struct protocol protocol = {
     .changed = changed,
     .finish = finish_answer,
     .consume = consume,
-    .abort = finish_answer,
 };
 
 /* --- The reader --- */
