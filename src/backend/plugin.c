@@ -641,8 +641,3 @@ const char *plugin_path(const struct backend_ops *ops)
     }
     return NULL;
 }
-
-const struct weir_plugin *plugin_table(const struct backend_ops *ops)
-{
-    return plugin_of(ops)->table;
-}

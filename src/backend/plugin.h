@@ -24,7 +24,6 @@ void plugin_remove_all(void);
 const struct backend_ops *plugin_find(const char *name);
 const struct backend_ops *plugin_at(uint32_t index);
 const char *plugin_path(const struct backend_ops *ops); /* As it was added; NULL: is none. */
-const struct weir_plugin *plugin_table(const struct backend_ops *ops);
 
 /* What its needs() says about this model; zeroed where it has none. */
 struct weir_plugin_needs;

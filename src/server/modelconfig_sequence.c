@@ -16,7 +16,6 @@ struct control {
     double pair[2];
     enum dtype pair_dtype;
     bool has_pair;
-    const char *paired; /* The key of the pair. */
 };
 
 struct control_input {
@@ -43,7 +42,6 @@ struct state {
     struct shape dims;
     bool has_dims;
     struct initial_state initial;
-    bool has_initial;
 };
 
 /* ---- control_input --------------------------------------------------------------------------- */
@@ -91,7 +89,6 @@ static enum weir_status read_pair(const struct field_reader *reader, const struc
         control->pair[i] = flag ? 1 : control->pair[i];
     }
     control->has_pair = true;
-    control->paired = field->key;
     return WEIR_OK;
 }
 
@@ -227,7 +224,6 @@ static enum weir_status read_initial(const struct field_reader *reader, const st
     if (node->count == 0) {
         return WEIR_OK;
     }
-    state->has_initial = true;
     return field_read_table(reader, field->table, node->first, &state->initial);
 }
 
