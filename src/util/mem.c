@@ -136,13 +136,21 @@ void *mem_try_resize(void *memory, size_t size)
     return refused(size) ? NULL : realloc(memory, at_least_one(size));
 }
 
+/* `align` is a power of two. */
+static void *try_aligned(size_t align, size_t size)
+{
+    return refused(size) ? NULL
+                         : aligned_alloc(align, (at_least_one(size) + align - 1) & ~(align - 1));
+}
+
 void *mem_try_aligned(size_t size)
 {
-    if (refused(size)) {
-        return NULL;
-    }
-    const size_t lines = (at_least_one(size) + MEM_ALIGN - 1) / MEM_ALIGN;
-    return aligned_alloc(MEM_ALIGN, lines * MEM_ALIGN);
+    return try_aligned(MEM_ALIGN, size);
+}
+
+void *mem_try_pages(size_t size)
+{
+    return try_aligned(MEM_PAGE, size);
 }
 
 char *mem_try_strdup(const char *text)

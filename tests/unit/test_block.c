@@ -26,6 +26,27 @@ static void test_block_is_aligned_and_counted(void **state)
     block_release(NULL);
 }
 
+/* Not at the beginning, where the kernel has what it copies to and from. */
+static void test_large_data_begins_within_a_page(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(0);
+    for (size_t size = 32768; size <= (size_t)1 << 23; size *= 4) {
+        struct block *made = block_create(size);
+        struct block *taken = block_pool_take(pool, size);
+        assert_non_null(made);
+        assert_non_null(taken);
+        assert_int_equal((uintptr_t)made->data % MEM_PAGE, MEM_PAGE / 2);
+        assert_int_equal((uintptr_t)taken->data % MEM_PAGE, MEM_PAGE / 2);
+        memset(made->data, 1, made->size);
+        memset(taken->data, 2, taken->size);
+        assert_int_equal(made->data[size - 1], 1);
+        block_release(made);
+        block_release(taken);
+    }
+    block_pool_destroy(pool);
+}
+
 static unsigned releases;
 
 static void count_release(struct block *block)
@@ -174,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_block_is_aligned_and_counted),
+        cmocka_unit_test(test_large_data_begins_within_a_page),
         cmocka_unit_test(test_foreign_memory_is_released_once),
         cmocka_unit_test(test_absurd_sizes_are_refused),
         cmocka_unit_test(test_pool_gives_the_same_memory_again),

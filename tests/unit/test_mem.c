@@ -26,8 +26,8 @@ static void test_start_up_memory_is_zeroed(void **state)
 static void test_empty_is_not_failed(void **state)
 {
     (void)state;
-    void *const pieces[] = { mem_alloc(0), mem_try_alloc(0), mem_try_zero(0, 8), mem_try_aligned(0),
-                             mem_try_resize(NULL, 0) };
+    void *const pieces[] = { mem_alloc(0),       mem_try_alloc(0), mem_try_zero(0, 8),
+                             mem_try_aligned(0), mem_try_pages(0), mem_try_resize(NULL, 0) };
     for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
         assert_non_null(pieces[i]);
         mem_free(pieces[i]);
@@ -41,6 +41,7 @@ static void test_absurd_sizes_fail(void **state)
     assert_null(mem_try_alloc(SIZE_MAX));
     assert_null(mem_try_resize(NULL, (size_t)PTRDIFF_MAX + 1));
     assert_null(mem_try_aligned(SIZE_MAX - 5));
+    assert_null(mem_try_pages(SIZE_MAX - 5));
     assert_null(mem_try_strndup("x", SIZE_MAX));
 }
 
@@ -51,6 +52,11 @@ static void test_aligned_memory(void **state)
         char *memory = mem_try_aligned(size);
         assert_non_null(memory);
         assert_int_equal((uintptr_t)memory % MEM_ALIGN, 0);
+        memset(memory, 1, size);
+        mem_free(memory);
+        memory = mem_try_pages(size);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % MEM_PAGE, 0);
         memset(memory, 1, size);
         mem_free(memory);
     }
