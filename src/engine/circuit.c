@@ -1,19 +1,20 @@
 #include "engine/circuit.h"
 
-void circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns)
+bool circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns)
 {
     if (circuit->deaths > 0 && began_ns < circuit->died_ns) {
-        return;
+        return false;
     }
     circuit->deaths++;
     circuit->died_ns = now_ns;
     if (circuit->state == CIRCUIT_CLOSED && circuit->deaths < CIRCUIT_DEATHS_MAX) {
-        return;
+        return true;
     }
     const uint64_t pause_ns = circuit->pause_ns == 0 ? CIRCUIT_PAUSE_NS : 2 * circuit->pause_ns;
     circuit->pause_ns = pause_ns < CIRCUIT_PAUSE_MAX_NS ? pause_ns : CIRCUIT_PAUSE_MAX_NS;
     circuit->until_ns = clock_add(now_ns, circuit->pause_ns);
     circuit->state = CIRCUIT_OPEN;
+    return true;
 }
 
 void circuit_ran(struct circuit *circuit)

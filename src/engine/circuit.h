@@ -46,8 +46,8 @@ struct circuit {
     uint64_t until_ns; /* OPEN: when a run may be tried. */
 };
 
-/* A run that began at `began_ns` died now. */
-void circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns);
+/* A run that began at `began_ns` died now.  False: with a child whose death was counted already. */
+bool circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns);
 
 /* A run completed. */
 void circuit_ran(struct circuit *circuit);

@@ -55,11 +55,13 @@ static void note_death(struct instance *instance, uint64_t began_ns)
     pthread_mutex_lock(&model->pool->lock);
     const bool open = circuit_refuses(&model->circuit, now_ns(instance));
     model->last_death = death;
-    circuit_died(&model->circuit, began_ns, now_ns(instance));
+    const bool another = circuit_died(&model->circuit, began_ns, now_ns(instance));
     outage_note(model);
     const bool opened = !open && outage_check_locked(model, &err) != WEIR_OK;
     pthread_mutex_unlock(&model->pool->lock);
-    atomic_fetch_add_explicit(&model->stats.deaths[death], 1, memory_order_relaxed);
+    if (another) {
+        atomic_fetch_add_explicit(&model->stats.deaths[death], 1, memory_order_relaxed);
+    }
     if (opened) {
         advise(model, err.text);
     }

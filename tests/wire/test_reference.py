@@ -71,9 +71,30 @@ def test_every_metric(answers):
     assert not missing("Metrics", (name for name, *_ in metrics)), ADVICE
 
 
+def test_every_parameter_of_a_simulated_model(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "model.yaml").write_text("backend: sim\nparameters: { none: 1 }\n")
+    done = subprocess.run([BINARY, "serve", "--check", tmp_path], capture_output=True, text=True, timeout=PATIENCE_S)
+    names = done.stdout.partition("a simulated model has: ")[2].strip().split(", ")
+    assert len(names) > 20
+    text = (ROOT / "docs" / "models.md").read_text().partition("## A device that is not there")[2]
+    assert not [name for name in names if f"| `{name}` |" not in text]
+
+
+def subcommands():
+    return re.findall(r"^  (\S+) {2,}", help_of().partition("To begin with")[0], re.MULTILINE)
+
+
 def test_every_subcommand():
-    commands = re.findall(r"^  (\S+) {2,}", help_of().partition("To begin with")[0], re.MULTILINE)
+    commands = subcommands()
     assert "quarantine" in commands
     text = (ROOT / "docs" / "cli.md").read_text()
     for command in commands:
         assert f"`{command}`" in text, command
+
+
+def test_pages_name_no_command_that_is_not_there():
+    commands = {*subcommands(), "COMMAND"}
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = re.findall(r"(?:`|^    )weir ([A-Za-z-]+)", page.read_text(), re.MULTILINE)
+        assert not set(named) - commands, page.name
