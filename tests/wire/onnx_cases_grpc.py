@@ -5,6 +5,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 import onnx_cases
 
+# The field of InferTensorContents that a type's values come in.
 CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",

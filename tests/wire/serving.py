@@ -197,6 +197,17 @@ class Server:
         return answer
 
 
+def make_key(file, name, *words):
+    """The key; its line goes to the end of the file."""
+    done = subprocess.run(
+        [BINARY, "key", name, *words], capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stderr
+    with open(file, "a") as lines:
+        lines.write(done.stdout)
+    return re.search(r"weir_[A-Za-z0-9_-]{43}\b", done.stderr)[0]
+
+
 def is_sanitized():
     """Is the server a build that keeps freed memory and remembers much?"""
     program = pathlib.Path(BINARY).read_bytes()

@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from certificates import Authority
-from serving import BINARY, PATIENCE_S, Raw, Server, put_sim, sim_request
+from serving import BINARY, PATIENCE_S, Raw, Server, make_key, put_sim, sim_request
 
 # A call of each group, which succeeds for whoever may make it.
 REST = {
@@ -44,17 +44,6 @@ ALLOWED = {
 }
 WORDS = {"alice": (), "ops": ("--allow", "manage,health"), "root": ("--allow", "all")}
 WORDS["narrow"] = ("--allow", "inference")
-
-
-def make_key(file, name, *words):
-    """The key; its line goes to the end of the file."""
-    done = subprocess.run(
-        [BINARY, "key", name, *words], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr
-    with open(file, "a") as lines:
-        lines.write(done.stdout)
-    return re.search(r"weir_[A-Za-z0-9_-]{43}\b", done.stderr)[0]
 
 
 @pytest.fixture(scope="module")

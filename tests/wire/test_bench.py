@@ -21,7 +21,7 @@ import uuid
 
 import pytest
 
-from serving import BINARY, PATIENCE_S, Server, put_model, put_sim
+from serving import BINARY, PATIENCE_S, Server, make_key, put_model, put_sim
 
 PREFIX = f"bench.{uuid.uuid4().hex}."
 OUTCOMES = ("ok", "refused", "expired", "failed", "unanswered")
@@ -202,12 +202,6 @@ def test_shares_of_a_common_load(server):
                "--concurrency", 4)
     a, b = (each["sent"] for each in seen["classes"])
     assert a + b == 400 and 5 <= b <= 100
-
-
-def make_key(file, name):
-    made = subprocess.run([BINARY, "key", name], capture_output=True, text=True, check=True)
-    file.write_text((file.read_text() if file.exists() else "") + made.stdout)
-    return re.search(r"\S{40,}", made.stderr)[0]
 
 
 @pytest.mark.parametrize("grpc", [False, True])

@@ -1,15 +1,13 @@
 """Cancellation by id: POST v2/models/M/cancel, over every protocol, loop and state of a request."""
 
 import json
-import re
-import subprocess
 
 import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from serving import BINARY, PATIENCE_S, Raw, Server, infer_path, put_sim, sim_request
+from serving import Raw, Server, infer_path, make_key, put_sim, sim_request
 
 HANGS = {"hang_at": 2}  # The first run after the one at load ends only when it is stopped.
 
@@ -137,16 +135,6 @@ def test_an_order_without_an_id_is_refused(tmp_path, root, body):
         answer = server.post("/v2/models/hang/cancel", body)
         assert answer.status == 400
         assert "id" in answer.error or "JSON" in answer.error or "object" in answer.error
-
-
-def make_key(file, name, *words):
-    done = subprocess.run(
-        [BINARY, "key", name, *words], capture_output=True, text=True, timeout=PATIENCE_S
-    )
-    assert done.returncode == 0, done.stderr
-    with open(file, "a") as lines:
-        lines.write(done.stdout)
-    return re.search(r"weir_[A-Za-z0-9_-]{43}\b", done.stderr)[0]
 
 
 def test_a_key_stops_its_own_requests_only(tmp_path, root):

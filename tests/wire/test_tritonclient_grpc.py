@@ -7,48 +7,17 @@ import queue
 import numpy as np
 import pytest
 
-from serving import MODELS, PATIENCE_S, ROOT, Server, put_model, put_sim, write_whole
+from serving import PATIENCE_S, ROOT, Server, put_sim
+from triton_models import VALUES, put_models, same
 
 grpc = pytest.importorskip("grpc")
 triton = pytest.importorskip("tritonclient.grpc")
 aio = pytest.importorskip("tritonclient.grpc.aio")
-ml_dtypes = pytest.importorskip("ml_dtypes")
 from tritonclient.grpc import service_pb2 as pb  # noqa: E402
 from tritonclient.grpc import service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
-VALUES = {
-    "BOOL": np.array([[True, False, False, True]]),
-    "UINT8": np.array([[0, 1, 127, 255]], np.uint8),
-    "UINT16": np.array([[0, 1, 256, 65535]], np.uint16),
-    "UINT32": np.array([[0, 1, 65536, 2**32 - 1]], np.uint32),
-    "UINT64": np.array([[0, 1, 2**53 + 1, 2**64 - 1]], np.uint64),
-    "INT8": np.array([[-128, -1, 0, 127]], np.int8),
-    "INT16": np.array([[-32768, -1, 0, 32767]], np.int16),
-    "INT32": np.array([[-(2**31), -1, 0, 2**31 - 1]], np.int32),
-    "INT64": np.array([[-(2**63), -(2**53) - 1, 0, 2**63 - 1]], np.int64),
-    "FP16": np.array([[0.5, -65504, 6e-8, 1 / 3]], np.float16),
-    "FP32": np.array([[0.1, -3.4028235e38, 1e-45, 1 / 3] * 4], np.float32),
-    "FP64": np.array([[0.1, -1.7976931348623157e308, 5e-324, 1 / 3]]),
-    "BF16": np.array([[0.5, -3e38, 1e-40, 1 / 3]], ml_dtypes.bfloat16),
-    "BYTES": np.array([[b"", b"plain", b"a\0b\xff", "\u00e4\u6f22\U0001f600".encode()]], object),
-}
-
-# The field of InferTensorContents that a type's values come in.
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
+from onnx_cases_grpc import CONTENTS  # noqa: E402
 
 NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
@@ -56,16 +25,7 @@ NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_len
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
     root = tmp_path_factory.mktemp("tritonclient_grpc") / "models"
-    root.mkdir()
-    for name in sorted(path.name for path in MODELS.glob("identity_*")):
-        put_model(root, name)
-    for name in ("add_sub", "scalar", "dynamic", "double_it", "any_rank", "select", "overridable"):
-        put_model(root, name)
-    labels = [{"name": "y", "data_type": "FP32", "dims": [16], "label_filename": "labels.txt"}]
-    put_sim(root, "labelled", output=labels)
-    write_whole(root / "labelled" / "labels.txt", b"".join(b"label %d\n" % i for i in range(12)))
-    put_sim(root, "urgent", dynamic_batching={"priority_levels": 3, "default_priority_level": 2})
-    put_sim(root, "slow", parameters={"tau0": "150ms"}, max_batch_size=1)
+    put_models(root)
     put_sim(root, "stuck", parameters={"tau0": "1s"}, max_batch_size=1)
     put_sim(root, "quick", parameters={"tau0": "10us"}, max_batch_size=1)
     put_sim(root, "streams", parameters={"parts": "5", "tau0": "1ms"}, max_batch_size=0)
@@ -105,10 +65,6 @@ def row(value=0.0):
 
 def rows(value=0.0):
     return [make_input("x", row(value))]
-
-
-def same(found, expected):
-    return found.shape == expected.shape and found.tolist() == expected.tolist()
 
 
 def refused(ask, code, *words):
