@@ -129,7 +129,8 @@ WEIR_API WEIR_MUST_USE enum weir_status weir_open(const struct weir_options *opt
                                                   struct weir **out, struct weir_err *err);
 
 /* Every call must be over and every result and description freed: a model that is still in use
- * keeps it waiting.  NULL is fine. */
+ * keeps it waiting.  A load beyond its load_limit does not; its thread and what that uses stay.
+ * NULL is fine. */
 WEIR_API void weir_close(struct weir *weir);
 
 /* What a model takes and gives, in its own order; lives until weir_model_free(). */

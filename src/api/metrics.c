@@ -375,6 +375,11 @@ static void write_evictions(const struct scrape *scrape, const char *name)
     metric_u64(scrape->out, name, NULL, scrape->catalogue->evictions);
 }
 
+static void write_loads_hung(const struct scrape *scrape, const char *name)
+{
+    metric_u64(scrape->out, name, NULL, scrape->catalogue->loads_lost);
+}
+
 static void write_room_refusals(const struct scrape *scrape, const char *name)
 {
     metric_u64(scrape->out, name, NULL, scrape->catalogue->refusals);
@@ -412,6 +417,7 @@ static const struct server_family {
       write_models_bytes_max },
     { "weir_model_evictions_total", "counter", "Models unloaded to make room or because idle",
       write_evictions },
+    { "weir_model_loads_hung", "gauge", "Loads that were written off and go on", write_loads_hung },
     { "weir_model_room_refusals_total", "counter", "Loads that found no room",
       write_room_refusals },
     { "weir_model_loads_ahead_total", "counter", "Models loaded before anybody asked",

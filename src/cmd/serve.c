@@ -106,7 +106,10 @@ int cmd_serve(int count, char **words)
         code = checking ? check(server, (meaning.given >> OWN_JSON & 1) != 0)
                         : serve(server, &(struct words){ count, words });
     }
-    server_destroy(server);
+    if (!server_destroy(server)) {
+        log_event(LOG_WARNING, "stopped with a load unfinished");
+        _exit(code);
+    }
     config_finish(&config);
     if (code == CMD_OK && !checking) {
         log_event(LOG_INFO, "stopped");

@@ -72,6 +72,7 @@ struct catalogue {
     uint64_t evictions;          /* Models unloaded to make room, or because nobody asked. */
     uint64_t refusals;           /* Loads that found no room. */
     uint64_t loads_ahead;        /* Before anybody asked. */
+    uint64_t loads_lost;         /* Written off, and not back (entry_lost.c). */
     uint32_t capacity;           /* Of list. */
     struct arena arena;          /* Everything in it. */
 };

@@ -480,10 +480,39 @@ static void end_load(struct entry *entry)
     finish(entry, outcome(failure->status), &err);
 }
 
+void entry_load_over(struct entry *entry)
+{
+    if (--entry->loads_out > 0) {
+        return;
+    }
+    if (!entry->asking) {
+        end_load(entry);
+        return;
+    }
+    const struct load_job *failure = first_failure(entry);
+    entry->asking = false;
+    if (failure == NULL) {
+        entry_needs_known(entry);
+    } else {
+        const struct weir_err err = failure->err; /* It goes with the loads. */
+        entry_refuse_loads(entry, &err);
+    }
+}
+
 static void loaded(struct worker_job *job)
 {
-    struct load_job *load = list_entry(job, struct load_job, job);
+    struct load_work *work = list_entry(job, struct load_work, job);
+    struct load_job *load = work->load;
+    if (load == NULL) {
+        entry_take_back(work);
+        return;
+    }
     struct entry *entry = load->entry;
+    load->status = work->status;
+    load->err = work->err;
+    load->model = work->model;
+    load->work = NULL;
+    mem_free(work);
     entry->host->jobs--;
     if (load->status == WEIR_OK) {
         entry->host->residents++;
@@ -495,19 +524,17 @@ static void loaded(struct worker_job *job)
         mem_free(load->resident);
         load->resident = NULL;
     }
-    if (--entry->loads_out == 0) {
-        end_load(entry);
-    }
+    entry_load_over(entry);
 }
 
 void entry_load_version(struct worker_job *job)
 {
-    struct load_job *load = list_entry(job, struct load_job, job);
-    atomic_store(&load->began_ns, clock_now_ns(load->entry->host->clock));
-    load->status = load->entry->host->stopping
-                       ? WEIR_EDRAINING
-                       : lifecycle_load(&load->how, &load->model, &load->err);
-    entry_return_job(load->entry->host, job, loaded);
+    struct load_work *work = list_entry(job, struct load_work, job);
+    struct entry_host *host = work->resident->entry->host;
+    step_begin(&work->step);
+    work->status =
+        host->stopping ? WEIR_EDRAINING : lifecycle_load(&work->how, &work->model, &work->err);
+    entry_return_job(host, job, loaded);
 }
 
 /* Version `index` of the look must be loaded: it is new, changed, or everything is. */
@@ -562,48 +589,69 @@ static enum weir_status choose(struct entry *entry, uint32_t *loads, struct weir
     return WEIR_OK;
 }
 
+/* With a copy of the override, which goes with its order; NULL when memory is out. */
+static struct load_work *create_work(struct load_job *load, uint64_t version)
+{
+    struct entry *entry = load->entry;
+    struct entry_host *host = entry->host;
+    const char *override = entry->look.override;
+    const size_t text_bytes = override == NULL ? 0 : strlen(override) + 1;
+    struct load_work *work = mem_try_zero(1, sizeof(*work) + text_bytes);
+    if (work == NULL) {
+        return NULL;
+    }
+    work->job.run = entry_load_version;
+    work->load = load;
+    work->resident = load->resident;
+    work->step.clock = host->clock;
+    work->how = (struct lifecycle_load){
+        .engine = host->engine,
+        .options = host->options,
+        .repository = host->repository,
+        .name = entry->name,
+        .root = entry->look.look.root,
+        .version = version,
+        .override = override == NULL ? NULL : memcpy(work + 1, override, text_bytes),
+        .parts = entry->parts,
+        .part_count = entry->part_count,
+        .awaited = entry->active != NULL && entry->active->kind == REGISTRY_NEED,
+        .step = &work->step,
+        .unleased = unleased,
+        .owner = load->resident,
+    };
+    return work;
+}
+
 static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct load_job *load,
                                      struct weir_err *err)
 {
-    struct entry_host *host = entry->host;
     const struct repository_version *version = &entry->look.look.versions[index];
     struct slot *slot = need_slot(entry, version->version);
     struct resident *resident = mem_try_zero(1, sizeof(*resident));
-    if (slot == NULL || resident == NULL) {
-        mem_free(resident);
-        return err_nomem(err, "a model's version", sizeof(*slot));
-    }
-    resident->entry = entry;
-    resident->version = version->version;
     *load = (struct load_job){
-        .job = { .run = entry_load_version },
-        .need = room_estimate(host, slot, version->fingerprint, version->bytes),
         .entry = entry,
         .slot = slot,
         .resident = resident,
         .fingerprint = version->fingerprint,
-        .how = {
-            .engine = host->engine,
-            .options = host->options,
-            .repository = host->repository,
-            .name = entry->name,
-            .root = entry->look.look.root,
-            .version = version->version,
-            .override = entry->look.override,
-            .parts = entry->parts,
-            .part_count = entry->part_count,
-            .awaited = entry->active != NULL && entry->active->kind == REGISTRY_NEED,
-            .unleased = unleased,
-            .owner = resident,
-        },
     };
+    load->work = resident == NULL ? NULL : create_work(load, version->version);
+    if (slot == NULL || load->work == NULL) {
+        mem_free(load->work);
+        mem_free(resident);
+        return err_nomem(err, "a model's version", sizeof(*slot));
+    }
+    load->need = room_estimate(entry->host, slot, version->fingerprint, version->bytes);
+    resident->entry = entry;
+    resident->version = version->version;
     return WEIR_OK;
 }
 
 static void drop_loads(struct entry *entry)
 {
     while (entry->load_count > 0) {
-        mem_free(entry->loads[--entry->load_count].resident);
+        const struct load_job *load = &entry->loads[--entry->load_count];
+        mem_free(load->resident);
+        mem_free(load->work);
     }
 }
 
@@ -633,7 +681,8 @@ void entry_start_loads(struct entry *entry)
 {
     uint32_t count = 0;
     struct weir_err err = { 0 };
-    enum weir_status status = choose(entry, &count, &err);
+    enum weir_status status = entry_check_lost(entry, &err);
+    status = status == WEIR_OK ? choose(entry, &count, &err) : status;
     status = status == WEIR_OK ? prepare_loads(entry, count, &err) : status;
     if (status != WEIR_OK) {
         entry_fail(entry, outcome(status), &err);
@@ -660,7 +709,7 @@ void entry_send_loads(struct entry *entry)
             job->slot->why = (struct weir_err){ 0 };
         }
         entry->host->jobs++;
-        worker_send(&entry->host->loaders[entry->look.loader], &job->job);
+        worker_send(&entry->host->loaders[entry->look.loader], &job->work->job);
     }
 }
 
@@ -672,7 +721,7 @@ void entry_refuse_loads(struct entry *entry, const struct weir_err *err)
     } else if (entry->ahead) {
         finish(entry, err->status, err); /* Nobody has asked for it. */
     } else {
-        entry_fail(entry, err->status, err);
+        entry_fail(entry, outcome(err->status), err);
     }
 }
 

@@ -19,6 +19,7 @@
 #include "engine/registry.h"
 #include "engine/repository.h"
 #include "engine/room.h"
+#include "engine/step.h"
 #include "engine/worker.h"
 #include "util/arena.h"
 #include "util/list.h"
@@ -44,7 +45,8 @@ struct entry_host {
     uint32_t entry_count;
     uint64_t changes;    /* Of what serves: ensembles look at their parts again. */
     uint64_t walk;       /* Number of the last walk over entries. */
-    uint64_t jobs;       /* Out with other workers. */
+    uint64_t jobs;       /* Out with other workers; those written off are not counted. */
+    uint64_t lost;       /* Loads written off that have not come back. */
     uint64_t residents;  /* Models in memory. */
     struct list answers; /* Of registry_order.node: to be sent home after the next publishing. */
     struct list gone;    /* Of resident.node: unloaded, to be announced then. */
@@ -123,17 +125,29 @@ struct look_job {
     struct weir_err err;
 };
 
+/* What a loader has of a load.  It outlives the load_job where nobody waits for it any more (entry_lost.c). */
+struct load_work {
+    struct worker_job job;
+    struct load_job *load; /* The manager's; NULL: it was written off, */
+    pthread_t hung;        /* and this thread is at it. */
+    struct resident *resident;
+    struct lifecycle_load how; /* Its override lies behind this struct. */
+    struct step step;
+    struct backend_needs needs;
+    struct model *model; /* The result. */
+    enum weir_status status;
+    struct weir_err err;
+};
+
 /* One version to be loaded. */
 struct load_job {
-    struct worker_job job;
     struct entry *entry;
     struct slot *slot;
-    struct resident *resident;
-    struct lifecycle_load how;
-    struct ledger_need need; /* At its peak. */
+    struct resident *resident; /* NULL: it failed. */
+    struct load_work *work;    /* NULL: it is over. */
+    struct ledger_need need;   /* At its peak. */
     uint64_t fingerprint;
-    _Atomic uint64_t began_ns; /* By its loader; 0: not yet. */
-    struct model *model;       /* The result. */
+    struct model *model; /* The result. */
     enum weir_status status;
     struct weir_err err;
 };
@@ -155,6 +169,7 @@ struct entry {
     uint64_t seen_fingerprint;   /* Of the folder that was last tried. */
     uint64_t scan;               /* Number of the last scan that saw it. */
     uint64_t residents;
+    uint32_t lost;       /* Loads of it that were written off and have not come back. */
     struct weir_err why; /* Why nothing could be tried; empty text: none. */
 
     bool busy;
@@ -190,6 +205,7 @@ struct entry {
     struct load_job *loads;
     uint32_t load_count;
     uint32_t loads_out;
+    bool asking;  /* They are out to learn what they need. */
     bool *target; /* Per version of the look: to be served. */
 };
 
@@ -261,13 +277,15 @@ void entry_drop(struct entry *entry);
 void entry_start(struct entry *entry, const char *override);
 void entry_start_ahead(struct entry *entry);
 
-/* Between entry.c and entry_look.c: a job goes back to the manager; the scanner is done; the loads are prepared, and
- * their backend is asked what they need; that is known; a loader's work. */
+/* Between entry.c, entry_look.c and entry_lost.c: a job goes back to the manager; the scanner is done; the loads are
+ * prepared, and their backend is asked what they need; that is known; one load is over, or its asking; a loader's
+ * work. */
 void entry_return_job(struct entry_host *host, struct worker_job *job,
                       void (*run)(struct worker_job *));
 void entry_looked(struct worker_job *job);
 void entry_ask_needs(struct entry *entry);
 void entry_needs_known(struct entry *entry);
+void entry_load_over(struct entry *entry);
 void entry_load_version(struct worker_job *job);
 
 /* A load that a request asked for is over. */
@@ -290,9 +308,15 @@ WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct cata
 void entry_announce(struct entry *entry);
 void entry_announce_gone(struct entry_host *host);
 
-/* Once per turn: loads that take longer than their load_limit are shown to hang.  *next_ns is when to look again, at the
- * latest. */
-void entry_tell_stuck(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
+/* entry_lost.c, once per turn: loads of which a step takes longer than their load_limit are written off.  *next_ns is
+ * when to look again, at the latest. */
+void entry_watch_loads(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
+
+/* One that was written off has come back. */
+void entry_take_back(struct load_work *work);
+
+/* WEIR_EUNAVAILABLE: loads of it that were written off still go on, too many for another one. */
+WEIR_MUST_USE enum weir_status entry_check_lost(const struct entry *entry, struct weir_err *err);
 
 /* Records the outcome of an order; it goes home after the next publishing. */
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,

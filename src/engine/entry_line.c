@@ -135,5 +135,5 @@ bool entry_is_busy(const struct entry *entry)
 bool entry_is_empty(const struct entry *entry)
 {
     return !entry_is_busy(entry) && !entry->present && !entry->required && entry->slot_count == 0 &&
-           entry->residents == 0 && !entry->announce;
+           entry->residents == 0 && entry->lost == 0 && !entry->announce;
 }

@@ -73,7 +73,9 @@ static enum weir_status look_closely(struct look_job *look)
         return status == WEIR_ENOENT ? WEIR_EINVAL : status;
     }
     look->required = config->required;
-    look->load_limit_ns = config->isolation == ISOLATE_PROCESS ? 0 : config->load_limit_ns;
+    look->load_limit_ns = config->isolation == ISOLATE_PROCESS || config->ensemble.step_count > 0
+                              ? 0
+                              : config->load_limit_ns;
     look->policy = config->policy;
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
@@ -141,35 +143,43 @@ void entry_needs_known(struct entry *entry)
 
 static void needs_known(struct worker_job *job)
 {
-    struct load_job *load = list_entry(job, struct load_job, job);
-    struct entry *entry = load->entry;
-    entry->host->jobs--;
-    load->job.run = entry_load_version;
-    if (--entry->loads_out == 0) {
-        entry_needs_known(entry);
+    struct load_work *work = list_entry(job, struct load_work, job);
+    struct load_job *load = work->load;
+    if (load == NULL) {
+        entry_take_back(work);
+        return;
     }
+    if (work->status == WEIR_OK) {
+        const struct backend_needs *needs = &work->needs;
+        load->need.host_bytes =
+            needs->host_bytes > load->need.host_bytes ? needs->host_bytes : load->need.host_bytes;
+        load->need.device_bytes = needs->device_bytes;
+    }
+    load->entry->host->jobs--;
+    atomic_store(&work->step.began_ns, 0);
+    work->job.run = entry_load_version;
+    entry_load_over(load->entry);
 }
 
 /* Loader.  Where it fails the load will, and say why. */
 static void find_needs(struct worker_job *job)
 {
-    struct load_job *load = list_entry(job, struct load_job, job);
-    struct backend_needs needs;
-    if (!load->entry->host->stopping && lifecycle_needs(&load->how, &needs, NULL) == WEIR_OK) {
-        load->need.host_bytes =
-            needs.host_bytes > load->need.host_bytes ? needs.host_bytes : load->need.host_bytes;
-        load->need.device_bytes = needs.device_bytes;
-    }
-    entry_return_job(load->entry->host, job, needs_known);
+    struct load_work *work = list_entry(job, struct load_work, job);
+    struct entry_host *host = work->resident->entry->host;
+    step_begin(&work->step);
+    work->status =
+        host->stopping ? WEIR_EDRAINING : lifecycle_needs(&work->how, &work->needs, NULL);
+    entry_return_job(host, job, needs_known);
 }
 
 void entry_ask_needs(struct entry *entry)
 {
+    entry->asking = true;
     entry->loads_out = entry->load_count;
     for (uint32_t i = 0; i < entry->load_count; i++) {
-        struct load_job *load = &entry->loads[i];
-        load->job.run = find_needs;
+        struct load_work *work = entry->loads[i].work;
+        work->job.run = find_needs;
         entry->host->jobs++;
-        worker_send(&entry->host->loaders[entry->look.loader], &load->job);
+        worker_send(&entry->host->loaders[entry->look.loader], &work->job);
     }
 }

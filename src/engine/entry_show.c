@@ -7,8 +7,6 @@
 #include "util/err.h"
 #include "util/mem.h"
 
-#define STUCK_LOOK_NS NS_PER_S /* How soon it is seen that a load has begun. */
-
 bool entry_is_required(const struct entry *entry)
 {
     return entry->counts == REQUIRED_AUTO ? entry->required : entry->counts == REQUIRED_TRUE;
@@ -47,43 +45,6 @@ enum weir_status entry_show(const struct entry *entry, struct catalogue *catalog
         }
     }
     return WEIR_OK;
-}
-
-/* When to look again at the load. */
-static uint64_t look_at_load(struct load_job *load, uint64_t limit_ns, uint64_t now_ns)
-{
-    const uint64_t began_ns = atomic_load(&load->began_ns);
-    struct slot *slot = load->slot;
-    const bool over = load->resident == NULL || load->resident->model != NULL;
-    if (over || slot->state != MODEL_LOADING || slot->why.text[0] != '\0') {
-        return CLOCK_NEVER;
-    }
-    const uint64_t due_ns = clock_add(began_ns == 0 ? now_ns + STUCK_LOOK_NS : began_ns, limit_ns);
-    if (now_ns < due_ns) {
-        return due_ns;
-    }
-    (void)err_set(&slot->why, WEIR_ELOADING,
-                  "its load takes longer than its load_limit of %.1f s and may never end; with "
-                  "'isolation: process' it could be ended",
-                  (double)limit_ns / NS_PER_S);
-    load->entry->host->dirty = true;
-    return CLOCK_NEVER;
-}
-
-void entry_tell_stuck(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
-{
-    for (struct list_node *node = list_first(&host->entries); node != NULL;
-         node = list_next(&host->entries, node)) {
-        struct entry *entry = list_entry(node, struct entry, node);
-        if (entry->loads_out == 0) {
-            continue; /* The scanner may have the look. */
-        }
-        const uint64_t limit_ns = entry->look.load_limit_ns;
-        for (uint32_t i = 0; limit_ns > 0 && i < entry->load_count; i++) {
-            const uint64_t at_ns = look_at_load(&entry->loads[i], limit_ns, now_ns);
-            *next_ns = at_ns < *next_ns ? at_ns : *next_ns;
-        }
-    }
 }
 
 static void tell(const struct entry_host *host, const char *name, uint64_t version,

@@ -165,6 +165,7 @@ static enum weir_status load_replica(struct load *load, const struct pool *pool,
     struct model *model = load->model;
     struct backend_model *backend;
     const struct backend_load how = backend_load_of(load, pool, device);
+    step_begin(load->how->step);
     enum weir_status status = backend_load(model->ops, &how, &backend, err);
     if (status == WEIR_OK) {
         status = effective_reshape(model->config, &backend, err);
@@ -408,6 +409,7 @@ static enum weir_status try_out(struct load *load, struct weir_err *err)
         .model_fd = load->model_fd,
         .no_batch = load->no_batch,
         .awaited = load->how->awaited,
+        .step = load->how->step,
     };
     const struct lifecycle_load *how = load->how;
     struct model *model = load->model;

@@ -12,6 +12,7 @@
 #include "engine/model.h"
 #include "engine/registry.h"
 #include "engine/repository.h"
+#include "engine/step.h"
 
 struct lifecycle_load {
     struct engine *engine;
@@ -23,7 +24,8 @@ struct lifecycle_load {
     const char *override;       /* Configuration text, or NULL. */
     struct model *const *parts; /* Of an ensemble: one leased model per step.  Borrowed. */
     uint32_t part_count;
-    bool awaited; /* Somebody waits for it: what was tried before is not tried again. */
+    bool awaited;      /* Somebody waits for it: what was tried before is not tried again. */
+    struct step *step; /* That it is at: each device, each trial run; NULL: nobody watches. */
     void (*unleased)(struct model *model);
     void *owner; /* Becomes model.owner. */
 };

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "engine/model.h"
 #include "engine/sequence_plan.h"
+#include "engine/step.h"
 #include "tensor/block.h"
 #include "tensor/tensor.h"
 #include "util/err.h"
@@ -22,6 +23,7 @@ struct probe {
     const struct model_config *config; /* After effective_complete(). */
     struct block_pool *blocks;
     const struct clock *clock;
+    struct step *step;     /* Each run is one; NULL: nobody watches. */
     struct model *learner; /* Its profile learns from the runs; NULL: none does. */
     bool keep;             /* Runs keep their scratch memory. */
     enum backend_death

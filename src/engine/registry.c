@@ -66,6 +66,7 @@ struct registry {
     struct list refreshing; /* Wait for the scan in progress. */
     struct list settling;   /* Wait until what it found is loaded. */
     struct worker_job stop;
+    uint64_t until_ns; /* How long it may take. */
 };
 
 /* ---- Snapshots --------------------------------------------------------------------------------- */
@@ -165,6 +166,7 @@ static struct catalogue *take_snapshot(struct registry *registry)
         catalogue_release(catalogue);
         return NULL;
     }
+    catalogue->loads_lost = registry->host.lost;
     catalogue->ready = all_required_serve(registry);
     catalogue->settled = registry->scan_number > 0 && !any_busy(registry);
     return catalogue;
@@ -447,19 +449,23 @@ static bool turn(void *context, uint64_t *next_ns)
         registry->next_save_ns = clock_add(now_ns, save_ns(registry->options));
         entry_save(host);
     }
-    uint64_t room_ns = CLOCK_NEVER;
-    room_turn(host, now_ns, &room_ns);
-    entry_promote(host, now_ns, &room_ns);
-    entry_tell_stuck(host, now_ns, &room_ns);
+    uint64_t work_ns = CLOCK_NEVER;
+    room_turn(host, now_ns, &work_ns);
+    entry_promote(host, now_ns, &work_ns);
+    entry_watch_loads(host, now_ns, &work_ns);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);
             return false;
         }
     }
-    *next_ns = registry->next_scan_ns < room_ns ? registry->next_scan_ns : room_ns;
+    *next_ns = registry->next_scan_ns < work_ns ? registry->next_scan_ns : work_ns;
     *next_ns = registry->next_save_ns < *next_ns ? registry->next_save_ns : *next_ns;
-    return host->stopping && host->jobs == 0 && host->residents == 0;
+    if (!host->stopping) {
+        return false;
+    }
+    *next_ns = registry->until_ns < *next_ns ? registry->until_ns : *next_ns;
+    return (host->jobs == 0 && host->residents == 0) || now_ns >= registry->until_ns;
 }
 
 static void refuse_order(struct registry *registry, struct registry_order *order,
@@ -709,16 +715,22 @@ enum weir_status registry_create(struct engine *engine, const struct registry_op
     return WEIR_OK;
 }
 
-void registry_destroy(struct registry *registry)
+bool registry_destroy(struct registry *registry, uint64_t until_ns)
 {
     if (registry == NULL) {
-        return;
+        return true;
     }
+    registry->until_ns = until_ns;
     worker_send(&registry->manager, &registry->stop);
     worker_stop(&registry->manager);
+    const struct entry_host *host = &registry->host;
+    if (host->jobs > 0 || host->residents > 0 || host->lost > 0) {
+        return false;
+    }
     worker_stop(&registry->scanner);
     stop_loaders(registry);
     worker_finish(&registry->manager);
     worker_finish(&registry->scanner);
     free_registry(registry);
+    return true;
 }

@@ -2,7 +2,8 @@
  * registry.h — which models there are, and which of them are loaded.
  *
  * The registry runs on its own threads: the *manager* decides (and never
- * blocks), one *loader* per device loads, proves, warms and unloads.  Every
+ * blocks), one *loader* per device loads, proves, warms and unloads; one that does not come back from a load
+ * is replaced (entry_lost.c).  Every
  * other thread sees models through catalogue snapshots, and asks for changes with
  * registry_load(), registry_unload() and registry_refresh(), whose answers come home by mail.
  *
@@ -90,8 +91,10 @@ WEIR_MUST_USE enum weir_status registry_create(struct engine *engine,
                                                struct registry **out, struct weir_err *err);
 
 /* Unloads everything, answers the orders that are left and joins the threads.  No home may hold a snapshot any
- * more (home_rest()); those with orders are finished afterwards, as their answers come by mail. */
-void registry_destroy(struct registry *registry);
+ * more (home_rest()); those with orders are finished afterwards, as their answers come by mail.  NULL is fine.
+ * False: a load that was written off, or one that was not over at `until_ns` of the system's clock, goes on; what it
+ * may use must stay, the engine and the options among it, and the process best ends by _exit(). */
+bool registry_destroy(struct registry *registry, uint64_t until_ns);
 
 /* The current snapshot, held for the caller: catalogue_release().  Any thread. */
 struct catalogue *registry_snapshot(struct registry *registry);

@@ -260,6 +260,7 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
         .config = model->config,
         .blocks = tryout->engine->blocks,
         .clock = tryout->engine->clock,
+        .step = tryout->step,
         .learner = learned || !model->rows_fixed ? NULL : model,
         .death = &death,
     };

@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "engine/model.h"
+#include "engine/step.h"
 #include "util/err.h"
 
 struct tryout {
@@ -18,6 +19,7 @@ struct tryout {
     int model_fd;         /* Its folder. */
     const char *no_batch; /* Why it was found to be no batching one, or NULL. */
     bool awaited;         /* Trials are left out whose outcome is known, or that only measure. */
+    struct step *step;    /* Each run is one; NULL: nobody watches. */
 };
 
 /* Sets the model's batching, its reason, and its buckets; adds to its profile where that is empty and to

@@ -28,19 +28,27 @@ struct worker {
     struct mailbox mailbox; /* Of struct worker_job. */
     worker_turn_fn *turn;   /* May be NULL. */
     void *context;
-    pthread_mutex_t lock; /* Guards the rest. */
+    const char *name;
+    pthread_mutex_t lock; /* Guards the rest, and `thread`. */
     pthread_cond_t wake;
+    struct mail *round;               /* Jobs received and not begun. */
+    const struct worker_job *running; /* NULL: none. */
     bool woken;
     bool stopping;
 };
 
-/* `name` (at most 15 bytes) is what the system's tools show.  WEIR_ENOMEM. */
+/* `name` (at most 15 bytes, borrowed) is what the system's tools show.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status worker_start(struct worker *worker, const char *name,
                                             worker_turn_fn *turn, void *context,
                                             struct weir_err *err);
 
 /* Any thread. */
 void worker_send(struct worker *worker, struct worker_job *job);
+
+/* Another thread: `job` does not return.  A new thread goes on with the jobs behind it, and the old one ends when it
+ * does return: only then *hung is to be joined.  False: another job runs, or the system has no thread left. */
+WEIR_MUST_USE bool worker_replace(struct worker *worker, const struct worker_job *job,
+                                  pthread_t *hung);
 
 /* Waits until all jobs are run and `turn` agrees, then joins the thread. */
 void worker_stop(struct worker *worker);

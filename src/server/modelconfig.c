@@ -372,7 +372,7 @@ static const struct field model_fields[] = {
     FIELD("run_limit", field_duration, "duration such as 5s",
           "a run that takes longer is ended; 0: none", AT(model_config, run_limit_ns)),
     FIELD("load_limit", field_duration, "duration such as 10min",
-          "a load that takes longer is ended, or told to hang; 0: none",
+          "a load with a longer step has failed, and is ended or written off; 0: none",
           AT(model_config, load_limit_ns)),
     FIELD(
         "canary_interval", field_duration, "duration such as 30s",

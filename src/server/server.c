@@ -68,6 +68,7 @@ struct server {
     bool look_again;            /* Somebody asked for another one meanwhile. */
     bool looked;                /* Once at least. */
     int signal;                 /* Came while waiting for models; 0: none. */
+    uint64_t stop_by_ns;        /* The drain time-out's end; 0: it has not begun. */
 };
 
 static sigset_t watched_signals(void)
@@ -307,7 +308,7 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     server->canary_ns = mode == SERVER_SERVE ? 0 : CLOCK_NEVER;
     const enum weir_status status = start_all(server, err);
     if (status != WEIR_OK) {
-        server_destroy(server);
+        (void)server_destroy(server);
         return status;
     }
     *out = server;
@@ -512,17 +513,21 @@ enum weir_status server_wait(struct server *server)
     canaries_stop(&server->canaries);
     engine_drain(server->engine);
     front_drain(&server->front);
-    if (wait_until(server, from_now(server, limits->drain_timeout_ns), has_ended) != 0) {
+    server->stop_by_ns = from_now(server, limits->drain_timeout_ns);
+    if (wait_until(server, server->stop_by_ns, has_ended) != 0) {
         return WEIR_ECANCELED;
     }
     unblock_signals();
     return has_ended(server) ? WEIR_OK : WEIR_ETIMEOUT;
 }
 
-void server_destroy(struct server *server)
+bool server_destroy(struct server *server)
 {
     if (server == NULL) {
-        return;
+        return true;
+    }
+    if (server->stop_by_ns == 0) {
+        server->stop_by_ns = from_now(server, server->limits.drain_timeout_ns);
     }
     front_finish(&server->front);
     if (server->home_open) {
@@ -531,7 +536,9 @@ void server_destroy(struct server *server)
     api_destroy(server->api);
     shm_destroy(server->shm);
     gpus_destroy(server->gpus);
-    registry_destroy(server->registry);
+    if (!registry_destroy(server->registry, server->stop_by_ns)) {
+        return false;
+    }
     if (server->home_open) {
         home_finish(&server->home); /* A signal may have come before the first look was answered. */
     }
@@ -542,6 +549,7 @@ void server_destroy(struct server *server)
     guard_finish(&server->guard);
     notify_finish(&server->notify);
     mem_free(server);
+    return true;
 }
 
 void server_addresses(const struct server *server, struct buffer *out)

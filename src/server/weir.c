@@ -219,7 +219,9 @@ void weir_close(struct weir *weir)
     for (struct caller *caller = weir->callers; caller != NULL; caller = caller->next) {
         caller_finish(caller);
     }
-    registry_destroy(weir->registry);
+    if (!registry_destroy(weir->registry, CLOCK_NEVER)) {
+        return; /* What it uses stays. */
+    }
     engine_destroy(weir->engine);
     while (weir->callers != NULL) {
         struct caller *caller = weir->callers;

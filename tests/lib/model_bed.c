@@ -233,7 +233,7 @@ void model_bed_stop(struct model_bed *bed)
         }
     }
     home_finish(&bed->home);
-    registry_destroy(bed->registry);
+    assert_true(registry_destroy(bed->registry, CLOCK_NEVER));
     engine_destroy(bed->engine);
     bed->engine = NULL;
     bed->event_count = 0;
@@ -347,6 +347,15 @@ void model_bed_settle(struct model_bed *bed)
     const uint64_t limit_ns = wait_limit_ns(bed);
     home_turn(&bed->home);
     while (!registry_catalogue(bed->registry, &bed->home)->settled) {
+        assert_true(turn_when_woken(bed, limit_ns));
+    }
+}
+
+void model_bed_await_lost(struct model_bed *bed)
+{
+    const uint64_t limit_ns = wait_limit_ns(bed);
+    home_turn(&bed->home);
+    while (registry_catalogue(bed->registry, &bed->home)->loads_lost > 0) {
         assert_true(turn_when_woken(bed, limit_ns));
     }
 }

@@ -161,7 +161,7 @@ static void start_server(const char *const *more)
 
 static void stop_server(void)
 {
-    server_destroy(server);
+    assert_true(server_destroy(server));
     config_finish(&config);
     server = NULL;
 }

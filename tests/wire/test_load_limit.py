@@ -1,6 +1,6 @@
-"""Loads that hang: ended where the model has a process of its own, told where it has not."""
+"""Loads that hang: ended where the model has a process of its own, written off where it has not."""
 
-from serving import Raw, Server, put_sim, sim_request
+from serving import Server, put_sim, sim_request
 from test_isolation import processes
 
 ISOLATED = {"isolation": "process", "batching": "off"}
@@ -17,12 +17,6 @@ def repository(tmp_path, name, parameters, **config):
 def serving(tmp_path, root, loaded="*"):
     words = ("--model-control", "explicit", "--load-model", loaded, "--devices", "other:1")
     return Server(tmp_path, *words, root)
-
-
-def loading(server, name):
-    """What the index says of a model that is being loaded."""
-    entries = [entry for entry in server.index() if entry["name"] == name]
-    return entries[0]["reason"] if entries and entries[0].get("state") == "LOADING" else ""
 
 
 def failed(server, name):
@@ -52,13 +46,27 @@ def test_a_trial_run_that_hangs_fails_the_load(tmp_path):
         assert server.infer("other", sim_request()).status == 200
 
 
-def test_a_load_that_hangs_in_the_server_is_told(tmp_path):
+def test_a_load_that_hangs_in_the_server_is_written_off(tmp_path):
+    """It holds up neither the loads behind it nor the server's end."""
     root = repository(tmp_path, "m", {"load": "1h"}, load_limit="100ms")
-    with serving(tmp_path, root, "other") as server:
-        with Raw(server.port) as asking:
-            asking.send(b"POST /v2/repository/models/m/load HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-            server.await_("the index tells", lambda: "load_limit of 0.1 s" in loading(server, "m"))
-            assert server.infer("m", sim_request()).status == 503
-            assert server.infer("other", sim_request()).status == 200
-            server.process.kill()  # A load cannot be ended: the server would wait for it.
-            server.process.wait()
+    put_sim(root, "next", parameters={"tau0": "1ms"})
+    with serving(tmp_path, root) as server:
+        reason = failed(server, "m")
+        assert "load_limit of 0.1 s" in reason and "isolation: process" in reason
+        assert server.infer("next", sim_request()).status == 200
+        assert server.infer("m", sim_request()).status == 503
+        assert server.metrics().get("weir_model_loads_hung") == 1
+        assert server.get("/v2/health/ready").status == 503
+        assert server.stop() == 0
+        assert "model unavailable" in server.logged() and "load unfinished" in server.logged()
+
+
+def test_a_load_under_way_ends_with_the_drain_time(tmp_path):
+    """Nobody waits for this one: it was found by polling."""
+    root = repository(tmp_path, "m", {})
+    words = ("--model-control", "poll", "--poll-interval", "50ms", "--limits.drain-timeout", "500ms")
+    with Server(tmp_path, *words, "--devices", "other:1", root) as server:
+        put_sim(root, "slow", parameters={"load": "1h"})
+        server.await_("the load", lambda: server.state("slow"))
+        assert server.stop() == 0
+        assert "load unfinished" in server.logged()

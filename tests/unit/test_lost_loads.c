@@ -1,0 +1,260 @@
+/*
+ * A load in this process that does not come back is written off: others are loaded meanwhile, and what comes of it
+ * later is given back.  Here the loader is held where it reads the model's configuration.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/worker.h"
+#include "model_bed.h"
+#include "server/modelconfig.h"
+
+static struct model_bed bed;
+
+/* The loader reads a configuration once to ask for the memory that the model needs, and once to load it. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint32_t
+        to_pass; /* Readings of the configuration of the model "stuck" from now on: these go on, */
+    uint32_t to_hold; /* and then these are held. */
+    uint32_t held;
+} gate = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0 };
+
+static bool on_loader(void)
+{
+    char name[16] = "";
+    (void)pthread_getname_np(pthread_self(), name, sizeof(name));
+    return strcmp(name, "weir-loader") == 0;
+}
+
+static enum weir_status configure(void *context, const char *name, int folder_fd,
+                                  const char *override, struct model_config **out,
+                                  struct weir_err *err)
+{
+    pthread_mutex_lock(&gate.lock);
+    const bool counts = strcmp(name, "stuck") == 0 && on_loader();
+    if (counts && gate.to_pass > 0) {
+        gate.to_pass--;
+    } else if (counts && gate.to_hold > 0) {
+        gate.to_hold--;
+        gate.held++;
+        while (gate.held > 0) {
+            pthread_cond_wait(&gate.changed, &gate.lock);
+        }
+    }
+    pthread_mutex_unlock(&gate.lock);
+    return modelconfig_read(context, name, folder_fd, override, out, err);
+}
+
+static void hold(uint32_t passes, uint32_t holds)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.to_pass = passes;
+    gate.to_hold = holds;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void let_go(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.to_pass = 0;
+    gate.to_hold = 0;
+    gate.held = 0;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static int set_up(void **state)
+{
+    (void)model_bed_set_up(state);
+    bed.options.configure = configure;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    let_go();
+    model_bed_await_lost(&bed);
+    return model_bed_tear_down(state);
+}
+
+static void put_stuck(const char *limit)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text), "backend: sim\nversion_policy: { all: {} }\n%s", limit);
+    model_bed_put(&bed, 0, "stuck/1/", "");
+    model_bed_put(&bed, 0, "stuck/model.yaml", text);
+}
+
+static enum weir_status load(const char *name, struct weir_err *err)
+{
+    return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, err);
+}
+
+static void test_others_are_loaded_meanwhile(void **state)
+{
+    (void)state;
+    struct weir_err err;
+    put_stuck("load_limit: 50ms\n");
+    model_bed_sim(&bed, "other", 1, "");
+    hold(1, 1);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "load_limit of 0.1 s")); /* As the index rounds it. */
+    model_bed_expect(&bed, "stuck/1 UNAVAILABLE", "'isolation: process'");
+    (void)model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    assert_int_equal(load("other", NULL), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "other", 0), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_EUNAVAILABLE);
+    put_stuck("");
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+    let_go();
+    model_bed_await_lost(&bed);
+    const struct model_event event = model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    assert_non_null(strstr(event.reason, "unloaded, replaced by a newer load"));
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+}
+
+static void test_what_was_loaded_before_serves_on(void **state)
+{
+    (void)state;
+    struct weir_err err;
+    put_stuck("");
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    put_stuck("load_limit: 50ms\n");
+    hold(1, 1);
+    assert_int_equal(load("stuck", &err), WEIR_EINVAL);
+    model_bed_expect(&bed, "stuck/1 READY", "load_limit of 0.1 s");
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+}
+
+static void test_the_other_version_comes_up(void **state)
+{
+    (void)state;
+    put_stuck("load_limit: 2s\n"); /* Which the other one must not need. */
+    model_bed_put(&bed, 0, "stuck/2/", "");
+    hold(2, 1);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    model_bed_expect(&bed, "stuck/1 UNAVAILABLE", "load_limit of 2.0 s");
+    model_bed_expect(&bed, "stuck/2 READY", "");
+    assert_int_equal(model_bed_infer(&bed, "stuck", 2), WEIR_OK);
+}
+
+static void test_a_model_does_not_take_ever_more_threads(void **state)
+{
+    (void)state;
+    struct weir_err err;
+    put_stuck("load_limit: 50ms\n");
+    model_bed_start(&bed);
+    for (int i = 0; i < 3; i++) {
+        hold(1, 1);
+        assert_int_equal(load("stuck", &err), WEIR_EINVAL);
+        assert_non_null(strstr(err.text, "takes longer"));
+    }
+    assert_int_equal(load("stuck", &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "3 loads of it"));
+    let_go();
+    model_bed_await_lost(&bed);
+    put_stuck("");
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+}
+
+static void test_a_hang_before_the_load_is_one_too(void **state)
+{
+    (void)state;
+    put_stuck("load_limit: 50ms\n");
+    model_bed_sim(&bed, "other", 1, "");
+    hold(0, 1);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    model_bed_expect(&bed, "stuck ", "load_limit of 0.1 s");
+    assert_int_equal(load("other", NULL), WEIR_OK);
+}
+
+static void test_its_folder_may_go(void **state)
+{
+    (void)state;
+    put_stuck("load_limit: 50ms\n");
+    hold(1, 1);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    model_bed_remove(&bed, 0, "stuck");
+    assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
+    assert_int_equal(load("stuck", NULL), WEIR_ENOENT);
+}
+
+/* ---- The worker ------------------------------------------------------------------------------- */
+
+struct job {
+    struct worker_job job;
+    pthread_mutex_t *lock; /* Held by the test while the job must not end. */
+    bool ran;
+};
+
+static void run_job(struct worker_job *job)
+{
+    struct job *self = list_entry(job, struct job, job);
+    pthread_mutex_lock(self->lock);
+    self->ran = true;
+    pthread_mutex_unlock(self->lock);
+}
+
+/* Jobs that came along with the one that hangs are no less its thread's. */
+static void test_a_new_thread_goes_on_with_the_jobs_behind(void **state)
+{
+    (void)state;
+    pthread_mutex_t hangs = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_t free = PTHREAD_MUTEX_INITIALIZER;
+    struct job stuck = { .job.run = run_job, .lock = &hangs };
+    struct job next[2] = { { .job.run = run_job, .lock = &free },
+                           { .job.run = run_job, .lock = &free } };
+    struct worker worker;
+    pthread_t hung;
+    pthread_mutex_lock(&hangs);
+    assert_int_equal(worker_start(&worker, "weir-test", NULL, NULL, NULL), WEIR_OK);
+    worker_send(&worker, &stuck.job);
+    worker_send(&worker, &next[0].job);
+    assert_false(worker_replace(&worker, &next[1].job, &hung)); /* It does not run. */
+    while (!worker_replace(&worker, &stuck.job, &hung)) {       /* Until it does. */
+        sched_yield();
+    }
+    worker_send(&worker, &next[1].job);
+    worker_stop(&worker);
+    assert_true(next[0].ran && next[1].ran);
+    pthread_mutex_unlock(&hangs);
+    pthread_join(hung, NULL);
+    assert_true(stuck.ran);
+    worker_finish(&worker);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_new_thread_goes_on_with_the_jobs_behind),
+        cmocka_unit_test_prestate_setup_teardown(test_others_are_loaded_meanwhile, set_up,
+                                                 tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_what_was_loaded_before_serves_on, set_up,
+                                                 tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_the_other_version_comes_up, set_up, tear_down,
+                                                 &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_a_model_does_not_take_ever_more_threads,
+                                                 set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_a_hang_before_the_load_is_one_too, set_up,
+                                                 tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_its_folder_may_go, set_up, tear_down, &bed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
