@@ -138,6 +138,7 @@ static enum weir_status make_class(struct making *making, struct load_class *out
     if (status == WEIR_OK && making->target->model == NULL) {
         making->target->model = arena_try_printf(
             making->arena, "%s, version %s", making->interface.model, making->interface.version);
+        status = making->target->model == NULL ? err_nomem(err, "the model's name", 0) : WEIR_OK;
     }
     session_close(&making->session);
     return status;

@@ -252,8 +252,9 @@ enum weir_status client_receive(const struct client *client, struct buffer *into
 {
     most = most < READ_BYTES ? most : READ_BYTES;
     if (!buffer_reserve(into, most)) {
-        return err_set(err, WEIR_ETOOBIG, "%s:%s: an answer of more than %zu bytes", client->host,
-                       client->port, into->size_max);
+        return into->full ? err_set(err, WEIR_ETOOBIG, "%s:%s: an answer of more than %zu bytes",
+                                    client->host, client->port, into->size_max)
+                          : err_nomem(err, "an answer", into->size + most);
     }
     ssize_t size;
     do {

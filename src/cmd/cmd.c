@@ -33,6 +33,11 @@ int cmd_usage(const char *command, const char *format, ...)
     return CMD_USAGE;
 }
 
+int cmd_refuse(const char *command, enum weir_status status, const struct weir_err *err)
+{
+    return status == WEIR_ENOMEM ? cmd_fail(status, err) : cmd_usage(command, "%s", err->text);
+}
+
 void cmd_let_signals_end(void)
 {
     sigset_t set;
@@ -44,11 +49,14 @@ void cmd_let_signals_end(void)
 
 int cmd_print(const struct buffer *out)
 {
-    if (!out->failed && fwrite(out->data, 1, out->size, stdout) == out->size &&
-        fflush(stdout) == 0) {
+    if (out->failed) {
+        complain(out->full ? "the report is too long" : "out of memory for the report");
+        return CMD_FAILED;
+    }
+    if (fwrite(out->data, 1, out->size, stdout) == out->size && fflush(stdout) == 0) {
         return CMD_OK;
     }
-    if (out->failed || errno != EPIPE) { /* Who reads from a pipe may have enough, as `head`. */
+    if (errno != EPIPE) { /* Who reads from a pipe may have enough, as `head`. */
         complain("the report could not be written to standard output");
     }
     return CMD_FAILED;

@@ -48,6 +48,9 @@ int cmd_fail(enum weir_status status, const struct weir_err *err);
 /* A mistake on the command line: the sentence, and where help is.  Returns CMD_USAGE. */
 int cmd_usage(const char *command, const char *format, ...) WEIR_PRINTF(2, 3);
 
+/* The same for what was read with this result, unless that is no mistake: then as cmd_fail(). */
+int cmd_refuse(const char *command, enum weir_status status, const struct weir_err *err);
+
 /* For commands that have nothing to tidy up: SIGINT and SIGTERM end the process, as usual. */
 void cmd_let_signals_end(void);
 

@@ -16,10 +16,13 @@ int cmd_config(int count, char **words)
     struct config config;
     struct weir_err err = { 0 };
     struct config_words meaning = { .own_flags = own_flags };
-    if (config_init(&config, &err) != WEIR_OK ||
-        config_read(&config, environ, count, words, &meaning, &err) != WEIR_OK) {
+    enum weir_status status = config_init(&config, &err);
+    if (status == WEIR_OK) {
+        status = config_read(&config, environ, count, words, &meaning, &err);
+    }
+    if (status != WEIR_OK) {
         config_finish(&config);
-        return cmd_usage("config", "%s", err.text);
+        return cmd_refuse("config", status, &err);
     }
     struct buffer out;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);

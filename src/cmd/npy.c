@@ -18,8 +18,7 @@
 #define MAGIC_BYTES 6
 #define PREFIX_BYTES 10 /* Magic, version and length of format 1.0. */
 #define HEADER_BYTES_MAX 65536
-#define HEADER_BYTES_USUAL 512 /* What this writer's headers take at most. */
-#define HEADER_ALIGN 64        /* What NumPy aligns the elements to. */
+#define HEADER_ALIGN 64 /* What NumPy aligns the elements to. */
 #define QUOTED_BYTES_MAX 32
 #define ELEMENTS_MAX (UINT64_C(1) << 40)
 
@@ -368,8 +367,7 @@ enum weir_status npy_write(struct buffer *out, const struct weir_tensor *tensor,
         return WEIR_OK;
     }
     out->size = before;
-    const size_t needed = (descr == &bf16 ? 2 : 1) * size + HEADER_BYTES_USUAL;
-    if (needed <= out->size_max - before) {
+    if (!out->full) {
         return err_nomem(err, "a NumPy file", size);
     }
     return err_set(err, WEIR_ETOOBIG, "npy: found more than %zu bytes, expected at most that",

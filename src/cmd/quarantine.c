@@ -166,9 +166,11 @@ static enum weir_status ask(const struct wish *wish, struct buffer *out, struct 
         .pieces = &piece,
         .piece_count = list ? 0 : 1,
     };
-    status = body.failed ? err_set(err, WEIR_EINVAL, "--model: the name is too long")
-                         : client_call(&client, &request, &reply, err);
-    if (!body.failed) {
+    if (body.failed) {
+        status = body.full ? err_set(err, WEIR_EINVAL, "--model: the name is too long")
+                           : err_nomem(err, "a request", NAME_BYTES_MAX);
+    } else {
+        status = client_call(&client, &request, &reply, err);
         if (status == WEIR_OK) {
             status = reply.status == 200 ? show(wish, reply.body, out, err)
                                          : client_refusal(&reply, err);

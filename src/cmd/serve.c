@@ -89,17 +89,19 @@ int cmd_serve(int count, char **words)
     struct config config;
     struct weir_err err = { 0 };
     struct config_words meaning = { .positional = "repository", .own_flags = own_flags };
-    if (config_init(&config, &err) != WEIR_OK ||
-        config_read(&config, environ, count, words, &meaning, &err) != WEIR_OK) {
+    enum weir_status status = config_init(&config, &err);
+    if (status == WEIR_OK) {
+        status = config_read(&config, environ, count, words, &meaning, &err);
+    }
+    if (status != WEIR_OK) {
         config_finish(&config);
-        return cmd_usage("serve", "%s", err.text);
+        return cmd_refuse("serve", status, &err);
     }
     const bool checking = (meaning.given >> OWN_CHECK & 1) != 0;
     set_up_log(&config);
     struct server *server = NULL;
     int code = CMD_OK;
-    const enum weir_status status =
-        server_start(&config, checking ? SERVER_CHECK : SERVER_SERVE, &server, &err);
+    status = server_start(&config, checking ? SERVER_CHECK : SERVER_SERVE, &server, &err);
     if (status != WEIR_OK) {
         code = cmd_fail(status, &err);
     } else {

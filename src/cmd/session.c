@@ -63,12 +63,16 @@ static enum weir_status model_path(const struct session *session, const char *ta
         buffer_printf(&path, "/versions/%llu", (unsigned long long)session->options.version);
     }
     buffer_text(&path, tail);
-    const bool failed = path.failed;
-    if (!failed) {
+    enum weir_status status = WEIR_OK;
+    if (path.full) {
+        status = err_set(err, WEIR_EINVAL, "the model's name is too long");
+    } else if (path.failed) {
+        status = err_nomem(err, "a path", PATH_BYTES);
+    } else {
         (void)snprintf(out, PATH_BYTES, "%.*s", (int)path.size, path.data);
     }
     buffer_finish(&path);
-    return failed ? err_set(err, WEIR_EINVAL, "the model's name is too long") : WEIR_OK;
+    return status;
 }
 
 static enum weir_status bad_field(const char *where, struct weir_err *err)

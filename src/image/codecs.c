@@ -221,27 +221,12 @@ static enum weir_status decode_png(struct bytes file, uint32_t channels, struct 
     return status;
 }
 
-/* Where an encoder puts its pieces, and the size of the first that found no room. */
-struct sink {
-    struct buffer *out;
-    size_t refused;
-};
-
-static bool put(struct sink *sink, const void *data, size_t size)
-{
-    buffer_append(sink->out, data, size);
-    if (sink->out->failed) {
-        sink->refused = size;
-    }
-    return !sink->out->failed;
-}
-
-static enum weir_status complain_full(const char *what, const struct sink *sink,
+/* Of a buffer that took no more. */
+static enum weir_status complain_full(const char *what, const struct buffer *out,
                                       struct weir_err *err)
 {
-    const struct buffer *out = sink->out;
-    if (sink->refused <= out->size_max - out->size) {
-        return err_nomem(err, what, sink->refused);
+    if (!out->full) {
+        return err_nomem(err, what, out->size);
     }
     return err_set(err, WEIR_ETOOBIG, "%s: found more than %zu bytes, expected at most that", what,
                    out->size_max);
@@ -250,10 +235,11 @@ static enum weir_status complain_full(const char *what, const struct sink *sink,
 static int write_png(spng_ctx *png, void *user, void *data, size_t size)
 {
     (void)png;
-    return put(user, data, size) ? 0 : SPNG_IO_ERROR;
+    buffer_append(user, data, size);
+    return ((struct buffer *)user)->failed ? SPNG_IO_ERROR : 0;
 }
 
-static int encode_png_with(spng_ctx *png, const struct image *image, struct sink *sink)
+static int encode_png_with(spng_ctx *png, const struct image *image, struct buffer *out)
 {
     static const uint8_t color_types[] = {
         [1] = SPNG_COLOR_TYPE_GRAYSCALE,
@@ -266,7 +252,7 @@ static int encode_png_with(spng_ctx *png, const struct image *image, struct sink
         .bit_depth = 8,
         .color_type = color_types[image->channels],
     };
-    int code = spng_set_png_stream(png, write_png, sink);
+    int code = spng_set_png_stream(png, write_png, out);
     code = code != 0 ? code : spng_set_ihdr(png, &header);
     return code != 0 ? code
                      : spng_encode_image(png, image->pixels, image_bytes(image), SPNG_FMT_PNG,
@@ -281,14 +267,13 @@ enum weir_status image_encode_png(const struct image *image, struct buffer *out,
     if (png == NULL) {
         return err_nomem(err, "a PNG file", image_bytes(image));
     }
-    struct sink sink = { out, 0 };
-    const int code = encode_png_with(png, image, &sink);
+    const int code = encode_png_with(png, image, out);
     spng_ctx_free(png);
     if (code == 0) {
         return WEIR_OK;
     }
     const enum weir_status status =
-        out->failed ? complain_full("PNG", &sink, err) : complain_png(code, err);
+        out->failed ? complain_full("PNG", out, err) : complain_png(code, err);
     out->size = before;
     return status;
 }

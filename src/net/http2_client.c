@@ -22,8 +22,8 @@ struct http2_client {
     size_t at;      /* and how far. */
     bool done;
     bool answered;
-    bool too_big;
-    bool goaway; /* The server takes no more requests here. */
+    bool no_room; /* For the answer. */
+    bool goaway;  /* The server takes no more requests here. */
     uint32_t reset_code;
     struct buffer fields; /* "name\0value\0" after each other. */
     struct buffer body;
@@ -68,9 +68,9 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
         buffer_char(&client->fields, '\0');
         buffer_append(&client->fields, value, value_size);
         buffer_char(&client->fields, '\0');
-        client->too_big = client->too_big || client->fields.failed;
+        client->no_room = client->no_room || client->fields.failed;
     }
-    return client->too_big ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    return client->no_room ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data,
@@ -81,9 +81,9 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     (void)flags;
     if (stream == client->stream) {
         buffer_append(&client->body, data, size);
-        client->too_big = client->too_big || client->body.failed;
+        client->no_room = client->no_room || client->body.failed;
     }
-    return client->too_big ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+    return client->no_room ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
@@ -224,7 +224,10 @@ enum weir_status http2_client_input(struct http2_client *client, struct bytes by
 {
     const ssize_t used =
         nghttp2_session_mem_recv(client->session, (const uint8_t *)bytes.data, bytes.size);
-    if (client->too_big) {
+    if (client->no_room && !client->fields.full && !client->body.full) {
+        return err_nomem(err, "an answer", client->body.size);
+    }
+    if (client->no_room) {
         return err_set(err, WEIR_ETOOBIG, "an answer of more than %zu bytes",
                        client->body.size_max);
     }

@@ -638,6 +638,7 @@ static void explain_json(const struct config *config, size_t index, struct buffe
     option_key(option, word);
     json_field(out, "key", word);
     json_field(out, "value", value.failed ? "" : value.data);
+    out->failed = out->failed || value.failed;
     json_field(out, "origin", origin_texts[config->origins[index]]);
     if (config->lines[index] > 0) {
         json_field(out, "file", config->file);

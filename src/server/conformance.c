@@ -184,24 +184,25 @@ static void check_repeats(struct check *check, const struct signature *signature
     struct trial first;
     struct trial other;
     struct trial again;
-    if (begin_trial(&first, signature, context, 1, 3, &err) != WEIR_OK) {
-        return;
-    }
-    enum weir_status status = begin_trial(&other, signature, context, 1, 5, &err);
+    bool same = false;
+    enum weir_status status = begin_trial(&first, signature, context, 1, 3, &err);
     if (status == WEIR_OK) {
-        status = begin_trial(&again, signature, context, 1, 3, &err);
+        status = begin_trial(&other, signature, context, 1, 5, &err);
         if (status == WEIR_OK) {
-            status = run_once(&first, &err);
-            status = status == WEIR_OK ? run_once(&other, &err) : status;
-            status = status == WEIR_OK ? run_once(&again, &err) : status;
-            (void)say(check, status == WEIR_OK && same_outputs(&first, &again),
-                      "the same input gives the same output, whatever ran between",
-                      status == WEIR_OK ? "the outputs differ" : "%s", err.text);
-            end_trial(&again);
+            status = begin_trial(&again, signature, context, 1, 3, &err);
+            if (status == WEIR_OK) {
+                status = run_once(&first, &err);
+                status = status == WEIR_OK ? run_once(&other, &err) : status;
+                status = status == WEIR_OK ? run_once(&again, &err) : status;
+                same = status == WEIR_OK && same_outputs(&first, &again);
+                end_trial(&again);
+            }
+            end_trial(&other);
         }
-        end_trial(&other);
+        end_trial(&first);
     }
-    end_trial(&first);
+    (void)say(check, same, "the same input gives the same output, whatever ran between",
+              status == WEIR_OK ? "the outputs differ" : "%s", err.text);
 }
 
 static void *run_many(void *argument)
@@ -220,24 +221,30 @@ static void check_threads(struct check *check, const struct signature *signature
     pthread_t threads[CONTEXTS_MAX];
     uint32_t started = 0;
     struct weir_err err = { 0 };
-    for (; started < count; started++) {
+    enum weir_status status = WEIR_OK;
+    while (status == WEIR_OK && started < count) {
         struct trial *trial = &trials[started];
-        if (begin_trial(trial, signature, contexts[started], 1, started + 1, &err) != WEIR_OK) {
+        status = begin_trial(trial, signature, contexts[started], 1, started + 1, &err);
+        if (status != WEIR_OK) {
             break;
         }
         trial->runs = check->options->runs;
         if (pthread_create(&threads[started], NULL, run_many, trial) != 0) {
+            status = err_nomem(&err, "a thread", 0);
             end_trial(trial);
             break;
         }
+        started++;
     }
-    const struct trial *failed = NULL;
     for (uint32_t i = 0; i < started; i++) {
         (void)pthread_join(threads[i], NULL);
-        failed = trials[i].status != WEIR_OK ? &trials[i] : failed;
+        if (trials[i].status != WEIR_OK) {
+            status = trials[i].status;
+            err = trials[i].err;
+        }
     }
-    (void)say(check, failed == NULL, "all contexts run at once, each on a thread of its own", "%s",
-              failed == NULL ? "" : failed->err.text);
+    (void)say(check, status == WEIR_OK, "all contexts run at once, each on a thread of its own",
+              "%s", err.text);
     for (uint32_t i = 0; i < started; i++) {
         end_trial(&trials[i]);
     }
@@ -248,15 +255,15 @@ static void check_terminate(struct check *check, const struct signature *signatu
 {
     struct weir_err err = { 0 };
     struct trial trial;
-    if (begin_trial(&trial, signature, context, 1, 1, &err) != WEIR_OK) {
-        return;
+    enum weir_status status = begin_trial(&trial, signature, context, 1, 1, &err);
+    if (status == WEIR_OK) {
+        backend_terminate(context);
+        backend_terminate(context);
+        status = run_once(&trial, &err); /* Rearms first. */
+        end_trial(&trial);
     }
-    backend_terminate(context);
-    backend_terminate(context);
-    const enum weir_status status = run_once(&trial, &err); /* Rearms first. */
     (void)say(check, status == WEIR_OK, "a run after terminate() was taken back goes well", "%s",
               err.text);
-    end_trial(&trial);
 }
 
 /* ---- Contexts and models ----------------------------------------------------------------------- */

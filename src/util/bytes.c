@@ -300,6 +300,7 @@ void buffer_clear(struct buffer *buffer)
 {
     buffer->size = 0;
     buffer->failed = false;
+    buffer->full = false;
 }
 
 /* `needed` is at most size_max.  One byte beyond the capacity is always there for the NUL that
@@ -332,11 +333,9 @@ bool buffer_reserve(struct buffer *buffer, size_t extra)
     if (extra <= buffer->capacity - buffer->size) {
         return true;
     }
-    if (extra > buffer->size_max - buffer->size || !grow(buffer, buffer->size + extra)) {
-        buffer->failed = true;
-        return false;
-    }
-    return true;
+    buffer->full = extra > buffer->size_max - buffer->size;
+    buffer->failed = buffer->full || !grow(buffer, buffer->size + extra);
+    return !buffer->failed;
 }
 
 void buffer_append(struct buffer *buffer, const void *data, size_t size)

@@ -68,6 +68,7 @@ struct buffer {
     size_t size_max;
     /* An append did not fit or memory was out; nothing more is appended until buffer_clear(). */
     bool failed;
+    bool full; /* It failed at size_max: memory was not out. */
 };
 
 void buffer_init(struct buffer *buffer, size_t size_max);
