@@ -179,6 +179,9 @@ static enum weir_status open_session(struct onnx_model *model, const struct onnx
                              "execution provider '%s' cannot be used here: what "
                              "stands behind it in execution_providers runs the model",
                              left_out);
+        if (model->base.signature.remark == NULL) {
+            return err_nomem(err, "a model's signature", strlen(left_out));
+        }
     }
     atomic_init(&model->session, model->first);
     OrtStatus *failed =

@@ -37,10 +37,8 @@ static const struct failure failures[] = {
 };
 
 static const char *const no_memory_texts[] = {
-    "bad_alloc",
-    "ailed to allocate",
-    "Available memory of",
-    "emory exhausted",
+    "bad_alloc",       "ailed to allocate",       "Available memory of",
+    "emory exhausted", "custom_create_thread_fn", /* A thread of ours that could not be made. */
 };
 
 static bool means_no_memory(const char *message)

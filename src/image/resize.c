@@ -12,7 +12,12 @@
 
 #include "util/mem.h"
 
-#define STBIR_MALLOC(size, context) ((void)(context), mem_try_alloc(size))
+static void *take_memory(size_t size)
+{
+    return mem_try_alloc(size);
+}
+
+#define STBIR_MALLOC(size, context) ((void)(context), take_memory(size))
 #define STBIR_FREE(memory, context) ((void)(context), mem_free(memory))
 #define STBIR_STATIC
 #define STB_IMAGE_RESIZE_IMPLEMENTATION

@@ -27,6 +27,7 @@ static _Atomic uint64_t fault_at;
 static _Atomic uint64_t fault_calls;
 static pthread_once_t sites_once = PTHREAD_ONCE_INIT;
 static int sites_fd = -1;
+static char program[FRAME_BYTES]; /* Whose own name need not be a path. */
 
 /* Early: later the process may be confined. */
 static void open_sites(void)
@@ -35,6 +36,7 @@ static void open_sites(void)
     const char *path = getenv("WEIR_FAULT_SITES");
     if (path != NULL && backtrace(&frame, 1) > 0) {
         sites_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+        (void)!readlink("/proc/self/exe", program, sizeof(program) - 1);
     }
 }
 
@@ -49,8 +51,8 @@ static void note_site(void)
         Dl_info info;
         if (dladdr(frames[i], &info) != 0) {
             const ptrdiff_t offset = (char *)frames[i] - (char *)info.dli_fbase;
-            const int written =
-                snprintf(line + size, FRAME_BYTES, "%.250s+0x%tx ", info.dli_fname, offset);
+            const char *file = info.dli_fname[0] == '/' ? info.dli_fname : program;
+            const int written = snprintf(line + size, FRAME_BYTES, "%.250s+0x%tx ", file, offset);
             size += written > 0 ? (size_t)written : 0;
         }
     }

@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "engine/outage.h"
 #include "engine/pool.h"
+#include "faults.h"
 #include "simulated.h"
 
 #define INTERVAL_NS (30 * NS_PER_S)
@@ -233,6 +234,33 @@ static void test_an_idle_model_gets_one_after_each_interval(void **state)
     rig_stop(&rig);
 }
 
+/* Without memory for one there is none, and one after the next interval. */
+static void test_memory_may_run_out_for_one(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig, NULL, 0);
+    const bool faults = faults_are_built();
+    look(&rig);
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth && faults; nth++) {
+        turn(&rig, INTERVAL_NS);
+        (void)mem_fault_arm(nth);
+        look(&rig);
+        const uint32_t ran = run_all(&rig);
+        made = mem_fault_arm(0);
+        assert_true(ran == 1 || made >= nth);
+        turn(&rig, INTERVAL_NS);
+        look(&rig);
+        assert_int_equal(run_all(&rig), 1);
+        assert_true(is_ready(&rig));
+    }
+    rig_stop(&rig);
+    if (!faults) {
+        skip();
+    }
+}
+
 static void test_no_statistics_know_of_it(void **state)
 {
     (void)state;
@@ -446,6 +474,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_idle_model_gets_one_after_each_interval),
+        cmocka_unit_test(test_memory_may_run_out_for_one),
         cmocka_unit_test(test_no_statistics_know_of_it),
         cmocka_unit_test(test_a_model_that_serves_gets_none),
         cmocka_unit_test(test_a_failing_one_makes_the_model_not_ready_until_one_succeeds),

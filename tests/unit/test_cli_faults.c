@@ -55,6 +55,11 @@ static void put_models(void)
         { "masks/1/", "" },
         { "masks/model.yaml", "backend: sim\nparameters:\n  inputs: \"image:FP32[16,16]\"\n"
                               "  outputs: \"mask:FP32[16,16]\"\n" },
+        { "wide/1/", "" },
+        { "wide/model.yaml", "backend: sim\nparameters:\n  inputs: \"image:FP64[16,16]\"\n"
+                             "  outputs: \"mask:FP32[16,16]\"\n" },
+        { "failing/1/", "" },
+        { "failing/model.yaml", "backend: sim\nparameters: { poison: 0 }\n" },
         { "twice/1/factor.txt", "2\n" },
         { "recorded", "0\n0.001\n0.002\n" },
     };
@@ -75,7 +80,7 @@ static int serve(int tell, int until)
                       (char[]){ "--loops=1" },
                       (char[]){ "--executors=1" },
                       (char[]){ "--model-control=explicit" },
-                      (char[]){ "--load-model=echo,other,texts,masks" },
+                      (char[]){ "--load-model=echo,other,texts,masks,wide,failing" },
                       prefix };
     struct config config;
     struct server *server;
@@ -297,6 +302,8 @@ static const struct command asking[] = {
       "--output=FOLDER/b.png --output=mask=FOLDER/c.npy",
       "answered in", false },
     { cmd_infer, "masks HTTP --input image=@FOLDER/c.npy", "answered in", false },
+    { cmd_infer, "wide HTTP --input image=@FOLDER/c.npy", "answered in", false },
+    { cmd_infer, "echo --local FOLDER --input x=" ROW, "answered in", false },
     { cmd_quarantine, "list HTTP", "", false },
     { cmd_quarantine, "clear HTTP --model echo --json", "", false },
 };
@@ -304,6 +311,7 @@ static const struct command asking[] = {
 static const struct command measuring[] = {
     { cmd_bench, "echo HTTP --html=FOLDER/page.html --cpu 0" FEW, "closed loop", true },
     { cmd_bench, "echo HTTP --format json --csv" FEW, NULL, true },
+    { cmd_bench, "failing HTTP --zero --json" FEW, NULL, true },
     { cmd_bench, "echo GRPC --grpc --json --deadline 60s --header a:b" FEW, NULL, true },
     { cmd_bench, "echo HTTP --shared-memory=SHM --class a:share=1 --class b:model=other" FEW, NULL,
       true },

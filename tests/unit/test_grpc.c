@@ -346,6 +346,16 @@ static void test_the_end_comes_while_a_worker_inflates(void **state)
     assert_status("grpc-message", "late");
     grpc_bed_finish(&bed);
 
+    open_call(true, "grpc-encoding", "gzip"); /* Without memory for what it is to be told. */
+    send_compressed(ENCODING_GZIP, (struct bytes){ text, 1000000 }, SIZE_MAX / 2);
+    (void)mem_fault_arm(1);
+    grpc_finish(bed.call, WEIR_ETIMEOUT, "late");
+    (void)mem_fault_arm(0);
+    grpc_bed_settle(&bed);
+    assert_true(bed.over);
+    assert_status("grpc-status", "4");
+    grpc_bed_finish(&bed);
+
     open_call(true, "grpc-encoding", "gzip");
     send_compressed(ENCODING_GZIP, (struct bytes){ text, 1000000 }, SIZE_MAX / 2);
     grpc_bed_end(&bed);

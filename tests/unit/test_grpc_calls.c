@@ -59,6 +59,7 @@ struct ask {
     struct http2_client *client;
     struct buffer message; /* With its prefix. */
     struct buffer bytes;   /* All that the client sends. */
+    bool streams;          /* It has no end: the first message will do. */
 };
 
 static void begin_ask(struct ask *ask, const char *path, const ProtobufCMessage *message, bool gzip)
@@ -66,6 +67,7 @@ static void begin_ask(struct ask *ask, const char *path, const ProtobufCMessage 
     char prefix[5] = { (char)gzip };
     struct buffer packed;
     ask->path = path;
+    ask->streams = false;
     buffer_init(&packed, SIZE_MAX);
     buffer_init(&ask->message, SIZE_MAX);
     buffer_init(&ask->bytes, SIZE_MAX);
@@ -129,8 +131,8 @@ static void end_ask(struct ask *ask)
 static char answer[ANSWER_BYTES_MAX];
 static size_t answer_size;
 
-/* True when a frame of the answer ends stream 1, or the connection. */
-static bool has_ended(void)
+/* True when a frame of the answer ends stream 1, or the connection; `streams`: or is a message. */
+static bool has_ended(bool streams)
 {
     enum { DATA, HEADERS, RST_STREAM = 3, GOAWAY = 7, END_STREAM = 1 };
     for (size_t at = 0; at + 9 <= answer_size;) {
@@ -139,7 +141,8 @@ static bool has_ended(void)
         at += 9 + ((size_t)frame[0] << 16 | (size_t)frame[1] << 8 | frame[2]);
         const bool last = (frame[4] & END_STREAM) != 0 && (type == DATA || type == HEADERS);
         if (at <= answer_size &&
-            (type == GOAWAY || (frame[8] == 1 && (last || type == RST_STREAM)))) {
+            (type == GOAWAY ||
+             (frame[8] == 1 && (last || type == RST_STREAM || (streams && type == DATA))))) {
             return true;
         }
     }
@@ -156,10 +159,10 @@ static bool run(const struct ask *ask)
     do {
         size = TEMP_FAILURE_RETRY(recv(fd, answer + answer_size, sizeof answer - answer_size, 0));
         answer_size += size > 0 ? (size_t)size : 0;
-    } while (size > 0 && !has_ended());
+    } while (size > 0 && !has_ended(ask->streams));
     const bool closed = size == 0 || (size < 0 && errno == ECONNRESET);
     close(fd);
-    return closed || has_ended();
+    return closed || has_ended(ask->streams);
 }
 
 /* Without faults: the call succeeds. */
@@ -196,6 +199,25 @@ static void try_everywhere(const char *path, const ProtobufCMessage *message, bo
     write_ask(&ask, gzip);
     expect_success(&ask);
     end_ask(&ask);
+}
+
+/* The same for a call that ends with another status. */
+static void try_refused(const char *path, const ProtobufCMessage *message, const char *usual)
+{
+    for (uint64_t nth = 0; nth <= FAULTS_MAX; nth++) {
+        struct ask ask;
+        begin_ask(&ask, path, message, false);
+        write_ask(&ask, false);
+        (void)mem_fault_arm(nth);
+        assert_true(run(&ask));
+        (void)mem_fault_arm(0);
+        const struct bytes bytes = { answer, answer_size };
+        const bool read = http2_client_input(ask.client, bytes, NULL) == WEIR_OK;
+        const struct bytes status = http2_client_field(ask.client, "grpc-status");
+        assert_true(nth > 0 || (read && bytes_equal(status, bytes_of(usual))));
+        assert_false(bytes_equal(status, BYTES_LITERAL("0")));
+        end_ask(&ask);
+    }
 }
 
 static void test_management(void **state)
@@ -242,6 +264,51 @@ static void test_health_and_reflection(void **state)
                    false);
 }
 
+/* A server's first call finds nothing that others have left for it. */
+static void test_a_first_call(void **state)
+{
+    (void)state;
+    Inference__ModelMetadataRequest metadata = INFERENCE__MODEL_METADATA_REQUEST__INIT;
+    char echo[] = "echo";
+    metadata.name = echo;
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        struct ask ask;
+        assert_int_equal(tear_down(state), 0);
+        assert_int_equal(set_up(state), 0);
+        begin_ask(&ask, SERVICE "ModelMetadata", &metadata.base, false);
+        write_ask(&ask, false);
+        (void)mem_fault_arm(nth);
+        assert_true(run(&ask));
+        made = mem_fault_arm(0);
+        expect_success(&ask);
+        end_ask(&ask);
+    }
+}
+
+/* A stream that goes on: what comes first tells. */
+static void test_watching(void **state)
+{
+    (void)state;
+    Grpc__Health__V1__HealthCheckRequest check = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        struct ask ask;
+        begin_ask(&ask, "/grpc.health.v1.Health/Watch", &check.base, false);
+        write_ask(&ask, false);
+        ask.streams = true;
+        (void)mem_fault_arm(nth);
+        assert_true(run(&ask));
+        made = mem_fault_arm(0);
+        assert_true(run(&ask));
+        const struct bytes bytes = { answer, answer_size };
+        assert_int_equal(http2_client_input(ask.client, bytes, NULL), WEIR_OK);
+        assert_false(http2_client_is_done(ask.client));
+        assert_int_equal(http2_client_body(ask.client).size, 7); /* 1: SERVING. */
+        end_ask(&ask);
+    }
+}
+
 static void test_inference(void **state)
 {
     (void)state;
@@ -273,13 +340,14 @@ static void test_inference(void **state)
     char unknown[] = "unknown";
     request.model_name = unknown; /* Which the stream's answer says. */
     try_everywhere(SERVICE "ModelStreamInfer", &request.base, false);
+    try_refused(SERVICE "ModelInfer", &request.base, "5");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_management),
-        cmocka_unit_test(test_health_and_reflection),
+        cmocka_unit_test(test_management),   cmocka_unit_test(test_health_and_reflection),
+        cmocka_unit_test(test_a_first_call), cmocka_unit_test(test_watching),
         cmocka_unit_test(test_inference),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

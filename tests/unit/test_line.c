@@ -13,6 +13,7 @@
 #include "engine/line.h"
 #include "engine/request.h"
 #include "util/clock.h"
+#include "util/mem.h"
 
 #define MOST 32
 #define NOW (100 * NS_PER_S)
@@ -118,6 +119,22 @@ static void test_the_client_with_the_least_time_leads(void **state)
     assert_ptr_equal(line_leader(&rig.line, 3), first);
 }
 
+/* Who comes when memory is out stands in a lane with others, and is served all the same. */
+static void test_memory_may_run_out_for_a_lane(void **state)
+{
+    (void)state;
+    struct request *riders[MOST];
+    struct request *first = add(3, 1, CLOCK_NEVER);
+    (void)mem_fault_arm(1);
+    struct request *second = add(3, 2, CLOCK_NEVER);
+    (void)mem_fault_arm(0);
+    assert_ptr_equal(line_leader(&rig.line, 3), first);
+    assert_int_equal(ride(first, 8, riders), 2);
+    assert_ptr_equal(riders[1], second);
+    line_remove(&rig.line, first);
+    assert_ptr_equal(line_leader(&rig.line, 3), second);
+}
+
 static void test_clients_take_turns_in_a_batch(void **state)
 {
     (void)state;
@@ -199,6 +216,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_the_earliest_due_of_a_client_leads, start, stop),
         cmocka_unit_test_setup_teardown(test_the_client_with_the_least_time_leads, start, stop),
+        cmocka_unit_test_setup_teardown(test_memory_may_run_out_for_a_lane, start, stop),
         cmocka_unit_test_setup_teardown(test_clients_take_turns_in_a_batch, start, stop),
         cmocka_unit_test_setup_teardown(test_the_leaders_class_rides_first_then_the_most_urgent,
                                         start, stop),

@@ -680,11 +680,10 @@ static void test_what_has_no_effect_is_said(void **state)
     config->release(config);
 }
 
-static void test_every_allocation_may_fail(void **state)
+static void fail_each_allocation(const char *text)
 {
-    (void)state;
     (void)mem_fault_arm(1000000);
-    struct model_config *config = parse(full, false, NULL);
+    struct model_config *config = parse(text, false, NULL);
     config->release(config);
     const uint64_t calls = mem_fault_arm(0);
     for (uint64_t n = 1; n <= calls; n++) {
@@ -693,11 +692,21 @@ static void test_every_allocation_may_fail(void **state)
         struct weir_err err = { 0 };
         (void)mem_fault_arm(n);
         const enum weir_status status =
-            modelconfig_parse(config, "m", "model.yaml", bytes_of(full), false, &err);
+            modelconfig_parse(config, "m", "model.yaml", bytes_of(text), false, &err);
         (void)mem_fault_arm(0);
         assert_true(status == WEIR_OK || status == WEIR_ENOMEM);
+        assert_true(status == WEIR_OK || strstr(err.text, "memory") != NULL);
         config->release(config);
     }
+}
+
+static void test_every_allocation_may_fail(void **state)
+{
+    (void)state;
+    fail_each_allocation(full);
+    fail_each_allocation("devices: [cpu, gpu0]\n"
+                         "shape_buckets: { input: x, dim: 1, sizes: [8, 16] }\n"
+                         "execution_providers: [{ name: cuda, options: { a: b } }, cpu]\n");
 }
 
 int main(void)

@@ -2,6 +2,7 @@
  * Which devices a configuration means, and who may run what there.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include "engine/placement.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
+#include "faults.h"
 #include "simulated.h"
 #include "util/gpus.h"
 #include "util/mem.h"
@@ -391,6 +393,35 @@ static void test_gpus_of_machines_without_any(void **state)
     gpus_destroy(gpus);
 }
 
+/* Beside the tests lies a library with two GPUs. */
+static void test_memory_may_run_out_for_gpus(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    char path[512];
+    const ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 32);
+    assert_true(size > 0);
+    path[size] = '\0';
+    strcpy(strrchr(path, '/'), "/fake_nvml.so");
+    enum weir_status status = WEIR_ENOMEM;
+    uint64_t nth = 1;
+    for (; nth < 10 && status != WEIR_OK; nth++) {
+        struct gpus *gpus = NULL;
+        struct weir_err err = { 0 };
+        (void)mem_fault_arm(nth);
+        status = gpus_create(path, &gpus, &err);
+        (void)mem_fault_arm(0);
+        if (status != WEIR_OK && strstr(err.text, "out of memory") == NULL) {
+            fail_msg("%s", err.text);
+        }
+        gpus_destroy(gpus);
+    }
+    assert_int_equal(status, WEIR_OK);
+    assert_true(nth > 3);
+}
+
 #define WITH_RIG(test) cmocka_unit_test_setup_teardown(test, make_rig, free_rig)
 
 int main(void)
@@ -407,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
         cmocka_unit_test(test_gpus_of_machines_without_any),
+        cmocka_unit_test(test_memory_may_run_out_for_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/quarantine.h"
+#include "faults.h"
 #include "util/clock.h"
 
 #define ENTRIES_MAX 3
@@ -126,6 +127,29 @@ static void test_an_unload_forgets_its_own(void **state)
     quarantine_destroy(quarantine);
 }
 
+/* Without memory for it an input is not refused; the next conviction is heeded. */
+static void test_memory_may_run_out(void **state)
+{
+    (void)state;
+    struct quarantine *quarantine = make();
+    if (!faults_are_built()) {
+        quarantine_destroy(quarantine);
+        skip();
+    }
+    uint64_t made = 0;
+    uint64_t nth = 1;
+    for (; made + 1 >= nth; nth++) {
+        (void)mem_fault_arm(nth);
+        add(quarantine, nth, "a", NS_PER_S);
+        made = mem_fault_arm(0);
+        assert_int_equal(refuses(quarantine, nth, NS_PER_S), made < nth);
+        add(quarantine, nth, "a", NS_PER_S);
+        assert_true(refuses(quarantine, nth, NS_PER_S));
+    }
+    assert_true(nth > 2);
+    quarantine_destroy(quarantine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +159,7 @@ int main(void)
         cmocka_unit_test(test_the_oldest_makes_room),
         cmocka_unit_test(test_clears_one_model_or_all),
         cmocka_unit_test(test_an_unload_forgets_its_own),
+        cmocka_unit_test(test_memory_may_run_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -207,6 +207,117 @@ static void test_a_configured_count_that_does_not_hurt_is_not_accused(void **sta
     }
 }
 
+/* One trial alone may have met with something else on the machine. */
+static void test_two_trials_in_a_row_accuse_and_one_acquits(void **state)
+{
+    (void)state;
+    struct device hurt = { .a = 0.9, .b = 0.5 };
+    struct device free = { .a = 0 };
+    struct scaling scaling;
+    scaling_init(&scaling, 2, true);
+    while (scaling.trial == 0) {
+        assert_false(settle(&scaling, &hurt) && scaling.trial == 0);
+    }
+    while (scaling.trial > 0) {
+        (void)settle(&scaling, &hurt);
+    }
+    assert_int_equal(scaling.better, 0);
+    while (scaling.trial == 0) {
+        (void)settle(&scaling, &hurt);
+    }
+    bool told = false;
+    while (scaling.trial > 0) {
+        told = settle(&scaling, &hurt);
+    }
+    assert_int_equal(scaling.better, 1);
+    assert_true(told); /* Whoever shows it is told to look. */
+    assert_int_equal(scaling.chosen, 2);
+    settle_many(&scaling, &free, 200000); /* What is known of one run at a time grows old. */
+    assert_int_equal(scaling.better, 0);
+}
+
+/* Whoever limits the runs is told whenever their number changes. */
+static void test_each_change_is_told(void **state)
+{
+    (void)state;
+    struct device device = { .a = 1, .sway = 0.05 };
+    struct scaling scaling;
+    scaling_init(&scaling, 4, false);
+    uint32_t told = 0;
+    uint32_t cap = scaling_cap(&scaling);
+    for (uint32_t i = 0; i < 5000; i++) {
+        const bool changed = settle(&scaling, &device);
+        assert_true(changed == (scaling_cap(&scaling) != cap));
+        cap = scaling_cap(&scaling);
+        told += changed ? 1 : 0;
+    }
+    assert_true(told > 1);
+}
+
+/* Runs that overlap by halves belong to no count, and those at another one than the cap's not to its. */
+static void test_only_runs_at_the_cap_count_for_it(void **state)
+{
+    (void)state;
+    struct scaling scaling;
+    scaling_init(&scaling, 4, false);
+    for (uint32_t i = 0; i < 1000; i++) {
+        (void)scaling_observe(&scaling, 3.5, 1, 1000000, true);
+        (void)scaling_observe(&scaling, 2, 1, 1000000, true);
+    }
+    for (uint32_t runs = 1; runs <= 4; runs++) {
+        assert_true(scaling_rate(&scaling, runs) <= 0);
+    }
+    assert_int_equal(scaling_cap(&scaling), 4);
+    assert_true(scaling_rate(&scaling, 0) <= 0 && scaling_rate(&scaling, 5) <= 0);
+}
+
+/* What has no rows or took no time by the clock tells nothing. */
+static void test_runs_of_nothing_are_left_out(void **state)
+{
+    (void)state;
+    struct device device = { .a = 0 };
+    struct scaling scaling;
+    scaling_init(&scaling, 2, false);
+    for (uint32_t i = 0; i < 500; i++) {
+        assert_false(scaling_observe(&scaling, 2, 0, 1000000, true));
+        assert_false(scaling_observe(&scaling, 2, 4, 0, true));
+    }
+    assert_true(scaling_rate(&scaling, 2) <= 0);
+    assert_int_equal(scaling_cap(&scaling), 2);
+    settle_many(&scaling, &device, 100);
+    assert_true(fabs(scaling_rate(&scaling, 2) - 2e3) < 1);
+}
+
+/* With one run, or more than can be told apart, there is nothing to find. */
+static void test_counts_that_are_not_learned(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = { 1, SCALING_RUNS_MAX + 1 };
+    for (size_t i = 0; i < 2; i++) {
+        struct scaling scaling;
+        scaling_init(&scaling, counts[i], false);
+        for (uint32_t k = 0; k < 2000; k++) {
+            assert_false(scaling_observe(&scaling, counts[i], 4, 1000000, true));
+        }
+        assert_int_equal(scaling_cap(&scaling), counts[i]);
+    }
+}
+
+/* Rates are those of late, not of ever. */
+static void test_old_rates_fade(void **state)
+{
+    (void)state;
+    struct device slow = { .a = 1 };
+    struct scaling scaling;
+    scaling_init(&scaling, 2, true);
+    settle_many(&scaling, &slow, 100);
+    assert_true(fabs(scaling_rate(&scaling, 2) - 1e3) < 1);
+    for (uint32_t i = 0; i < 100; i++) {
+        (void)scaling_observe(&scaling, 2, 4, 4000000, true); /* Twice as quick now. */
+    }
+    assert_true(scaling_rate(&scaling, 2) > 1.7e3);
+}
+
 static void test_nothing_is_learned_where_nobody_waits(void **state)
 {
     (void)state;
@@ -263,6 +374,12 @@ int main(void)
         cmocka_unit_test(test_runs_that_were_held_up_weigh_less),
         cmocka_unit_test(test_a_configured_count_stays_and_is_said_to_hurt),
         cmocka_unit_test(test_a_configured_count_that_does_not_hurt_is_not_accused),
+        cmocka_unit_test(test_two_trials_in_a_row_accuse_and_one_acquits),
+        cmocka_unit_test(test_each_change_is_told),
+        cmocka_unit_test(test_only_runs_at_the_cap_count_for_it),
+        cmocka_unit_test(test_runs_of_nothing_are_left_out),
+        cmocka_unit_test(test_counts_that_are_not_learned),
+        cmocka_unit_test(test_old_rates_fade),
         cmocka_unit_test(test_nothing_is_learned_where_nobody_waits),
         cmocka_unit_test(test_a_trial_does_not_outlive_the_load),
         cmocka_unit_test(test_what_ran_beside_a_run),

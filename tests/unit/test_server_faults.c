@@ -24,6 +24,8 @@
 #include "faults.h"
 #include "model_bed.h"
 #include "net/encoding.h"
+#include "server/newkey.h"
+#include "server/processes.h"
 #include "server/server.h"
 #include "util/log.h"
 
@@ -48,6 +50,12 @@ static void put_models(void)
         { "cached/1/", "" },
         { "cached/model.yaml",
           "backend: sim\nmax_batch_size: 8\nresponse_cache: { enable: true }\n" },
+        { "small/1/", "" },
+        { "small/model.yaml", "backend: sim\nmax_batch_size: 16\nbatching: insist\n"
+                              "parameters: { oom_above_rows: 4 }\n" },
+        { "lone/1/", "" },
+        { "lone/model.yaml", "backend: sim\nmax_batch_size: 512\nisolation: process\n"
+                             "parameters: { crash_on: 7 }\n" },
         { "joined/1/", "" },
         { "joined/model.yaml", "backend: sim\nmax_batch_size: 8\njoin: true\n" },
         { "held/1/", "" },
@@ -61,7 +69,7 @@ static void put_models(void)
                                "  outputs: \"y:FP32[-1]\"\n" },
         { "chain/1/", "" },
         { "chain/model.yaml",
-          "platform: ensemble\nmax_batch_size: 8\n"
+          "platform: ensemble\nmax_batch_size: 8\njoin: true\n"
           "input: [{ name: a, data_type: TYPE_FP32, dims: [16] }]\n"
           "output: [{ name: b, data_type: TYPE_FP32, dims: [16] }]\n"
           "ensemble_scheduling:\n  step:\n"
@@ -124,7 +132,7 @@ static enum weir_status read_words(struct config *out, const char *const *more,
 }
 
 static const char *const usual_words[] = { "--model-control=explicit", "--load-model=*", NULL };
-static const char *const empty_words[] = { "--model-control=explicit", NULL };
+static const char *const few_words[] = { "--model-control=explicit", "--load-model=held", NULL };
 static const char *const demand_words[] = { "--model-control=demand", "--resident-models-max=1",
                                             "--residency-min=0s", "--access-log=true", NULL };
 
@@ -303,6 +311,14 @@ static void try_everywhere(const struct ask *ask)
 #define INPUT(name) \
     "{\"name\":\"" name "\",\"shape\":[1,16],\"datatype\":\"FP32\",\"data\":" ROW "}"
 #define ECHO_BODY "{\"id\":\"one\",\"inputs\":[" INPUT("x") "]}"
+#define NUMBERS "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16"
+#define FOUR NUMBERS "," NUMBERS "," NUMBERS "," NUMBERS
+#define ROWS_BODY                                                                                  \
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[8,16],\"datatype\":\"FP32\",\"data\":[" FOUR "," FOUR \
+    "]}]}"
+#define ZEROS_BODY                                                                  \
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,16],\"datatype\":\"FP32\",\"data\":" \
+    "[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}]}"
 #define INFER(model) "POST /v2/models/" model "/infer"
 #define REGION "/v2/systemsharedmemory/region/data"
 #define BINARY                                                                            \
@@ -317,12 +333,19 @@ static const struct ask requests[] = {
     { .what = INFER("echo"), .body = ECHO_BODY },
     { .what = INFER("echo"), .body = ECHO_BODY, .gzip = true },
     { .what = INFER("echo"), .fields = "Weir-Deadline-Ms: 60000\r\n", .body = ECHO_BODY },
+    { .what = INFER("echo"), .body = ROWS_BODY, .gzip = true },
+    { .what = INFER("small"), .body = ROWS_BODY },
+    { .what = INFER("cached"),
+      .body = ECHO_BODY,
+      .undo = "POST /v2/repository/models/cached/load" }, /* So that it is not known yet. */
     { .what = INFER("cached"), .body = ECHO_BODY },
     { .what = INFER("joined"), .body = ECHO_BODY },
     { .what = INFER("held"), .body = ECHO_BODY },
     { .what = INFER("twice"), .body = ECHO_BODY },
     { .what = INFER("chain"), .body = "{\"inputs\":[" INPUT("a") "]}" },
     { .what = INFER("sums"), .body = SUMMED },
+    { .what = INFER("echo"),
+      .body = "{\"parameters\":{\"sequence_id\":\"s\"},\"inputs\":[" INPUT("x") "]}" },
     { .what = INFER("text"),
       .body = "{\"inputs\":[{\"name\":\"text_input\",\"shape\":[2],\"datatype\":"
               "\"BYTES\",\"data\":[\"one\",\"two \\u00e4\"]}]}" },
@@ -364,12 +387,18 @@ static const struct ask managing[] = {
       .body = "{\"parameters\":{\"config\":\"{\\\"backend\\\":\\\"sim\\\",\\\"memory_group\\\":"
               "\\\"few\\\"}\"}}",
       .undo = "POST /v2/repository/models/text/unload" },
+    { .what = "POST /v2/repository/models/chain/load",
+      .body = "{}",
+      .undo = "POST /v2/repository/models/chain/unload" },
     { .what = "GET /v2/quarantine" },
     { .what = "POST /v2/quarantine/clear", .body = "{\"model\":\"echo\"}" },
     { .what = "GET /v2/logging" },
     { .what = "POST /v2/logging", .body = "{\"log_info\":false}" },
     { .what = "GET /v2/trace/setting" },
     { .what = "POST " REGION "/register",
+      .body = "{\"key\":\"%s\",\"byte_size\":4096}",
+      .undo = "POST " REGION "/unregister" },
+    { .what = "POST /v2/systemsharedmemory/region/d%61ta/register",
       .body = "{\"key\":\"%s\",\"byte_size\":4096}",
       .undo = "POST " REGION "/unregister" },
     { .what = "GET /v2/systemsharedmemory/status" },
@@ -386,6 +415,98 @@ static void test_requests(void **state)
     for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
         try_everywhere(&requests[i]);
     }
+}
+
+/* What is written of requests is made in memory, too. */
+static void test_a_log(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    static const char *const words[] = { "--model-control=explicit", "--load-model=echo",
+                                         "--access-log=true", NULL };
+    static const struct ask failing = { .what = INFER("none"), .body = ECHO_BODY, .status = 404 };
+    const int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    const int kept = dup(STDERR_FILENO);
+    assert_true(nowhere >= 0 && kept >= 0 && dup2(nowhere, STDERR_FILENO) == STDERR_FILENO);
+    log_set_level(LOG_DEBUG);
+    start_server(words);
+    try_everywhere(&requests[0]);
+    try_everywhere(&failing);
+    stop_server();
+    log_set_level(LOG_ERROR);
+    (void)dup2(kept, STDERR_FILENO);
+    (void)close(kept);
+    (void)close(nowhere);
+}
+
+#define LARGE_BYTES 32768
+#define LARGE                                                                               \
+    "{\"inputs\":[{\"name\":\"x\",\"shape\":[512,16],\"datatype\":\"FP32\",\"parameters\":" \
+    "{\"binary_data_size\":32768}}]}"
+
+/* A model in a process of its own: large inputs are received where it reads them, and one that kills it is
+ * tried alone and refused from then on. */
+static void test_a_process_of_its_own(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    static char body[sizeof(LARGE) + LARGE_BYTES] = LARGE;
+    static const char *const words[] = { "--model-control=explicit", "--load-model=lone", NULL };
+    static const struct ask deadly = { .what = INFER("lone") };
+    static const struct ask clear = { .what = "POST /v2/quarantine/clear" };
+    static const struct ask good = { .what = INFER("lone") };
+    char fields[64];
+    memset(body + sizeof(LARGE) - 1, '0', LARGE_BYTES);
+    (void)snprintf(fields, sizeof(fields), "Inference-Header-Content-Length: %zu\r\n",
+                   sizeof(LARGE) - 1);
+    start_server(words);
+    try_everywhere(&(struct ask){ .what = INFER("lone"), .fields = fields, .body = body });
+    uint64_t made = 0;
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        assert_true(nth < NTH_MAX);
+        (void)mem_fault_arm(nth);
+        struct response response = answer_to(&deadly, BYTES_LITERAL(ECHO_BODY));
+        made = mem_fault_arm(0);
+        if (response.status == 200) {
+            fail_msg("allocation %u: %s", (unsigned)nth, response.body);
+        }
+        response_finish(&response);
+        expect_ok(&clear, BYTES_LITERAL("{}"));
+        expect_ok(&good, BYTES_LITERAL(ZEROS_BODY));
+    }
+}
+
+/* Who asks too often is told when to come again. */
+static void test_a_client_with_a_key(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    struct buffer key;
+    struct buffer line;
+    char option[256];
+    char fields[256];
+    const struct newkey often = { .name = "often", .allow = "use", .rate = "0.001" };
+    buffer_init(&key, 256);
+    buffer_init(&line, 1024);
+    assert_int_equal(newkey_make(&often, &key, &line, NULL), WEIR_OK);
+    buffer_char(&line, '\0');
+    model_bed_put(&models, 0, "keys.yaml", line.data);
+    (void)snprintf(option, sizeof(option), "--api-keys=%s/keys.yaml", models.folders[0]);
+    (void)snprintf(fields, sizeof(fields), "X-Api-Key: %.*s\r\n", (int)key.size - 1, key.data);
+    const char *const words[] = { "--model-control=explicit", "--load-model=echo", option, NULL };
+    struct ask ask = { .what = INFER("echo"), .fields = fields, .body = ECHO_BODY };
+    start_server(words);
+    expect_ok(&ask, BYTES_LITERAL(ECHO_BODY));
+    ask.status = 429;
+    try_everywhere(&ask);
+    buffer_finish(&key);
+    buffer_finish(&line);
 }
 
 /* More rows than a run may have: they run in pieces. */
@@ -513,7 +634,7 @@ static void test_a_start(void **state)
         struct weir_err err = { 0 };
         assert_true(nth < NTH_MAX);
         (void)mem_fault_arm(nth);
-        enum weir_status status = read_words(&config, empty_words, &err);
+        enum weir_status status = read_words(&config, few_words, &err);
         if (status == WEIR_OK) {
             status = server_start(&config, SERVER_SERVE, &server, &err);
         }
@@ -529,10 +650,16 @@ static void test_a_start(void **state)
     expect_ok(&requests[0], bytes_of(requests[0].body));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], PROCESSES_WORD) == 0) {
+        return processes_main();
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_requests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_log, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_client_with_a_key, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_process_of_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_management, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_shared_memory, set_up, tear_down),
@@ -541,6 +668,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_start, set_up, tear_down),
     };
     server_block_signals();
+    processes_use_self();
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

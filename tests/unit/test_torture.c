@@ -52,6 +52,22 @@ static const struct kind kinds[] = {
       "  state: [{ input_name: state, output_name: state_out, data_type: TYPE_INT32, dims: [1] "
       "}]\n",
       false },
+    { "direct", "remember",
+      "max_batch_size: 0\n"
+      "sequence_batching:\n"
+      "  direct: {}\n"
+      "  control_input:\n"
+      "  - { name: name, control: [{ kind: CONTROL_SEQUENCE_CORRID, data_type: TYPE_STRING }] }\n"
+      "  state: [{ input_name: past, output_name: past_out, data_type: TYPE_FP32, dims: [-1],\n"
+      "    initial_state: [{ name: seed, data_type: TYPE_FP32, dims: [1], data_file: s }] }]\n",
+      false },
+    { "labeled", "identity_fp32",
+      "intra_threads: 2\n"
+      "output: [{ name: y, label_filename: labels }]\n",
+      true },
+    { "together", NULL,
+      "backend: sim\nmax_batch_size: 4\nparameters: { tau0: 1us, mixes_rows: true }\n", true },
+    { "alone", "fixed", "{}", true },
     { "simulated", NULL,
       "backend: sim\n"
       "max_batch_size: 4\n"
@@ -130,6 +146,8 @@ static void test_models_of_every_kind(void **state)
     if (!faults_are_built()) {
         skip();
     }
+    model_bed_put(&bed, 0, "direct/initial_state/s", "1234");
+    model_bed_put(&bed, 0, "labeled/labels", "one\ntwo\n");
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         put(&kinds[i]);
         expect_loads(kinds[i].name);
