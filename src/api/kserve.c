@@ -548,10 +548,10 @@ void kserve_close(struct infer_call *call)
     }
     const struct signature *signature = call->model->signature;
     for (uint32_t i = 0; i < signature->input_count; i++) {
-        tensor_release(&call->request.inputs[i]);
+        block_release(call->request.inputs[i].block);
     }
     for (uint32_t i = 0; i < signature->output_count; i++) {
-        tensor_release(&call->request.outputs[i]);
+        block_release(call->request.outputs[i].block);
     }
     kserve_release_shared(call);
     model_release(call->model);

@@ -59,12 +59,13 @@ struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop, uint64_t m
     if (job == NULL) {
         return NULL;
     }
-    memset(job, 0, offsetof(struct kserve_grpc_job, proto));
+    memset(job, 0, offsetof(struct kserve_grpc_job, infer));
     job->loop = loop;
     loop->jobs++;
     arena_init(&job->arena, job->block, sizeof job->block, 0);
     arena_init(&job->heads, job->heads_block, sizeof job->heads_block, 0);
     job->message_size = message_size;
+    job->infer.model = NULL;
     job->proto.id = (struct bytes){ NULL, 0 };
     job->proto.empty_final = false;
     return job;

@@ -53,8 +53,6 @@ struct kserve_grpc_job {
     bool recalled; /* The message was known: it need not be decoded. */
     bool closed;
     bool allow_streams;
-    struct loop_work work;
-    struct registry_order order; /* For a model that is loaded on demand. */
     uint64_t deadline_ns;
     uint32_t loads;                              /* Asked for. */
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
@@ -68,9 +66,10 @@ struct kserve_grpc_job {
     uint64_t generation;         /* Of the catalogue that the model is from. */
     uint64_t held_bytes;         /* Of a recalled message: counted with the bodies. */
 
-    struct infer_call infer; /* model NULL before it is leased. */
-
     /* Not zeroed at the beginning. */
+    struct infer_call infer; /* model NULL before it is leased: then nothing else in it is set. */
+    struct loop_work work;
+    struct registry_order order; /* For a model that is loaded on demand. */
     struct infer_proto proto;
     struct weir_err work_err;
     char text[512]; /* Of `status`, in a sentence. */

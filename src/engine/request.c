@@ -50,6 +50,7 @@ void request_init(struct request *request)
     request->sequence = NULL;
     request->run = NULL;
     request->deaths = 0;
+    request->returns = 0;
     request->leads = false;
     request->keyed = false;
     request->limited = false;
