@@ -40,7 +40,7 @@ void http2_terminate(struct http2 *h, uint32_t code)
 /* The data of a large frame can be read to where its handler wants it; of smaller ones one read brings several. */
 static bool http2_place(const struct http_conn *c, char **at, size_t *room)
 {
-    const struct http2 *h = c->http2;
+    struct http2 *h = c->http2;
     const struct http2_scan *scan = &h->scan;
     if (scan->data_id == 0 || scan->size <= NET_READ_BYTES || scan->left < PLACE_BYTES_MIN) {
         return false;

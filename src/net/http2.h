@@ -69,10 +69,10 @@ struct http2 {
     uint32_t heads_unlike;      /* So many since then were another one. */
     struct head_draft draft;    /* The header that is being read. */
     struct http2_recall recall; /* The block that means `head`. */
-    struct stream *latest; /* The latest that was opened, while it lives: most frames are its. */
-    uint64_t heads_bytes;  /* Of the headers of all streams. */
-    bool settled;          /* The client has said how it is set. */
-    bool large;            /* The client may send large frames. */
+    struct stream *latest;      /* Looked for last, while it lives: the next frame is often its. */
+    uint64_t heads_bytes;       /* Of the headers of all streams. */
+    bool settled;               /* The client has said how it is set. */
+    bool large;                 /* The client may send large frames. */
     bool noticed; /* The client was told to go; the last stream is told when it has heard. */
     bool heard;   /* It has. */
 };
@@ -126,11 +126,13 @@ void http2_reset(struct stream *s, uint32_t code);
 /* Ends the connection with GOAWAY. */
 void http2_terminate(struct http2 *h, uint32_t code);
 
-static inline struct stream *http2_stream(const struct http2 *h, int32_t id)
+/* NULL: there is none any more, or it is none of ours. */
+static inline struct stream *http2_stream(struct http2 *h, int32_t id)
 {
-    return h->latest != NULL && h->latest->id == id
-               ? h->latest
-               : nghttp2_session_get_stream_user_data(h->session, id);
+    if (h->latest == NULL || h->latest->id != id) {
+        h->latest = nghttp2_session_get_stream_user_data(h->session, id);
+    }
+    return h->latest;
 }
 
 /* True when the answer is all there, though its handler may not be done: as on HTTP/1, an answer of known size ends

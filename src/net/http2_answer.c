@@ -44,16 +44,11 @@ static void push_segment(struct http2 *h, const char *data, size_t size, struct 
     }
 }
 
-static bool push_text(struct http2 *h, const void *data, size_t size)
+/* The room was written to. */
+static void took_room(struct http2 *h, const char *room, size_t size)
 {
-    char *room = h->count == HTTP2_SEGMENTS_MAX ? NULL : text_room(h, size);
-    if (room == NULL) {
-        return false;
-    }
-    memcpy(room, data, size);
     h->text_size += size;
     push_segment(h, room, size, NULL);
-    return true;
 }
 
 static void release_text(struct http2 *h)
@@ -207,6 +202,19 @@ static bool is_copied(const struct stream *s, size_t size)
     return size <= HTTP2_COPY_BYTES_MAX && s->queued == 0 && !s->x.streaming;
 }
 
+static void copy_pieces(struct stream *s, char *to, size_t size)
+{
+    s->moved_ns = s->x.loop->now_ns;
+    while (size > 0) {
+        const struct bytes front = s->pieces->bytes;
+        const size_t part = front.size < size ? front.size : size;
+        memcpy(to, front.data, part);
+        to += part;
+        size -= part;
+        stream_advance(s, part);
+    }
+}
+
 static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
                         size_t size, nghttp2_data_source *source, void *user)
 {
@@ -214,24 +222,21 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
     (void)frame;
     struct http2 *h = user;
     struct stream *s = source->ptr;
-    const bool copied = is_copied(s, size);
-    if (HTTP2_SEGMENTS_MAX - h->count < HTTP2_FRAME_PIECES_MAX + 1 ||
-        text_room(h, FRAME_HEAD_BYTES + (copied ? size : 0)) == NULL) {
+    const size_t text_size = FRAME_HEAD_BYTES + (is_copied(s, size) ? size : 0);
+    char *text =
+        HTTP2_SEGMENTS_MAX - h->count < HTTP2_FRAME_PIECES_MAX + 1 ? NULL : text_room(h, text_size);
+    if (text == NULL) {
         return h->count == h->first ? NGHTTP2_ERR_CALLBACK_FAILURE : NGHTTP2_ERR_WOULDBLOCK;
     }
-    (void)push_text(h, head, FRAME_HEAD_BYTES);
-    http2_guard_sent(&h->guard, size);
-    if (!copied) {
+    memcpy(text, head, FRAME_HEAD_BYTES);
+    if (text_size > FRAME_HEAD_BYTES) {
+        copy_pieces(s, text + FRAME_HEAD_BYTES, size);
+    }
+    took_room(h, text, text_size);
+    if (text_size == FRAME_HEAD_BYTES) {
         lend(h, s, size);
-        return 0;
     }
-    while (size > 0) {
-        const struct bytes front = s->pieces->bytes;
-        const size_t part = front.size < size ? front.size : size;
-        (void)push_text(h, front.data, part);
-        advance_stream(s, part);
-        size -= part;
-    }
+    http2_guard_sent(&h->guard, size);
     return 0;
 }
 
@@ -288,13 +293,14 @@ static int submit(struct http2 *h, struct stream *s)
     const struct bytes type = bytes_of(s->content_type);
     fields[count++] = pair(BYTES_LITERAL(":status"), (struct bytes){ status, sizeof(status) }, 0);
     if (type.data != NULL) {
-        fields[count++] = pair(BYTES_LITERAL("content-type"), type, 0);
+        fields[count++] = pair(BYTES_LITERAL("content-type"), type, NGHTTP2_NV_FLAG_NO_COPY_VALUE);
     }
     if (s->body_size < HTTP_BRIEF && !answer_bodyless(s->x.status)) {
         const size_t size = (size_t)(answer_put_u64(length, s->body_size) - length);
         fields[count++] = pair(BYTES_LITERAL("content-length"), (struct bytes){ length, size }, 0);
     }
-    fields[count++] = pair(BYTES_LITERAL("date"), bytes_of(net_date(h->conn->net)), 0);
+    fields[count++] = pair(BYTES_LITERAL("date"), bytes_of(net_date(h->conn->net)),
+                           NGHTTP2_NV_FLAG_NO_COPY_VALUE);
     count += put_fields(fields + count, s->fields);
     const nghttp2_data_provider body = { .source.ptr = s, .read_callback = on_read };
     s->submitted = true;
@@ -347,12 +353,14 @@ static bool announce_ready(struct http2 *h)
 static bool copy_frame(struct http2 *h)
 {
     while (h->frame_left > 0) {
-        if (h->count == HTTP2_SEGMENTS_MAX || text_room(h, 1) == NULL) {
+        char *text = h->count == HTTP2_SEGMENTS_MAX ? NULL : text_room(h, 1);
+        if (text == NULL) {
             return false;
         }
         const size_t room = HTTP2_TEXT_BYTES - h->text_size;
         const size_t part = h->frame_left < room ? h->frame_left : room;
-        (void)push_text(h, h->frame, part);
+        memcpy(text, h->frame, part);
+        took_room(h, text, part);
         h->frame += part;
         h->frame_left -= part;
     }
