@@ -63,14 +63,14 @@ struct seeds {
     uint64_t end;
 };
 
-/* `count` seeds from 1 on, or what the words `--seeds N` or `--seed N` ask for. */
+/* `count` seeds from 1 on, or what the words `--seed N`, `--seeds N` or `--seed FIRST --seeds N` ask for. */
 static inline struct seeds seeds_asked(int argc, char **argv, uint64_t count)
 {
     struct seeds seeds = { 1, 1 + count };
     for (int i = 1; i + 1 < argc; i++) {
         const uint64_t number = strtoull(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "--seeds") == 0) {
-            seeds = (struct seeds){ 1, 1 + number };
+            seeds.end = seeds.first + number;
         } else if (strcmp(argv[i], "--seed") == 0) {
             seeds = (struct seeds){ number, number + 1 };
         }
