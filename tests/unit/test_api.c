@@ -35,9 +35,10 @@ static void add_models(void)
                   "backend: sim\nparameters:\n  tau0: 100ms\n  inputs: \"x:FP32[-1]\"\n"
                   "  outputs: \"y:FP32[-1]\"\n");
     model_bed_sim(&models, "lasting", 1, "");
-    model_bed_put(&models, 0, "lasting/model.yaml",
-                  "backend: sim\nparameters:\n  tau0: 1s\n  inputs: \"x:FP32[-1]\"\n"
-                  "  outputs: \"y:FP32[-1]\"\n");
+    model_bed_put(
+        &models, 0, "lasting/model.yaml",
+        "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  inputs: \"x:FP32[-1]\"\n"
+        "  outputs: \"y:FP32[-1]\"\n");
     model_bed_sim(&models, "wide", 1, "  inputs: \"x:FP32[-1]\"\n  outputs: \"y:FP32[-1]\"\n");
     model_bed_sim(&models, "text", 1,
                   "  inputs: \"text_input:BYTES[-1]\"\n  outputs: \"text_output:BYTES[-1]\"\n");
@@ -339,13 +340,18 @@ static void test_a_deadline_is_answered_while_the_model_runs(void **state)
                                "\"data\":[1]}]}";
     const int fd = client_connect(&client);
     struct response response;
-    send_request(fd, "POST", "/v2/models/lasting/infer", "Weir-Deadline-Ms: 300\r\n",
-                 BYTES_LITERAL(body));
+    bool ran = false;
+    for (unsigned ms = 250; !ran;
+         ms *= 2) { /* On a busy machine the run itself may begin too late. */
+        char head[64];
+        snprintf(head, sizeof(head), "Weir-Deadline-Ms: %u\r\n", ms);
+        send_request(fd, "POST", "/v2/models/lasting/infer", head, BYTES_LITERAL(body));
+        client_receive(fd, false, &response);
+        assert_int_equal(response.status, 504);
+        ran = strstr(response.body, "while the model was running") != NULL;
+        response_finish(&response);
+    }
     send_request(fd, "POST", "/v2/models/echo/infer", "", BYTES_LITERAL(ECHO_BODY));
-    client_receive(fd, false, &response);
-    assert_int_equal(response.status, 504);
-    assert_non_null(strstr(response.body, "while the model was running"));
-    response_finish(&response);
     client_receive(fd, false, &response);
     assert_int_equal(response.status, 200);
     response_finish(&response);
@@ -556,7 +562,7 @@ static void test_failures_are_counted_by_reason(void **state)
         "\nnv_inference_request_failure{model=\"slow\",reason=\"CANCELED\",version=\"1\"} ";
     static const char broken[] =
         "\nnv_inference_request_failure{model=\"poison\",reason=\"BACKEND\",version=\"1\"} ";
-    assert_int_equal(sample(&response, late), 1);
+    assert_in_range(sample(&response, late), 1, 16);
     assert_in_range(sample(&response, gone), 1, 16);
     assert_int_equal(sample(&response, broken), 1);
     response_finish(&response);

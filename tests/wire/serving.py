@@ -170,6 +170,10 @@ class Server:
     def metrics(self):
         return Metrics(self.get("/metrics").body.decode())
 
+    def pending(self, model):
+        """How many of the model's requests have not begun to run."""
+        return self.metrics().of_model("nv_inference_pending_request_count", model)
+
     def memory(self):
         """Bytes of its own: what it wrote.  Pages of libraries come and go with other processes."""
         text = pathlib.Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()

@@ -471,6 +471,7 @@ def test_a_key_goes_no_further_forward_than_it_may(tmp_path):
             threads.append(threading.Thread(target=ask, args=who))
             threads[-1].start()
             server.await_(f"{who[0]} is there", lambda: leases() == idle + len(threads))
+            server.await_("the first one runs", lambda: server.pending("slow") == len(threads) - 1)
         server.post("/v2/models/slow/cancel", {"id": "runs"}, {"X-Api-Key": urgent})
         for thread in threads:
             thread.join()

@@ -76,6 +76,7 @@ def test_a_waiting_request_leaves_and_its_neighbours_stay(tmp_path, root):
     with Server(tmp_path, root, "--loops", "1") as server:
         with send(server, "hang", "first") as first:
             accepted(server, 1)
+            server.await_("it runs", lambda: server.pending("hang") == 0)
             with send(server, "hang", "b") as b, send(server, "hang", "c") as c:
                 canceled(server, "hang", "b")
                 assert b.answer().status == 499

@@ -99,8 +99,12 @@ def canceled(server, model):
 
 
 def test_a_hanging_run_is_stopped_at_its_deadline(server):
-    answer = server.infer("hangs", sim_request(), DEADLINE)
-    assert (answer.status, "deadline" in answer.error) == (504, True)
+    def is_stopped():
+        answer = server.infer("hangs", sim_request(), DEADLINE)
+        assert (answer.status, "deadline" in answer.error) == (504, True)
+        return "running" in answer.error
+
+    server.await_("it began before its deadline", is_stopped)
     assert server.infer("hangs", sim_request()).status == 200
 
 

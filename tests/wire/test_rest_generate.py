@@ -224,17 +224,14 @@ def test_a_client_that_goes_stops_its_run(server, how):
 
 
 def test_a_client_that_goes_while_it_waits_leaves_the_line(server):
-    def waiting():
-        return server.metrics().of_model("nv_inference_pending_request_count", "endless")
-
     await_idle(server, "endless")
     with Stream(server, "endless", {"x": ROW}) as running:
         running.event()
         others = [wait_in_line(server) for _ in range(3)]
-        server.await_("in line", lambda: waiting() == 3)
+        server.await_("in line", lambda: server.pending("endless") == 3)
         for other in others:
             other.reset()
-        server.await_("out of line", lambda: waiting() == 0)
+        server.await_("out of line", lambda: server.pending("endless") == 0)
         running.event()
 
 
