@@ -103,39 +103,6 @@ static void name_request(struct call *call)
     }
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = (char)(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-/* Decodes %XX once into `out`, which has room for NAME_BYTES_MAX; false when malformed or
- * longer. */
-static bool decode_percent(struct bytes text, char *out, size_t *size)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < text.size; i++) {
-        char c = text.data[i];
-        if (c == '%') {
-            if (text.size - i < 3 || hex_value(text.data[i + 1]) < 0 ||
-                hex_value(text.data[i + 2]) < 0) {
-                return false;
-            }
-            c = (char)(hex_value(text.data[i + 1]) * 16 + hex_value(text.data[i + 2]));
-            i += 2;
-        }
-        if (count == NAME_BYTES_MAX) {
-            return false;
-        }
-        out[count++] = c;
-    }
-    *size = count;
-    return true;
-}
-
 static bool is_model_name(struct bytes name)
 {
     if (name.size == 0 || name.size > NAME_BYTES_MAX || name.data[0] == '.') {
@@ -177,7 +144,8 @@ static enum weir_status read_model_name(struct call *call, struct weir_err *err)
     }
     char decoded[NAME_BYTES_MAX];
     size_t size = 0;
-    if (decode_percent(raw, decoded, &size) && is_model_name((struct bytes){ decoded, size })) {
+    if (bytes_decode_percent(raw, decoded, sizeof(decoded), &size) &&
+        is_model_name((struct bytes){ decoded, size })) {
         char *copy = arena_try_strndup(&call->x->arena, decoded, size);
         if (copy == NULL) {
             return err_nomem(err, "a model name", size);

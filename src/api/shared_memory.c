@@ -37,15 +37,6 @@ static void write_region(void *context, const struct shm_info *info)
     buffer_char(out, '}');
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    const char lower = (char)(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 /* The region in the path; data NULL: none is named.  A path may spell its letters in percent. */
 static enum weir_status read_name(const struct call *call, struct bytes *out, struct weir_err *err)
 {
@@ -58,18 +49,9 @@ static enum weir_status read_name(const struct call *call, struct bytes *out, st
     if (name == NULL) {
         return err_nomem(err, "a region's name", raw.size);
     }
-    size_t size = 0;
-    for (size_t i = 0; i < raw.size; i++) {
-        char c = raw.data[i];
-        if (c == '%') {
-            if (raw.size - i < 3 || hex_value(raw.data[i + 1]) < 0 ||
-                hex_value(raw.data[i + 2]) < 0) {
-                return err_set(err, WEIR_EINVAL, "the region's name has a '%%' without two digits");
-            }
-            c = (char)(hex_value(raw.data[i + 1]) * 16 + hex_value(raw.data[i + 2]));
-            i += 2;
-        }
-        name[size++] = c;
+    size_t size;
+    if (!bytes_decode_percent(raw, name, raw.size, &size)) {
+        return err_set(err, WEIR_EINVAL, "the region's name has a '%%' without two digits");
     }
     *out = (struct bytes){ name, size };
     return WEIR_OK;

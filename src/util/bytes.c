@@ -124,6 +124,37 @@ bool bytes_to_u64(struct bytes text, uint64_t max, uint64_t *out)
     return true;
 }
 
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    const char lower = (char)(c | 0x20);
+    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
+}
+
+bool bytes_decode_percent(struct bytes text, char *out, size_t room, size_t *size)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i];
+        if (c == '%') {
+            if (text.size - i < 3 || hex_value(text.data[i + 1]) < 0 ||
+                hex_value(text.data[i + 2]) < 0) {
+                return false;
+            }
+            c = (char)(hex_value(text.data[i + 1]) * 16 + hex_value(text.data[i + 2]));
+            i += 2;
+        }
+        if (count == room) {
+            return false;
+        }
+        out[count++] = c;
+    }
+    *size = count;
+    return true;
+}
+
 uint32_t bytes_number_at_end(struct bytes text, size_t *stem_size)
 {
     size_t at = text.size;

@@ -43,6 +43,10 @@ uint32_t bytes_number_at_end(struct bytes text, size_t *stem_size);
  * above `max`.  The one strict reader for header numbers, path versions and options. */
 WEIR_MUST_USE bool bytes_to_u64(struct bytes text, uint64_t max, uint64_t *out);
 
+/* Decodes each %XX once into `out`; false where a % has no two digits behind it, or `out` has no room
+ * for all. */
+WEIR_MUST_USE bool bytes_decode_percent(struct bytes text, char *out, size_t room, size_t *size);
+
 /* A counted size such as "64KiB", "1.5 GiB", "10MB" or "4096"; false when malformed.  At most six
  * decimals and one space before the unit, whose case does not matter: B, KiB to TiB, KB to TB. */
 WEIR_MUST_USE bool bytes_to_size(struct bytes text, uint64_t *out);

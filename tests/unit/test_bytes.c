@@ -25,6 +25,28 @@ static void test_compares(void **state)
     assert_false(bytes_equal_nocase(BYTES_LITERAL("a"), BYTES_LITERAL("ab")));
 }
 
+static void test_percent_is_decoded_once(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        const char *decoded; /* NULL: malformed, or longer than four. */
+    } cases[] = {
+        { "", "" },         { "a-b", "a-b" },  { "%41%6a%6A", "Ajj" }, { "%2541", "%41" },
+        { "%", NULL },      { "a%4", NULL },   { "%4g", NULL },        { "%-1", NULL },
+        { "abcd", "abcd" }, { "abcde", NULL }, { "%41bcd", "Abcd" },   { "abcd%41", NULL },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char out[4];
+        size_t size = 0;
+        const bool good = bytes_decode_percent(bytes_of(cases[i].text), out, sizeof(out), &size);
+        assert_int_equal(good, cases[i].decoded != NULL);
+        if (good) {
+            assert_true(bytes_equal((struct bytes){ out, size }, bytes_of(cases[i].decoded)));
+        }
+    }
+}
+
 static void test_knows_utf8(void **state)
 {
     (void)state;
@@ -329,6 +351,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_compares),
+        cmocka_unit_test(test_percent_is_decoded_once),
         cmocka_unit_test(test_knows_utf8),
         cmocka_unit_test(test_reads_whole_numbers_only),
         cmocka_unit_test(test_reads_sizes),
