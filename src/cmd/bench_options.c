@@ -428,16 +428,6 @@ static enum weir_status take_format(struct wish *wish, const char *value, struct
                : err_set(err, WEIR_EINVAL, "--format: found '%s', expected binary or json", value);
 }
 
-static enum weir_status append(const char *name, const char **list, uint32_t *count, uint32_t max,
-                               const char *value, struct weir_err *err)
-{
-    if (*count == max) {
-        return err_set(err, WEIR_EINVAL, "%s: given more than %u times", name, max);
-    }
-    list[(*count)++] = value;
-    return WEIR_OK;
-}
-
 static enum weir_status take_switch(struct wish *wish, int key)
 {
     bool *const switches[] = {
@@ -507,9 +497,9 @@ static enum weir_status take_word(struct wish *wish, const char *word, struct we
 static enum weir_status take_input(struct wish *wish, const char *word, struct weir_err *err)
 {
     const enum weir_status status = input_check(word, err);
-    return status == WEIR_OK
-               ? append("--input", wish->inputs, &wish->input_count, BENCH_INPUTS_MAX, word, err)
-               : status;
+    return status == WEIR_OK ? flags_append("--input", wish->inputs, &wish->input_count,
+                                            BENCH_INPUTS_MAX, word, err)
+                             : status;
 }
 
 static enum weir_status take_option(struct wish *wish, int key, const char *value,
@@ -532,8 +522,8 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     case OPTION_INPUT:
         return take_input(wish, value, err);
     case OPTION_HEADER:
-        return append("--header", wish->headers, &wish->header_count, REQUEST_HEADERS_MAX, value,
-                      err);
+        return flags_append("--header", wish->headers, &wish->header_count, REQUEST_HEADERS_MAX,
+                            value, err);
     case OPTION_SHAPE:
         return read_shape(wish, value, err);
     case OPTION_FORMAT:

@@ -60,6 +60,16 @@ int flags_next(struct flags *flags, struct weir_err *err)
     return read_option(flags, word, err);
 }
 
+enum weir_status flags_append(const char *name, const char **list, uint32_t *count, uint32_t max,
+                              const char *value, struct weir_err *err)
+{
+    if (*count == max) {
+        return err_set(err, WEIR_EINVAL, "%s: given more than %u times", name, max);
+    }
+    list[(*count)++] = value;
+    return WEIR_OK;
+}
+
 /* As it is typed, with what follows it. */
 static int spell(const struct flag *flag, char *out, size_t size)
 {

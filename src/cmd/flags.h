@@ -41,6 +41,11 @@ void flags_init(struct flags *flags, const struct flag *table, int count, char *
  * as the next word or behind "=". */
 int flags_next(struct flags *flags, struct weir_err *err);
 
+/* For an option that may be given several times: appends its value to `list`, which has room for
+ * `max`.  WEIR_EINVAL: it is full. */
+WEIR_MUST_USE enum weir_status flags_append(const char *name, const char **list, uint32_t *count,
+                                            uint32_t max, const char *value, struct weir_err *err);
+
 /* "  --input NAME=VALUE    what it does", one line per row. */
 void flags_help(const struct flag *table, struct buffer *out);
 

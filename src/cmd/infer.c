@@ -127,16 +127,6 @@ static enum weir_status number(const char *name, const char *text, uint64_t max,
     return WEIR_OK;
 }
 
-static enum weir_status append(const char *name, const char **list, uint32_t *count, uint32_t max,
-                               const char *value, struct weir_err *err)
-{
-    if (*count == max) {
-        return err_set(err, WEIR_EINVAL, "%s: given more than %u times", name, max);
-    }
-    list[(*count)++] = value;
-    return WEIR_OK;
-}
-
 static enum weir_status take_word(struct wish *wish, const char *word, struct weir_err *err)
 {
     if (wish->model != NULL) {
@@ -151,7 +141,7 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
 {
     const enum weir_status status = input_check(word, err);
     return status == WEIR_OK
-               ? append("--input", wish->inputs, &wish->input_count, INPUTS_MAX, word, err)
+               ? flags_append("--input", wish->inputs, &wish->input_count, INPUTS_MAX, word, err)
                : status;
 }
 
@@ -164,7 +154,7 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     case OPTION_INPUT:
         return take_input(wish, value, err);
     case OPTION_OUTPUT:
-        return append("--output", wish->files, &wish->file_count, FILES_MAX, value, err);
+        return flags_append("--output", wish->files, &wish->file_count, FILES_MAX, value, err);
     case OPTION_OVERLAY:
         wish->overlay = value;
         return WEIR_OK;
