@@ -90,17 +90,22 @@ static void put_bool_value(struct protowire_out *out, bool value)
     protowire_put_number(out, VALUE_BOOL, value);
 }
 
-static void put_flag(struct protowire_out *out, const char *key, bool value)
+/* All of a parameter but its value, of so many bytes. */
+static void put_parameter(struct protowire_out *out, const char *key, uint64_t value_size)
 {
     struct protowire_out size = { 0 };
-    put_bool_value(&size, value);
-    const uint64_t value_size = size.size;
-    size = (struct protowire_out){ 0 };
     protowire_put_bytes(&size, ENTRY_KEY, bytes_of(key));
     protowire_put_begin(&size, ENTRY_VALUE, value_size);
     protowire_put_begin(out, RESPONSE_PARAMETERS, size.size + value_size);
     protowire_put_bytes(out, ENTRY_KEY, bytes_of(key));
     protowire_put_begin(out, ENTRY_VALUE, value_size);
+}
+
+static void put_flag(struct protowire_out *out, const char *key, bool value)
+{
+    struct protowire_out size = { 0 };
+    put_bool_value(&size, value);
+    put_parameter(out, key, size.size);
     put_bool_value(out, value);
 }
 
@@ -108,13 +113,7 @@ static void put_ms(struct protowire_out *out, const char *key, double value)
 {
     struct protowire_out size = { 0 };
     protowire_put_double(&size, VALUE_DOUBLE, value);
-    const uint64_t value_size = size.size;
-    size = (struct protowire_out){ 0 };
-    protowire_put_bytes(&size, ENTRY_KEY, bytes_of(key));
-    protowire_put_begin(&size, ENTRY_VALUE, value_size);
-    protowire_put_begin(out, RESPONSE_PARAMETERS, size.size + value_size);
-    protowire_put_bytes(out, ENTRY_KEY, bytes_of(key));
-    protowire_put_begin(out, ENTRY_VALUE, value_size);
+    put_parameter(out, key, size.size);
     protowire_put_double(out, VALUE_DOUBLE, value);
 }
 

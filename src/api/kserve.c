@@ -7,6 +7,7 @@
 #include "api/kserve.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -302,8 +303,9 @@ enum weir_status kserve_room(struct infer_call *call, struct tensor *tensor, siz
     return WEIR_OK;
 }
 
-static enum weir_status check_lent_size(const struct infer_call *call, const struct tensor *tensor,
-                                        struct bytes name, size_t size, struct weir_err *err)
+enum weir_status kserve_check_size(const struct infer_call *call, const struct tensor *tensor,
+                                   struct bytes name, uint64_t size, const char *where,
+                                   struct weir_err *err)
 {
     if (tensor->dtype == DTYPE_BYTES) {
         return WEIR_OK;
@@ -316,9 +318,9 @@ static enum weir_status check_lent_size(const struct infer_call *call, const str
     char shape[SHAPE_TEXT];
     return err_set(err, WEIR_EINVAL,
                    "input byte size mismatch for input '%.*s' for model '%s'. Expected %zu (%s of "
-                   "shape %s), got %zu",
+                   "shape %s), got %" PRIu64 "%s",
                    SHOWN(name), call->model->name, expected, dtype_text(tensor->dtype),
-                   shape_format(&tensor->shape, shape), size);
+                   shape_format(&tensor->shape, shape), size, where);
 }
 
 /* Tensors begin at a cache line; but large ones stay where they are if their elements are aligned,
@@ -335,7 +337,7 @@ static bool lies_well(const struct tensor *tensor, struct bytes data)
 enum weir_status kserve_lend(struct infer_call *call, struct tensor *tensor, struct bytes name,
                              struct bytes data, struct weir_err *err)
 {
-    enum weir_status status = check_lent_size(call, tensor, name, data.size, err);
+    enum weir_status status = kserve_check_size(call, tensor, name, data.size, "", err);
     if (status != WEIR_OK) {
         return status;
     }

@@ -88,6 +88,13 @@ WEIR_MUST_USE enum weir_status kserve_input(struct infer_call *call, struct byte
 WEIR_MUST_USE enum weir_status kserve_room(struct infer_call *call, struct tensor *tensor,
                                            size_t size, struct weir_err *err);
 
+/* WEIR_EINVAL unless an input of that type and shape has `size` bytes (of BYTES any); `where` says in the
+ * sentence where that was said. */
+WEIR_MUST_USE enum weir_status kserve_check_size(const struct infer_call *call,
+                                                 const struct tensor *tensor, struct bytes name,
+                                                 uint64_t size, const char *where,
+                                                 struct weir_err *err);
+
 /* Sets a fixed-size input's or a BYTES input's data where it lies, after checking it against
  * type and shape; moves it when it lies badly.  WEIR_EINVAL, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status kserve_lend(struct infer_call *call, struct tensor *tensor,
@@ -106,8 +113,8 @@ WEIR_MUST_USE enum weir_status kserve_parameter(struct infer_call *call, struct 
 /* Everything was read: all inputs there, all outputs listed and of types that can be sent. */
 WEIR_MUST_USE enum weir_status kserve_complete(struct infer_call *call, struct weir_err *err);
 
-/* Says the request no more than which tensors there are, but for its deadline?  Then another one that is the same may be
- * read from memory. */
+/* Says the request no more than which tensors there are, but for its deadline?  Then another one
+ * that is the same may be read from memory. */
 bool kserve_is_plain(const struct infer_call *call);
 
 /* Marks the outputs of the answer as wanted, for the engine; kserve_complete() does it. */

@@ -48,32 +48,16 @@ static enum weir_status take_place(struct infer_call *call, const struct kserve_
     return WEIR_OK;
 }
 
-static enum weir_status check_size(const struct infer_call *call, const struct tensor *tensor,
-                                   struct bytes name, uint64_t size, struct weir_err *err)
-{
-    size_t expected;
-    if (tensor->dtype == DTYPE_BYTES) {
-        return WEIR_OK;
-    }
-    const enum weir_status status = tensor_bytes(tensor->dtype, &tensor->shape, &expected, err);
-    if (status != WEIR_OK || expected == size) {
-        return status;
-    }
-    char shape[SHAPE_TEXT];
-    return err_set(err, WEIR_EINVAL,
-                   "input byte size mismatch for input '%.*s' for model '%s'. Expected %zu (%s of "
-                   "shape %s), got %" PRIu64 " in 'shared_memory_byte_size'",
-                   SHOWN(name), call->model->name, expected, dtype_text(tensor->dtype),
-                   shape_format(&tensor->shape, shape), size);
-}
-
 enum weir_status kserve_share_input(struct infer_call *call, struct tensor *tensor,
                                     struct bytes name, const struct kserve_where *where,
                                     struct weir_err *err)
 {
     struct kserve_place *place;
     enum weir_status status = take_place(call, where, &place, err);
-    status = status == WEIR_OK ? check_size(call, tensor, name, where->size, err) : status;
+    if (status == WEIR_OK) {
+        status = kserve_check_size(call, tensor, name, where->size, " in 'shared_memory_byte_size'",
+                                   err);
+    }
     status = status == WEIR_OK ? shm_book(call->shm, where->size, err) : status;
     if (status != WEIR_OK) {
         return status;
