@@ -19,7 +19,6 @@
 
 #include <assert.h>
 #include <pthread.h>
-#include <stdbool.h>
 
 #include "util/mem.h"
 
@@ -42,10 +41,11 @@
 #define CLASS_COUNT 40   /* ... and the largest 2^47, more than any request may ask for. */
 
 #define LARGE_BYTES 32768 /* From here on data begins in the middle of a page. */
+#define LARGE_LEAD (MEM_PAGE / 2)
 
 #define LEAVING_MAX 256 /* Blocks that go at once for one that comes. */
 
-static_assert(sizeof(struct block) <= MEM_ALIGN && MEM_PAGE / 2 % MEM_ALIGN == 0,
+static_assert(sizeof(struct block) <= MEM_ALIGN && LARGE_LEAD % MEM_ALIGN == 0,
               "the head leaves the data aligned");
 
 struct block_pool {
@@ -66,7 +66,7 @@ static void free_block(struct block *block)
 static struct block *make_block(size_t size, void (*release)(struct block *))
 {
     const bool large = size >= LARGE_BYTES;
-    const size_t lead = large ? MEM_PAGE / 2 : MEM_ALIGN;
+    const size_t lead = large ? LARGE_LEAD : MEM_ALIGN;
     size_t whole;
     if (__builtin_add_overflow(size, lead, &whole)) {
         return NULL;
@@ -130,8 +130,21 @@ static struct block *make_room(struct block_pool *pool, unsigned index, size_t s
     return leaving;
 }
 
+/* A client may announce much and send little, so the pages of a new block are small, and taken as bytes come.  A block
+ * that comes back was of use, and gets huge ones. */
+static void renew(struct block *block)
+{
+    const struct block head = *block;
+    mem_renew(block, LARGE_LEAD + head.size);
+    *block = head;
+    block->renewed = true;
+}
+
 static void give_back(struct block *block)
 {
+    if (block->size >= MEM_HUGE_PAGE && !block->renewed) {
+        renew(block);
+    }
     struct block_pool *pool = block->pool;
     const size_t size = block->size;
     const unsigned index = class_of(size);

@@ -9,6 +9,7 @@
 #define WEIR_TENSOR_BLOCK_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,6 +25,7 @@ struct block {
     void (*release)(struct block *self); /* The last holder is gone. */
     struct block_pool *pool;             /* NULL: not from a pool. */
     struct block *next;                  /* The pool's, while free. */
+    bool renewed;                        /* The pool's. */
 };
 
 /* A block with one holder, not zeroed; NULL when memory is out. */

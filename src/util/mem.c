@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define WIDEN_PIECE_BYTES 98304 /* Below what glibc maps by itself. */
 #define WIDEN_PIECES 128        /* 12 MiB, of a heap's 64. */
@@ -152,7 +153,15 @@ void *mem_try_aligned(size_t size)
 
 void *mem_try_pages(size_t size)
 {
-    return try_aligned(MEM_PAGE, size);
+    return try_aligned(size < MEM_HUGE_PAGE ? MEM_PAGE : MEM_HUGE_PAGE, size);
+}
+
+void mem_renew(void *memory, size_t size)
+{
+    const size_t whole = size & ~(MEM_HUGE_PAGE - 1);
+    if (madvise(memory, whole, MADV_HUGEPAGE) == 0) {
+        (void)madvise(memory, whole, MADV_DONTNEED);
+    }
 }
 
 char *mem_try_strdup(const char *text)

@@ -19,6 +19,7 @@
 /* Alignment of mem_*_aligned(): a cache line, and enough for any vector unit. */
 #define MEM_ALIGN 64
 #define MEM_PAGE 4096
+#define MEM_HUGE_PAGE ((size_t)2 << 20)
 
 void *mem_alloc(size_t size);       /* Zeroed; aborts rather than return NULL. */
 char *mem_strdup(const char *text); /* Aborts rather than return NULL. */
@@ -27,10 +28,14 @@ WEIR_MUST_USE void *mem_try_alloc(size_t size);                /* Not zeroed. */
 WEIR_MUST_USE void *mem_try_zero(size_t count, size_t size);   /* Zeroed; NULL on overflow too. */
 WEIR_MUST_USE void *mem_try_resize(void *memory, size_t size); /* Old memory survives a failure. */
 WEIR_MUST_USE void *mem_try_aligned(size_t size); /* MEM_ALIGN-aligned, not zeroed; mem_free(). */
-WEIR_MUST_USE void *mem_try_pages(size_t size);   /* MEM_PAGE-aligned, not zeroed; mem_free(). */
+WEIR_MUST_USE void *mem_try_pages(size_t size);   /* MEM_PAGE- or, large, MEM_HUGE_PAGE-aligned. */
 WEIR_MUST_USE char *mem_try_strdup(const char *text);
 WEIR_MUST_USE char *mem_try_strndup(const char *text, size_t size); /* Adds the NUL. */
 void mem_free(void *memory);
+
+/* For memory of mem_try_pages() whose content is of no use any more: what is written there next lies in huge pages, as
+ * far as they fit and where the system has some for who asks.  Large copies are faster there. */
+void mem_renew(void *memory, size_t size);
 
 /* Returns freed heap pages to the system; slow (milliseconds), for after an unload. */
 void mem_trim(void);

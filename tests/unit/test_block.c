@@ -26,6 +26,31 @@ static void test_block_is_aligned_and_counted(void **state)
     block_release(NULL);
 }
 
+/* The pages behind it are other ones, then. */
+static void test_huge_blocks_serve_again(void **state)
+{
+    (void)state;
+    struct block_pool *pool = block_pool_create(UINT64_C(32) << 20);
+    struct block *first = NULL;
+    for (int i = 1; i <= 3; i++) {
+        struct block *block = block_pool_take(pool, 3 << 20);
+        assert_non_null(block);
+        first = first == NULL ? block : first;
+        assert_ptr_equal(block, first);
+        assert_int_equal(block->size, 4 << 20);
+        assert_int_equal((uintptr_t)block->data % MEM_PAGE, MEM_PAGE / 2);
+        assert_int_equal(block_pool_used_bytes(pool), block->size);
+        memset(block->data, i, block->size);
+        block_acquire(block);
+        block_release(block);
+        assert_int_equal(block->data[0], i);
+        assert_int_equal(block->data[block->size - 1], i);
+        block_release(block);
+        assert_int_equal(block_pool_kept_bytes(pool), 4 << 20);
+    }
+    block_pool_destroy(pool);
+}
+
 /* Not at the beginning, where the kernel has what it copies to and from. */
 static void test_large_data_begins_within_a_page(void **state)
 {
@@ -196,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_block_is_aligned_and_counted),
         cmocka_unit_test(test_large_data_begins_within_a_page),
+        cmocka_unit_test(test_huge_blocks_serve_again),
         cmocka_unit_test(test_foreign_memory_is_released_once),
         cmocka_unit_test(test_absurd_sizes_are_refused),
         cmocka_unit_test(test_pool_gives_the_same_memory_again),

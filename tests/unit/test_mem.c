@@ -62,6 +62,24 @@ static void test_aligned_memory(void **state)
     }
 }
 
+static void test_renewed_pages_can_be_written(void **state)
+{
+    (void)state;
+    const size_t size = 2 * MEM_HUGE_PAGE + 100;
+    unsigned char *memory = mem_try_pages(size);
+    assert_non_null(memory);
+    assert_int_equal((uintptr_t)memory % MEM_HUGE_PAGE, 0);
+    memset(memory, 1, size);
+    mem_renew(memory, size);
+    memset(memory, 2, size);
+    for (size_t i = 0; i < size; i++) {
+        if (memory[i] != 2) {
+            fail_msg("byte %zu is %u", i, memory[i]);
+        }
+    }
+    mem_free(memory);
+}
+
 static void test_copies_texts(void **state)
 {
     (void)state;
@@ -96,6 +114,7 @@ int main(void)
         cmocka_unit_test(test_empty_is_not_failed),
         cmocka_unit_test(test_absurd_sizes_fail),
         cmocka_unit_test(test_aligned_memory),
+        cmocka_unit_test(test_renewed_pages_can_be_written),
         cmocka_unit_test(test_copies_texts),
         cmocka_unit_test(test_resizing_keeps_the_bytes),
     };
