@@ -16,6 +16,7 @@
 
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
 #define RATE_MAX 1e7
+#define DRAIN_NS (5 * NS_PER_S)
 #define OFFLINE_ROWS 64
 #define OFFLINE_CONCURRENCY 4
 #define SEARCH_RATE 100
@@ -550,6 +551,22 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
     }
 }
 
+/* What is later than its SLO is a miss, and need not be waited for. */
+static uint64_t usual_drain_ns(const struct wish *wish)
+{
+    uint64_t longest_ns = 0;
+    for (uint32_t i = 0; i < wish->class_count; i++) {
+        const uint64_t own_ns = wish->classes[i].slo_ns;
+        const uint64_t slo_ns = own_ns > 0 ? own_ns : wish->slo_ns;
+        if (slo_ns == 0) {
+            return DRAIN_NS;
+        }
+        longest_ns = slo_ns > longest_ns ? slo_ns : longest_ns;
+    }
+    const uint64_t slo_ns = wish->class_count > 0 ? longest_ns : wish->slo_ns;
+    return slo_ns > 0 ? slo_ns : DRAIN_NS;
+}
+
 static void fill_defaults(struct wish *wish)
 {
     const bool offline = wish->load == BENCH_LOAD_OFFLINE;
@@ -575,13 +592,7 @@ static void fill_defaults(struct wish *wish)
     if (wish->warmup_ns == UINT64_MAX) {
         wish->warmup_ns = wish->requests > 0 ? 0 : NS_PER_S;
     }
-    if (wish->drain_ns == UINT64_MAX) {
-        uint64_t slo_ns = wish->slo_ns;
-        for (uint32_t i = 0; i < wish->class_count; i++) {
-            slo_ns = wish->classes[i].slo_ns > slo_ns ? wish->classes[i].slo_ns : slo_ns;
-        }
-        wish->drain_ns = slo_ns > 0 ? slo_ns : 5 * NS_PER_S;
-    }
+    wish->drain_ns = wish->drain_ns == UINT64_MAX ? usual_drain_ns(wish) : wish->drain_ns;
 }
 
 static enum weir_status check(const struct wish *wish, struct weir_err *err)

@@ -197,6 +197,12 @@ def test_a_mix_of_classes(server):
     assert 0 <= successes(server, "slow") - before[1] - other["ok"] <= 1
 
 
+def test_a_class_without_an_slo_is_waited_for(server):
+    seen = one("sim", *at(server), "--class", "high:rate=20,slo=1us", "--class",
+               "other:model=slow,concurrency=2", "--duration", "500ms", "--warmup", "0s")
+    assert seen["classes"][1]["unanswered"] == 0
+
+
 def test_shares_of_a_common_load(server):
     seen = one("sim", *at(server), "--class", "a:share=9", "--class", "b:share=1", "--requests", 400,
                "--concurrency", 4)
