@@ -576,6 +576,10 @@ static void help_option(struct buffer *out, const struct config *defaults,
     option_flag(option, flag);
     buffer_init(&help, HELP_BYTES);
     buffer_text(&help, option->help);
+    if (option->kind == KIND_ENUM) {
+        char expected[OPTION_EXPECTED_BYTES];
+        buffer_printf(&help, " (%s)", option_expected(option, expected));
+    }
     append_preset(&help, defaults, option);
     buffer_char(&help, '\0');
     buffer_printf(out, "  %-*s", HELP_COLUMN - 2, flag);

@@ -129,6 +129,7 @@ def test_help_lists_what_there_is():
     serve = works("help", "serve")
     assert max(map(len, serve.splitlines())) <= 80
     assert "[15s]" in serve and "[0 ns]" not in serve
+    assert "(error, warning, info or debug) [info]" in re.sub(r"\s+", " ", serve)
     for flag in ("--http-port", "--limits.body-bytes-max", "--check", "--model-control"):
         assert f"  {flag} " in serve
     assert "[127.0.0.1]" in serve
