@@ -327,7 +327,10 @@ static enum weir_status expect_digest(struct reader *reader, const char *key,
         return expect_text(reader, key, NULL);
     }
     (void)snprintf(text, sizeof(text), "%016" PRIx64, *expected);
-    return expect_text(reader, key, text);
+    const enum weir_status status = expect_text(reader, key, text);
+    return status != WEIR_ECONFLICT
+               ? status
+               : err_set(reader->err, status, "it is about other %s than the model has now", key);
 }
 
 static enum weir_status check_identity(struct reader *reader,
