@@ -502,9 +502,10 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(serve
 def test_what_cannot_be_measured(server, grpc):
     done = run("nobody", *at(server, grpc))
     assert done.returncode == 1 and "nobody" in done.stderr and done.stdout == ""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    done = run("sim", "--url", f"127.0.0.1:{port}", *(("--grpc",) if grpc else ()))
+    with socket.socket() as taken:  # Nobody listens on it, nor can.
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        done = run("sim", "--url", f"127.0.0.1:{port}", *(("--grpc",) if grpc else ()))
     assert done.returncode == 1 and f"127.0.0.1:{port}" in done.stderr
 
 
