@@ -107,7 +107,9 @@ struct order_client *order_client(struct pool_order *order, uint64_t key, uint32
         order->recent = client;
     }
     if (client != shared) {
+        const uint32_t had = client->weight;
         client->weight = weight > 0 ? weight : 1;
+        order->weights += client->held > 0 ? (uint64_t)client->weight - had : 0;
     }
     return client;
 }
@@ -153,6 +155,7 @@ void order_enter(struct pool_order *order, struct order_client *client, uint32_t
         set_credit(order, class_index, 0);
     }
     class->seen_ns = now_ns;
+    order->weights += client->held == 0 ? client->weight : 0;
     if (client->held++ > 0 || is_alone(order, client)) {
         return;
     }
@@ -164,11 +167,19 @@ void order_enter(struct pool_order *order, struct order_client *client, uint32_t
     heap_push(&order->active, &client->active);
 }
 
-void order_leave(struct order_client *client, uint32_t count, uint64_t now_ns)
+void order_leave(struct pool_order *order, struct order_client *client, uint32_t count,
+                 uint64_t now_ns)
 {
     assert(client->held >= count);
     client->held -= count;
     client->idle_ns = now_ns;
+    order->weights -= count > 0 && client->held == 0 ? client->weight : 0;
+}
+
+double order_part(const struct pool_order *order, const struct order_client *client)
+{
+    const uint64_t all = order->weights + (client->held == 0 ? client->weight : 0);
+    return (double)client->weight / (double)all;
 }
 
 uint32_t order_class(const struct pool_order *order, uint32_t mask)

@@ -65,6 +65,7 @@ struct pool_order {
     struct order_client *buckets[ORDER_CLIENTS];
     struct order_client *recent; /* Asked for last. */
     struct heap active;          /* Of order_client.active. */
+    uint64_t weights;            /* Of those that hold something. */
     uint64_t rest;               /* Time of the last one that was taken out of it. */
 };
 
@@ -83,7 +84,11 @@ struct order_client *order_client(struct pool_order *order, uint64_t key, uint32
 void order_enter(struct pool_order *order, struct order_client *client, uint32_t class_index,
                  uint64_t now_ns);
 /* So many fewer. */
-void order_leave(struct order_client *client, uint32_t count, uint64_t now_ns);
+void order_leave(struct pool_order *order, struct order_client *client, uint32_t count,
+                 uint64_t now_ns);
+
+/* The client's part of the device's time, if all that hold something want theirs. */
+double order_part(const struct pool_order *order, const struct order_client *client);
 
 /* The class that goes next of those in `mask`, which is not empty. */
 uint32_t order_class(const struct pool_order *order, uint32_t mask);

@@ -213,8 +213,28 @@ static bool pressed(const struct pool *pool, const struct model *model,
     return admission->arriving * run_ns > (double)admission->rows_max * slots_count(pool, model);
 }
 
-/* Clients take turns.  Who has used no more than the others goes before those that hold the line, so
- * its own requests are all that it waits for; whoever has most there will be let go for it. */
+/* Device time that whoever has used least has yet to use before it is this client's turn. */
+static uint64_t ahead_ns(const struct order_client *payer, const struct heap_node *least)
+{
+    const struct order_client *first = list_entry(least, const struct order_client, active);
+    return payer->held == 0 || payer->time <= least->key
+               ? 0
+               : (payer->time - least->key) / ORDER_TIME_PER_NS * first->weight;
+}
+
+/* Others have the rest of each run or, where runs carry one row, of the runs. */
+static void leave_others_theirs(struct admission *admission, double part)
+{
+    const double rows = (double)admission->rows_max * part;
+    admission->rows_max = rows > 1 ? (uint64_t)rows : 1;
+    admission->share *= rows < 1 ? rows : 1;
+    admission->cost.alpha_ns /= part;
+    admission->arriving *= part;
+}
+
+/* Clients take turns.  Who has not used up its part goes before those that hold the line: all that it waits
+ * for are its own requests, at its part of the device, and the others until they have had as much.
+ * Whoever has most in line will be let go for it. */
 static bool fits_share(struct pool *pool, struct model *model, struct request *request,
                        struct admission *admission)
 {
@@ -223,12 +243,17 @@ static bool fits_share(struct pool *pool, struct model *model, struct request *r
     const struct order_client *payer = request->payer;
     const struct heap_node *least = heap_top(&order->active);
     const bool others = payer->held < pool->waiting + pool->running;
-    if (!others || least == NULL || (payer->held > 0 && payer->time > least->key)) {
+    if (!others || least == NULL) {
         return false;
     }
     uint64_t end_ns;
+    const uint64_t wait_ns = ahead_ns(payer, least);
     admission->own = true;
+    leave_others_theirs(admission, order_part(order, payer));
     admission->slots = slots_of(pool, model, admission->now_ns, 0, admission->free_ns);
+    for (uint32_t i = 0; i < admission->slots; i++) {
+        admission->free_ns[i] = clock_add(admission->free_ns[i], wait_ns);
+    }
     return admission_check(&model->line.due, model->waiting_rows, request, admission,
                            &model->overload.tail, &end_ns) == ADMISSION_FITS;
 }

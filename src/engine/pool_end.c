@@ -66,7 +66,7 @@ static void end_one(struct pool *pool, struct request *request, enum weir_status
         line_remove(&model->line, request);
     }
     list_remove(&request->line);
-    order_leave(request->payer, 1, now_ns);
+    order_leave(&pool->order, request->payer, 1, now_ns);
     model->waiting_count--;
     model->waiting_rows -= request->rows;
     model->waiting_bytes -= request->input_bytes;
@@ -251,14 +251,14 @@ static void settle_account(struct pool *pool, struct model *model, const struct 
     pool_charge(pool, batch, &batch->ended, more, batch->charged_ns == 0);
     model->served_ns += (uint64_t)more;
     if (batch->payer != NULL) {
-        order_leave(batch->payer, batch->count, now_ns);
+        order_leave(&pool->order, batch->payer, batch->count, now_ns);
         return;
     }
     const struct list *members[] = { &batch->ended, &batch->returned };
     for (uint32_t i = 0; i < 2; i++) {
         for (struct list_node *n = list_first(members[i]); n != NULL;
              n = list_next(members[i], n)) {
-            order_leave(list_entry(n, struct request, line)->payer, 1, now_ns);
+            order_leave(&pool->order, list_entry(n, struct request, line)->payer, 1, now_ns);
         }
     }
 }

@@ -89,6 +89,25 @@ static void test_time_is_charged_by_weight(void **state)
     assert_int_equal(heavy->time, 0);
 }
 
+static void test_a_client_has_its_part_of_those_that_are_here(void **state)
+{
+    (void)state;
+    start();
+    struct order_client *heavy = order_client(&order, 1, 3);
+    struct order_client *light = order_client(&order, 2, 1);
+    order_enter(&order, heavy, 3, NOW);
+    assert_true(order_part(&order, heavy) == 1);
+    assert_true(order_part(&order, light) == 0.25); /* Were it here. */
+    order_enter(&order, light, 3, NOW);
+    order_enter(&order, light, 3, NOW);
+    assert_true(order_part(&order, heavy) == 0.75);
+    (void)order_client(&order, 1, 1); /* Its weight is another one from now on. */
+    assert_true(order_part(&order, heavy) == 0.5);
+    order_leave(&order, heavy, 1, NOW);
+    order_leave(&order, heavy, 0, NOW);
+    assert_true(order_part(&order, light) == 1);
+}
+
 static void test_who_comes_starts_at_the_least_time(void **state)
 {
     (void)state;
@@ -100,10 +119,10 @@ static void test_who_comes_starts_at_the_least_time(void **state)
     order_enter(&order, rare, 3, NOW); /* It saved nothing up. */
     assert_int_equal(rare->time, busy->time);
     order_charge(&order, rare, NS_PER_S);
-    order_leave(rare, 1, NOW);
+    order_leave(&order, rare, 1, NOW);
     order_enter(&order, rare, 3, NOW + NS_PER_MS); /* What it had counts still, */
     assert_true(rare->time > busy->time);
-    order_leave(rare, 1, NOW);
+    order_leave(&order, rare, 1, NOW);
     order_enter(&order, rare, 3, NOW + 2 * NS_PER_S); /* but not for ever. */
     assert_int_equal(rare->time, busy->time);
 }
@@ -121,7 +140,7 @@ static void test_accounts_are_used_again(void **state)
     assert_ptr_equal(order_client(&order, 10002, 1), shared); /* All others hold something. */
     assert_int_equal(shared->weight, 1);
     order_enter(&order, shared, 3, NOW);
-    order_leave(first, 1, NOW);
+    order_leave(&order, first, 1, NOW);
     struct order_client *own = order_client(&order, 10003, 7);
     assert_ptr_equal(own, first);
     assert_int_equal(own->key, 10003);
@@ -149,6 +168,7 @@ int main(void)
         cmocka_unit_test(test_a_class_that_is_alone_owes_nothing_later),
         cmocka_unit_test(test_credit_is_forgotten_without_requests),
         cmocka_unit_test(test_time_is_charged_by_weight),
+        cmocka_unit_test(test_a_client_has_its_part_of_those_that_are_here),
         cmocka_unit_test(test_who_comes_starts_at_the_least_time),
         cmocka_unit_test(test_accounts_are_used_again),
         cmocka_unit_test(test_runs_are_short_while_more_urgent_requests_come),
