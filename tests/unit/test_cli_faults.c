@@ -61,11 +61,15 @@ static void put_models(void)
         { "failing/1/", "" },
         { "failing/model.yaml", "backend: sim\nparameters: { poison: 0 }\n" },
         { "twice/1/factor.txt", "2\n" },
+        { "sums/model.yaml",
+          "max_batch_size: 4\nsequence_batching: { control_input: [{ name: start, control: "
+          "[{ kind: CONTROL_SEQUENCE_START, int32_false_true: [0, 1] }] }] }\n" },
         { "recorded", "0\n0.001\n0.002\n" },
     };
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
         model_bed_put(&bed, 0, files[i][0], files[i][1]);
     }
+    model_bed_copy(&bed, 0, "sums", "accumulate");
 }
 
 /* In the child: serves until the other end of `until` is closed. */
@@ -324,6 +328,7 @@ static const struct command measuring[] = {
 static const struct command reading[] = {
     { cmd_inspect, "DATA/models/external/1/model.onnx", "", false },
     { cmd_inspect, "DATA/models/external --config --json", "", false },
+    { cmd_inspect, "FOLDER/sums --config", "", false },
     { cmd_config, "--json", "", false },
     { cmd_config, "--models", "", false },
     { cmd_key, "alice --allow manage --rate 5 --concurrency 2", NULL, false },
@@ -381,11 +386,11 @@ static int set_up(void **state)
     (void)state;
     (void)mem_fault_arm(0); /* Reads its variable. */
     (void)unsetenv("WEIR_FAULT_SITES");
+    model_bed_init(&bed);
+    put_models();
     take_variable("WEIR_TEST_DATA", "tests/data", data_path, sizeof(data_path));
     take_variable("WEIR_SOURCE_ROOT", ".", source_path, sizeof(source_path));
     find_plugin();
-    model_bed_init(&bed);
-    put_models();
     (void)snprintf(shm_prefix, sizeof(shm_prefix), SHM_PREFIX "%d-", (int)getpid());
     server_end = start_server();
     return 0;

@@ -268,19 +268,23 @@ static void test_health_and_reflection(void **state)
 static void test_a_first_call(void **state)
 {
     (void)state;
-    Inference__ModelMetadataRequest metadata = INFERENCE__MODEL_METADATA_REQUEST__INIT;
+    Inference__ModelInferRequest infer = INFERENCE__MODEL_INFER_REQUEST__INIT;
+    Inference__ServerLiveRequest live = INFERENCE__SERVER_LIVE_REQUEST__INIT;
     char echo[] = "echo";
-    metadata.name = echo;
+    infer.model_name = echo; /* Without its input: it is refused. */
     uint64_t made = 0;
     for (uint64_t nth = 1; made + 1 >= nth; nth++) {
         struct ask ask;
         assert_int_equal(tear_down(state), 0);
         assert_int_equal(set_up(state), 0);
-        begin_ask(&ask, SERVICE "ModelMetadata", &metadata.base, false);
+        begin_ask(&ask, SERVICE "ModelInfer", &infer.base, false);
         write_ask(&ask, false);
         (void)mem_fault_arm(nth);
         assert_true(run(&ask));
         made = mem_fault_arm(0);
+        end_ask(&ask);
+        begin_ask(&ask, SERVICE "ServerLive", &live.base, false);
+        write_ask(&ask, false);
         expect_success(&ask);
         end_ask(&ask);
     }

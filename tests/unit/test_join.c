@@ -1,6 +1,7 @@
 /*
  * Joined requests on real threads: a run that goes on for those who still want it, and one that is
- * terminated when nobody does.  The laws are proved in sim/sim_engine.c.
+ * terminated when nobody does.  Under a clock turned by hand: what each of them is told.  The laws are
+ * proved in sim/sim_engine.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,7 @@
 #include "engine/effective.h"
 #include "engine/pool.h"
 #include "model_bed.h"
+#include "simulated.h"
 
 #define CLIENTS 3
 #define ASKS 200
@@ -236,12 +238,266 @@ static void test_a_run_goes_on(void **state)
     stop(&bed, model);
 }
 
+/* --- By hand
+ * ----------------------------------------------------------------------------------- */
+
+static const struct setting poisoned[] = { { "tau0", "10us" }, { "poison", "7" } };
+
+/* Executors are pulled by hand; each request is a batch. */
+struct rig {
+    struct limits limits;
+    struct clock clock;
+    struct engine *engine;
+    struct model_config config;
+    struct model model;
+    struct home home;
+};
+
+struct call {
+    struct request request;
+    float values[WIDTH];
+    struct tensor input;
+    struct tensor output;
+    float answer; /* Its first number. */
+    bool ended;
+};
+
+static void rig_start(struct rig *rig)
+{
+    static const struct device_options device = { .name = "cpu", .executors = 1 };
+    memset(rig, 0, sizeof(*rig));
+    limits_init(&rig->limits);
+    clock_init_manual(&rig->clock, NS_PER_S);
+    const struct engine_options options = {
+        .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
+    };
+    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
+    rig->config = (struct model_config){ .name = "m",
+                                         .device = "cpu",
+                                         .max_batch_size = 1,
+                                         .queue_timeout_ns = CLOCK_NEVER,
+                                         .join = true,
+                                         .settings = poisoned,
+                                         .setting_count = 2 };
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    home_init(&rig->home, rig->engine, NULL, NULL);
+}
+
+static void rig_stop(struct rig *rig)
+{
+    home_finish(&rig->home);
+    assert_int_equal(rig->model.pool->joined, 0);
+    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    engine_destroy(rig->engine);
+}
+
+static void on_call_end(struct request *request)
+{
+    struct call *call = list_entry(request, struct call, request);
+    assert_false(call->ended);
+    call->ended = true;
+    if (request->status == WEIR_OK) {
+        memcpy(&call->answer, call->output.data, sizeof(call->answer));
+    }
+    tensor_release(&call->output);
+    model_release(request->model);
+}
+
+static void call_make(struct call *call, struct rig *rig, float value)
+{
+    memset(call, 0, sizeof(*call));
+    for (size_t i = 0; i < WIDTH; i++) {
+        call->values[i] = value;
+    }
+    call->input = asking_rows(call->values, 1, WIDTH);
+    asking_init(&call->request, &rig->home, &rig->model, &call->input, &call->output);
+    call->request.ended = on_call_end;
+}
+
+static void call_submit(struct call *call, struct rig *rig)
+{
+    model_acquire(&rig->model);
+    assert_int_equal(engine_submit(rig->engine, &call->request, NULL), WEIR_OK);
+    home_turn(&rig->home);
+}
+
+static void call_with(struct call *call, struct rig *rig, float value, uint32_t priority)
+{
+    call_make(call, rig, value);
+    call->request.priority = priority;
+    call_submit(call, rig);
+}
+
+static struct instance *pull(struct rig *rig)
+{
+    uint64_t wake_ns;
+    return pool_pull(rig->model.pool, clock_now_ns(&rig->clock), &wake_ns);
+}
+
+static void finish(struct rig *rig, struct instance *instance)
+{
+    assert_non_null(instance);
+    batch_run(instance);
+    pool_settle(rig->model.pool, instance, clock_now_ns(&rig->clock));
+    home_turn(&rig->home);
+}
+
+static void pass(struct rig *rig, uint64_t ns)
+{
+    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + ns);
+}
+
+/* A run is as urgent as the most urgent of those who wait for it. */
+static void test_the_most_urgent_counts(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call low;
+    struct call middle;
+    struct call high;
+    struct call lower;
+    rig_start(&rig);
+    call_with(&low, &rig, 1, 6);
+    call_with(&middle, &rig, 2, 4);
+    call_with(&high, &rig, 1, 2);
+    call_with(&lower, &rig, 1, 8);
+    assert_int_equal(high.request.state, REQUEST_JOINED);
+    assert_int_equal(lower.request.state, REQUEST_JOINED);
+    finish(&rig, pull(&rig));
+    assert_true(low.ended && high.ended && lower.ended && !middle.ended);
+    assert_true(low.answer == high.answer && low.answer == lower.answer);
+    finish(&rig, pull(&rig));
+    assert_true(middle.ended);
+    assert_null(pull(&rig));
+    rig_stop(&rig);
+}
+
+/* Who came when it ran already has not waited before it came. */
+static void test_times_are_of_ones_own(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call leader;
+    struct call early;
+    struct call late;
+    rig_start(&rig);
+    call_with(&leader, &rig, 1, 0);
+    pass(&rig, 5);
+    call_with(&early, &rig, 1, 0);
+    pass(&rig, 5);
+    struct instance *instance = pull(&rig);
+    pass(&rig, 5);
+    call_with(&late, &rig, 1, 0);
+    pass(&rig, 5);
+    finish(&rig, instance);
+    const struct call *const all[] = { &leader, &early, &late };
+    for (size_t i = 0; i < 3; i++) {
+        const struct request_times *times = &all[i]->request.times;
+        assert_true(all[i]->ended);
+        assert_int_equal(times->submitted_ns, NS_PER_S + (i == 0 ? 0 : i == 1 ? 5 : 15));
+        assert_int_equal(times->taken_ns, NS_PER_S + (i == 2 ? 15 : 10));
+        assert_true(times->gathered_ns >= times->taken_ns);
+        assert_true(times->computed_ns >= times->gathered_ns);
+        assert_int_equal(times->ended_ns, leader.request.times.ended_ns);
+        assert_int_equal(all[i]->request.batch_rows, 1);
+    }
+    rig_stop(&rig);
+}
+
+/* All are told why it failed; whoever comes then has a run of its own. */
+static void test_a_failure_is_everybodys(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call leader;
+    struct call follower;
+    struct call next;
+    rig_start(&rig);
+    call_with(&leader, &rig, 7, 0);
+    call_with(&follower, &rig, 7, 0);
+    finish(&rig, pull(&rig));
+    assert_int_not_equal(leader.request.status, WEIR_OK);
+    assert_int_equal(follower.request.status, leader.request.status);
+    assert_true(leader.request.err.text[0] != '\0');
+    assert_string_equal(follower.request.err.text, leader.request.err.text);
+    call_with(&next, &rig, 7, 0);
+    assert_int_equal(next.request.state, REQUEST_WAITING);
+    finish(&rig, pull(&rig));
+    assert_true(next.ended);
+    rig_stop(&rig);
+}
+
+/* The first of those who joined takes the place, and the urgency, of one that goes. */
+static void test_one_that_goes_hands_over(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call leader;
+    struct call other;
+    struct call heirs[3];
+    rig_start(&rig);
+    call_with(&leader, &rig, 1, 2);
+    call_with(&other, &rig, 2, 4);
+    call_with(&heirs[0], &rig, 1, 6);
+    call_with(&heirs[1], &rig, 1, 6);
+    engine_cancel(rig.engine, &leader.request);
+    home_turn(&rig.home);
+    assert_int_equal(leader.request.status, WEIR_ECANCELED);
+    assert_int_equal(heirs[0].request.state, REQUEST_WAITING);
+    assert_ptr_equal(heirs[1].request.leader, &heirs[0].request);
+    call_with(&heirs[2], &rig, 1, 6);
+    assert_ptr_equal(heirs[2].request.leader, &heirs[0].request);
+    finish(&rig, pull(&rig));
+    assert_false(other.ended);
+    for (size_t i = 0; i < 3; i++) {
+        assert_true(heirs[i].ended && heirs[i].request.status == WEIR_OK);
+    }
+    finish(&rig, pull(&rig));
+    assert_true(other.ended);
+    rig_stop(&rig);
+}
+
+/* Each has its own deadline, and counts on its own. */
+static void test_who_is_late_is_told_so(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call leader;
+    struct call hasty;
+    struct call gone;
+    rig_start(&rig);
+    call_with(&leader, &rig, 1, 0);
+    call_make(&hasty, &rig, 1);
+    hasty.request.deadline_ns = clock_now_ns(&rig.clock) + 10;
+    call_submit(&hasty, &rig);
+    call_with(&gone, &rig, 1, 0);
+    engine_cancel(rig.engine, &gone.request);
+    home_turn(&rig.home);
+    assert_int_equal(gone.request.status, WEIR_ECANCELED);
+    assert_int_equal(gone.request.times.ended_ns, NS_PER_S);
+    assert_int_equal(rig.model.stats.fail.count, 1);
+    pass(&rig, 20);
+    finish(&rig, pull(&rig)); /* Before the home has looked after deadlines. */
+    assert_int_equal(hasty.request.status, WEIR_ETIMEOUT);
+    assert_true(hasty.request.err.text[0] != '\0');
+    assert_true(hasty.request.times.ended_ns >= NS_PER_S + 20);
+    assert_int_equal(leader.request.status, WEIR_OK);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_the_last_one_terminates),
         cmocka_unit_test(test_a_run_goes_on),
+        cmocka_unit_test(test_the_most_urgent_counts),
+        cmocka_unit_test(test_times_are_of_ones_own),
+        cmocka_unit_test(test_a_failure_is_everybodys),
+        cmocka_unit_test(test_one_that_goes_hands_over),
+        cmocka_unit_test(test_who_is_late_is_told_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -335,9 +335,6 @@ static const struct ask requests[] = {
     { .what = INFER("echo"), .fields = "Weir-Deadline-Ms: 60000\r\n", .body = ECHO_BODY },
     { .what = INFER("echo"), .body = ROWS_BODY, .gzip = true },
     { .what = INFER("small"), .body = ROWS_BODY },
-    { .what = INFER("cached"),
-      .body = ECHO_BODY,
-      .undo = "POST /v2/repository/models/cached/load" }, /* So that it is not known yet. */
     { .what = INFER("cached"), .body = ECHO_BODY },
     { .what = INFER("joined"), .body = ECHO_BODY },
     { .what = INFER("held"), .body = ECHO_BODY },
@@ -414,6 +411,30 @@ static void test_requests(void **state)
     start_server(usual_words);
     for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
         try_everywhere(&requests[i]);
+    }
+}
+
+/* An answer that is kept: another one each time. */
+static void test_a_cache(void **state)
+{
+    (void)state;
+    if (!faults_are_built()) {
+        skip();
+    }
+    static const struct ask ask = { .what = INFER("cached") };
+    uint64_t made = 0;
+    start_server(usual_words);
+    for (uint64_t nth = 1; made + 1 >= nth; nth++) {
+        char body[512];
+        (void)snprintf(body, sizeof(body),
+                       "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,16],\"datatype\":\"FP32\","
+                       "\"data\":[%u,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}]}",
+                       (unsigned)nth);
+        (void)mem_fault_arm(nth);
+        struct response response = answer_to(&ask, bytes_of(body));
+        made = mem_fault_arm(0);
+        expect_or_said(&ask, nth, &response);
+        expect_ok(&ask, bytes_of(body));
     }
 }
 
@@ -657,6 +678,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_requests, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_cache, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_log, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_client_with_a_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_process_of_its_own, set_up, tear_down),

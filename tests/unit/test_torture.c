@@ -65,6 +65,7 @@ static const struct kind kinds[] = {
       "intra_threads: 2\n"
       "output: [{ name: y, label_filename: labels }]\n",
       true },
+    { "left_out", "fixed", "execution_providers: [cuda, cpu]", true },
     { "together", NULL,
       "backend: sim\nmax_batch_size: 4\nparameters: { tau0: 1us, mixes_rows: true }\n", true },
     { "alone", "fixed", "{}", true },
