@@ -272,8 +272,8 @@ static bool is_listed(const struct access *access, struct bytes origin)
 }
 
 /* A browser says with Origin where a page comes from, except where a page only reads from its own
- * site; and a page that had its own name point here shows in Host.  Where keys are asked for such a page has
- * none, so names are trusted then. */
+ * site; and a page that had its own name point here shows in Host.  Where keys are asked for such a
+ * page has none, so names are trusted then. */
 static enum weir_status check_web(const struct access *access, const struct call *call,
                                   enum route_group group, struct weir_err *err)
 {

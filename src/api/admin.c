@@ -35,7 +35,8 @@ static struct buffer *begin(struct call *call)
 
 /* --- Health -------------------------------------------------------------------------------- */
 
-/* Somebody has to look twice, the patience apart, to see that another loop is stuck; this one is not. */
+/* Somebody has to look twice, the patience apart, to see that another loop is stuck; this one is
+ * not. */
 void admin_live(struct call *call)
 {
     if (call_is_live(call)) {

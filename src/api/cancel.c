@@ -45,7 +45,8 @@ static void look_through(struct cancel *self, const struct api_loop *loop)
     }
 }
 
-/* Of a version that is going requests may be left; of a model that nobody knows there cannot be any. */
+/* Of a version that is going requests may be left; of a model that nobody knows there cannot be
+ * any. */
 static void answer(struct cancel *self)
 {
     struct call *call = self->call;

@@ -1,6 +1,6 @@
 /*
- * The order to the registry outlives the call where the client does not wait so long.  So it has memory of
- * its own, which goes when the order is done and the call is over.
+ * The order to the registry outlives the call where the client does not wait so long.  So it has
+ * memory of its own, which goes when the order is done and the call is over.
  */
 #include "api/demand.h"
 

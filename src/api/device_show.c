@@ -36,7 +36,7 @@ void device_show_model(struct model *model, struct buffer *out)
     buffer_printf(out, "],\"balance\":%.3f", pool_balance(model->pool));
 }
 
-/* ---- Metrics ----------------------------------------------------------------------------------- */
+/* ---- Metrics --------------------------------------------------------------------------------- */
 
 /* X(name, type, help, value of the device's figures `d`) */
 #define DEVICE_NUMBERS(X)                                                                          \

@@ -1,6 +1,6 @@
 /*
- * Watchers look twice a second: readiness changes rarely, and nobody pays while nobody watches.  That the server
- * stops is told at once.
+ * Watchers look twice a second: readiness changes rarely, and nobody pays while nobody watches.
+ * That the server stops is told at once.
  */
 #include "api/grpc_health.h"
 

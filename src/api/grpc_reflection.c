@@ -74,8 +74,8 @@ static bool enters(struct bytes symbol, struct bytes name, struct bytes *rest)
     return rest->size > 0;
 }
 
-/* What of the children of a message, service or enum has names.  Those of number 2 (fields, methods, values)
- * have no such children themselves: what they hold instead are texts. */
+/* What of the children of a message, service or enum has names.  Those of number 2 (fields,
+ * methods, values) have no such children themselves: what they hold instead are texts. */
 static bool holds(struct bytes item, struct bytes rest)
 {
     uint32_t number = 0;

@@ -97,8 +97,8 @@ bool infer_proto_values_suit(uint32_t field, enum dtype dtype)
     return field_of[dtype] != 0 && field_of[dtype] == field;
 }
 
-/* What wire_bytes of the field's values can become at most.  A further string has two bytes at least
- * before it and gets four; the first one's are read already. */
+/* What wire_bytes of the field's values can become at most.  A further string has two bytes at
+ * least before it and gets four; the first one's are read already. */
 static size_t values_bytes_max(enum wire_kind kind, uint32_t width, uint64_t wire_bytes)
 {
     size_t bytes = (size_t)wire_bytes;

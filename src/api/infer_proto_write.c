@@ -1,8 +1,8 @@
 /*
- * A response is written once, from front to back, into a piece of the arena that is large enough for
- * any; only the sizes of inner messages are counted before.  A large tensor cuts that piece: what
- * lies before it is one piece of the answer, the tensor the next.  Small tensors are cheaper to copy
- * than to lend.  What a stream puts around a response goes in front of it at the end.
+ * A response is written once, from front to back, into a piece of the arena that is large enough
+ * for any; only the sizes of inner messages are counted before.  A large tensor cuts that piece:
+ * what lies before it is one piece of the answer, the tensor the next.  Small tensors are cheaper
+ * to copy than to lend.  What a stream puts around a response goes in front of it at the end.
  */
 #include "api/infer_proto_write.h"
 

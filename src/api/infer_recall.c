@@ -1,5 +1,6 @@
 /*
- * What stands before the tensors is compared byte for byte, and so are the tags and sizes between them.
+ * What stands before the tensors is compared byte for byte, and so are the tags and sizes between
+ * them.
  */
 #include "api/infer_recall.h"
 

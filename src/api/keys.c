@@ -1,12 +1,13 @@
 /*
  * Keys, from their file.
  *
- * The set in use is found and read under a lock; a new file makes a new set, which takes the old one's
- * place as a whole.  What is counted per name is kept apart and never freed before the end, so that a call
- * which is under way can say that it has ended without asking which set it came from.
+ * The set in use is found and read under a lock; a new file makes a new set, which takes the old
+ * one's place as a whole.  What is counted per name is kept apart and never freed before the end,
+ * so that a call which is under way can say that it has ended without asking which set it came
+ * from.
  *
- * A rate is kept as the time at which the next call would be due if calls came evenly.  A key that was quiet
- * may be ahead of that by BURST_NS, or by one call where its calls are further apart.
+ * A rate is kept as the time at which the next call would be due if calls came evenly.  A key that
+ * was quiet may be ahead of that by BURST_NS, or by one call where its calls are further apart.
  */
 #include "api/keys.h"
 
@@ -326,7 +327,8 @@ static enum weir_status read_file(const char *path, struct key_set **out, struct
 
 /* --- The set in use --- */
 
-/* The one of that name, made where there is none; NULL when memory is out.  Reloading thread or start. */
+/* The one of that name, made where there is none; NULL when memory is out.  Reloading thread or
+ * start. */
 static struct key_use *use_of(struct keys *keys, const char *name)
 {
     for (struct list_node *node = list_first(&keys->uses); node != NULL;
@@ -466,7 +468,8 @@ void keys_each(struct keys *keys, void (*visit)(void *context, const struct key_
 
 /* --- Use --- */
 
-/* True when a call is due now, which moves the next one on; else *wait_ns is how long it has to wait. */
+/* True when a call is due now, which moves the next one on; else *wait_ns is how long it has to
+ * wait. */
 static bool is_due(struct key_use *use, uint64_t interval_ns, uint64_t now_ns, uint64_t *wait_ns)
 {
     const uint64_t ahead_ns = interval_ns > BURST_NS ? 0 : BURST_NS - interval_ns;

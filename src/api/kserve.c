@@ -499,8 +499,8 @@ static void request_part(struct request *request, struct request_part *part)
     call->part(call, part);
 }
 
-/* Under a configuration in Triton's words `timeout` is the longest wait in line, where the model allows
- * one; else it is a deadline. */
+/* Under a configuration in Triton's words `timeout` is the longest wait in line, where the model
+ * allows one; else it is a deadline. */
 static void set_timeout(struct infer_call *call)
 {
     struct request *request = &call->request;

@@ -48,7 +48,8 @@ static void close_stream(struct arena_disposable *disposable)
     close_jobs(&self->said);
 }
 
-/* The call ends like this when pump() is done; jobs that still run are canceled with the exchange. */
+/* The call ends like this when pump() is done; jobs that still run are canceled with the
+ * exchange. */
 static void stop(struct stream_infer *self, enum weir_status status, const char *text)
 {
     self->stopped = true;
@@ -61,7 +62,8 @@ static bool is_congested(const struct stream_infer *self)
     return self->call->x->unsent_bytes >= UNSENT_BYTES_MAX || self->lent >= LENT_MAX;
 }
 
-/* A failure that ends the call: any, where that was asked for, and the deadline of the call itself. */
+/* A failure that ends the call: any, where that was asked for, and the deadline of the call
+ * itself. */
 static bool ends_call(const struct stream_infer *self, const struct kserve_grpc_job *job)
 {
     const bool late =

@@ -85,7 +85,7 @@ void shm_destroy(struct shm *shm)
     mem_free(shm);
 }
 
-/* ---- Registering ------------------------------------------------------------------------------- */
+/* ---- Registering ----------------------------------------------------------------------------- */
 
 static bool begins_with(struct bytes text, const char *prefix)
 {
@@ -339,7 +339,7 @@ uint32_t shm_walk(struct shm *shm, struct bytes name,
     return count;
 }
 
-/* ---- Using ------------------------------------------------------------------------------------- */
+/* ---- Using ----------------------------------------------------------------------------------- */
 
 enum weir_status shm_acquire(struct shm *shm, struct bytes name, uint64_t offset, uint64_t size,
                              struct shm_region **out, struct weir_err *err)
@@ -394,8 +394,8 @@ enum weir_status shm_read(const struct shm_region *region, uint64_t offset, void
     return WEIR_OK;
 }
 
-/* Writing beyond the end would make the object longer again: what its owner cut off stays cut off, but for a cut
- * between these two calls, which costs nobody but the owner. */
+/* Writing beyond the end would make the object longer again: what its owner cut off stays cut off,
+ * but for a cut between these two calls, which costs nobody but the owner. */
 enum weir_status shm_write(const struct shm_region *region, uint64_t offset, const void *data,
                            size_t size, struct weir_err *err)
 {

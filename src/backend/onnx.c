@@ -1,11 +1,11 @@
 /*
  * Loads models into ONNX Runtime.
  *
- * One environment per process, one session per model version, shared by all its
- * contexts: runs of one session from several threads scale, several sessions only
- * multiply the weights.  A run uses the thread that calls it and, where the
- * configuration says so, a pool that never spins.  Telemetry is switched off twice: by
- * backend_start() before any environment exists, and here by the API.  How a file becomes a session is onnx_session.c's.
+ * One environment per process, one session per model version, shared by all its contexts: runs of
+ * one session from several threads scale, several sessions only multiply the weights.  A run uses
+ * the thread that calls it and, where the configuration says so, a pool that never spins.
+ * Telemetry is switched off twice: by backend_start() before any environment exists, and here by
+ * the API.  How a file becomes a session is onnx_session.c's.
  */
 #include "backend/onnx.h"
 
@@ -116,7 +116,8 @@ static bool wants_mapping(const struct backend_weights *weights)
     return weights->mode == WEIGHTS_MAPPED || (weights->mode == WEIGHTS_AUTO && weights->on_demand);
 }
 
-/* With weights from a converted model.  Whatever keeps it from being so, the model can be loaded plainly. */
+/* With weights from a converted model.  Whatever keeps it from being so, the model can be loaded
+ * plainly. */
 static bool open_converted(struct onnx_model *model, const struct onnx_source *source)
 {
     const struct backend_weights *weights = source->how->weights;
@@ -397,7 +398,8 @@ static bool find_named(const struct signature *signature, const char *name, int8
     return false;
 }
 
-/* A leading dimension that nothing names is taken for the rows, like that of the first such input. */
+/* A leading dimension that nothing names is taken for the rows, like that of the first such
+ * input. */
 static bool find_rows(const struct signature *signature, int8_t *input, int8_t *dim)
 {
     for (uint32_t i = 0; i < signature->input_count && i < INT8_MAX; i++) {

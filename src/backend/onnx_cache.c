@@ -1,10 +1,11 @@
 /*
- * An entry is made in a folder of its own and moved into its place, so that it is there as a whole or
- * not at all.  It is not forced to disk, which would take longer than the conversion: after a crash of the
- * machine its files may be anything, hence an entry serves only until the next start.
+ * An entry is made in a folder of its own and moved into its place, so that it is there as a whole
+ * or not at all.  It is not forced to disk, which would take longer than the conversion: after a
+ * crash of the machine its files may be anything, hence an entry serves only until the next start.
  *
- * A model is known by what the file system says of its files.  A change that follows another within the
- * tick of the file system's clock could go unnoticed, so what changed just now is not converted.
+ * A model is known by what the file system says of its files.  A change that follows another within
+ * the tick of the file system's clock could go unnoticed, so what changed just now is not
+ * converted.
  */
 #include "backend/onnx_cache.h"
 
@@ -105,7 +106,8 @@ static enum weir_status describe(const struct onnx_cache_source *source, struct 
                                             : status;
 }
 
-/* The entry's name: one for each place of a model, so that a new model there replaces the old one. */
+/* The entry's name: one for each place of a model, so that a new model there replaces the old
+ * one. */
 static enum weir_status make_key(const struct onnx_cache_source *source, char out[KEY_BYTES],
                                  struct weir_err *err)
 {

@@ -7,9 +7,9 @@
  * whatever lies anywhere in the file, the second walks the nodes of the top graph in their order,
  * to find out whether the size of any output hangs on the value of an input.
  *
- * Parsers disagree about a singular message that is given twice: protobuf merges
- * both.  A tensor whose external data is spread over two halves would look harmless here and be none
- * there, so that form, which nobody writes, is refused.
+ * Parsers disagree about a singular message that is given twice: protobuf merges both.  A tensor
+ * whose external data is spread over two halves would look harmless here and be none there, so that
+ * form, which nobody writes, is refused.
  */
 #include "backend/onnx_file.h"
 

@@ -1,11 +1,11 @@
 /*
  * Why not the runtime's own arena: it belongs to one session, tells nobody how much it holds, and
- * grows with every new shape.  Here the bound is simple: what is in use and what is kept are together
- * no more than what was in use at once during the last runs.
+ * grows with every new shape.  Here the bound is simple: what is in use and what is kept are
+ * together no more than what was in use at once during the last runs.
  *
  * The runtime writes to what an allocator returns without looking at it.  So this one never returns
- * NULL: where memory is out it throws what the runtime's own would throw, by asking C++ for more than
- * there can be.  No frame in between has anything to clean up.
+ * NULL: where memory is out it throws what the runtime's own would throw, by asking C++ for more
+ * than there can be.  No frame in between has anything to clean up.
  */
 #include "backend/onnx_memory.h"
 

@@ -2,8 +2,8 @@
  * What the messages of an ONNX file say.
  *
  * The same kinds of message stand in many places: a tensor is a weight, an attribute or a part of a
- * sparse one, a graph may be a branch of a loop.  Where it stands is told by the messages around it,
- * and by how far above it they are.
+ * sparse one, a graph may be a branch of a loop.  Where it stands is told by the messages around
+ * it, and by how far above it they are.
  */
 #include "backend/onnx_message.h"
 

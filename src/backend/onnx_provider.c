@@ -1,6 +1,6 @@
 /*
- * The runtime adds some providers by calls of their own and others by name; what it says when one is
- * missing names no file.  So the sentence is made here, from the table.
+ * The runtime adds some providers by calls of their own and others by name; what it says when one
+ * is missing names no file.  So the sentence is made here, from the table.
  */
 #include "backend/onnx_provider.h"
 

@@ -25,8 +25,8 @@
 #include "util/err.h"
 #include "util/mem.h"
 
-/* Memory that was lent to the runtime, which the next run often uses again: what the runtime knows of it is kept, and
- * means nothing until it is lent again. */
+/* Memory that was lent to the runtime, which the next run often uses again: what the runtime knows
+ * of it is kept, and means nothing until it is lent again. */
 struct onnx_loan {
     OrtValue *value; /* NULL: none. */
     const void *data;
@@ -293,8 +293,8 @@ static void store_le32(uint8_t *at, uint32_t value)
     at[3] = (uint8_t)(value >> 24);
 }
 
-/* The runtime gives all strings in a row, and where each starts.  They are fetched to the end of the
- * block and move forward, each behind its length: what moves never overtakes what waits. */
+/* The runtime gives all strings in a row, and where each starts.  They are fetched to the end of
+ * the block and move forward, each behind its length: what moves never overtakes what waits. */
 static void lay_out_strings(uint8_t *data, size_t count, size_t text_size, const size_t *offsets)
 {
     const uint8_t *texts = data + 4 * count;

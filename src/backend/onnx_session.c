@@ -4,9 +4,9 @@
  * the data beside it.  /proc/self/fd names the folder that was checked,
  * whatever happened to its name since.
  *
- * The runtime refuses to share weights that a session read for itself, but takes ones that are handed to
- * it under their names.  The converted graph only says that its weights lie elsewhere, and they are
- * handed over from the mapping.
+ * The runtime refuses to share weights that a session read for itself, but takes ones that are
+ * handed to it under their names.  The converted graph only says that its weights lie elsewhere,
+ * and they are handed over from the mapping.
  */
 #include "backend/onnx_session.h"
 
@@ -77,9 +77,10 @@ static bool same_name(const char *a, const char *b)
 }
 
 /*
- * The plan saves a U-Net a seventh of its time, so it is worth having where a client cannot
- * make plans pile up: where nothing varies, or one leading dimension that all inputs share.  A plan for
- * n rows then costs its client the sending of n rows, so plans grow as the square root of what is sent.
+ * The plan saves a U-Net a seventh of its time, so it is worth having where a client cannot make
+ * plans pile up: where nothing varies, or one leading dimension that all inputs share.  A plan for
+ * n rows then costs its client the sending of n rows, so plans grow as the square root of what is
+ * sent.
  */
 bool onnx_plans_stay_few(const struct onnx_file *file)
 {
@@ -247,7 +248,8 @@ static void destroy(struct onnx_weights *weights)
     mem_free(weights);
 }
 
-/* The weight that an entry of the graph's externals is about; they are few, and in the same order. */
+/* The weight that an entry of the graph's externals is about; they are few, and in the same
+ * order. */
 static const struct onnx_weight *find_weight(const struct onnx_file *graph, uint32_t external,
                                              uint32_t *at)
 {

@@ -75,7 +75,7 @@ static struct plugin_model *model_of(const struct plugin_context *context)
     return (struct plugin_model *)context->base.model;
 }
 
-/* ---- What Weir does for a plug-in ------------------------------------------------------------- */
+/* ---- What Weir does for a plug-in ------------------------------------------------------------ */
 
 static void host_log(enum weir_plugin_level level, const char *text)
 {
@@ -135,7 +135,7 @@ static const struct weir_plugin_host host = {
     .is_wanted = host_is_wanted,
 };
 
-/* ---- Models ------------------------------------------------------------------------------------ */
+/* ---- Models ---------------------------------------------------------------------------------- */
 
 /* How the ABI says what is to be loaded. */
 struct their_load {
@@ -339,7 +339,7 @@ static enum weir_status plugin_load(const struct backend_ops *ops, const struct 
     return WEIR_OK;
 }
 
-/* ---- Runs -------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 static void plugin_context_destroy(struct backend_context *base)
 {
@@ -497,7 +497,7 @@ static enum weir_status plugin_finish_last(struct backend_context *base, struct 
     return status == WEIR_OK ? check_outputs(base, run, err) : status;
 }
 
-/* ---- Libraries --------------------------------------------------------------------------------- */
+/* ---- Libraries ------------------------------------------------------------------------------- */
 
 static bool name_is_good(const char *name)
 {

@@ -1,9 +1,9 @@
 /*
  * The side of the engine.
  *
- * A context's channel belongs to one process and dies with it; the context makes a new one with its next run.  All
- * that is read from the shared memory is copied once and checked then, as the other side may change it
- * at any time.
+ * A context's channel belongs to one process and dies with it; the context makes a new one with its
+ * next run.  All that is read from the shared memory is copied once and checked then, as the other
+ * side may change it at any time.
  */
 #include "backend/process.h"
 
@@ -57,7 +57,7 @@ static struct process_model *model_of(const struct process_context *context)
     return (struct process_model *)context->base.model;
 }
 
-/* ---- Models ------------------------------------------------------------------------------------ */
+/* ---- Models ---------------------------------------------------------------------------------- */
 
 static void process_unload(struct backend_model *base)
 {
@@ -178,7 +178,7 @@ enum weir_status process_load(const struct backend_ops *ops, const struct backen
     return WEIR_OK;
 }
 
-/* ---- Seats ------------------------------------------------------------------------------------- */
+/* ---- Seats ----------------------------------------------------------------------------------- */
 
 static void leave(struct seat *seat)
 {
@@ -206,8 +206,8 @@ static enum weir_status sit_down(struct process_model *model, struct seat *seat,
     return status;
 }
 
-/* The seat of this run.  A process that ends before the run has reached it takes the run with it and says nothing
- * of it; one that cannot be had is nobody's fault either. */
+/* The seat of this run.  A process that ends before the run has reached it takes the run with it
+ * and says nothing of it; one that cannot be had is nobody's fault either. */
 static enum weir_status find_seat(struct process_context *context, struct backend_run *run,
                                   struct seat **out, struct weir_err *err)
 {
@@ -240,7 +240,7 @@ static void end_trial(struct process_context *context)
     context->trial.slot = NULL;
 }
 
-/* ---- Contexts ---------------------------------------------------------------------------------- */
+/* ---- Contexts -------------------------------------------------------------------------------- */
 
 /* One slot of a model whose contexts have their own is kept for the next of them. */
 static void leave_slot(struct process_model *model, struct process_context *context)
@@ -319,7 +319,7 @@ static void process_terminate(struct backend_context *base, bool stop)
     pthread_mutex_unlock(&context->lock);
 }
 
-/* ---- Runs -------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 static void drop_outputs(const struct process_model *model, struct backend_run *run)
 {
@@ -395,7 +395,7 @@ static enum weir_status process_finish(struct backend_context *base, struct back
                : take_step((struct process_context *)base, run, STEP_FINISH, false, err);
 }
 
-/* ---- Figures ----------------------------------------------------------------------------------- */
+/* ---- Figures --------------------------------------------------------------------------------- */
 
 static void add_figures(struct slot_figures *sum, const struct slot_figures *more)
 {

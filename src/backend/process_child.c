@@ -1,7 +1,7 @@
 /*
- * What a process does besides running its models is little, so that little can go wrong: it believes the
- * server, takes nothing from anybody else, and where anything fails that is no model's fault it ends, which the
- * server sees.
+ * What a process does besides running its models is little, so that little can go wrong: it
+ * believes the server, takes nothing from anybody else, and where anything fails that is no model's
+ * fault it ends, which the server sees.
  */
 #include "backend/process_child.h"
 
@@ -42,7 +42,7 @@ static struct {
     struct list channels;
 } child;
 
-/* ---- The beat ---------------------------------------------------------------------------------- */
+/* ---- The beat -------------------------------------------------------------------------------- */
 
 /* What it takes, but for what it shares with others. */
 static uint64_t resident_bytes(void)
@@ -92,7 +92,7 @@ static void *watch(void *unused)
     return NULL;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 static void answer(enum weir_status status, const struct weir_err *err)
 {

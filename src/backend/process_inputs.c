@@ -2,9 +2,9 @@
  * The file is larger than what is ever used of it: pages come with their first byte.  Blocks have
  * power-of-two sizes and are kept for the next of their size, the last one first, as it is the most
  * likely to be in a cache.  They go back to the system with the model: a file that nobody else may
- * write to cannot be punched either.  So that nobody can cut all of it into blocks that others have no use for, or
- * take all of the system's mappings, a size gets but a part of the file: small blocks an eighth, others a half.
- * What does not fit is copied, as if there were no such file.
+ * write to cannot be punched either.  So that nobody can cut all of it into blocks that others have
+ * no use for, or take all of the system's mappings, a size gets but a part of the file: small
+ * blocks an eighth, others a half.  What does not fit is copied, as if there were no such file.
  */
 #include "backend/process_inputs.h"
 
@@ -94,7 +94,8 @@ static void give_back(struct block *block)
     }
 }
 
-/* Lock held.  A block that was not there before: a page of the server's own, then pages of the file. */
+/* Lock held.  A block that was not there before: a page of the server's own, then pages of the
+ * file. */
 static struct slot *cut(struct process_inputs *inputs, unsigned class)
 {
     const size_t data = (BYTES_MIN << class) < inputs->page ? inputs->page : BYTES_MIN << class;

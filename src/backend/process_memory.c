@@ -1,7 +1,7 @@
 /*
- * Looking is worth it where the other side answers within the time that falling asleep and being woken
- * takes; where it takes longer, every look is time taken from others.  So a side looks only when
- * the last answer came soon, and not at all where it has one core.
+ * Looking is worth it where the other side answers within the time that falling asleep and being
+ * woken takes; where it takes longer, every look is time taken from others.  So a side looks only
+ * when the last answer came soon, and not at all where it has one core.
  */
 #include "backend/process_memory.h"
 
@@ -22,7 +22,7 @@
 #define SPIN_NS (8 * NS_PER_US)
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW)
 
-/* ---- Areas ------------------------------------------------------------------------------------- */
+/* ---- Areas ----------------------------------------------------------------------------------- */
 
 static enum weir_status map(struct process_area *area, size_t size, int rights, int fd,
                             struct weir_err *err)
@@ -96,7 +96,7 @@ size_t process_area_size(uint64_t bytes)
     return size;
 }
 
-/* ---- Turns ------------------------------------------------------------------------------------- */
+/* ---- Turns ----------------------------------------------------------------------------------- */
 
 static uint64_t now_ns(void)
 {

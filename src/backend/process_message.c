@@ -1,5 +1,6 @@
 /*
- * Packets keep their bounds, so a message is whole or not there, and descriptors cannot get out of step.
+ * Packets keep their bounds, so a message is whole or not there, and descriptors cannot get out of
+ * step.
  */
 #include "backend/process_message.h"
 
@@ -106,7 +107,7 @@ void message_close(int fds[PROCESS_FDS_MAX])
     }
 }
 
-/* ---- Numbers and texts ------------------------------------------------------------------------- */
+/* ---- Numbers and texts ----------------------------------------------------------------------- */
 
 void message_u64(struct buffer *out, uint64_t value)
 {
@@ -185,7 +186,7 @@ static void *get_room(struct message_reader *reader, struct arena *arena, size_t
     return room;
 }
 
-/* ---- Loads ------------------------------------------------------------------------------------- */
+/* ---- Loads ----------------------------------------------------------------------------------- */
 
 static void put_settings(struct buffer *out, const struct setting *settings, uint32_t count)
 {
@@ -265,7 +266,7 @@ void message_get_load(struct message_reader *reader, struct arena *arena, const 
     how->providers = get_providers(reader, arena, &how->provider_count);
 }
 
-/* ---- Signatures -------------------------------------------------------------------------------- */
+/* ---- Signatures ------------------------------------------------------------------------------ */
 
 static void put_specs(struct buffer *out, const struct tensor_spec *specs, uint32_t count)
 {

@@ -48,7 +48,7 @@ static struct serving *serving_of(struct served *served)
     return (struct serving *)served;
 }
 
-/* ---- Faults ------------------------------------------------------------------------------------ */
+/* ---- Faults ---------------------------------------------------------------------------------- */
 
 static _Thread_local struct process_head *executing_head;
 
@@ -79,7 +79,7 @@ static void use_fault_stack(stack_t *before)
     (void)sigaltstack(&other, before);
 }
 
-/* ---- Turns ------------------------------------------------------------------------------------- */
+/* ---- Turns ----------------------------------------------------------------------------------- */
 
 /* Until the server has said something: false when it has ended the channel. */
 static bool listen(struct serving *s)
@@ -125,7 +125,7 @@ static enum weir_status fetch(struct serving *s, struct weir_err *err)
     return WEIR_OK;
 }
 
-/* ---- Tensors ----------------------------------------------------------------------------------- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
 
 static void take_inputs(struct serving *s)
 {
@@ -192,7 +192,7 @@ static enum weir_status give_outputs(struct serving *s, struct weir_err *err)
     return WEIR_OK;
 }
 
-/* ---- Runs -------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 static enum weir_status on_part(struct backend_run *run)
 {
@@ -312,7 +312,7 @@ static void *serve(void *argument)
     return NULL;
 }
 
-/* ---- Life -------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static void free_serving(struct serving *s)
 {

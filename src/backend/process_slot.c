@@ -1,6 +1,6 @@
 /*
- * A slot's lock is held while its process is made and loads, so that all who need it wait for the same one.
- * Runs never take it.
+ * A slot's lock is held while its process is made and loads, so that all who need it wait for the
+ * same one.  Runs never take it.
  */
 #include "backend/process_slot.h"
 
@@ -30,7 +30,7 @@ struct process_slot {
 static pthread_mutex_t groups_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct list groups = { { &groups.head, &groups.head } };
 
-/* ---- Life ------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static struct process_slot *make_slot(const char *group)
 {
@@ -144,7 +144,7 @@ void slot_release(struct process_slot *slot, const struct process_load *load)
     }
 }
 
-/* ---- Getting a process ------------------------------------------------------------------------ */
+/* ---- Getting a process ----------------------------------------------------------------------- */
 
 /* Lock held.  What it may read: its version's folder, or where the models of its group are. */
 static int readable_folder(const struct process_slot *slot, const struct process_load *load)
@@ -282,7 +282,7 @@ enum weir_status slot_enter(struct process_slot *slot, struct process_load *load
     return status;
 }
 
-/* ---- Figures ---------------------------------------------------------------------------------- */
+/* ---- Figures --------------------------------------------------------------------------------- */
 
 static uint64_t read_figure(const _Atomic uint64_t *figure)
 {

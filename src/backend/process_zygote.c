@@ -1,6 +1,7 @@
 /*
- * Why not fork the server: it has threads, and a fork of it would have their locks.  Why not start each
- * process as a program: the runtime's library is large, and linking it takes longer than loading most models.
+ * Why not fork the server: it has threads, and a fork of it would have their locks.  Why not start
+ * each process as a program: the runtime's library is large, and linking it takes longer than
+ * loading most models.
  */
 #include "backend/process_child.h"
 

@@ -1,6 +1,6 @@
 /*
- * The handler puts a page of zeros where the file had one.  It stays until the mapping goes, so that
- * each page costs one signal.
+ * The handler puts a page of zeros where the file had one.  It stays until the mapping goes, so
+ * that each page costs one signal.
  */
 #include "backend/vanish.h"
 

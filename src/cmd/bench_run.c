@@ -338,8 +338,9 @@ static bool lags(const struct bench_run *run)
     return lag_ns > LAG_NS_ANYHOW && (double)lag_ns > LAG_SHARE_MAX * p99_ns;
 }
 
-/* A closed loop always finds a limit, and says so when that was the generator: what it measured is
- * true then, if not of the server.  An open loop that did not keep to its times measured nothing. */
+/* A closed loop always finds a limit, and says so when that was the generator: what it measured
+ * is true then, if not of the server.  An open loop that did not keep to its times measured
+ * nothing. */
 static uint32_t flaws_of(const struct bench_run *run)
 {
     const uint64_t count = ended(run);

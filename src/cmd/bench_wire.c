@@ -9,8 +9,8 @@
  * goes first, which is kind to caches here and there.
  *
  * wire_send() writes at once where it is HTTP/1.1, because one request is one segment anyhow.  With
- * gRPC it only adds to the connection's output, which leaves with the next turn: everything that one
- * turn of the loop begins travels together.
+ * gRPC it only adds to the connection's output, which leaves with the next turn: everything that
+ * one turn of the loop begins travels together.
  */
 #include "cmd/bench_wire.h"
 

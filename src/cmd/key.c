@@ -1,6 +1,7 @@
 /*
- * The key goes to standard error and the line that stands for it to standard output, so that the usual
- * way to use both is to append the line to the file of keys and to read the key from the screen.
+ * The key goes to standard error and the line that stands for it to standard output, so that the
+ * usual way to use both is to append the line to the file of keys and to read the key from the
+ * screen.
  */
 #include <stdio.h>
 #include <unistd.h>

@@ -1,5 +1,6 @@
 /*
- * `weir quarantine`: which inputs a server refuses because they crash their model, and letting them go.
+ * `weir quarantine`: which inputs a server refuses because they crash their model, and letting them
+ * go.
  */
 #include <string.h>
 

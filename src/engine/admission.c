@@ -1,15 +1,15 @@
 /*
  * Laying out the line.
  *
- * Where even one executor alone, after the last of its batches, is in time for the earliest deadline,
- * nothing has to be laid out: that is the usual case, and costs a few multiplications.
+ * Where even one executor alone, after the last of its batches, is in time for the earliest
+ * deadline, nothing has to be laid out: that is the usual case, and costs a few multiplications.
  *
  * Who opens a batch must leave room for more than itself: with more arriving than can be served,
  * a line of requests that each just fit alone is a line of tiny batches.  So its deadline has to
  * allow a run of the rows that will have come by then, up to what is useful.
  *
- * Requests of different shapes cannot share a run, but are laid out as if they could: the layout errs
- * on the side of letting in, and the window at dispatch (window.h) mends it.
+ * Requests of different shapes cannot share a run, but are laid out as if they could: the layout
+ * errs on the side of letting in, and the window at dispatch (window.h) mends it.
  */
 #include "engine/admission.h"
 
@@ -212,8 +212,8 @@ static bool may_reuse(const struct admission_tail *tail, const struct admission 
            request->class == tail->class && request->deadline_ns >= tail->deadline_ns;
 }
 
-/* The next newcomer that stands at the end needs no walk: as long as nobody leaves, and the executor
- * that is free first is not late. */
+/* The next newcomer that stands at the end needs no walk: as long as nobody leaves, and the
+ * executor that is free first is not late. */
 static void keep(struct admission_tail *tail, const struct admission *admission,
                  const struct request *request, const struct admission_layout *layout)
 {

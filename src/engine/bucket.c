@@ -417,7 +417,8 @@ static size_t smaller(int64_t a, int64_t b)
     return (size_t)(a < b ? a : b);
 }
 
-/* Copies what both have, from dimension `d` on; returns by how much each moves on.  Depth: the rank. */
+/* Copies what both have, from dimension `d` on; returns by how much each moves on.  Depth: the
+ * rank. */
 static void copy_box(const struct box *box, uint32_t d, const uint8_t *from, uint8_t *to,
                      size_t from_bytes, size_t to_bytes)
 {

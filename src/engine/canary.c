@@ -1,10 +1,11 @@
 /*
- * Canaries are ordinary requests of the server's own, so that they meet what clients' requests meet: the line, an
- * executor, the model's process and whoever watches over it.  What is different is decided where they come
- * in (engine_submit()) and where they are counted (stats.c), by request.canary.
+ * Canaries are ordinary requests of the server's own, so that they meet what clients' requests
+ * meet: the line, an executor, the model's process and whoever watches over it.  What is different
+ * is decided where they come in (engine_submit()) and where they are counted (stats.c), by
+ * request.canary.
  *
- * When a model last completed a run is noted with its statistics, so that clients' requests pay one store for
- * canaries, and nothing where there are none.
+ * When a model last completed a run is noted with its statistics, so that clients' requests pay one
+ * store for canaries, and nothing where there are none.
  */
 #include "engine/canary.h"
 

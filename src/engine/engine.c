@@ -547,7 +547,8 @@ static void start_scaling(struct model *model)
     const uint32_t runs = model->instance_count < model->pool->executor_count
                               ? model->instance_count
                               : model->pool->executor_count;
-    /* What a further run does depends on which device it is on: there is nothing to learn of their number. */
+    /* What a further run does depends on which device it is on: there is nothing to learn of their
+     * number. */
     const bool learns =
         model->sequence_plan == NULL && !model->signature->streams && model->replica_count == 1;
     scaling_init(&model->scaling, learns ? runs : 0, model->config->instances > 0);

@@ -159,7 +159,7 @@ void entry_return_job(struct entry_host *host, struct worker_job *job,
     worker_send(host->manager, job);
 }
 
-/* ---- Letting go -------------------------------------------------------------------------------- */
+/* ---- Letting go ------------------------------------------------------------------------------ */
 
 static void unloaded(struct worker_job *job)
 {
@@ -249,7 +249,7 @@ void entry_drop(struct entry *entry)
     entry_prune(entry);
 }
 
-/* ---- Loading ----------------------------------------------------------------------------------- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
                   const struct weir_err *err)

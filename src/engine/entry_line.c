@@ -1,8 +1,8 @@
 /*
  * What is wanted of an entry stands in line: orders first, then what the folders say.
  *
- * A load on demand that failed is not repeated at once: the next requests get the same answer, for a
- * second at first, twice as long each time.
+ * A load on demand that failed is not repeated at once: the next requests get the same answer, for
+ * a second at first, twice as long each time.
  */
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /*
- * What is found out before a load: by the scanner in the folder, and, of a backend that knows beforehand what a model
- * takes, by the loader.
+ * What is found out before a load: by the scanner in the folder, and, of a backend that knows
+ * beforehand what a model takes, by the loader.
  */
 #include <string.h>
 
@@ -11,7 +11,7 @@
 #include "engine/pool.h"
 #include "util/err.h"
 
-/* ---- The folder -------------------------------------------------------------------------------- */
+/* ---- The folder ------------------------------------------------------------------------------ */
 
 /* Scanner thread. */
 static enum weir_status read_memory(struct look_job *look, struct model_config *config)
@@ -112,7 +112,7 @@ void entry_start(struct entry *entry, const char *override)
     worker_send(entry->host->scanner, &entry->look.job);
 }
 
-/* ---- The backend ------------------------------------------------------------------------------- */
+/* ---- The backend ----------------------------------------------------------------------------- */
 
 /* What the configuration says holds until something was measured. */
 static void add_configured(struct entry *entry)

@@ -1,10 +1,11 @@
 /*
  * Loads in this process that do not come back.
  *
- * A thread that is in a backend's load cannot be taken out of it, so such a load is *written off*, as a run is
- * (pool_watch.c): it has failed, as far as anybody waits for it, and a new thread goes on with the loads behind it.  The
- * old one, and all that it reads and holds, stays: its memory stays booked, and the registry cannot be taken apart.  If
- * it does come back, what it made is unloaded.
+ * A thread that is in a backend's load cannot be taken out of it, so such a load is *written off*,
+ * as a run is (pool_watch.c): it has failed, as far as anybody waits for it, and a new thread goes
+ * on with the loads behind it.  The old one, and all that it reads and holds, stays: its memory
+ * stays booked, and the registry cannot be taken apart.  If it does come back, what it made is
+ * unloaded.
  */
 #include <pthread.h>
 

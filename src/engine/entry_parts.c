@@ -93,7 +93,7 @@ static bool all_there(const struct entry *entry)
     return true;
 }
 
-/* ---- A load ------------------------------------------------------------------------------------ */
+/* ---- A load ---------------------------------------------------------------------------------- */
 
 static bool leads_to(struct entry *from, const struct entry *target);
 
@@ -111,7 +111,8 @@ static bool step_leads_to(const struct entry_host *host, const char *name,
     return leads_to(next, target);
 }
 
-/* By way of what waits and of what serves; who is only being looked at asks for itself when it is. */
+/* By way of what waits and of what serves; who is only being looked at asks for itself when it
+ * is. */
 static bool leads_to(struct entry *from, const struct entry *target)
 {
     for (uint32_t i = 0; from->waiting && i < from->wants->count; i++) {
@@ -267,7 +268,7 @@ bool entry_parts_differ(const struct entry *entry, const struct model *model)
     return false;
 }
 
-/* ---- What serves ------------------------------------------------------------------------------- */
+/* ---- What serves ----------------------------------------------------------------------------- */
 
 enum verdict { SOUND, CHANGED, BROKEN };
 
@@ -361,7 +362,7 @@ void entry_parts_turn(struct entry_host *host)
     }
 }
 
-/* ---- Unloading with the parts ------------------------------------------------------------------ */
+/* ---- Unloading with the parts ---------------------------------------------------------------- */
 
 static bool used_by_others(const struct entry *part)
 {

@@ -1,9 +1,9 @@
 /*
- * Models whose weights are mapped, and which many ask for, get them packed (backend_promote()), on one of their
- * devices after the other.
+ * Models whose weights are mapped, and which many ask for, get them packed (backend_promote()), on
+ * one of their devices after the other.
  *
- * That takes the loader's time and, while it lasts, as much memory again: it waits until no other work is
- * under way and the budgets have room for it.  Nobody goes for it.
+ * That takes the loader's time and, while it lasts, as much memory again: it waits until no other
+ * work is under way and the budgets have room for it.  Nobody goes for it.
  */
 #include "engine/entry.h"
 #include "engine/pool.h"

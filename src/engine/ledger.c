@@ -1,6 +1,6 @@
 /*
- * Every change goes through charge(), which keeps an account's sum and its parts in step; what is taken off
- * is exactly what was put on, as it stands in the booking.
+ * Every change goes through charge(), which keeps an account's sum and its parts in step; what is
+ * taken off is exactly what was put on, as it stands in the booking.
  */
 #include "engine/ledger.h"
 
@@ -24,7 +24,7 @@ uint64_t ledger_counts_bytes(const struct ledger_counts *counts)
     return counts->heap_bytes + counts->mapped_bytes + counts->device_bytes;
 }
 
-/* ---- Accounts ---------------------------------------------------------------------------------- */
+/* ---- Accounts -------------------------------------------------------------------------------- */
 
 static void add_account(struct ledger *ledger, const char *name, enum ledger_kind kind)
 {
@@ -96,7 +96,7 @@ void ledger_clear_budgets(struct ledger *ledger)
     }
 }
 
-/* ---- Room -------------------------------------------------------------------------------------- */
+/* ---- Room ------------------------------------------------------------------------------------ */
 
 static bool is_on(const struct ledger_need *need, uint32_t device)
 {
@@ -166,7 +166,7 @@ bool ledger_is_over(const struct ledger *ledger, const struct ledger_account *ac
     return models || (account->max_bytes > 0 && held > account->max_bytes);
 }
 
-/* ---- Bookings ---------------------------------------------------------------------------------- */
+/* ---- Bookings -------------------------------------------------------------------------------- */
 
 enum change { PUT, TAKE };
 

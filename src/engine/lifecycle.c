@@ -1,7 +1,7 @@
 /*
- * How much the process's resident set grew by a load, and shrank by an unload, is what a person sees in top.  It is
- * approximate, since other threads allocate meanwhile and pages of a mapped file come in later; budgets go by
- * what backends count (model_memory()).
+ * How much the process's resident set grew by a load, and shrank by an unload, is what a person
+ * sees in top.  It is approximate, since other threads allocate meanwhile and pages of a mapped
+ * file come in later; budgets go by what backends count (model_memory()).
  */
 #include "engine/lifecycle.h"
 
@@ -180,7 +180,8 @@ static enum weir_status load_replica(struct load *load, const struct pool *pool,
     return status;
 }
 
-/* On each of its devices.  One that the model cannot be had on is left out where there are others. */
+/* On each of its devices.  One that the model cannot be had on is left out where there are
+ * others. */
 static enum weir_status load_replicas(struct load *load, const struct placement *place,
                                       struct weir_err *err)
 {

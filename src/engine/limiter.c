@@ -1,10 +1,10 @@
 /*
- * The mean over requests is what counts, not the oldest of each run: under an overload that the window has in
- * hand the oldest of each batch come close to their deadlines, which is as it should be, while in a
- * line that is too long all of them do.
+ * The mean over requests is what counts, not the oldest of each run: under an overload that the
+ * window has in hand the oldest of each batch come close to their deadlines, which is as it should
+ * be, while in a line that is too long all of them do.
  *
- * The limit starts at its upper bound and only grows while it is used, so that healthy traffic never
- * meets it.
+ * The limit starts at its upper bound and only grows while it is used, so that healthy traffic
+ * never meets it.
  */
 #include "engine/limiter.h"
 

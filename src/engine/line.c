@@ -287,7 +287,8 @@ static struct request *ride_next(struct lane *lane, struct batcher *b)
     return b->full && next != b->last ? NULL : next;
 }
 
-/* Several: each time the lane whose client has the least time, were those that ride already charged. */
+/* Several: each time the lane whose client has the least time, were those that ride already
+ * charged. */
 static void gather_in_turn(struct line_class *class, struct batcher *b, uint64_t walk,
                            uint64_t row_ns)
 {

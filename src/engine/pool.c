@@ -73,7 +73,8 @@ static uint64_t nodes_of(const struct device_options *options, uint32_t executor
     return (all & (all - 1)) != 0 ? taken : 0;
 }
 
-/* Executors of further stages sit where those of the first ones do, spare ones wherever they are needed. */
+/* Executors of further stages sit where those of the first ones do, spare ones wherever they are
+ * needed. */
 static void place_executors(struct pool *pool, const struct device_options *options)
 {
     const uint32_t all = pool->thread_max + POOL_SPARES_MAX;

@@ -69,8 +69,9 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
     return share < useful ? overload_share(pool, model, key, share, useful) : useful;
 }
 
-/* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs came out
- * against it; at least 1.  Twice the reserve: others rely on it, and lose little by a smaller run. */
+/* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs
+ * came out against it; at least 1.  Twice the reserve: others rely on it, and lose little by a
+ * smaller run. */
 static uint64_t rows_in_budget(const struct model *model, uint64_t key,
                                const struct pace_cost *cost, uint64_t run_ns)
 {
@@ -89,7 +90,8 @@ static uint32_t classes_of(const struct model *model)
     return model->head != NULL ? 1U << model->head->class : model->line.mask;
 }
 
-/* Another model could run something as urgent: its requests would pay for less urgent riders here. */
+/* Another model could run something as urgent: its requests would pay for less urgent riders
+ * here. */
 static bool waits_elsewhere(const struct pool *pool, const struct model *model,
                             uint32_t class_index)
 {
@@ -352,8 +354,8 @@ static void charge_expected(struct pool *pool, struct model *model, struct batch
     model->served_ns += batch->charged_ns;
 }
 
-/* Rows of a single large request that are known to run together in a short time; 0: nobody knows.  A little more than
- * was ever seen is known, too; so they grow from run to run. */
+/* Rows of a single large request that are known to run together in a short time; 0: nobody knows.
+ * A little more than was ever seen is known, too; so they grow from run to run. */
 static uint64_t rows_short(const struct model *model, const struct batch_plan *riders)
 {
     const uint64_t usual =
@@ -501,7 +503,8 @@ static struct request *leader_of(const struct model *model, uint32_t class_index
     return model->head != NULL ? model->head : line_leader(&model->line, class_index);
 }
 
-/* Lock held: the client with the least time in that class, and the range of what its models have had. */
+/* Lock held: the client with the least time in that class, and the range of what its models have
+ * had. */
 static const struct order_client *next_client(const struct pool *pool, struct model *limited,
                                               uint32_t class_index, uint64_t *least_ns)
 {

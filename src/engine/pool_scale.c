@@ -20,8 +20,8 @@ uint32_t pool_runs_wanted(const struct model *model)
     if (!scaling_learns(&model->scaling)) {
         return (runs > 0 ? runs : model->instance_count) * model->stages.depth;
     }
-    /* Where the device has too few contexts for the depth, they are shared out: fewer runs that made
-     * use of all of them would tell nothing. */
+    /* Where the device has too few contexts for the depth, they are shared out: fewer runs that
+     * made use of all of them would tell nothing. */
     const uint32_t counts = model->scaling.runs_max;
     const uint32_t share = (model->slots_max * runs + counts - 1) / counts;
     return runs * model->stages.depth < share ? runs * model->stages.depth : share;

@@ -1,8 +1,8 @@
 /*
  * How executors sleep and wake.
  *
- * Waking is a chain: a kick wakes one executor, and each one that finds more work than it takes wakes
- * the next, so that nobody is woken for nothing.
+ * Waking is a chain: a kick wakes one executor, and each one that finds more work than it takes
+ * wakes the next, so that nobody is woken for nothing.
  *
  * Waking a thread on an idle core costs some 40 us.  Where requests come closer to each other than
  * that, one executor looks out for the next for as long before it sleeps, if the machine has a core

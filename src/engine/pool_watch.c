@@ -1,17 +1,19 @@
 /*
  * Runs that do not end.
  *
- * A thread that computes cannot be taken out of it, so such a run is *written off*: its requests are answered with an
- * error, a spare executor takes its place, and the model takes no further requests.  The thread, its
- * instance and all it reads stay booked, as do the requests: their inputs are what it reads.  If the run
- * comes back after all, everything is given back, and its executor becomes a spare one.
+ * A thread that computes cannot be taken out of it, so such a run is *written off*: its requests
+ * are answered with an error, a spare executor takes its place, and the model takes no further
+ * requests.  The thread, its instance and all it reads stay booked, as do the requests: their
+ * inputs are what it reads.  If the run comes back after all, everything is given back, and its
+ * executor becomes a spare one.
  *
- * A run on a loop has a limit also where its model has none, since nobody else can serve the loop's clients: the server is
- * not ready until it is back.  Nor does a loop run a model soon again of which a run was slow there.
+ * A run on a loop has a limit also where its model has none, since nobody else can serve the loop's
+ * clients: the server is not ready until it is back.  Nor does a loop run a model soon again of
+ * which a run was slow there.
  *
- * Who has the members of a batch is decided by instance.since_ns alone.  While a run is under way its executor does not
- * touch them; the watch takes them by changing since_ns to WRITTEN_OFF with the pool's lock held, and an executor that
- * finds that waits for the lock before it goes on.
+ * Who has the members of a batch is decided by instance.since_ns alone.  While a run is under way
+ * its executor does not touch them; the watch takes them by changing since_ns to WRITTEN_OFF with
+ * the pool's lock held, and an executor that finds that waits for the lock before it goes on.
  */
 #include "engine/engine.h"
 #include "engine/join.h"
@@ -159,7 +161,8 @@ static struct executor *write_off(struct pool *pool, struct instance *instance, 
     return replace_executor(pool, instance->executor);
 }
 
-/* Lock held: what is due for one run.  True: it was written off; then *spare may have to be started. */
+/* Lock held: what is due for one run.  True: it was written off; then *spare may have to be
+ * started. */
 static bool watch_one(struct pool *pool, struct batch *batch, uint64_t now_ns, uint64_t *next_ns,
                       struct list *ended, struct executor **spare)
 {
@@ -231,7 +234,8 @@ uint64_t pool_watch(struct pool *pool, uint64_t now_ns)
     return next_ns;
 }
 
-/* Lock held, its own thread: an executor goes on where it was, or where another one is missing; else it is a spare one. */
+/* Lock held, its own thread: an executor goes on where it was, or where another one is missing;
+ * else it is a spare one. */
 static void come_back(struct pool *pool, struct executor *executor)
 {
     if (list_empty(&pool->missing)) {

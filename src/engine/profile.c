@@ -144,8 +144,8 @@ static bool measured(const struct profile_shape *shape, uint32_t size)
     return shape->row_runs[size] >= PROFILE_OBSERVED_MIN;
 }
 
-/* The size whose rows are cheapest if those of a larger one are dearer, else PROFILE_SIZES.  Hardly cheaper
- * ones are not worth the wait for company. */
+/* The size whose rows are cheapest if those of a larger one are dearer, else PROFILE_SIZES.  Hardly
+ * cheaper ones are not worth the wait for company. */
 static uint32_t size_before_dearer(const struct profile_shape *shape)
 {
     uint32_t best = PROFILE_SIZES;
@@ -297,9 +297,9 @@ static uint32_t explored(const struct profile_shape *shape, uint32_t allowed)
     return next < allowed ? (uint32_t)next : allowed;
 }
 
-/* Larger batches were found dearer, perhaps on a machine that did other things: now and then the next size is
- * tried again.  Where a run costs most apart from its rows, those beyond it are, too: the next one may
- * be dearer and they not. */
+/* Larger batches were found dearer, perhaps on a machine that did other things: now and then the
+ * next size is tried again.  Where a run costs most apart from its rows, those beyond it are, too:
+ * the next one may be dearer and they not. */
 static uint32_t best_or_larger(const struct profile_shape *shape, uint32_t allowed)
 {
     double tau0;

@@ -69,7 +69,7 @@ struct registry {
     uint64_t until_ns; /* How long it may take. */
 };
 
-/* ---- Snapshots --------------------------------------------------------------------------------- */
+/* ---- Snapshots ------------------------------------------------------------------------------- */
 
 struct catalogue *registry_snapshot(struct registry *registry)
 {
@@ -233,7 +233,7 @@ static bool publish(struct registry *registry)
     return true;
 }
 
-/* ---- Looking at the folders -------------------------------------------------------------------- */
+/* ---- Looking at the folders ------------------------------------------------------------------ */
 
 static void scanned(struct worker_job *job);
 
@@ -423,7 +423,7 @@ static void scanned(struct worker_job *job)
     }
 }
 
-/* ---- The manager ------------------------------------------------------------------------------- */
+/* ---- The manager ----------------------------------------------------------------------------- */
 
 static uint64_t save_ns(const struct registry_options *options)
 {
@@ -589,7 +589,7 @@ static void stop(struct worker_job *job)
     }
 }
 
-/* ---- Life -------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static enum weir_status check_roots(const struct repository *repository, struct weir_err *err)
 {

@@ -11,7 +11,7 @@
 
 #define PACE_WEIGHT 0.125 /* Of a new run in the average. */
 
-/* ---- Whose turn it is -------------------------------------------------------------------------- */
+/* ---- Whose turn it is ------------------------------------------------------------------------ */
 
 static bool may_sit(const struct model *model, const struct seat *seat)
 {
@@ -74,7 +74,7 @@ uint64_t replica_revive(struct model *model, uint64_t now_ns)
     return next_ns;
 }
 
-/* ---- What is learned --------------------------------------------------------------------------- */
+/* ---- What is learned ------------------------------------------------------------------------- */
 
 static double pace_of(const struct replica *replica)
 {
@@ -132,7 +132,7 @@ uint64_t replica_learn(struct instance *instance)
     return (uint64_t)((double)batch->learn_ns / pace_of(replica));
 }
 
-/* ---- Devices that are lost --------------------------------------------------------------------- */
+/* ---- Devices that are lost ------------------------------------------------------------------- */
 
 bool replica_is_lost(const struct instance *instance, enum weir_status status)
 {
@@ -222,7 +222,7 @@ void replica_requeue(struct pool *pool, struct batch *batch, uint64_t now_ns)
     }
 }
 
-/* ---- For people -------------------------------------------------------------------------------- */
+/* ---- For people ------------------------------------------------------------------------------ */
 
 bool replica_look(struct model *model, uint32_t index, struct replica_look *out)
 {

@@ -1,9 +1,9 @@
 /*
- * What a load needs is asked of all budgets that it charges; where one does not hold it, only models that
- * charge the same budget can make room.
+ * What a load needs is asked of all budgets that it charges; where one does not hold it, only
+ * models that charge the same budget can make room.
  *
- * What nobody booked is measured while nothing comes or goes: a load under way has booked its peak, and
- * would else count twice.
+ * What nobody booked is measured while nothing comes or goes: a load under way has booked its peak,
+ * and would else count twice.
  */
 #include "engine/room.h"
 
@@ -20,8 +20,8 @@
 #include "util/err.h"
 #include "util/memstat.h"
 
-/* Peak of a load against its files, before anything was measured; on demand models are converted then, which
- * takes the file, its weights and what is written of them. */
+/* Peak of a load against its files, before anything was measured; on demand models are converted
+ * then, which takes the file, its weights and what is written of them. */
 #define FIRST_LOAD_SHARE 2.3
 #define CONVERT_SHARE 3.2
 #define LOOK_NS (1 * NS_PER_S) /* How often idle models are looked for. */
@@ -40,7 +40,7 @@ static bool is_demand(const struct entry_host *host)
     return host->options->control == CONTROL_DEMAND;
 }
 
-/* ---- Budgets ----------------------------------------------------------------------------------- */
+/* ---- Budgets --------------------------------------------------------------------------------- */
 
 void room_set(struct room *room, const struct room_options *options)
 {
@@ -115,7 +115,8 @@ static bool is_still(const struct room *room)
     return total->bytes[LEDGER_LOADING] == 0 && total->leaving_models == 0;
 }
 
-/* What models take changes with their runs.  The result is what of it is in processes of their own. */
+/* What models take changes with their runs.  The result is what of it is in processes of their
+ * own. */
 static struct ledger_counts measure_all(struct entry_host *host)
 {
     struct ledger_counts elsewhere = { 0 };
@@ -157,7 +158,8 @@ static void observe(struct entry_host *host)
     ledger_observe(&room->ledger, buffers, own + room->unseen_bytes);
 }
 
-/* The cross-check: what the system counts beyond all that was booked and seen counts as the server's. */
+/* The cross-check: what the system counts beyond all that was booked and seen counts as the
+ * server's. */
 static void checked(struct worker_job *job)
 {
     struct room *room = list_entry(job, struct room, check);
@@ -204,7 +206,7 @@ static bool has_budget(const struct room *room)
     return room->ledger.accounts[0].max_bytes > 0 || room->ledger.accounts[1].max_bytes > 0;
 }
 
-/* ---- Who may go -------------------------------------------------------------------------------- */
+/* ---- Who may go ------------------------------------------------------------------------------ */
 
 static bool is_pinned(const struct entry *entry)
 {
@@ -255,8 +257,8 @@ static bool look_at(struct entry *entry, uint64_t now_ns)
     return works;
 }
 
-/* Whoever had it loaded has yet to come: were it to go at once, those who want each other's place could go
- * on like that for ever.  After a look at it. */
+/* Whoever had it loaded has yet to come: were it to go at once, those who want each other's place
+ * could go on like that for ever.  After a look at it. */
 static bool is_owed(const struct entry *entry, uint64_t now_ns)
 {
     return entry->uses == 0 && entry->foreseen_by == NULL &&
@@ -307,8 +309,8 @@ static bool is_help(const struct entry *entry, const struct ledger_account *acco
     return false;
 }
 
-/* What it would take to have it back.  First loads do more: they convert, prove and try; who has not come
- * back yet is taken to do so like those that have. */
+/* What it would take to have it back.  First loads do more: they convert, prove and try; who has
+ * not come back yet is taken to do so like those that have. */
 static uint64_t reload_ns(const struct room *room, const struct slot *slot)
 {
     if (slot->reload_ns > 0 || room->first_ns == 0) {
@@ -344,8 +346,8 @@ static void weigh(const struct entry *entry, struct evict_candidate *out)
     }
 }
 
-/* Who of those that charge the account is missed least, or NULL; *when_ns: when somebody else may go, at the
- * earliest. */
+/* Who of those that charge the account is missed least, or NULL; *when_ns: when somebody else may
+ * go, at the earliest. */
 static struct entry *victim(struct entry_host *host, const struct ledger_account *account,
                             uint64_t now_ns, uint64_t *when_ns)
 {
@@ -420,7 +422,7 @@ void room_measured(struct entry *entry, const struct load_job *load)
     entry->uses = 0;
 }
 
-/* ---- Who may come ------------------------------------------------------------------------------ */
+/* ---- Who may come ---------------------------------------------------------------------------- */
 
 static void book(struct entry *entry)
 {
@@ -495,8 +497,8 @@ static bool step_aside(struct entry *entry)
     return true;
 }
 
-/* Lets go who must, until there is room once they are gone.  False: *lack says what is still missing, *later_ns when
- * somebody else may go. */
+/* Lets go who must, until there is room once they are gone.  False: *lack says what is still
+ * missing, *later_ns when somebody else may go. */
 static bool make_room(struct entry *entry, const struct ledger_need *need, uint64_t now_ns,
                       uint64_t *later_ns, struct ledger_lack *lack)
 {
@@ -514,7 +516,8 @@ static bool make_room(struct entry *entry, const struct ledger_need *need, uint6
     return true;
 }
 
-/* True: it does not wait any more, for better or worse.  Else the account it waits for is blocked. */
+/* True: it does not wait any more, for better or worse.  Else the account it waits for is
+ * blocked. */
 static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
     struct entry_host *host = entry->host;

@@ -1,9 +1,10 @@
 /*
  * From a death to verdicts.
  *
- * The executor whose run died holds the trial itself, one suspect after the other: its thread is what
- * the run had anyway, and its batch is where the members are counted.  Requests of other runs that equal
- * a suspect change into that batch, so that whoever is waited for or canceled there is so here, too.
+ * The executor whose run died holds the trial itself, one suspect after the other: its thread is
+ * what the run had anyway, and its batch is where the members are counted.  Requests of other runs
+ * that equal a suspect change into that batch, so that whoever is waited for or canceled there is
+ * so here, too.
  *
  * Every loop here ends: a run that blames nobody is repeated only while the circuit is closed, a
  * suspect runs alone once, and who comes back from a trial carries the number of its deaths.
@@ -45,7 +46,7 @@ static void advise(const struct model *model, const char *text)
     }
 }
 
-/* ---- What is known of the child --------------------------------------------------------------- */
+/* ---- What is known of the child -------------------------------------------------------------- */
 
 static void note_death(struct instance *instance, uint64_t began_ns)
 {
@@ -96,7 +97,7 @@ static enum weir_status await_child(struct instance *instance, struct weir_err *
     return status;
 }
 
-/* ---- Suspects ---------------------------------------------------------------------------------- */
+/* ---- Suspects -------------------------------------------------------------------------------- */
 
 static const struct request_key *key_of(struct request *request)
 {
@@ -161,8 +162,8 @@ static void rearm(struct instance *instance, bool for_nobody)
     pthread_mutex_unlock(&pool->lock);
 }
 
-/* Runs the one member of `alone` in a child of its own, whoever waits for it: its verdict matters to
- * others, too. */
+/* Runs the one member of `alone` in a child of its own, whoever waits for it: its verdict matters
+ * to others, too. */
 static enum weir_status probe(struct instance *instance, const struct list *alone,
                               struct weir_err *err)
 {
@@ -371,7 +372,7 @@ void trial_hold(struct instance *instance, struct list *members, uint64_t began_
     }
 }
 
-/* ---- Before a run ------------------------------------------------------------------------------ */
+/* ---- Before a run ---------------------------------------------------------------------------- */
 
 /* True: nothing may run; else it may now, by the back-off, too. */
 static bool is_out(struct instance *instance, struct weir_err *err)

@@ -34,8 +34,8 @@ static const char *known_obstacle(const struct tryout *tryout)
     return tryout->model->signature->streams ? "the model answers in several parts" : NULL;
 }
 
-/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new.  `known` is
- * what trials showed in an earlier life (profile_file.h). */
+/* Decides on batching; *ran: a trial run succeeded, so that a canary would tell nothing new.
+ * `known` is what trials showed in an earlier life (profile_file.h). */
 static enum weir_status decide_batching(const struct tryout *tryout, const struct probe *probe,
                                         const char *known, bool *ran, struct weir_err *err)
 {

@@ -93,8 +93,8 @@ enum weir_status watchdog_start(struct watchdog *dog, struct weir_err *err)
 
 void watchdog_note(struct watchdog *dog, uint64_t due_ns)
 {
-    /* Either this finds that the watch has no time any more, or its look finds the run: both store, then load, in
-     * the one order of all of them. */
+    /* Either this finds that the watch has no time any more, or its look finds the run: both store,
+     * then load, in the one order of all of them. */
     if (due_ns >= atomic_load(&dog->wake_ns)) {
         return;
     }

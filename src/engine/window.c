@@ -3,8 +3,8 @@
  *
  * A request may lead the next batch when its deadline allows a run, reserve included, of as many
  * rows as are useful: those of the batch that keeps up with its own kind of deadline when there is
- * no end of requests (pace_rows_useful), but no more than wait behind it.  So nobody is let go while
- * the whole line fits one run, and each is measured by its own deadline where they differ.
+ * no end of requests (pace_rows_useful), but no more than wait behind it.  So nobody is let go
+ * while the whole line fits one run, and each is measured by its own deadline where they differ.
  */
 #include "engine/window.h"
 

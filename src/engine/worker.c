@@ -22,7 +22,8 @@ static bool is_its_thread(const struct worker *worker)
     return pthread_equal(worker->thread, pthread_self()) != 0;
 }
 
-/* What has come in, or was left by the thread before.  False: another thread is in this one's place. */
+/* What has come in, or was left by the thread before.  False: another thread is in this one's
+ * place. */
 static bool run_jobs(struct worker *worker)
 {
     pthread_mutex_lock(&worker->lock);
@@ -45,7 +46,8 @@ static bool run_jobs(struct worker *worker)
     return stays;
 }
 
-/* Sleeps until woken or next_ns.  True: a stop is wished, allowed, and nothing has come in meanwhile. */
+/* Sleeps until woken or next_ns.  True: a stop is wished, allowed, and nothing has come in
+ * meanwhile. */
 static bool sleep_until(struct worker *worker, uint64_t next_ns, bool may_stop)
 {
     const struct timespec at = {

@@ -102,7 +102,7 @@ void image_finish(struct image *image)
     }
 }
 
-/* --- PNG --------------------------------------------------------------------------------------- */
+/* --- PNG -------------------------------------------------------------------------------------- */
 
 /* libspng reports zlib's lack of memory as damaged data, and its allocator has no context. */
 static _Thread_local bool png_starved;
@@ -278,14 +278,15 @@ enum weir_status image_encode_png(const struct image *image, struct buffer *out,
     return status;
 }
 
-/* --- JPEG -------------------------------------------------------------------------------------- */
+/* --- JPEG ------------------------------------------------------------------------------------- */
 
 static enum weir_status complain_jpeg(tjhandle jpeg, struct weir_err *err)
 {
     return err_set(err, WEIR_EINVAL, "JPEG: %s", tjGetErrorStr2(jpeg));
 }
 
-/* Files store the inks inverted, as Adobe began it: 255 is no ink.  In place, four bytes to three. */
+/* Files store the inks inverted, as Adobe began it: 255 is no ink.  In place, four bytes to
+ * three. */
 static void cmyk_to_rgb(struct image *image)
 {
     const size_t pixels = (size_t)image->width * image->height;
@@ -346,7 +347,7 @@ static enum weir_status decode_jpeg(struct bytes file, uint32_t channels, struct
     return status;
 }
 
-/* --- WebP -------------------------------------------------------------------------------------- */
+/* --- WebP ------------------------------------------------------------------------------------- */
 
 static enum weir_status complain_webp(VP8StatusCode code, struct weir_err *err)
 {
@@ -403,7 +404,7 @@ static enum weir_status decode_webp(struct bytes file, uint32_t channels, struct
     return WEIR_OK;
 }
 
-/* --- Channels ---------------------------------------------------------------------------------- */
+/* --- Channels --------------------------------------------------------------------------------- */
 
 /* 0.299 R + 0.587 G + 0.114 B; the factors add up to 2^16, so that grey stays what it is. */
 static uint8_t luma(const uint8_t *rgb)

@@ -2,8 +2,8 @@
  * A connection's socket: bytes in, bytes out.
  *
  * Nothing is written while a request is handled: whatever a turn has to say leaves in one gathering
- * write at its end.  What the socket does not take goes on in slices, each of which shows progress to
- * the write time-out.
+ * write at its end.  What the socket does not take goes on in slices, each of which shows progress
+ * to the write time-out.
  *
  * A closed socket with unread bytes resets the connection, and the reset may overtake
  * the answer.  So after a last answer the connection lingers: it shuts its side and reads on until
@@ -174,7 +174,8 @@ static void take_agreement(struct http_conn *c)
     }
 }
 
-/* Alerts and farewells are small, and the last of what is sent: where the socket is full nobody reads. */
+/* Alerts and farewells are small, and the last of what is sent: where the socket is full nobody
+ * reads. */
 static void send_last(struct http_conn *c)
 {
     const struct bytes out = tls_outgoing(c->tls);
@@ -241,8 +242,8 @@ static void open_all(struct http_conn *c)
     conn_dirty(c); /* Handshakes have answers. */
 }
 
-/* Counts a step of a handshake, which can cost a millisecond; false when this turn has had enough of them: the others
- * wait, so that clients who are already here are answered in between. */
+/* Counts a step of a handshake, which can cost a millisecond; false when this turn has had enough
+ * of them: the others wait, so that clients who are already here are answered in between. */
 static bool may_open(struct http_conn *c)
 {
     struct http_net *net = c->net;
@@ -283,7 +284,8 @@ static uv_buf_t room_of(struct http_conn *c)
     return room;
 }
 
-/* libuv asks where to read to when there is something to read, and is told nowhere: on_read() reads. */
+/* libuv asks where to read to when there is something to read, and is told nowhere: on_read()
+ * reads. */
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     (void)handle;

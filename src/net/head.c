@@ -65,8 +65,8 @@ static struct head *allocate(const struct exchange *x, uint32_t list_count, size
     return head;
 }
 
-/* The same text in the copy of what it is in; an empty one may have been anywhere.  False: it was not in there, as a
- * path that was left out is not. */
+/* The same text in the copy of what it is in; an empty one may have been anywhere.  False: it was
+ * not in there, as a path that was left out is not. */
 static bool move(struct bytes *text, struct bytes from, struct bytes to)
 {
     const uintptr_t begin = (uintptr_t)from.data;

@@ -37,7 +37,8 @@ void http2_terminate(struct http2 *h, uint32_t code)
 
 /* --- Bytes --- */
 
-/* The data of a large frame can be read to where its handler wants it; of smaller ones one read brings several. */
+/* The data of a large frame can be read to where its handler wants it; of smaller ones one read
+ * brings several. */
 static bool http2_place(const struct http_conn *c, char **at, size_t *room)
 {
     struct http2 *h = c->http2;
@@ -134,8 +135,8 @@ static uint64_t shortest_ns(const struct limits *limits)
     return limits->write_timeout_ns < ns ? limits->write_timeout_ns : ns;
 }
 
-/* Without streams the connection is idle, or its client does not even say how it is set, or that it has heard
- * that the loop drains. */
+/* Without streams the connection is idle, or its client does not even say how it is set, or that it
+ * has heard that the loop drains. */
 static uint64_t idle_until_ns(const struct http_conn *c)
 {
     const struct limits *limits = c->loop->limits;
@@ -208,8 +209,8 @@ static void http2_overdue(struct http_conn *c)
 
 /* --- The end --- */
 
-/* Streams that cross the notice are still taken; the last one is told when the client's answer to a PING shows that
- * it has heard. */
+/* Streams that cross the notice are still taken; the last one is told when the client's answer to a
+ * PING shows that it has heard. */
 static void http2_drain(struct http_conn *c)
 {
     struct http2 *h = c->http2;
@@ -315,7 +316,8 @@ static bool open_session(struct http2 *h)
         http2_set_answer_callbacks(callbacks);
         nghttp2_option_set_no_auto_window_update(option, 1);
         nghttp2_option_set_no_closed_streams(option, 1);
-        /* The library's limit ends channels whose deadlines expire; http2_guard_reset() takes its place. */
+        /* The library's limit ends channels whose deadlines expire; http2_guard_reset() takes its
+         * place. */
         nghttp2_option_set_stream_reset_rate_limit(option, RESETS_UNLIMITED, RESETS_UNLIMITED);
         good = nghttp2_session_server_new3(&h->session, callbacks, h, option, &mem) == 0;
     }

@@ -1,11 +1,12 @@
 /*
  * Frames, before the session sees them.
  *
- * The library tells nothing of frames that it passes over, and those cost, too.  And to tell who sends frames for
- * streams that are over it would have to keep those streams, a thousand per connection, which costs the caches
- * dearly.  So every frame's head is read here first; for streams that are over we remember what is
- * enough to find the careless (RFC 9113, section 5.1): the latest that their client ended, and the latest
- * numbers that it left out.  Any other late frame crossed our reset, and is passed over.
+ * The library tells nothing of frames that it passes over, and those cost, too.  And to tell who
+ * sends frames for streams that are over it would have to keep those streams, a thousand per
+ * connection, which costs the caches dearly.  So every frame's head is read here first; for streams
+ * that are over we remember what is enough to find the careless (RFC 9113, section 5.1): the latest
+ * that their client ended, and the latest numbers that it left out.  Any other late frame crossed
+ * our reset, and is passed over.
  */
 #include "net/http2.h"
 
@@ -94,8 +95,8 @@ static void judge(struct http2 *h, uint8_t type, uint8_t flags, size_t size, int
     }
 }
 
-/* Fields: a block that is all here may be known.  `head` is NULL where they do not begin a request, or the frame's
- * head was cut. */
+/* Fields: a block that is all here may be known.  `head` is NULL where they do not begin a request,
+ * or the frame's head was cut. */
 static void recall(struct http2 *h, unsigned char *head, size_t payload_size, size_t here,
                    int32_t id)
 {

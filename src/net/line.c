@@ -204,8 +204,8 @@ static bool all_finished(const struct http_conn *c)
     return true;
 }
 
-/* That is how clients hang up, so whatever is unfinished is canceled; but answers that are ready still go
- * out, for those that only shut their side. */
+/* That is how clients hang up, so whatever is unfinished is canceled; but answers that are ready
+ * still go out, for those that only shut their side. */
 static void line_ended(struct http_conn *c)
 {
     drop_reading(c);
@@ -354,7 +354,8 @@ static void line_overdue(struct http_conn *c)
                                    : "request header: not complete within the header time-out");
 }
 
-/* Makes the last answer due the last.  Who asked a moment ago may have asked again: that will be the last. */
+/* Makes the last answer due the last.  Who asked a moment ago may have asked again: that will be
+ * the last. */
 static void line_drain(struct http_conn *c)
 {
     if (c->line.reading != NULL) {

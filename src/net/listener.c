@@ -1,13 +1,13 @@
 /*
  * Listening sockets.
  *
- * Several loops share a TCP port by SO_REUSEPORT: each has its own accept queue, and the
- * kernel spreads connections.  But a socket bound with that option also shares its port with any
- * other process of the same user, so a second server would start without a word and take half of
- * the connections.  Hence the first socket of a port is bound without the option, which fails if
- * anybody else has it, and gets the option afterwards, for our own loops to join.
- * Loops on one Unix socket share the listening descriptor instead, and so they do where somebody else
- * has bound it.
+ * Several loops share a TCP port by SO_REUSEPORT: each has its own accept queue, and the kernel
+ * spreads connections.  But a socket bound with that option also shares its port with any other
+ * process of the same user, so a second server would start without a word and take half of the
+ * connections.  Hence the first socket of a port is bound without the option, which fails if
+ * anybody else has it, and gets the option afterwards, for our own loops to join.  Loops on one
+ * Unix socket share the listening descriptor instead, and so they do where somebody else has bound
+ * it.
  */
 #include <assert.h>
 #include <errno.h>

@@ -6,9 +6,10 @@
  * and remember, and the second half of the turn (mail, hooks, writes) happens in one prepare
  * handle: whatever became due is done before the loop can block.
  *
- * Others wake a loop by an eventfd of its own.  libuv's wake-up makes the woken thread wait until the
- * one that wakes it has returned, by giving up its time slice: where both share a core, as an executor and its
- * loop may, the answers of each batch would wait until the next run has used up its own slice.
+ * Others wake a loop by an eventfd of its own.  libuv's wake-up makes the woken thread wait until
+ * the one that wakes it has returned, by giving up its time slice: where both share a core, as an
+ * executor and its loop may, the answers of each batch would wait until the next run has used up
+ * its own slice.
  *
  * All times of a loop wait in one heap behind one libuv timer, which is started only for the
  * earliest: moving a time costs no system call, and a loop without times never wakes up.

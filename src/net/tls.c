@@ -1,10 +1,10 @@
 /*
  * One connection's end of TLS.
  *
- * OpenSSL reads and writes through a BIO of our own.  Reading takes from the bytes that were fed, where
- * they lie; OpenSSL itself keeps a record that is not complete.  Writing appends to `next`.  What is on
- * its way to the socket is in `out`, which does not move meanwhile: the system may still be reading it
- * when an answer to a handshake or an alert is written.
+ * OpenSSL reads and writes through a BIO of our own.  Reading takes from the bytes that were fed,
+ * where they lie; OpenSSL itself keeps a record that is not complete.  Writing appends to `next`.
+ * What is on its way to the socket is in `out`, which does not move meanwhile: the system may still
+ * be reading it when an answer to a handshake or an alert is written.
  */
 #include "net/tls.h"
 

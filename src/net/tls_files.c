@@ -1,6 +1,6 @@
 /*
- * Certificates, keys and whom they let in: read whole before anything changes, so that a broken file
- * leaves everything as it was.
+ * Certificates, keys and whom they let in: read whole before anything changes, so that a broken
+ * file leaves everything as it was.
  */
 #include "net/tls_files.h"
 
@@ -19,7 +19,8 @@
 #define FILE_BYTES_MAX ((size_t)1 << 20)
 #define TLS_FILES 3
 
-/* Forward secrecy and authenticated encryption only, as HTTP/2 demands of TLS 1.2 (RFC 9113, 9.2.2). */
+/* Forward secrecy and authenticated encryption only, as HTTP/2 demands of TLS 1.2 (RFC 9113,
+ * 9.2.2). */
 #define CIPHERS_1_2 "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 static const char session_context[] = "weir";

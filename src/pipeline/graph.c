@@ -39,7 +39,7 @@ static const char *step_name(const struct graph_step *step, char *out)
     return out;
 }
 
-/* ---- Tensors ----------------------------------------------------------------------------------- */
+/* ---- Tensors --------------------------------------------------------------------------------- */
 
 static struct graph_tensor *find_tensor(const struct maker *maker, const char *name,
                                         uint32_t *index)
@@ -82,7 +82,7 @@ static enum weir_status add_declared_inputs(struct maker *maker)
     return status;
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 static bool find_port(const struct tensor_spec *specs, uint32_t count, const char *name,
                       uint32_t *out)
@@ -176,7 +176,8 @@ static enum weir_status add_outputs(struct maker *maker, uint32_t index)
     return WEIR_OK;
 }
 
-/* The tensor that a step takes; where the configuration declares no inputs, an unknown one is an input. */
+/* The tensor that a step takes; where the configuration declares no inputs, an unknown one is an
+ * input. */
 static enum weir_status take_tensor(struct maker *maker, const struct graph_step *step,
                                     const char *name, uint32_t *index)
 {
@@ -315,7 +316,7 @@ static enum weir_status add_steps(struct maker *maker)
     return status;
 }
 
-/* ---- Order ------------------------------------------------------------------------------------- */
+/* ---- Order ----------------------------------------------------------------------------------- */
 
 static bool is_ready(const struct graph *graph, const struct graph_step *step, const bool *placed)
 {
@@ -328,7 +329,8 @@ static bool is_ready(const struct graph *graph, const struct graph_step *step, c
     return true;
 }
 
-/* Brings the steps into an order in which they can run, keeping the configuration's where it is one. */
+/* Brings the steps into an order in which they can run, keeping the configuration's where it is
+ * one. */
 static enum weir_status sort_steps(struct maker *maker)
 {
     struct graph *graph = maker->graph;
@@ -364,7 +366,7 @@ static enum weir_status sort_steps(struct maker *maker)
     return WEIR_OK;
 }
 
-/* ---- What flows -------------------------------------------------------------------------------- */
+/* ---- What flows ------------------------------------------------------------------------------ */
 
 /* The shape as clients of the part see it: the configuration may allow less than the model. */
 static struct shape port_shape(const struct model *part, bool output, uint32_t port)
@@ -425,8 +427,8 @@ static const struct tensor_spec *end_spec(const struct end *end)
     return end->output ? &signature->outputs[end->port] : &signature->inputs[end->port];
 }
 
-/* Checks that what is known of a tensor so far fits this end, and adds what the end knows.  `what`: who said
- * so. */
+/* Checks that what is known of a tensor so far fits this end, and adds what the end knows.  `what`:
+ * who said so. */
 static enum weir_status meet(const struct maker *maker, struct tensor_spec *known, const char *what,
                              const struct end *end)
 {
@@ -478,8 +480,8 @@ static enum weir_status meet_takers(const struct maker *maker, uint32_t tensor,
     return WEIR_OK;
 }
 
-/* What the configuration says of an ensemble's tensor, as a full shape; with nobody's word on a batch
- * dimension, the step that it comes from or goes to decides whether it is left out. */
+/* What the configuration says of an ensemble's tensor, as a full shape; with nobody's word on a
+ * batch dimension, the step that it comes from or goes to decides whether it is left out. */
 static enum weir_status apply_declared(const struct maker *maker, struct tensor_spec *spec,
                                        struct io_config *io, const char *side)
 {

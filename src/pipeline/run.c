@@ -52,7 +52,7 @@ static struct run_step *step_of(struct request *request)
     return list_entry(request, struct run_step, request);
 }
 
-/* ---- Memory ------------------------------------------------------------------------------------ */
+/* ---- Memory ---------------------------------------------------------------------------------- */
 
 /* Tensors and flags of all steps' requests. */
 static size_t ports_of(const struct graph *graph, size_t *outputs)
@@ -115,7 +115,7 @@ static void destroy(struct run *run)
     mem_free(run);
 }
 
-/* ---- Planning ---------------------------------------------------------------------------------- */
+/* ---- Planning -------------------------------------------------------------------------------- */
 
 /* The client's tensors, borrowed; and which of the ensemble's it gets back. */
 static void take_request(struct run *run)
@@ -131,7 +131,8 @@ static void take_request(struct run *run)
     }
 }
 
-/* A sequence's state depends on every step of it: it goes on also where nobody asks for what it gives. */
+/* A sequence's state depends on every step of it: it goes on also where nobody asks for what it
+ * gives. */
 static bool is_needed(const struct run *run, const struct graph_step *plan)
 {
     for (uint32_t i = 0; i < plan->output_count; i++) {
@@ -176,7 +177,7 @@ static void plan(struct run *run)
     }
 }
 
-/* ---- Failing ----------------------------------------------------------------------------------- */
+/* ---- Failing --------------------------------------------------------------------------------- */
 
 static void cancel_flying(struct run *run)
 {
@@ -202,7 +203,7 @@ static void fail(struct run *run, const struct run_step *step, enum weir_status 
     cancel_flying(run);
 }
 
-/* ---- The end ----------------------------------------------------------------------------------- */
+/* ---- The end --------------------------------------------------------------------------------- */
 
 static uint64_t part_of(uint64_t wish_ns, uint64_t *left_ns)
 {
@@ -211,8 +212,8 @@ static uint64_t part_of(uint64_t wish_ns, uint64_t *left_ns)
     return ns;
 }
 
-/* Where the time went: the steps' sums, as far as they fit into the request's own time, since steps that
- * ran side by side have more. */
+/* Where the time went: the steps' sums, as far as they fit into the request's own time, since steps
+ * that ran side by side have more. */
 static void set_times(const struct run *run)
 {
     struct request_times *times = &run->outer->times;
@@ -263,7 +264,7 @@ static void finish(struct run *run)
     outer->ended(outer);
 }
 
-/* ---- Steps ------------------------------------------------------------------------------------- */
+/* ---- Steps ----------------------------------------------------------------------------------- */
 
 static void step_ended(struct request *request);
 static void step_late(struct request *request);
@@ -380,7 +381,7 @@ static void step_late(struct request *request)
     }
 }
 
-/* ---- Submitting -------------------------------------------------------------------------------- */
+/* ---- Submitting ------------------------------------------------------------------------------ */
 
 static enum weir_status admit(const struct engine *engine, struct request *outer,
                               struct weir_err *err)

@@ -50,7 +50,7 @@ static bool say(struct check *check, bool kept, const char *promise, const char 
     return kept;
 }
 
-/* ---- Runs -------------------------------------------------------------------------------------- */
+/* ---- Runs ------------------------------------------------------------------------------------ */
 
 /* One context's tensors for a number of rows. */
 struct trial {
@@ -266,7 +266,7 @@ static void check_terminate(struct check *check, const struct signature *signatu
               err.text);
 }
 
-/* ---- Contexts and models ----------------------------------------------------------------------- */
+/* ---- Contexts and models --------------------------------------------------------------------- */
 
 static void check_contexts(struct check *check, struct backend_model *model)
 {

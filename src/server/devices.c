@@ -7,8 +7,8 @@
 
 #define RUNS_MAX 256
 
-/* The name without the number at its end; all of it where nothing else is left, or what is left is the processors'.  NULL:
- * memory is out. */
+/* The name without the number at its end; all of it where nothing else is left, or what is left is
+ * the processors'.  NULL: memory is out. */
 static char *kind_of(const char *name)
 {
     size_t size;
@@ -17,7 +17,8 @@ static char *kind_of(const char *name)
     return mem_try_strndup(name, numbered ? size : strlen(name));
 }
 
-/* "NAME:RUNS" or "NAME:RUNS:unpipelined".  What there is of *out after a failure is freed by devices_finish(). */
+/* "NAME:RUNS" or "NAME:RUNS:unpipelined".  What there is of *out after a failure is freed by
+ * devices_finish(). */
 static enum weir_status parse(const char *text, struct device_options *out, struct weir_err *err)
 {
     const char *colon = strchr(text, ':');

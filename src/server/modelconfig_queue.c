@@ -234,7 +234,8 @@ static const struct field group_fields[] = {
 };
 const struct field_table modelconfig_group_table = FIELD_TABLE(group_fields);
 
-/* Runs of all groups share the model's slots; where the groups' limiters differ, the strictest holds for all. */
+/* Runs of all groups share the model's slots; where the groups' limiters differ, the strictest
+ * holds for all. */
 static enum weir_status add_resources(const struct field_reader *reader, const struct group *group,
                                       struct model_config *config)
 {

@@ -210,7 +210,8 @@ static void *field_of(struct config *config, const struct option *option)
     return (char *)config + option->offset;
 }
 
-/* Counts, sizes, durations and choices take eight bytes; those of limits are atomic, which C's pointers tell apart. */
+/* Counts, sizes, durations and choices take eight bytes; those of limits are atomic, which C's
+ * pointers tell apart. */
 _Static_assert(sizeof(_Atomic uint64_t) == sizeof(uint64_t),
                "limits are read as other settings are");
 

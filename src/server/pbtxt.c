@@ -121,7 +121,8 @@ static void skip_blanks(struct scanner *s)
     }
 }
 
-/* The end of a string that begins at `at`, behind its closing quote; NULL: it has none in its line. */
+/* The end of a string that begins at `at`, behind its closing quote; NULL: it has none in its
+ * line. */
 static const char *string_end(const char *at, const char *end)
 {
     const char quote = *at++;
@@ -233,8 +234,8 @@ static bool take_digits(const char **at, const char *end, int base, int least, i
     return count >= least;
 }
 
-/* What stands behind a backslash at *at, to `out`; 0: it is no escape.  No escape makes more bytes than
- * it is written with. */
+/* What stands behind a backslash at *at, to `out`; 0: it is no escape.  No escape makes more bytes
+ * than it is written with. */
 static size_t take_escape(const char **at, const char *end, char *out)
 {
     static const char letters[] = "abfnrtv?\\'\"";
@@ -531,7 +532,8 @@ static enum weir_status end_item(struct parser *p)
                                                 : status;
 }
 
-/* Behind a value the next thing may be anything of its level: separators are optional in messages. */
+/* Behind a value the next thing may be anything of its level: separators are optional in
+ * messages. */
 static enum weir_status end_value(struct parser *p)
 {
     if (p->depth > 0 && p->levels[p->depth - 1].close == ']') {

@@ -401,8 +401,8 @@ static uint64_t until(const struct server *server, uint64_t at_ns)
     return at_ns == CLOCK_NEVER ? CLOCK_NEVER : at_ns > now_ns ? at_ns - now_ns : 0;
 }
 
-/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed or less, SIGNAL_WAKE when
- * the main thread is wanted, after its home has had its turn. */
+/* Waits for SIGTERM or SIGINT and returns it, 0 when `timeout_ns` has passed or less, SIGNAL_WAKE
+ * when the main thread is wanted, after its home has had its turn. */
 static int wait_signal(struct server *server, uint64_t timeout_ns)
 {
     const sigset_t set = watched_signals();

@@ -1,10 +1,10 @@
 /*
  * Types, shapes and sizes.
  *
- * Every size in Weir that comes from outside goes through shape_elements(), which
- * refuses before it multiplies: negative dimensions first, then a product
- * above TENSOR_ELEMENTS_MAX.  A zero anywhere makes zero elements, however large the other dimensions
- * are, but a dimension that could not stand alone is refused all the same.
+ * Every size in Weir that comes from outside goes through shape_elements(), which refuses before it
+ * multiplies: negative dimensions first, then a product above TENSOR_ELEMENTS_MAX.  A zero anywhere
+ * makes zero elements, however large the other dimensions are, but a dimension that could not stand
+ * alone is refused all the same.
  */
 #include "tensor/tensor.h"
 

@@ -282,7 +282,8 @@ static int write_all(int fd, const char *data, size_t size)
     return 0;
 }
 
-/* Writes and closes; 0, or the first error number.  Errors of a full disk may show only at the end. */
+/* Writes and closes; 0, or the first error number.  Errors of a full disk may show only at the
+ * end. */
 static int write_and_close(int fd, const void *data, size_t size, bool sync)
 {
     int code = write_all(fd, data, size);

@@ -1,6 +1,7 @@
 /*
- * The types are those of the library's public interface (NVML API Reference Guide): results are ints of which 0 is good, a
- * device is a pointer that nobody looks behind, and structures are numbers in the order of the guide.
+ * The types are those of the library's public interface (NVML API Reference Guide): results are
+ * ints of which 0 is good, a device is a pointer that nobody looks behind, and structures are
+ * numbers in the order of the guide.
  */
 #include "util/nvml.h"
 

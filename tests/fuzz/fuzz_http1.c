@@ -1,5 +1,6 @@
 /*
- * The HTTP/1 reader: any bytes, however they are cut, mean the same; what it accepts is well-formed.
+ * The HTTP/1 reader: any bytes, however they are cut, mean the same; what it accepts is
+ * well-formed.
  *
  * The first byte seeds the cuts, the rest is the connection's bytes.
  */

@@ -1,9 +1,10 @@
 /*
- * HTTP/2 connections: any bytes after the preface, however they are cut.  Every exchange that was begun ends once,
- * frames that come back are whole, and when the client has left nothing is held any more.
+ * HTTP/2 connections: any bytes after the preface, however they are cut.  Every exchange that was
+ * begun ends once, frames that come back are whole, and when the client has left nothing is held
+ * any more.
  *
- * The first byte seeds the cuts, the second says which windows the client opens; the rest is what it sends.  What
- * the server does with a request is told by the letter behind the path's slash.
+ * The first byte seeds the cuts, the second says which windows the client opens; the rest is what
+ * it sends.  What the server does with a request is told by the letter behind the path's slash.
  */
 #include "fuzz.h"
 

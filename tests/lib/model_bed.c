@@ -245,7 +245,8 @@ static uint64_t wait_limit_ns(const struct model_bed *bed)
     return clock_add(clock_now_ns(&bed->clock), WAIT_NS);
 }
 
-/* Turns the home once there is mail, an event or a deadline; false: there was none until the limit. */
+/* Turns the home once there is mail, an event or a deadline; false: there was none until the
+ * limit. */
 static bool turn_when_woken(struct model_bed *bed, uint64_t limit_ns)
 {
     const uint64_t next_ns = home_next_ns(&bed->home);

@@ -1,8 +1,9 @@
 /* Lets ThreadSanitizer see what libuv closes.
  *
- * libuv closes descriptors by syscall(SYS_close), which ThreadSanitizer does not watch: it takes the next file that
- * gets the number for the one before, and reports a race between the two.  So tests under ThreadSanitizer have a
- * syscall() of their own, found before that of the C library, that closes by close(). */
+ * libuv closes descriptors by syscall(SYS_close), which ThreadSanitizer does not watch: it takes
+ * the next file that gets the number for the one before, and reports a race between the two.  So
+ * tests under ThreadSanitizer have a syscall() of their own, found before that of the C library,
+ * that closes by close(). */
 #include <dlfcn.h>
 #include <stdarg.h>
 #include <sys/syscall.h>

@@ -1,9 +1,9 @@
 /*
- * A registry with more models than memory, on simulated devices, by seed: requests, loads and unloads come in any
- * order and many at a time, some models fail to load, budgets change.
+ * A registry with more models than memory, on simulated devices, by seed: requests, loads and
+ * unloads come in any order and many at a time, some models fail to load, budgets change.
  *
- * Laws, in every snapshot: no budget is exceeded, an account's sources add up to what it holds, what serves is
- * booked.  At the end: every order was answered, and everything booked is back.
+ * Laws, in every snapshot: no budget is exceeded, an account's sources add up to what it holds,
+ * what serves is booked.  At the end: every order was answered, and everything booked is back.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -105,8 +105,8 @@ static void test_the_oldest_member_counts(void **state)
     (void)state;
     struct rig rig;
     rig_make(&rig, NS_PER_MS);
-    /* The oldest must be served by a run of ten, which the newcomer would be the eleventh of; the next run
-     * begins at 3 ms, and ends in time for newcomers. */
+    /* The oldest must be served by a run of ten, which the newcomer would be the eleventh of; the
+     * next run begins at 3 ms, and ends in time for newcomers. */
     for (int i = 0; i < 10; i++) {
         wait(&rig, make(&rig, NOW - 2 * NS_PER_MS, 5 * NS_PER_MS));
     }

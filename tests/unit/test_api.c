@@ -292,8 +292,8 @@ static void test_log_settings_read_back(void **state)
     log_set_level(before);
 }
 
-/* An allocation fails somewhere while one request is answered: the client has its answer, an error or
- * a closed connection, and the next one is served. */
+/* An allocation fails somewhere while one request is answered: the client has its answer, an error
+ * or a closed connection, and the next one is served. */
 static void test_memory_runs_out_anywhere(void **state)
 {
     (void)state;

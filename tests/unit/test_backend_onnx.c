@@ -190,7 +190,8 @@ static void test_unwanted_outputs_stay_absent(void **state)
     unload(&l);
 }
 
-/* Runs with several numbers of rows in turn, so that every guess about shapes is put to the test. */
+/* Runs with several numbers of rows in turn, so that every guess about shapes is put to the
+ * test. */
 static void expect_rows(const char *name, int64_t width, uint32_t output, float factor,
                         int64_t out_rows_per_row)
 {

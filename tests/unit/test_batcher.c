@@ -1,4 +1,5 @@
-/* Which requests share a run: the rules as a user of max_batch_size, preferred sizes and delay sees them. */
+/* Which requests share a run: the rules as a user of max_batch_size, preferred sizes and delay sees
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /*
- * Canaries, under a clock turned by hand: who gets one and when, what its end says of the model, and
- * that nobody else sees it.
+ * Canaries, under a clock turned by hand: who gets one and when, what its end says of the model,
+ * and that nobody else sees it.
  */
 #include <setjmp.h>
 #include <stdarg.h>

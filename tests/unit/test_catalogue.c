@@ -1,6 +1,6 @@
 /*
- * catalogue: a snapshot leases what it shows for as long as somebody reads it, and says why where it
- * cannot.
+ * catalogue: a snapshot leases what it shows for as long as somebody reads it, and says why where
+ * it cannot.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,10 @@
 /*
  * Commands whose memory runs out: each allocation of each command fails in turn.
  *
- * The command ends with what it ends with otherwise, or with 1 and a sentence that says that memory is out.  It
- * leaves no descriptor, no file in shared memory and, which the sanitizer's build sees, no memory behind.
- * The server that they ask is a process of its own, whose memory does not run out.
+ * The command ends with what it ends with otherwise, or with 1 and a sentence that says that memory
+ * is out.  It leaves no descriptor, no file in shared memory and, which the sanitizer's build sees,
+ * no memory behind.  The server that they ask is a process of its own, whose memory does not run
+ * out.
  */
 #include <setjmp.h>
 #include <stdarg.h>

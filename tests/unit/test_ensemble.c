@@ -1,5 +1,6 @@
 /*
- * ensemble: graphs of models are checked at load, come and go with their parts, and run as one request.
+ * ensemble: graphs of models are checked at load, come and go with their parts, and run as one
+ * request.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -78,7 +79,7 @@ static enum weir_status unload_with_parts(const char *name)
     return order.order.status;
 }
 
-/* ---- Requests ---------------------------------------------------------------------------------- */
+/* ---- Requests -------------------------------------------------------------------------------- */
 
 struct ask {
     struct request request;
@@ -160,7 +161,7 @@ static void expect_echo(const char *name)
     model_bed_release(&bed, model);
 }
 
-/* ---- Running ----------------------------------------------------------------------------------- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 static void test_a_chain_answers(void **state)
 {
@@ -458,7 +459,7 @@ static void test_the_library_runs_ensembles(void **state)
     weir_close(weir);
 }
 
-/* ---- Loading ----------------------------------------------------------------------------------- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 #define STEP(model, in, out) \
     "  - { model_name: " model ", input_map: { " in " }, output_map: { " out " } }\n"
@@ -638,8 +639,8 @@ static void test_polling_follows_the_parts(void **state)
     expect_echo("e");
 }
 
-/* Fails each allocation of a load in turn: it then fails, or succeeds all the same, and the next one
- * succeeds. */
+/* Fails each allocation of a load in turn: it then fails, or succeeds all the same, and the next
+ * one succeeds. */
 static void test_every_allocation_of_a_load_may_fail(void **state)
 {
     (void)state;

@@ -134,7 +134,8 @@ static void test_what_is_too_large_is_not_kept(void **state)
     head_release(NULL);
 }
 
-/* A path that was not in the header ("http://host" alone has "/") cannot be found in a copy of it. */
+/* A path that was not in the header ("http://host" alone has "/") cannot be found in a copy of
+ * it. */
 static void test_texts_from_elsewhere_are_not_kept(void **state)
 {
     (void)state;

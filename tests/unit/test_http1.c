@@ -165,7 +165,8 @@ static void check_request(const struct bench *b, const char *target, const char 
     assert_true(b->facts.keep_alive);
 }
 
-/* The same header again, and one that differs in its last letter, cut anywhere; each in memory of its own. */
+/* The same header again, and one that differs in its last letter, cut anywhere; each in memory of
+ * its own. */
 static void test_a_repeated_header_means_the_same(void **state)
 {
     (void)state;

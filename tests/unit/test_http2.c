@@ -1,4 +1,5 @@
-/* HTTP/2 over real sockets, with the library's client session at the other end; and the guard by itself. */
+/* HTTP/2 over real sockets, with the library's client session at the other end; and the guard by
+ * itself. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -539,8 +539,8 @@ static void test_what_is_about_one_request_is_not_remembered(void **state)
     }
 }
 
-/* Memory that runs out anywhere gives WEIR_ENOMEM, and nothing is lost; one round where no allocation
- * can be made to fail. */
+/* Memory that runs out anywhere gives WEIR_ENOMEM, and nothing is lost; one round where no
+ * allocation can be made to fail. */
 static void test_memory_runs_out_anywhere(void **state)
 {
     (void)state;

@@ -1,5 +1,6 @@
 /*
- * inspect: what its report says, and what it does without memory.  tests/wire/test_cli.py has the rest.
+ * inspect: what its report says, and what it does without memory.  tests/wire/test_cli.py has the
+ * rest.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -178,7 +178,7 @@ static void test_groups_are_found_again_and_bounded(void **state)
     assert_non_null(strstr(err.text, "more"));
 }
 
-/* ---- By seed ------------------------------------------------------------------------------------ */
+/* ---- By seed --------------------------------------------------------------------------------- */
 
 struct world {
     unsigned int seed;

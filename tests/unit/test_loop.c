@@ -223,7 +223,8 @@ static void test_an_idle_loop_sleeps(void **state)
     assert_in_range(b.turns, 1, 8);
 }
 
-/* One that spins finds nothing most of the time, which is no turn for its hooks; and it does everything else alike. */
+/* One that spins finds nothing most of the time, which is no turn for its hooks; and it does
+ * everything else alike. */
 static void test_a_loop_that_spins_does_the_same(void **state)
 {
     (void)state;

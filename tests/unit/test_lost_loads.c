@@ -1,6 +1,7 @@
 /*
- * A load in this process that does not come back is written off: others are loaded meanwhile, and what comes of it
- * later is given back.  Here the loader is held where it reads the model's configuration.
+ * A load in this process that does not come back is written off: others are loaded meanwhile, and
+ * what comes of it later is given back.  Here the loader is held where it reads the model's
+ * configuration.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +21,8 @@
 
 static struct model_bed bed;
 
-/* The loader reads a configuration once to ask for the memory that the model needs, and once to load it. */
+/* The loader reads a configuration once to ask for the memory that the model needs, and once to
+ * load it. */
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -196,7 +198,7 @@ static void test_its_folder_may_go(void **state)
     assert_int_equal(load("stuck", NULL), WEIR_ENOENT);
 }
 
-/* ---- The worker ------------------------------------------------------------------------------- */
+/* ---- The worker ------------------------------------------------------------------------------ */
 
 struct job {
     struct worker_job job;

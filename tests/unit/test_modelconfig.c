@@ -1,6 +1,6 @@
 /*
- * modelconfig: every setting is read, every mistake is named with its line, and what /config prints can
- * be read back.
+ * modelconfig: every setting is read, every mistake is named with its line, and what /config prints
+ * can be read back.
  */
 #include <setjmp.h>
 #include <stdarg.h>

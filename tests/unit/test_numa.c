@@ -1,5 +1,6 @@
 /*
- * Which processors there are, of machines made of files; and the seats that follow from the settings.
+ * Which processors there are, of machines made of files; and the seats that follow from the
+ * settings.
  */
 #include <limits.h>
 #include <stdio.h>

@@ -30,7 +30,7 @@ struct world {
     struct backend_weights weights;
 };
 
-/* ---- A model ----------------------------------------------------------------------------------- */
+/* ---- A model --------------------------------------------------------------------------------- */
 
 static void put_varint(struct buffer *out, uint64_t value)
 {
@@ -164,7 +164,7 @@ static void write_model(const struct world *world, uint32_t seed, bool beside)
     mem_free(data);
 }
 
-/* ---- The world --------------------------------------------------------------------------------- */
+/* ---- The world ------------------------------------------------------------------------------- */
 
 static void sleep_ms(long ms)
 {
@@ -286,7 +286,7 @@ static uint32_t look_into(const struct world *world, const char *file, char path
     return count;
 }
 
-/* ---- Tests ------------------------------------------------------------------------------------- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void test_mapped_weights_answer_as_packed_ones(void **state)
 {
@@ -322,8 +322,8 @@ static void test_mapped_weights_answer_as_packed_ones(void **state)
     end_world(&world);
 }
 
-/* Another model, loaded so soon after it was written that it is not converted; a machine may be too slow for that
- * several times. */
+/* Another model, loaded so soon after it was written that it is not converted; a machine may be too
+ * slow for that several times. */
 static struct loaded load_changed(const struct world *world)
 {
     write_model(world, 2, false);

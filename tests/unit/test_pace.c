@@ -132,7 +132,8 @@ static void test_the_rate_of_arrivals(void **state)
     assert_true(per_s > 19000 && per_s < 21000);
 }
 
-/* A run that took next to no time, or a model that hardly gets any, does not set all hopes to nothing. */
+/* A run that took next to no time, or a model that hardly gets any, does not set all hopes to
+ * nothing. */
 static void test_what_is_told_stays_within_bounds(void **state)
 {
     (void)state;

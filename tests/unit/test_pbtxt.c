@@ -1,5 +1,6 @@
 /*
- * pbtxt: what protobuf's text format may say is read, what it may not is refused at its line and column.
+ * pbtxt: what protobuf's text format may say is read, what it may not is refused at its line and
+ * column.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -58,7 +58,7 @@ static void expect_echo(const struct ride *t)
     assert_memory_equal(t->output.data, t->data, t->output.size);
 }
 
-/* ---- Processes of this test -------------------------------------------------------------------- */
+/* ---- Processes of this test ------------------------------------------------------------------ */
 
 static pid_t parent_of(pid_t pid)
 {
@@ -135,7 +135,7 @@ static void freeze(pid_t pid)
     }
 }
 
-/* ---- Tests ------------------------------------------------------------------------------------- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void expect_carried(const struct setting *settings)
 {
@@ -439,8 +439,8 @@ static void test_each_death_is_told_and_each_run_gets_a_process(void **state)
     backend_unload(model);
 }
 
-/* Until it is told to stop, kills every process as soon as it can be seen: at its start, while it loads, in a
- * run. */
+/* Until it is told to stop, kills every process as soon as it can be seen: at its start, while it
+ * loads, in a run. */
 static void *kill_all(void *stop)
 {
     pid_t pid;

@@ -1,8 +1,9 @@
 /*
  * Memory runs out around models in processes of their own: here, or in the process.
  *
- * Each allocation of a load, a context and a run fails in turn, on either side.  What fails says why; the same
- * process carries the next run, and the next load serves.  Needs -Dalloc_fault=true; other builds skip.
+ * Each allocation of a load, a context and a run fails in turn, on either side.  What fails says
+ * why; the same process carries the next run, and the next load serves.  Needs -Dalloc_fault=true;
+ * other builds skip.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -209,8 +210,8 @@ static void disarm_there(void)
     atomic_store(far_nth, 0); /* Of the processes to come. */
 }
 
-/* A load, a small run and one for which its channel has to grow; true: all went well.  What comes next, by the same
- * process if there is one, succeeds. */
+/* A load, a small run and one for which its channel has to grow; true: all went well.  What comes
+ * next, by the same process if there is one, succeeds. */
 static bool go_through(const struct kind *kind, uint64_t nth, void (*disarm)(void))
 {
     struct loaded loaded;

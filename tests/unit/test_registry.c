@@ -1,5 +1,6 @@
 /*
- * registry: models come, change and go while others serve, and the index says why where they do not.
+ * registry: models come, change and go while others serve, and the index says why where they do
+ * not.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,7 +38,7 @@ static void expect_no_index(const char *prefix)
     free(index);
 }
 
-/* ---- What is there ----------------------------------------------------------------------------- */
+/* ---- What is there --------------------------------------------------------------------------- */
 
 static void test_all_are_loaded_and_ready(void **state)
 {
@@ -205,7 +206,7 @@ static void test_a_root_must_be_there(void **state)
     engine_destroy(engine);
 }
 
-/* ---- Orders ------------------------------------------------------------------------------------ */
+/* ---- Orders ---------------------------------------------------------------------------------- */
 
 static void test_load_and_unload_on_order(void **state)
 {
@@ -365,7 +366,7 @@ static void test_refresh_shows_new_folders(void **state)
     expect_no_index("late");
 }
 
-/* ---- Change under load ------------------------------------------------------------------------- */
+/* ---- Change under load ----------------------------------------------------------------------- */
 
 static void test_a_reload_leaves_the_old_to_its_requests(void **state)
 {
@@ -487,7 +488,7 @@ static void test_destroy_while_models_load(void **state)
     model_bed_stop(&bed);
 }
 
-/* ---- Poll -------------------------------------------------------------------------------------- */
+/* ---- Poll ------------------------------------------------------------------------------------ */
 
 static void refresh(void)
 {
@@ -594,10 +595,10 @@ static void test_polling_happens_by_itself(void **state)
     model_bed_await(&bed, "a", 1, MODEL_READY);
 }
 
-/* ---- Running out of memory --------------------------------------------------------------------- */
+/* ---- Running out of memory ------------------------------------------------------------------- */
 
-/* Fails each allocation of a load in turn: the load then fails, or succeeds all the same, and the next
- * one succeeds. */
+/* Fails each allocation of a load in turn: the load then fails, or succeeds all the same, and the
+ * next one succeeds. */
 static void test_every_allocation_of_a_load_may_fail(void **state)
 {
     (void)state;

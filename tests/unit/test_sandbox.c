@@ -333,7 +333,7 @@ static void test_what_only_hijacked_code_asks_for_is_fatal(void **state)
     }
 }
 
-/* --- What is refused, and what goes on working ------------------------------------------------- */
+/* --- What is refused, and what goes on working ------------------------------------------------ */
 
 static bool refuses_softly(struct scene *scene)
 {
@@ -466,7 +466,8 @@ static void test_memory_ends_at_its_limit(void **state)
 
 /* --- Life ------------------------------------------------------------------------------------- */
 
-/* The middle process ends while its child sleeps in a sandbox; the pipe closes when that is dead. */
+/* The middle process ends while its child sleeps in a sandbox; the pipe closes when that is
+ * dead. */
 static void be_middle(struct scene *scene, int out)
 {
     int ready[2];
@@ -526,7 +527,7 @@ static void test_does_not_start_without_its_parent(void **state)
     assert_int_equal(WEXITSTATUS(ended), HELD);
 }
 
-/* --- The report, and a model ------------------------------------------------------------------- */
+/* --- The report, and a model ------------------------------------------------------------------ */
 
 static bool tells_every_layer(struct scene *scene)
 {

@@ -254,7 +254,8 @@ static void test_each_change_is_told(void **state)
     assert_true(told > 1);
 }
 
-/* Runs that overlap by halves belong to no count, and those at another one than the cap's not to its. */
+/* Runs that overlap by halves belong to no count, and those at another one than the cap's not to
+ * its. */
 static void test_only_runs_at_the_cap_count_for_it(void **state)
 {
     (void)state;

@@ -1,9 +1,11 @@
 /*
- * A whole server whose memory runs out anywhere: while it starts, answers, reads its settings again or ends.
+ * A whole server whose memory runs out anywhere: while it starts, answers, reads its settings again
+ * or ends.
  *
- * Each allocation on the way of each operation fails in turn.  The client has the right answer, one that says
- * that memory is out, or a closed connection; the same operation succeeds right afterwards; and nothing
- * leaks, which the sanitizer's build sees.  Needs -Dalloc_fault=true; other builds skip.
+ * Each allocation on the way of each operation fails in turn.  The client has the right answer, one
+ * that says that memory is out, or a closed connection; the same operation succeeds right
+ * afterwards; and nothing leaks, which the sanitizer's build sees.  Needs -Dalloc_fault=true; other
+ * builds skip.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -467,8 +469,8 @@ static void test_a_log(void **state)
     "{\"inputs\":[{\"name\":\"x\",\"shape\":[512,16],\"datatype\":\"FP32\",\"parameters\":" \
     "{\"binary_data_size\":32768}}]}"
 
-/* A model in a process of its own: large inputs are received where it reads them, and one that kills it is
- * tried alone and refused from then on. */
+/* A model in a process of its own: large inputs are received where it reads them, and one that
+ * kills it is tried alone and refused from then on. */
 static void test_a_process_of_its_own(void **state)
 {
     (void)state;

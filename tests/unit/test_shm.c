@@ -1,5 +1,6 @@
 /*
- * shm: clients reach the objects that they may use, in the ranges that they registered, and nothing else.
+ * shm: clients reach the objects that they may use, in the ranges that they registered, and nothing
+ * else.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -163,7 +163,8 @@ static void test_halves_survive_the_round_trip(void **state)
     assert_true(isinf(tensor_fp16_to_float(0xfc00)));
 }
 
-/* The midpoint of two neighbouring halves goes to the even one; what is beside it, to the nearer. */
+/* The midpoint of two neighbouring halves goes to the even one; what is beside it, to the
+ * nearer. */
 static void test_halves_round_to_nearest_even(void **state)
 {
     (void)state;
