@@ -120,9 +120,9 @@ BOTH = [
     ("a time-out of the client's", "slow", "", request(fp32(), parameters={"timeout": 20_000}), 504),
 ]
 
-# What the two formats say each in its own words.
+# What the two formats say each in its own words, and what depends on how far a request has come.
 OWN_WORDS = {"a name with a dot in front", "negative shape", "13 dimensions", "classification negative", "beyond INT8",
-             "a region nobody registered, in", "a region nobody registered, out"}
+             "a region nobody registered, in", "a region nobody registered, out", "a time-out of the client's"}
 
 # (what is wrong, call, its message, REST's way, REST's status)
 CALLS = [
