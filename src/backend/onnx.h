@@ -86,7 +86,7 @@ void onnx_terminate(struct backend_context *context, bool stop);
 uint64_t onnx_float_mode_enter(void);
 void onnx_float_mode_leave(uint64_t before);
 
-/* Both take `status`, which is not NULL, and write a cleaned sentence. */
+/* Both take `status`, which is not NULL, and write a cleaned sentence.  WEIR_EUNAVAILABLE: the device is lost. */
 enum weir_status onnx_load_failed(struct OrtStatus *status, struct weir_err *err);
 enum weir_status onnx_run_failed(struct OrtStatus *status, struct weir_err *err);
 

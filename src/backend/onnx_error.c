@@ -6,10 +6,15 @@
  * cannot tell us is whose fault a failed kernel is.  The rule: a model that is served ran its
  * load-time probe, so what fails later fails because of the input; only exhausted memory, a
  * cancelled run and the runtime's own troubles are not the client's.
+ *
+ * Providers for accelerators report the failed call's library and its status: "CUDA failure 700: an illegal memory
+ * access was encountered ; GPU=0 ; hostname=...".  Of these, some mean that nothing runs on that device any more,
+ * whatever the input: it is lost.
  */
 #include "backend/onnx.h"
 
 #include <onnxruntime_c_api.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "util/err.h"
@@ -49,6 +54,83 @@ static bool means_no_memory(const char *message)
         }
     }
     return false;
+}
+
+/* What CUDA's runtime, and HIP's after it, say by number. */
+static const struct device_code {
+    unsigned long code;
+    enum weir_status status;
+} device_codes[] = {
+    { 2, WEIR_ENOMEM },         /* Out of memory. */
+    { 3, WEIR_EUNAVAILABLE },   /* Initialization. */
+    { 4, WEIR_EUNAVAILABLE },   /* The driver is shutting down. */
+    { 46, WEIR_EUNAVAILABLE },  /* All devices are busy or unavailable. */
+    { 77, WEIR_EUNAVAILABLE },  /* Illegal address, before CUDA 10.1. */
+    { 100, WEIR_EUNAVAILABLE }, /* No device. */
+    { 101, WEIR_EUNAVAILABLE }, /* No such device. */
+    { 214, WEIR_EUNAVAILABLE }, /* Uncorrectable ECC error. */
+    { 220, WEIR_EUNAVAILABLE }, /* Uncorrectable NVLink error. */
+    { 700, WEIR_EUNAVAILABLE }, /* Illegal address: the context is broken, */
+    { 702, WEIR_EUNAVAILABLE }, /* as after a launch that took too long, */
+    { 710, WEIR_EUNAVAILABLE }, /* an assertion in a kernel, */
+    { 714, WEIR_EUNAVAILABLE }, /* a hardware stack error, */
+    { 715, WEIR_EUNAVAILABLE }, /* an illegal instruction, */
+    { 716, WEIR_EUNAVAILABLE }, /* a misaligned address, */
+    { 717, WEIR_EUNAVAILABLE }, /* a wrong address space, */
+    { 718, WEIR_EUNAVAILABLE }, /* a wrong program counter, */
+    { 719, WEIR_EUNAVAILABLE }, /* and any other failure of a launch. */
+    { 802, WEIR_EUNAVAILABLE }, /* The system is not ready. */
+    { 999, WEIR_EUNAVAILABLE }, /* Unknown, as when the device has gone. */
+};
+
+/* What its other libraries say, whose numbers change. */
+static const struct device_name {
+    const char *name;
+    enum weir_status status;
+} device_names[] = {
+    { "CUBLAS_STATUS_ALLOC_FAILED", WEIR_ENOMEM },
+    { "CUDNN_STATUS_ALLOC_FAILED", WEIR_ENOMEM },
+    { "CUBLAS_STATUS_EXECUTION_FAILED", WEIR_EUNAVAILABLE },
+    { "CUDNN_STATUS_EXECUTION_FAILED", WEIR_EUNAVAILABLE },
+    { "CUBLAS_STATUS_NOT_INITIALIZED", WEIR_EUNAVAILABLE },
+    { "CUDNN_STATUS_NOT_INITIALIZED", WEIR_EUNAVAILABLE },
+};
+
+static enum weir_status status_of_code(unsigned long code)
+{
+    for (size_t i = 0; i < sizeof(device_codes) / sizeof(device_codes[0]); i++) {
+        if (device_codes[i].code == code) {
+            return device_codes[i].status;
+        }
+    }
+    return WEIR_OK;
+}
+
+static enum weir_status status_of_name(const char *text)
+{
+    for (size_t i = 0; i < sizeof(device_names) / sizeof(device_names[0]); i++) {
+        if (strstr(text, device_names[i].name) != NULL) {
+            return device_names[i].status;
+        }
+    }
+    return WEIR_OK;
+}
+
+/* What a library of an accelerator reports: where that begins in the message, else NULL.  *out is WEIR_OK where it may
+ * be about the input. */
+static const char *find_device_failure(const char *message, enum weir_status *out)
+{
+    static const char *const marks[] = { "CUDA failure ", "HIP failure ", "CUBLAS failure ",
+                                         "CUDNN failure " };
+    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+        const char *at = strstr(message, marks[i]);
+        if (at != NULL) {
+            *out = i < 2 ? status_of_code(strtoul(at + strlen(marks[i]), NULL, 10))
+                         : status_of_name(at);
+            return at;
+        }
+    }
+    return NULL;
 }
 
 /* After the last `mark` in `text`, else `text`. */
@@ -155,12 +237,12 @@ static void copy_without_paths(const char *text, char *out, size_t size)
     out[used] = '\0';
 }
 
-/* Advice to whoever made the model, which no client can follow. */
-static void cut_advice(char *text)
+/* Advice to whoever made the model, which no client can follow; where and on which machine a device failed. */
+static void cut_at(char *text, const char *mark)
 {
-    char *advice = strstr(text, " Please fix ");
-    if (advice != NULL) {
-        *advice = '\0';
+    char *rest = strstr(text, mark);
+    if (rest != NULL) {
+        *rest = '\0';
     }
 }
 
@@ -174,13 +256,17 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
             status = at_run ? failures[i].at_run : failures[i].at_load;
         }
     }
+    enum weir_status device_status = WEIR_OK;
+    const char *device = find_device_failure(message, &device_status);
+    status = device_status != WEIR_OK ? device_status : status;
     if (means_no_memory(message)) {
         status = WEIR_ENOMEM;
     }
     char text[TEXT_BYTES];
-    copy_without_paths(skip_source_place(after_last(message, "Status Message: ")), text,
-                       sizeof(text));
-    cut_advice(text);
+    copy_without_paths(device != NULL ? device
+                                      : skip_source_place(after_last(message, "Status Message: ")),
+                       text, sizeof(text));
+    cut_at(text, device != NULL ? " ; " : " Please fix ");
     const char *why = text[0] != '\0' ? text : "it gave no reason";
     const char *operator= NULL;
     const size_t operator_size = failed_operator(message, &operator);

@@ -3,11 +3,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <onnxruntime_c_api.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
+#include "backend/onnx.h"
 #include "loaded.h"
 #include "util/mem.h"
 
@@ -103,6 +106,49 @@ static void test_failed_runs_say_why_and_leave_the_context_usable(void **state)
             tensor_release(&outputs[0]);
         }
         unload(&l);
+    }
+}
+
+/* As an execution provider of a GPU words it. */
+static void test_a_device_that_fails_is_lost(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        enum weir_status status;
+        const char *text;
+    } cases[] = {
+        { "CUDA failure 700: an illegal memory access was encountered", WEIR_EUNAVAILABLE,
+          "CUDA failure 700: an illegal memory access was encountered" },
+        { "CUDA failure 719: unspecified launch failure", WEIR_EUNAVAILABLE, "launch failure" },
+        { "CUDA failure 214: uncorrectable ECC error encountered", WEIR_EUNAVAILABLE, "ECC" },
+        { "CUDA failure 100: no CUDA-capable device is detected", WEIR_EUNAVAILABLE, "no CUDA" },
+        { "CUDA failure 999: unknown error", WEIR_EUNAVAILABLE, "unknown" },
+        { "HIP failure 700: an illegal memory access was encountered", WEIR_EUNAVAILABLE, "HIP" },
+        { "CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED", WEIR_EUNAVAILABLE, "CUBLAS" },
+        { "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED_CUDART", WEIR_EUNAVAILABLE, "CUDNN" },
+        { "CUDA failure 2: out of memory", WEIR_ENOMEM, "out of memory while running" },
+        { "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED", WEIR_ENOMEM, "out of memory" },
+        { "CUDA failure 9: invalid configuration argument", WEIR_EINVAL, "failure 9: invalid" },
+        { "CUDA failure 7000: none of these", WEIR_EINVAL, "none of these" },
+        { "CUDNN failure 3: CUDNN_STATUS_BAD_PARAM", WEIR_EINVAL, "BAD_PARAM" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char message[1024];
+        struct weir_err err = { 0 };
+        (void)snprintf(message, sizeof(message),
+                       "Non-zero status code returned while running Conv node. Name:'Conv_0' "
+                       "Status Message: /onnxruntime_src/core/providers/cuda/cuda_call.cc:121 "
+                       "std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, "
+                       "const char*) [with ERRTYPE = cudaError; bool THRW = true] %s ; GPU=0 ; "
+                       "hostname=secret ; file=/src/x.cc ; line=448 ; expr=cudaStreamSync(a::b);",
+                       cases[i].what);
+        assert_int_equal(onnx_run_failed(onnx_api->CreateStatus(ORT_FAIL, message), &err),
+                         cases[i].status);
+        if (strstr(err.text, cases[i].text) == NULL || strstr(err.text, "secret") != NULL) {
+            fail_msg("'%s' of '%s'", err.text, cases[i].what);
+        }
+        expect_clean(err.text);
     }
 }
 
@@ -274,6 +320,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_failed_runs_say_why_and_leave_the_context_usable),
+        cmocka_unit_test(test_a_device_that_fails_is_lost),
         cmocka_unit_test(test_models_that_cannot_be_served_are_refused),
         cmocka_unit_test(test_bad_files_are_refused),
         cmocka_unit_test(test_files_above_the_limit_are_refused),
