@@ -136,6 +136,7 @@ struct backend_load {
     X(FAULT, "crashed", true)                   /* SIGSEGV, BUS, ILL, FPE, ABRT, SYS. */      \
     X(HUNG, "hung", true)                       /* Did not heed its run limit. */             \
     X(MEMORY, "exceeded its memory limit", true)                                              \
+    X(LOST, "lost its device", false)           /* For itself: another process may have it. */ \
     X(FROZEN, "froze", false)                   /* No heartbeat, so no blame for the run. */  \
     X(KILLED, "was killed", false)              /* Any other end: blames nobody. */
 

@@ -337,6 +337,11 @@ static enum weir_status done(struct channel *channel, struct backend_run *run,
                            "the run took longer than its limit of %" PRIu64 " ms",
                            channel->watched.limit_ns / NS_PER_MS);
         }
+        if (status == WEIR_EUNAVAILABLE) { /* What it has of its device does not come back. */
+            process_kill(channel->process, DEATH_LOST, &channel->watched);
+            run->death = DEATH_LOST;
+            status = WEIR_EBACKEND;
+        }
         return err_set(err, status, "%.*s", (int)sizeof(answer->text) - 1, answer->text);
     }
     if (answer->outputs == 0) {

@@ -55,9 +55,9 @@ enum weir_status process_check(const struct tensor_spec *spec, const struct proc
 
 enum weir_status process_check_status(uint32_t said)
 {
-    static const enum weir_status known[] = { WEIR_OK,       WEIR_EINVAL,      WEIR_ENOMEM,
-                                              WEIR_ETOOBIG,  WEIR_ECANCELED,   WEIR_ECONFLICT,
-                                              WEIR_EBACKEND, WEIR_EUNSUPPORTED };
+    static const enum weir_status known[] = { WEIR_OK,       WEIR_EINVAL,       WEIR_ENOMEM,
+                                              WEIR_ETOOBIG,  WEIR_ECANCELED,    WEIR_ECONFLICT,
+                                              WEIR_EBACKEND, WEIR_EUNSUPPORTED, WEIR_EUNAVAILABLE };
     for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++) {
         if (said == (uint32_t)known[i]) {
             return known[i];

@@ -137,7 +137,7 @@ static void tell_channels(struct process *process, enum backend_death death)
 
 static void write_end(struct process *process, int status, enum backend_death death)
 {
-    if (death == DEATH_HUNG || death == DEATH_FROZEN || death == DEATH_MEMORY) {
+    if (death != DEATH_FAULT && death != DEATH_KILLED) {
         (void)snprintf(process->end, sizeof(process->end), "it %s", backend_death_text(death));
     } else if (WIFSIGNALED(status)) {
         const char *name = sigdescr_np(WTERMSIG(status));

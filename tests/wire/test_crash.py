@@ -105,6 +105,17 @@ class Traffic(Load):
         return 1 - len(self.failures) / len(self.times)
 
 
+def test_a_lost_device_is_had_again_in_a_new_process(tmp_path):
+    """Who asks notices nothing, and is not to blame."""
+    root = repository(tmp_path)
+    isolated(root, parameters={"lost_on": "*", "lost_at": "4", "lost_runs": "1"}, batching="off")
+    with Server(tmp_path, root) as server:
+        for i in range(8):
+            assert echoes(server.infer("m", sim_request(good_row(i))), good_row(i))
+        assert deaths(server, "lost its device") >= 1
+        assert server.get("/v2/quarantine").json()["entries"] == []
+
+
 def test_a_crashing_input_is_found_and_refused(tmp_path):
     root = repository(tmp_path)
     isolated(root)
