@@ -69,7 +69,11 @@ struct model *pool_wide_next(const struct pool *pool)
 bool pool_wide_holds(const struct pool *pool, uint64_t now_ns)
 {
     const struct model *model = first_of(pool);
-    return model != NULL && model->holds_ns <= now_ns;
+    if (model == NULL || model->holds_ns > now_ns) {
+        return false;
+    }
+    /* Where executors hang, maybe all of its memory node do: nobody else waits for it once it has its places. */
+    return list_empty(&pool->missing) || !pool_wide_fits(pool, model);
 }
 
 void pool_wide_begin(struct pool *pool, struct instance *instance)

@@ -275,6 +275,42 @@ static void test_an_executor_that_is_back_sits_where_one_is_missing(void **state
     withdraw(rig);
 }
 
+/* The only executor of a wide model's memory node hangs after the model has reserved its places. */
+static void test_a_reservation_that_nobody_can_take_holds_nobody_up(void **state)
+{
+    struct rig *rig = *state;
+    struct model_config configs[2] = { rig->config, rig->config };
+    struct model models[2] = { 0 }; /* The wide one, and another one. */
+    configs[0].numa_nodes = 1U << 1;
+    configs[0].intra_threads = 2;
+    rig->config.run_limit_ns = NS_PER_MS;
+    for (int i = 0; i < 2; i++) {
+        simulated_adopt(&models[i], &configs[i], rig->engine);
+    }
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    struct pool *pool = rig->model.pool;
+    ask(rig, &rig->clients[0], &models[1]);
+    struct instance *first = pull_at(rig, pool, 0);
+    ask(rig, &rig->clients[1], &models[0]);
+    assert_null(pull_at(rig, pool, 1)); /* One of its two places is taken. */
+    ask(rig, &rig->clients[2], &rig->model);
+    struct instance *hung = pull_at(rig, pool, 1);
+    hang(rig, hung, &pool->executors[1]);
+    finish(rig, first);
+    ask(rig, &rig->clients[0], &models[1]);
+    finish(rig, pull_at(rig, pool, 0));
+    assert_int_equal(rig->clients[0].ended, WEIR_OK);
+    finish(rig, hung);
+    finish(rig, pull_at(rig, pool, 1));
+    assert_int_equal(rig->clients[1].ended, WEIR_OK);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    for (int i = 0; i < 2; i++) {
+        engine_abandon(rig->engine, &models[i]);
+        backend_unload(models[i].backend);
+    }
+}
+
 static void test_who_shares_a_run_is_served_by_another_device(void **state)
 {
     struct rig *rig = *state;
@@ -434,6 +470,7 @@ int main(void)
         WITH_RIG(test_places_are_kept_for_the_node_that_reserved_them),
         WITH_RIG(test_a_device_that_is_back_is_used_at_once),
         WITH_RIG(test_an_executor_that_is_back_sits_where_one_is_missing),
+        WITH_RIG(test_a_reservation_that_nobody_can_take_holds_nobody_up),
         WITH_RIG(test_who_shares_a_run_is_served_by_another_device),
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
