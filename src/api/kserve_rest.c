@@ -467,16 +467,14 @@ static void release_received(struct arena_disposable *disposable)
     block_release(list_entry(disposable, struct received, release)->block);
 }
 
-void kserve_rest_receive(struct call *call)
+/* exchange.body_room */
+static char *find_room(struct exchange *x)
 {
-    struct exchange *x = call->x;
+    struct call *call = x->user;
     const size_t json_bytes = x->body_align_at;
     struct model *model;
-    if (json_bytes == 0 || json_bytes >= x->body_size || x->body_size > x->body_bytes_max ||
-        x->body_size - json_bytes < BACKEND_INPUT_BYTES_MIN ||
-        call->fields[FIELD_CONTENT_ENCODING].size > 0 ||
-        call_lease(call, &model, NULL) != WEIR_OK) {
-        return;
+    if (call_lease(call, &model, NULL) != WEIR_OK) {
+        return NULL;
     }
     struct block *block =
         model->backend == NULL /* An ensemble has none. */
@@ -487,12 +485,23 @@ void kserve_rest_receive(struct call *call)
         block == NULL ? NULL : arena_try_alloc(&x->arena, sizeof(*received));
     if (received == NULL) {
         block_release(block);
-        return;
+        return NULL;
     }
     received->block = block;
     received->release.dispose = release_received;
     arena_dispose(&x->arena, &received->release);
-    x->body_room = (char *)block->data - json_bytes;
+    return (char *)block->data - json_bytes;
+}
+
+void kserve_rest_receive(struct call *call)
+{
+    struct exchange *x = call->x;
+    const size_t json_bytes = x->body_align_at;
+    const bool lends = json_bytes > 0 && json_bytes < x->body_size &&
+                       x->body_size <= x->body_bytes_max &&
+                       x->body_size - json_bytes >= BACKEND_INPUT_BYTES_MIN &&
+                       call->fields[FIELD_CONTENT_ENCODING].size == 0;
+    x->body_room = lends ? find_room : NULL;
 }
 
 static enum weir_status read_body(struct rest *rest, struct infer_memory *memory,

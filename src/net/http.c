@@ -82,9 +82,19 @@ void stream_begin_body(struct stream *s, uint64_t size)
     s->body.expected = size;
     s->body.align_at = s->x.body_align_at;
     s->body.bytes_max = s->x.body_bytes_max;
-    if (s->x.body_room != NULL) {
-        body_lend(&s->body, s->x.body_room, (size_t)size);
+}
+
+enum weir_status stream_take_body(struct stream *s, const struct limits *limits, struct bytes bytes,
+                                  struct weir_err *err)
+{
+    if (s->body.size == 0 && s->x.body_room != NULL) { /* Who only promises bytes gets none. */
+        char *room = s->x.body_room(&s->x);
+        s->x.body_room = NULL;
+        if (room != NULL) {
+            body_lend(&s->body, room, (size_t)s->body.expected);
+        }
     }
+    return body_append(&s->body, &s->x.arena, limits, bytes, err);
 }
 
 void stream_destroy(struct http_net *net, struct stream *s)

@@ -87,7 +87,9 @@ struct exchange {
     /* Set by head(). */
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
     size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
-    char *body_room;  /* Memory for body_size bytes, good until done(); preset NULL: net's. */
+    char *(*body_room)(
+        struct exchange *x); /* Asked at the body's first byte: memory for body_size bytes, good
+                                               until done(), or NULL; preset NULL: it is net's. */
     bool incremental; /* The body goes to data() as it arrives and is not kept; preset false. */
     bool expecting;   /* Incremental, at any time: bytes are due within the body time-out. */
 

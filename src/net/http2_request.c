@@ -440,8 +440,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         return 0;
     }
     struct weir_err err;
-    const enum weir_status status =
-        body_append(&s->body, &s->x.arena, h->conn->loop->limits, bytes, &err);
+    const enum weir_status status = stream_take_body(s, h->conn->loop->limits, bytes, &err);
     if (status != WEIR_OK) {
         http2_refuse(s, status, err.text);
     }

@@ -117,7 +117,7 @@ static void take_data(struct http_conn *c, struct stream *s, struct bytes data)
         return;
     }
     struct weir_err err;
-    const enum weir_status status = body_append(&s->body, &s->x.arena, c->loop->limits, data, &err);
+    const enum weir_status status = stream_take_body(s, c->loop->limits, data, &err);
     if (status != WEIR_OK) {
         refuse(c, status, err.text);
     }

@@ -80,6 +80,10 @@ WEIR_MUST_USE struct stream *stream_create(struct http_net *net);
 /* Once head() has said where a body of `size` bytes, 0: not declared, shall go. */
 void stream_begin_body(struct stream *s, uint64_t size);
 
+/* More of it, as body_append(). */
+WEIR_MUST_USE enum weir_status stream_take_body(struct stream *s, const struct limits *limits,
+                                                struct bytes bytes, struct weir_err *err);
+
 /* Lets go of everything of a stream that is in no line. */
 void stream_destroy(struct http_net *net, struct stream *s);
 

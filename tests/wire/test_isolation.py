@@ -1,5 +1,6 @@
 """Models in processes of their own: what their ends cost, and that they end."""
 
+import contextlib
 import json
 import os
 import re
@@ -143,6 +144,36 @@ def test_a_model_goes_while_its_inputs_are_received(tmp_path, root):
             assert server.load("a").status == 200
             late.send(body[100000:])
             answer = late.answer()
+            assert answer.status == 200 and answer.body.endswith(values.tobytes())
+
+
+def received(server, model):
+    """Bytes of the memory that its inputs are received in: what it has beyond its process."""
+    metrics = server.metrics()
+    heap = metrics.of_model("weir_model_memory_bytes", model, source="heap")
+    return heap - metrics.of_model("weir_model_process_bytes", model)
+
+
+def test_promised_inputs_take_no_memory(tmp_path, root):
+    """Clients that say how much they will send, and then stall, leave the model's memory to others."""
+    put_model(root, "a", "dynamic", **ISOLATED)
+    values = np.ones((1, 300, 512), np.float32)
+    body, headers = binary_request({"x": values}, ["y"])
+    lines = [f"POST {infer_path('a')} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+    lines += ["Expect: 100-continue"] + [f"{name}: {value}" for name, value in headers.items()]
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+    with Server(tmp_path, root) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Raw(server.port)) for _ in range(20)]
+        for raw in clients:
+            raw.send(head)
+            assert raw.answer().status == 100
+        server.await_("it counts its process", lambda: received(server, "a") < 5 << 20)
+        for raw in clients:
+            raw.send(body[:1000])
+        server.await_("they send", lambda: received(server, "a") > 18 << 20)
+        for raw in clients[:3]:
+            raw.send(body[1000:])
+            answer = raw.answer()
             assert answer.status == 200 and answer.body.endswith(values.tobytes())
 
 
