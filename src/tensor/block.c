@@ -130,21 +130,8 @@ static struct block *make_room(struct block_pool *pool, unsigned index, size_t s
     return leaving;
 }
 
-/* A client may announce much and send little, so the pages of a new block are small, and taken as bytes come.  A block
- * that comes back was of use, and gets huge ones. */
-static void renew(struct block *block)
-{
-    const struct block head = *block;
-    mem_renew(block, LARGE_LEAD + head.size);
-    *block = head;
-    block->renewed = true;
-}
-
 static void give_back(struct block *block)
 {
-    if (block->size >= MEM_HUGE_PAGE && !block->renewed) {
-        renew(block);
-    }
     struct block_pool *pool = block->pool;
     const size_t size = block->size;
     const unsigned index = class_of(size);
@@ -177,6 +164,16 @@ static struct block *take_kept(struct block_pool *pool, unsigned index, size_t s
     }
     pthread_mutex_unlock(&pool->lock);
     return block;
+}
+
+/* A client may announce much and send little, so the pages of a new block are small, and taken as bytes come.  One
+ * that is taken again is of a size that is used, and gets huge ones. */
+static void renew(struct block *block)
+{
+    const struct block head = *block;
+    mem_renew(block, LARGE_LEAD + head.size);
+    *block = head;
+    block->renewed = true;
 }
 
 struct block *block_create(size_t size)
@@ -238,6 +235,9 @@ struct block *block_pool_take(struct block_pool *pool, size_t size)
     struct block *block = take_kept(pool, index, rounded);
     if (block != NULL) {
         ASAN_UNPOISON_MEMORY_REGION(block->data, rounded);
+        if (rounded >= MEM_HUGE_PAGE && !block->renewed) {
+            renew(block);
+        }
         block->next = NULL;
         atomic_store_explicit(&block->holders, 1, memory_order_relaxed);
         return block;

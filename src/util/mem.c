@@ -139,11 +139,11 @@ void *mem_try_resize(void *memory, size_t size)
     return refused(size) ? NULL : realloc(memory, at_least_one(size));
 }
 
-/* `align` is a power of two. */
+/* `align` is a power of two.  aligned_alloc() would want a multiple of it. */
 static void *try_aligned(size_t align, size_t size)
 {
-    return refused(size) ? NULL
-                         : aligned_alloc(align, (at_least_one(size) + align - 1) & ~(align - 1));
+    void *memory;
+    return refused(size) || posix_memalign(&memory, align, at_least_one(size)) != 0 ? NULL : memory;
 }
 
 void *mem_try_aligned(size_t size)
