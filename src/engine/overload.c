@@ -222,13 +222,16 @@ static uint64_t ahead_ns(const struct order_client *payer, const struct heap_nod
                : (payer->time - least->key) / ORDER_TIME_PER_NS * first->weight;
 }
 
-/* Others have the rest of each run or, where runs carry one row, of the runs. */
-static void leave_others_theirs(struct admission *admission, double part)
+/* Others have the rest of each run or, where its part of one would not hold the request, of the runs. */
+static void leave_others_theirs(struct admission *admission, const struct request *request,
+                                double part)
 {
-    const double rows = (double)admission->rows_max * part;
-    admission->rows_max = rows > 1 ? (uint64_t)rows : 1;
-    admission->share *= rows < 1 ? rows : 1;
-    admission->cost.alpha_ns /= part;
+    const uint64_t all = admission->rows_max > request->rows ? admission->rows_max : request->rows;
+    const double rows = (double)all * part;
+    admission->rows_max = rows > (double)request->rows ? (uint64_t)rows : request->rows;
+    const double its_rows = (double)admission->rows_max;
+    admission->share *= rows < its_rows ? rows / its_rows : 1;
+    admission->cost.alpha_ns *= (double)all / its_rows;
     admission->arriving *= part;
 }
 
@@ -249,7 +252,7 @@ static bool fits_share(struct pool *pool, struct model *model, struct request *r
     uint64_t end_ns;
     const uint64_t wait_ns = ahead_ns(payer, least);
     admission->own = true;
-    leave_others_theirs(admission, order_part(order, payer));
+    leave_others_theirs(admission, request, order_part(order, payer));
     admission->slots = slots_of(pool, model, admission->now_ns, 0, admission->free_ns);
     for (uint32_t i = 0; i < admission->slots; i++) {
         admission->free_ns[i] = clock_add(admission->free_ns[i], wait_ns);

@@ -19,6 +19,7 @@
 #include "simulated.h"
 
 #define CALLS 64
+#define ROWS 8 /* Of a request, and of a run, at most. */
 #define MS(n) ((uint64_t)(n)*NS_PER_MS)
 
 /* A run of b rows takes 2 + b ms; one executor. */
@@ -38,17 +39,13 @@ struct call {
     struct tensor input;
     struct tensor output;
     struct weir_err err;
-    float value;
+    float values[ROWS];
     bool ended;
 };
 
-static void rig_start(struct rig *rig)
+static void rig_start_as(struct rig *rig, const struct setting settings[4])
 {
     static const struct device_options device = { .name = "cpu", .executors = 1 };
-    static const struct setting settings[] = { { "tau0", "2ms" },
-                                               { "alpha", "1ms" },
-                                               { "inputs", "x:FP32[-1,1]" },
-                                               { "outputs", "y:FP32[-1,1]" } };
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);
     clock_init_manual(&rig->clock, NS_PER_S);
@@ -57,11 +54,20 @@ static void rig_start(struct rig *rig)
     };
     assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
     rig->config = (struct model_config){
-        .name = "m", .device = "cpu", .max_batch_size = 8, .queue_timeout_ns = CLOCK_NEVER
+        .name = "m", .device = "cpu", .max_batch_size = ROWS, .queue_timeout_ns = CLOCK_NEVER
     };
     rig->config.settings = settings;
     rig->config.setting_count = 4;
     simulated_load(&rig->model, &rig->config, rig->engine);
+}
+
+static void rig_start(struct rig *rig)
+{
+    static const struct setting settings[] = { { "tau0", "2ms" },
+                                               { "alpha", "1ms" },
+                                               { "inputs", "x:FP32[-1,1]" },
+                                               { "outputs", "y:FP32[-1,1]" } };
+    rig_start_as(rig, settings);
 }
 
 static void rig_adopt(struct rig *rig)
@@ -89,11 +95,13 @@ static void on_end(struct request *request)
 }
 
 /* `allowed_ns` from now; CLOCK_NEVER: no deadline. */
-static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allowed_ns)
+static enum weir_status submit_for(struct rig *rig, struct call *call, uint64_t client,
+                                   int64_t rows, uint64_t allowed_ns)
 {
     memset(call, 0, sizeof(*call));
-    call->input = asking_rows(&call->value, 1, 1);
+    call->input = asking_rows(call->values, rows, 1);
     asking_init(&call->request, &rig->home, &rig->model, &call->input, &call->output);
+    call->request.client = client;
     call->request.deadline_ns = clock_add(clock_now_ns(&rig->clock), allowed_ns);
     call->request.ended = on_end;
     model_acquire(&rig->model);
@@ -102,6 +110,11 @@ static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allo
         model_release(&rig->model);
     }
     return status;
+}
+
+static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allowed_ns)
+{
+    return submit_for(rig, call, 0, 1, allowed_ns);
 }
 
 static void start(struct rig *rig)
@@ -129,7 +142,7 @@ static void later(struct rig *rig, uint64_t ns)
 }
 
 /* Until the profile knows what a run takes. */
-static void learn(struct rig *rig)
+static void learn_all(struct rig *rig)
 {
     for (uint32_t round = 0; round < 40; round++) {
         for (uint32_t i = 0; i <= round % 8; i++) {
@@ -140,6 +153,11 @@ static void learn(struct rig *rig)
         }
         later(rig, MS(1));
     }
+}
+
+static void learn(struct rig *rig)
+{
+    learn_all(rig);
     double tau0;
     double alpha;
     assert_true(profile_fit(&rig->model.profile, 0, &tau0, &alpha));
@@ -355,6 +373,64 @@ static void test_the_limit_holds_where_the_profile_does_not(void **state)
     rig_stop(&rig);
 }
 
+/* Of two equal clients, one that sends more rows at a time than half a run. */
+static void test_a_request_larger_than_its_clients_part_of_a_run_is_let_in(void **state)
+{
+    (void)state;
+    struct rig rig;
+    rig_start(&rig);
+    rig_adopt(&rig);
+    learn(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(submit_for(&rig, &calls[0], 1, 8, MS(20)), WEIR_OK);
+    start(&rig); /* Until 10 ms. */
+    assert_int_equal(submit_for(&rig, &calls[1], 1, 8, MS(23)), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[2], 1, 6, MS(24)), WEIR_EOVERLOAD);
+    assert_int_equal(submit_for(&rig, &calls[2], 2, 6, MS(24)), WEIR_OK);
+    settle(&rig);
+    start(&rig);
+    settle(&rig);
+    assert_true(calls[2].ended);
+    assert_int_equal(calls[2].request.status, WEIR_OK);
+    for (start(&rig); rig.running != NULL; start(&rig)) {
+        settle(&rig);
+    }
+    home_turn(&rig.home);
+    rig_stop(&rig);
+}
+
+/* Runs of one row, four clients: of every four runs one is the newcomer's. */
+static void test_where_runs_carry_one_row_clients_take_turns(void **state)
+{
+    static const struct setting settings[] = { { "tau0", "10us" },
+                                               { "alpha", "4ms" },
+                                               { "inputs", "x:FP32[-1,1]" },
+                                               { "outputs", "y:FP32[-1,1]" } };
+    (void)state;
+    struct rig rig;
+    rig_start_as(&rig, settings);
+    rig_adopt(&rig);
+    learn_all(&rig);
+    struct call *calls = rig.calls;
+    assert_int_equal(profile_rows_useful(&rig.model.profile, 0, ROWS), 1);
+    assert_int_equal(submit_for(&rig, &calls[0], 1, 1, MS(20)), WEIR_OK);
+    start(&rig); /* Until 4 ms. */
+    assert_int_equal(submit_for(&rig, &calls[1], 2, 1, CLOCK_NEVER), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[2], 3, 1, CLOCK_NEVER), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[3], 1, 1, MS(10)), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[4], 1, 1, MS(14)), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[5], 1, 1, MS(17)), WEIR_OK);
+    assert_int_equal(submit_for(&rig, &calls[6], 1, 1, MS(18)), WEIR_EOVERLOAD);
+    assert_int_equal(submit_for(&rig, &calls[6], 4, 1, MS(18)), WEIR_OK);
+    for (; rig.running != NULL; start(&rig)) {
+        settle(&rig);
+    }
+    assert_true(calls[6].ended);
+    assert_int_equal(calls[6].request.status, WEIR_OK);
+    home_turn(&rig.home);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +442,8 @@ int main(void)
         cmocka_unit_test(test_the_model_gives_a_deadline_to_those_that_bring_none),
         cmocka_unit_test(test_retry_after_is_the_measured_time_to_serve_the_line),
         cmocka_unit_test(test_the_limit_holds_where_the_profile_does_not),
+        cmocka_unit_test(test_a_request_larger_than_its_clients_part_of_a_run_is_let_in),
+        cmocka_unit_test(test_where_runs_carry_one_row_clients_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
