@@ -31,7 +31,7 @@
 #define FROZEN_LOOKS 20 /* Of PROCESS_BEAT_NS without a heartbeat. */
 #define WISH_ZYGOTES \
     4 /* That may end before a wish is given up: they are killed, or cannot start. */
-#define END_NS (5 * NS_PER_S) /* How long a process has to end when it is let go. */
+#define END_NS (5 * NS_PER_S) /* How long a process has to end when it is let go or killed. */
 
 extern char **environ;
 
@@ -179,10 +179,24 @@ static void kill_locked(struct process *process, enum backend_death cause,
     }
 }
 
+/* Lock held.  False: it has not ended by then. */
+static bool await_end(struct process *process, uint64_t ns)
+{
+    const uint64_t until_ns = clock_add(clock_now_ns(&watch.clock), ns);
+    const struct timespec until = { .tv_sec = (time_t)(until_ns / NS_PER_S),
+                                    .tv_nsec = (long)(until_ns % NS_PER_S) };
+    int failed = 0;
+    while (!atomic_load(&process->dead) && failed == 0) {
+        failed = pthread_cond_timedwait(&watch.changed, &watch.lock, &until);
+    }
+    return atomic_load(&process->dead);
+}
+
 void process_kill(struct process *process, enum backend_death cause, struct process_watched *guilty)
 {
     pthread_mutex_lock(&watch.lock);
     kill_locked(process, cause, guilty);
+    (void)await_end(process, END_NS);
     pthread_mutex_unlock(&watch.lock);
 }
 
@@ -533,19 +547,6 @@ enum weir_status process_start(const char *label, struct process **out, struct w
 void process_acquire(struct process *process)
 {
     atomic_fetch_add(&process->holders, 1);
-}
-
-/* Lock held.  False: it has not ended by then. */
-static bool await_end(struct process *process, uint64_t ns)
-{
-    const uint64_t until_ns = clock_add(clock_now_ns(&watch.clock), ns);
-    const struct timespec until = { .tv_sec = (time_t)(until_ns / NS_PER_S),
-                                    .tv_nsec = (long)(until_ns % NS_PER_S) };
-    int failed = 0;
-    while (!atomic_load(&process->dead) && failed == 0) {
-        failed = pthread_cond_timedwait(&watch.changed, &watch.lock, &until);
-    }
-    return atomic_load(&process->dead);
 }
 
 void process_release(struct process *process)

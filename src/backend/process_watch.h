@@ -70,7 +70,8 @@ WEIR_MUST_USE enum weir_status process_ask(struct process *process, const int *f
                                            uint32_t fd_count, uint64_t limit_ns,
                                            struct message_reader *out, struct weir_err *err);
 
-/* Any thread.  Ends it; `guilty` may be NULL. */
+/* Any thread.  Ends it, and waits until it has ended, so that nobody runs anything in it again; `guilty` may be
+ * NULL. */
 void process_kill(struct process *process, enum backend_death cause,
                   struct process_watched *guilty);
 

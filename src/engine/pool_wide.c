@@ -66,14 +66,34 @@ struct model *pool_wide_next(const struct pool *pool)
     return model != NULL && pool_wide_fits(pool, model) ? model : NULL;
 }
 
+/* Lock held: who pulls could run it, or somebody could who sleeps or is busy. */
+static bool can_be_taken(const struct pool *pool, const struct model *model)
+{
+    if (replica_is_free(model, &pool->seat)) {
+        return true;
+    }
+    for (const struct list_node *n = list_first(&pool->idle); n != NULL;
+         n = list_next(&pool->idle, n)) {
+        if (replica_is_free(model, &list_entry(n, struct executor, idle)->seat)) {
+            return true;
+        }
+    }
+    for (const struct list_node *n = list_first(&pool->runs); n != NULL;
+         n = list_next(&pool->runs, n)) {
+        const struct batch *run = list_entry(n, struct batch, run);
+        const struct instance *instance = list_entry(run, struct instance, batch);
+        if (instance->places > 0 && replica_is_free(model, &instance->executor->seat)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool pool_wide_holds(const struct pool *pool, uint64_t now_ns)
 {
     const struct model *model = first_of(pool);
-    if (model == NULL || model->holds_ns > now_ns) {
-        return false;
-    }
-    /* Where executors hang, maybe all of its memory node do: nobody else waits for it once it has its places. */
-    return list_empty(&pool->missing) || !pool_wide_fits(pool, model);
+    return model != NULL && model->holds_ns <= now_ns &&
+           (list_empty(&pool->missing) || can_be_taken(pool, model)); /* Not if all of them hang. */
 }
 
 void pool_wide_begin(struct pool *pool, struct instance *instance)

@@ -108,11 +108,11 @@ class Traffic(Load):
 def test_a_lost_device_is_had_again_in_a_new_process(tmp_path):
     """Who asks notices nothing, and is not to blame."""
     root = repository(tmp_path)
-    isolated(root, parameters={"lost_on": "*", "lost_at": "4", "lost_runs": "1"}, batching="off")
+    isolated(root, parameters={"lost_on": "*", "lost_at": "8", "lost_runs": "1"}, batching="off")
     with Server(tmp_path, root) as server:
-        for i in range(8):
+        for i in range(10):  # The second process does not get as far as to its eighth run.
             assert echoes(server.infer("m", sim_request(good_row(i))), good_row(i))
-        assert deaths(server, "lost its device") >= 1
+        assert deaths(server, "lost its device") == 1
         assert server.get("/v2/quarantine").json()["entries"] == []
 
 
