@@ -306,13 +306,8 @@ enum weir_status server_start(const struct config *config, enum server_mode mode
     reload_init(&server->reload, config, &server->limits, &server->guard);
     server->pulse_ns = server->notify.watchdog_ns == CLOCK_NEVER ? CLOCK_NEVER : 0;
     server->canary_ns = mode == SERVER_SERVE ? 0 : CLOCK_NEVER;
-    const enum weir_status status = start_all(server, err);
-    if (status != WEIR_OK) {
-        (void)server_destroy(server);
-        return status;
-    }
     *out = server;
-    return WEIR_OK;
+    return start_all(server, err);
 }
 
 static void look_at_models(struct server *server);

@@ -28,7 +28,8 @@ enum server_mode {
 void server_block_signals(void);
 
 /* Starts everything; `config` is borrowed.  The calling thread is the server's main thread: it
- * alone makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened. */
+ * alone makes the calls below that wait.  WEIR_EIO: a port is taken, a folder cannot be opened;
+ * *out is set then, too, and all that may be done with it is server_destroy(). */
 WEIR_MUST_USE enum weir_status server_start(const struct config *config, enum server_mode mode,
                                             struct server **out, struct weir_err *err);
 
