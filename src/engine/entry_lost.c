@@ -26,6 +26,18 @@ enum weir_status entry_check_lost(const struct entry *entry, struct weir_err *er
                          entry->lost);
 }
 
+/* What it may take counts as taken: as a load under way it would keep all others from being
+ * measured, perhaps for ever. */
+static void keep_booked(struct room *room, struct ledger_booking *booking)
+{
+    if (booking->state == LEDGER_BOOKED) { /* Else it was only asking for it. */
+        const struct ledger_counts counts = { .heap_bytes = booking->need.host_bytes,
+                                              .device_bytes = booking->need.device_bytes,
+                                              .peak_bytes = booking->need.host_bytes };
+        ledger_measure(&room->ledger, booking, &counts);
+    }
+}
+
 /* False: it has just come back, or there is no thread that could go on. */
 static bool write_off(struct load_job *load, uint64_t limit_ns)
 {
@@ -35,6 +47,7 @@ static bool write_off(struct load_job *load, uint64_t limit_ns)
     if (!worker_replace(&host->loaders[entry->look.loader], &work->job, &work->hung)) {
         return false;
     }
+    keep_booked(&host->room, &load->resident->booking);
     work->load = NULL;
     load->work = NULL;
     load->resident = NULL;
@@ -104,6 +117,7 @@ void entry_take_back(struct load_work *work)
         host->residents++;
         entry->residents++;
         resident->model = work->model;
+        ledger_leave(&host->room.ledger, &resident->booking);
         if (slot != NULL) {
             slot->leaving++;
         }
