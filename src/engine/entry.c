@@ -681,8 +681,8 @@ void entry_start_loads(struct entry *entry)
 {
     uint32_t count = 0;
     struct weir_err err = { 0 };
-    enum weir_status status = entry_check_lost(entry, &err);
-    status = status == WEIR_OK ? choose(entry, &count, &err) : status;
+    enum weir_status status = choose(entry, &count, &err);
+    status = status == WEIR_OK && count > 0 ? entry_check_lost(entry, &err) : status;
     status = status == WEIR_OK ? prepare_loads(entry, count, &err) : status;
     if (status != WEIR_OK) {
         entry_fail(entry, outcome(status), &err);
