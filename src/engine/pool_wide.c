@@ -82,7 +82,8 @@ static bool can_be_taken(const struct pool *pool, const struct model *model)
          n = list_next(&pool->runs, n)) {
         const struct batch *run = list_entry(n, struct batch, run);
         const struct instance *instance = list_entry(run, struct instance, batch);
-        if (instance->places > 0 && replica_is_free(model, &instance->executor->seat)) {
+        const struct executor *executor = instance->places > 0 ? instance->executor : NULL;
+        if (executor != NULL && replica_is_free(model, &executor->seat)) {
             return true;
         }
     }

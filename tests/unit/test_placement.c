@@ -311,6 +311,47 @@ static void test_a_reservation_that_nobody_can_take_holds_nobody_up(void **state
     }
 }
 
+/* An executor of the other memory node hangs: those that could run the wide model are awaited even so. */
+static void test_a_reservation_outlives_an_executor_that_could_not_take_it(void **state)
+{
+    struct rig *rig = *state;
+    struct model_config configs[2] = { rig->config, rig->config };
+    struct model models[2] = { 0 }; /* The wide one, and another one. */
+    configs[0].numa_nodes = 1U << 1;
+    configs[0].intra_threads = 2;
+    rig->config.run_limit_ns = NS_PER_MS;
+    for (int i = 0; i < 2; i++) {
+        simulated_adopt(&models[i], &configs[i], rig->engine);
+    }
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    struct pool *pool = rig->model.pool;
+    ask(rig, &rig->clients[0], &rig->model);
+    struct instance *hung = pull_at(rig, pool, 0);
+    hang(rig, hung, &pool->executors[0]);
+    ask(rig, &rig->clients[1], &models[1]);
+    struct instance *first = pull_at(rig, pool, 1);
+    first->executor = &pool->executors[1];
+    ask(rig, &rig->clients[2], &models[0]);
+    assert_null(pull_at(rig, pool, 1)); /* One of its two places is taken. */
+    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + NS_PER_S);
+    finish(rig, first);
+    ask(rig, &rig->clients[1], &models[1]);
+    list_append(&pool->idle, &pool->executors[1].idle);
+    assert_null(pull_at(rig, pool, 0)); /* The one that sleeps has it. */
+    list_remove(&pool->executors[1].idle);
+    finish(rig, pull_at(rig, pool, 1));
+    assert_int_equal(rig->clients[2].ended, WEIR_OK);
+    finish(rig, pull_at(rig, pool, 0));
+    assert_int_equal(rig->clients[1].ended, WEIR_OK);
+    finish(rig, hung);
+    engine_abandon(rig->engine, &rig->model);
+    backend_unload(rig->model.backend);
+    for (int i = 0; i < 2; i++) {
+        engine_abandon(rig->engine, &models[i]);
+        backend_unload(models[i].backend);
+    }
+}
+
 static void test_who_shares_a_run_is_served_by_another_device(void **state)
 {
     struct rig *rig = *state;
@@ -471,6 +512,7 @@ int main(void)
         WITH_RIG(test_a_device_that_is_back_is_used_at_once),
         WITH_RIG(test_an_executor_that_is_back_sits_where_one_is_missing),
         WITH_RIG(test_a_reservation_that_nobody_can_take_holds_nobody_up),
+        WITH_RIG(test_a_reservation_outlives_an_executor_that_could_not_take_it),
         WITH_RIG(test_who_shares_a_run_is_served_by_another_device),
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
