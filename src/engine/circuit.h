@@ -46,7 +46,8 @@ struct circuit {
     uint64_t until_ns; /* OPEN: when a run may be tried. */
 };
 
-/* A run that began at `began_ns` died now.  False: with a child whose death was counted already. */
+/* A run that began at `began_ns` died now.  False: a death was counted since it began, and this counts as the same.
+ * Children of several instances or devices that die at once so count as one. */
 bool circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns);
 
 /* A run completed. */
