@@ -476,6 +476,20 @@ uint32_t engine_sequence_count(struct model *model)
     return count;
 }
 
+void engine_retire(struct model *model)
+{
+    if (model->sequence_plan == NULL) {
+        return;
+    }
+    struct pool *pool = model->pool;
+    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
+    pthread_mutex_lock(&pool->lock);
+    sequencer_retire(model->sequences, now_ns);
+    pool_place(pool, model, now_ns);
+    pthread_mutex_unlock(&pool->lock);
+    pool_kick(pool);
+}
+
 void engine_drain(struct engine *engine)
 {
     atomic_store(&engine->draining, true);

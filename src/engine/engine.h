@@ -149,6 +149,9 @@ bool engine_is_working(struct model *model);
 /* Sequences that are open or wait for a place; any thread. */
 uint32_t engine_sequence_count(struct model *model);
 
+/* The model is offered no more, what was accepted still runs; any thread with a lease. */
+void engine_retire(struct model *model);
+
 /* Refuses further submits with WEIR_EDRAINING; what was accepted goes on. */
 void engine_drain(struct engine *engine);
 

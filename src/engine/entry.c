@@ -219,6 +219,7 @@ void entry_let_go(struct slot *slot)
     slot->leaving++;
     slot->state = MODEL_UNLOADING;
     slot->why = (struct weir_err){ 0 };
+    engine_retire(model);
     model_release(model);
 }
 

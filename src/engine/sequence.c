@@ -223,15 +223,25 @@ static void settle_down(struct sequencer *s, struct sequence *sequence, bool ove
     open_backlog(s);
 }
 
+static uint64_t drop_time_ns(const struct sequencer *s, const struct sequence *idle)
+{
+    return s->retired ? idle->used_ns : clock_add(idle->used_ns, config_of(s)->idle_ns);
+}
+
 static void drop_idle(struct sequencer *s, uint64_t now_ns)
 {
     for (struct sequence *first = waiting_first(&s->idle);
-         first != NULL && clock_add(first->used_ns, config_of(s)->idle_ns) <= now_ns;
-         first = waiting_first(&s->idle)) {
+         first != NULL && drop_time_ns(s, first) <= now_ns; first = waiting_first(&s->idle)) {
         forget(s, first);
         atomic_fetch_add_explicit(&s->dropped, 1, memory_order_relaxed);
     }
     open_backlog(s);
+}
+
+void sequencer_retire(struct sequencer *s, uint64_t now_ns)
+{
+    s->retired = true;
+    drop_idle(s, now_ns);
 }
 
 /* --- What runs next
@@ -294,7 +304,7 @@ struct sequence_turn sequencer_next(struct sequencer *s, uint64_t now_ns)
     }
     const struct sequence *idlest = waiting_first(&s->idle);
     if (idlest != NULL) {
-        const uint64_t drop_ns = clock_add(idlest->used_ns, config_of(s)->idle_ns);
+        const uint64_t drop_ns = drop_time_ns(s, idlest);
         turn.again_ns = drop_ns < turn.again_ns ? drop_ns : turn.again_ns;
     }
     return turn;

@@ -22,7 +22,8 @@
  * canceled, its deadline passed), since what comes after would build on a step that is missing.
  * Those already waiting behind it, up to the next START, end with WEIR_ECONFLICT.  A request that
  * is refused was never part of it: it may be sent again.  A sequence without requests for the
- * configured time is dropped.  An unloaded version runs what was accepted and forgets the rest.
+ * configured time is dropped.  An unloaded version runs what was accepted and forgets the rest: once it is
+ * offered no more, sequences without requests are dropped at once, so that those that wait for a place get theirs.
  */
 #ifndef WEIR_ENGINE_SEQUENCE_H
 #define WEIR_ENGINE_SEQUENCE_H
@@ -81,6 +82,7 @@ struct sequencer {
     uint32_t lane_count;
     uint32_t count;
     uint32_t count_max;
+    bool retired; /* The model is offered no more. */
     uint64_t state_bytes_max;
     _Atomic uint64_t state_bytes; /* Executors add to it without the lock. */
     _Atomic uint64_t started;     /* Sequences since the load; any thread reads these. */
@@ -110,6 +112,9 @@ WEIR_MUST_USE enum weir_status sequencer_check(struct request *request, struct w
  * too many sequences; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status sequencer_push(struct sequencer *s, struct request *request,
                                               uint64_t now_ns, struct weir_err *err);
+
+/* The model is offered no more: nobody will go on with a sequence that nothing waits for. */
+void sequencer_retire(struct sequencer *s, uint64_t now_ns);
 
 /* Drops what has idled too long and says what could run. */
 struct sequence_turn sequencer_next(struct sequencer *s, uint64_t now_ns);

@@ -281,36 +281,53 @@ static void on_end(struct request *request)
     *(bool *)request->user = true;
 }
 
-/* Submits x with `rows` rows; its status, and the sum when it succeeded. */
+struct question {
+    int32_t x[4];
+    struct tensor input;
+    struct tensor outputs[3];
+    struct request request;
+    bool done;
+};
+
+/* Submits x with `rows` rows. */
+static enum weir_status ask(struct question *q, struct model_bed *bed, struct model *model,
+                            struct sequence_id id, const char *flags, int64_t rows,
+                            struct weir_err *err)
+{
+    *q = (struct question){ .x = { 5, 5, 5, 5 } };
+    q->input = (struct tensor){ .dtype = DTYPE_INT32,
+                                .present = true,
+                                .shape = { 2, { rows, 1 } },
+                                .data = (uint8_t *)q->x,
+                                .size = (size_t)rows * sizeof(q->x[0]) };
+    asking_init(&q->request, &bed->home, model, &q->input, q->outputs);
+    q->request.ended = on_end;
+    q->request.user = &q->done;
+    q->request.sequence_id = id;
+    q->request.sequence_start = strchr(flags, 's') != NULL;
+    q->request.sequence_end = strchr(flags, 'e') != NULL;
+    return engine_submit(bed->engine, &q->request, err);
+}
+
+/* Its status once it has ended, and the sum when it succeeded. */
+static enum weir_status await_answer(struct question *q, struct model_bed *bed, int32_t *sum,
+                                     struct weir_err *err)
+{
+    model_bed_turn_until(bed, &q->done);
+    *sum = q->request.status == WEIR_OK ? number(&q->outputs[0], 0) : -1;
+    *err = q->request.err;
+    for (int i = 0; i < 3; i++) {
+        tensor_release(&q->outputs[i]);
+    }
+    return q->request.status;
+}
+
 static enum weir_status infer(struct model_bed *bed, struct model *model, struct sequence_id id,
                               const char *flags, int64_t rows, int32_t *sum, struct weir_err *err)
 {
-    int32_t x[4] = { 5, 5, 5, 5 };
-    struct tensor input = { .dtype = DTYPE_INT32,
-                            .present = true,
-                            .shape = { 2, { rows, 1 } },
-                            .data = (uint8_t *)x,
-                            .size = (size_t)rows * sizeof(x[0]) };
-    struct tensor outputs[3] = { 0 };
-    bool done = false;
-    struct request request;
-    asking_init(&request, &bed->home, model, &input, outputs);
-    request.ended = on_end;
-    request.user = &done;
-    request.sequence_id = id;
-    request.sequence_start = strchr(flags, 's') != NULL;
-    request.sequence_end = strchr(flags, 'e') != NULL;
-    enum weir_status status = engine_submit(bed->engine, &request, err);
-    if (status == WEIR_OK) {
-        model_bed_turn_until(bed, &done);
-        status = request.status;
-        *sum = status == WEIR_OK ? number(&outputs[0], 0) : -1;
-        *err = request.err;
-    }
-    for (int i = 0; i < 3; i++) {
-        tensor_release(&outputs[i]);
-    }
-    return status;
+    struct question q;
+    const enum weir_status status = ask(&q, bed, model, id, flags, rows, err);
+    return status == WEIR_OK ? await_answer(&q, bed, sum, err) : status;
 }
 
 static void test_refusals(void **state)
@@ -355,6 +372,35 @@ static void test_refusals(void **state)
     assert_int_equal(sum, 10);
     model_bed_release(&bed, model);
     stop(&bed); /* With a sequence that never ended. */
+}
+
+/* --- Versions that are offered no more
+ * ------------------------------------------------------------------ */
+
+/* Its sequence gets the place of one that nobody can go on with. */
+static void test_what_was_accepted_runs_on_an_unloaded_version(void **state)
+{
+    (void)state;
+    struct model_bed bed;
+    want(SEQUENCE_DIRECT);
+    start(&bed);
+    struct weir_err err = { 0 };
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "accumulate", NULL, &err), WEIR_OK);
+    struct model *model = model_bed_lease(&bed, "accumulate", 0);
+    const uint64_t places = model->instance_count * (uint64_t)model->config->max_batch_size;
+    int32_t sum = 0;
+    struct sequence_id id = { 0 };
+    while (id.number++ < places) {
+        assert_int_equal(infer(&bed, model, id, "s", 1, &sum, &err), WEIR_OK);
+    }
+    struct question q;
+    assert_int_equal(ask(&q, &bed, model, id, "s", 1, &err), WEIR_OK);
+    assert_int_equal(engine_waiting_count(model), 1);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "accumulate", NULL, &err), WEIR_OK);
+    assert_int_equal(await_answer(&q, &bed, &sum, &err), WEIR_OK);
+    assert_int_equal(sum, 5);
+    model_bed_release(&bed, model);
+    stop(&bed);
 }
 
 /* --- Configurations that are refused
@@ -406,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_direct),
         cmocka_unit_test(test_oldest),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_what_was_accepted_runs_on_an_unloaded_version),
         cmocka_unit_test(test_configurations),
     };
     backend_start();
