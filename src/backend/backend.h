@@ -133,7 +133,7 @@ struct backend_load {
 /* X(name, text, whether the run is suspected): how the child ended that held a run. */
 #define BACKEND_DEATHS(X)                                                                     \
     X(NONE, "alive", false)                                                                   \
-    X(FAULT, "crashed", true)                   /* SIGSEGV, BUS, ILL, FPE, ABRT, SYS. */      \
+    X(FAULT, "crashed", true)                   /* SIGSEGV, BUS, ILL, FPE, ABRT, SYS; a kernel. */ \
     X(HUNG, "hung", true)                       /* Did not heed its run limit. */             \
     X(MEMORY, "exceeded its memory limit", true)                                              \
     X(LOST, "lost its device", false)           /* For itself: another process may have it. */ \
@@ -174,6 +174,9 @@ struct backend_run {
     bool probation; /* In a fresh child that is used for nothing else; needs isolation. */
     enum backend_death
         death; /* Set by each step; not NONE: the child died, and the step is WEIR_EBACKEND. */
+
+    bool
+        faulted; /* Set by a backend with WEIR_EUNAVAILABLE: a kernel of the run failed, maybe because of its inputs. */
 
     uint64_t begin_ns; /* Simulated devices: when it could have begun had its thread woken in time;
                                 0: now. */

@@ -90,4 +90,7 @@ void onnx_float_mode_leave(uint64_t before);
 enum weir_status onnx_load_failed(struct OrtStatus *status, struct weir_err *err);
 enum weir_status onnx_run_failed(struct OrtStatus *status, struct weir_err *err);
 
+/* The device is lost because a kernel failed on it, which the run's inputs may have made it do. */
+bool onnx_is_fault(const struct OrtStatus *status);
+
 #endif

@@ -9,7 +9,7 @@
  *
  * Providers for accelerators report the failed call's library and its status: "CUDA failure 700: an illegal memory
  * access was encountered ; GPU=0 ; hostname=...".  Of these, some mean that nothing runs on that device any more,
- * whatever the input: it is lost.
+ * whatever the input: it is lost.  Where a kernel of the run failed the input may have made it do so: a fault.
  */
 #include "backend/onnx.h"
 
@@ -56,77 +56,86 @@ static bool means_no_memory(const char *message)
     return false;
 }
 
+enum device_failure { DEVICE_OTHER, DEVICE_MEMORY, DEVICE_LOST, DEVICE_FAULT };
+
+/* WEIR_OK: it may be about the input. */
+static const enum weir_status device_statuses[] = {
+    [DEVICE_OTHER] = WEIR_OK,
+    [DEVICE_MEMORY] = WEIR_ENOMEM,
+    [DEVICE_LOST] = WEIR_EUNAVAILABLE,
+    [DEVICE_FAULT] = WEIR_EUNAVAILABLE,
+};
+
 /* What CUDA's runtime, and HIP's after it, say by number. */
 static const struct device_code {
     unsigned long code;
-    enum weir_status status;
+    enum device_failure failure;
 } device_codes[] = {
-    { 2, WEIR_ENOMEM },         /* Out of memory. */
-    { 3, WEIR_EUNAVAILABLE },   /* Initialization. */
-    { 4, WEIR_EUNAVAILABLE },   /* The driver is shutting down. */
-    { 46, WEIR_EUNAVAILABLE },  /* All devices are busy or unavailable. */
-    { 77, WEIR_EUNAVAILABLE },  /* Illegal address, before CUDA 10.1. */
-    { 100, WEIR_EUNAVAILABLE }, /* No device. */
-    { 101, WEIR_EUNAVAILABLE }, /* No such device. */
-    { 214, WEIR_EUNAVAILABLE }, /* Uncorrectable ECC error. */
-    { 220, WEIR_EUNAVAILABLE }, /* Uncorrectable NVLink error. */
-    { 700, WEIR_EUNAVAILABLE }, /* Illegal address: the context is broken, */
-    { 702, WEIR_EUNAVAILABLE }, /* as after a launch that took too long, */
-    { 710, WEIR_EUNAVAILABLE }, /* an assertion in a kernel, */
-    { 714, WEIR_EUNAVAILABLE }, /* a hardware stack error, */
-    { 715, WEIR_EUNAVAILABLE }, /* an illegal instruction, */
-    { 716, WEIR_EUNAVAILABLE }, /* a misaligned address, */
-    { 717, WEIR_EUNAVAILABLE }, /* a wrong address space, */
-    { 718, WEIR_EUNAVAILABLE }, /* a wrong program counter, */
-    { 719, WEIR_EUNAVAILABLE }, /* and any other failure of a launch. */
-    { 802, WEIR_EUNAVAILABLE }, /* The system is not ready. */
-    { 999, WEIR_EUNAVAILABLE }, /* Unknown, as when the device has gone. */
+    { 2, DEVICE_MEMORY },  /* Out of memory. */
+    { 3, DEVICE_LOST },    /* Initialization. */
+    { 4, DEVICE_LOST },    /* The driver is shutting down. */
+    { 46, DEVICE_LOST },   /* All devices are busy or unavailable. */
+    { 77, DEVICE_FAULT },  /* Illegal address, before CUDA 10.1. */
+    { 100, DEVICE_LOST },  /* No device. */
+    { 101, DEVICE_LOST },  /* No such device. */
+    { 214, DEVICE_LOST },  /* Uncorrectable ECC error. */
+    { 220, DEVICE_LOST },  /* Uncorrectable NVLink error. */
+    { 700, DEVICE_FAULT }, /* Illegal address: the context is broken, */
+    { 702, DEVICE_FAULT }, /* as after a launch that took too long, */
+    { 710, DEVICE_FAULT }, /* an assertion in a kernel, */
+    { 714, DEVICE_FAULT }, /* a hardware stack error, */
+    { 715, DEVICE_FAULT }, /* an illegal instruction, */
+    { 716, DEVICE_FAULT }, /* a misaligned address, */
+    { 717, DEVICE_FAULT }, /* a wrong address space, */
+    { 718, DEVICE_FAULT }, /* a wrong program counter, */
+    { 719, DEVICE_FAULT }, /* and any other failure of a launch. */
+    { 802, DEVICE_LOST },  /* The system is not ready. */
+    { 999, DEVICE_LOST },  /* Unknown, as when the device has gone. */
 };
 
 /* What its other libraries say, whose numbers change. */
 static const struct device_name {
     const char *name;
-    enum weir_status status;
+    enum device_failure failure;
 } device_names[] = {
-    { "CUBLAS_STATUS_ALLOC_FAILED", WEIR_ENOMEM },
-    { "CUDNN_STATUS_ALLOC_FAILED", WEIR_ENOMEM },
-    { "CUBLAS_STATUS_EXECUTION_FAILED", WEIR_EUNAVAILABLE },
-    { "CUDNN_STATUS_EXECUTION_FAILED", WEIR_EUNAVAILABLE },
-    { "CUBLAS_STATUS_NOT_INITIALIZED", WEIR_EUNAVAILABLE },
-    { "CUDNN_STATUS_NOT_INITIALIZED", WEIR_EUNAVAILABLE },
+    { "CUBLAS_STATUS_ALLOC_FAILED", DEVICE_MEMORY },
+    { "CUDNN_STATUS_ALLOC_FAILED", DEVICE_MEMORY },
+    { "CUBLAS_STATUS_EXECUTION_FAILED", DEVICE_FAULT },
+    { "CUDNN_STATUS_EXECUTION_FAILED", DEVICE_FAULT },
+    { "CUBLAS_STATUS_NOT_INITIALIZED", DEVICE_LOST },
+    { "CUDNN_STATUS_NOT_INITIALIZED", DEVICE_LOST },
 };
 
-static enum weir_status status_of_code(unsigned long code)
+static enum device_failure failure_of_code(unsigned long code)
 {
     for (size_t i = 0; i < sizeof(device_codes) / sizeof(device_codes[0]); i++) {
         if (device_codes[i].code == code) {
-            return device_codes[i].status;
+            return device_codes[i].failure;
         }
     }
-    return WEIR_OK;
+    return DEVICE_OTHER;
 }
 
-static enum weir_status status_of_name(const char *text)
+static enum device_failure failure_of_name(const char *text)
 {
     for (size_t i = 0; i < sizeof(device_names) / sizeof(device_names[0]); i++) {
         if (strstr(text, device_names[i].name) != NULL) {
-            return device_names[i].status;
+            return device_names[i].failure;
         }
     }
-    return WEIR_OK;
+    return DEVICE_OTHER;
 }
 
-/* What a library of an accelerator reports: where that begins in the message, else NULL.  *out is WEIR_OK where it may
- * be about the input. */
-static const char *find_device_failure(const char *message, enum weir_status *out)
+/* What a library of an accelerator reports: where that begins in the message, else NULL. */
+static const char *find_device_failure(const char *message, enum device_failure *out)
 {
     static const char *const marks[] = { "CUDA failure ", "HIP failure ", "CUBLAS failure ",
                                          "CUDNN failure " };
     for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
         const char *at = strstr(message, marks[i]);
         if (at != NULL) {
-            *out = i < 2 ? status_of_code(strtoul(at + strlen(marks[i]), NULL, 10))
-                         : status_of_name(at);
+            *out = i < 2 ? failure_of_code(strtoul(at + strlen(marks[i]), NULL, 10))
+                         : failure_of_name(at);
             return at;
         }
     }
@@ -256,9 +265,9 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
             status = at_run ? failures[i].at_run : failures[i].at_load;
         }
     }
-    enum weir_status device_status = WEIR_OK;
-    const char *device = find_device_failure(message, &device_status);
-    status = device_status != WEIR_OK ? device_status : status;
+    enum device_failure failure = DEVICE_OTHER;
+    const char *device = find_device_failure(message, &failure);
+    status = device_statuses[failure] != WEIR_OK ? device_statuses[failure] : status;
     if (means_no_memory(message)) {
         status = WEIR_ENOMEM;
     }
@@ -291,4 +300,11 @@ enum weir_status onnx_load_failed(OrtStatus *status, struct weir_err *err)
 enum weir_status onnx_run_failed(OrtStatus *status, struct weir_err *err)
 {
     return report(status, true, err);
+}
+
+bool onnx_is_fault(const OrtStatus *status)
+{
+    enum device_failure failure = DEVICE_OTHER;
+    (void)find_device_failure(onnx_api->GetErrorMessage(status), &failure);
+    return failure == DEVICE_FAULT;
 }

@@ -338,8 +338,8 @@ static enum weir_status done(struct channel *channel, struct backend_run *run,
                            channel->watched.limit_ns / NS_PER_MS);
         }
         if (status == WEIR_EUNAVAILABLE) { /* What it has of its device does not come back. */
-            process_kill(channel->process, DEATH_LOST, &channel->watched);
-            run->death = DEATH_LOST;
+            run->death = answer->faulted != 0 ? DEATH_FAULT : DEATH_LOST;
+            process_kill(channel->process, run->death, NULL); /* Other runs may have caused it. */
             status = WEIR_EBACKEND;
         }
         return err_set(err, status, "%.*s", (int)sizeof(answer->text) - 1, answer->text);

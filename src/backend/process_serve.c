@@ -291,6 +291,7 @@ static void obey(struct serving *s)
     struct process_answer *answer = &s->head->answer;
     answer->kind = ANSWER_DONE;
     answer->status = status;
+    answer->faulted = s->run.faulted;
     answer->virtual_end_ns = s->run.virtual_end_ns;
     memcpy(answer->text, err.text, sizeof(answer->text));
     if (s->turn != PROCESS_TURN_DEAD) {

@@ -79,6 +79,7 @@ struct process_answer {
     uint32_t kind;
     uint32_t status;
     uint32_t outputs; /* They are in the area. */
+    uint32_t faulted; /* backend_run.faulted */
     uint64_t virtual_end_ns;
     uint64_t grow_bytes; /* ANSWER_GROW: the area for outputs is to have as many. */
     char text[sizeof(((struct weir_err *)0)->text)];

@@ -201,7 +201,8 @@ static enum weir_status keep_texts(struct sim_model *model, struct weir_err *err
     const char **texts[] = { &model->settings.inputs,   &model->settings.outputs,
                              &model->settings.poison,   &model->settings.load_fails,
                              &model->settings.crash_on, &model->settings.stuck_on,
-                             &model->settings.lost_on,  &model->settings.oom_on };
+                             &model->settings.lost_on,  &model->settings.oom_on,
+                             &model->settings.fault_on };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         *texts[i] = arena_try_strndup(&model->arena, *texts[i], strlen(*texts[i]));
         if (*texts[i] == NULL) {
@@ -612,8 +613,8 @@ static bool is_lost(const struct sim_model *model, uint64_t index)
 }
 
 /* How the run ends that is the model's `index`-th. */
-static enum weir_status verdict(struct sim_model *model, const struct backend_run *run,
-                                uint64_t index, struct weir_err *err)
+static enum weir_status verdict(struct sim_model *model, struct backend_run *run, uint64_t index,
+                                struct weir_err *err)
 {
     const struct sim_settings *settings = &model->settings;
     if (settings->crash_at == index || holds(model, run, settings->crash_on)) {
@@ -630,6 +631,10 @@ static enum weir_status verdict(struct sim_model *model, const struct backend_ru
     if (settings->fail_above_rows != 0 && run->rows > settings->fail_above_rows) {
         return err_set(err, WEIR_EBACKEND, "simulated failure above %" PRIu64 " rows",
                        settings->fail_above_rows);
+    }
+    run->faulted = holds(model, run, settings->fault_on);
+    if (run->faulted) {
+        return err_set(err, WEIR_EUNAVAILABLE, "a simulated kernel failed");
     }
     if (is_lost(model, index)) {
         return err_set(err, WEIR_EUNAVAILABLE, "simulated loss at run %" PRIu64, index);

@@ -59,6 +59,7 @@
     X(slower, TEXT, "", "devices where runs take so many times as long, such as gpu1:2.5")          \
     X(oom_on, TEXT, "", "the only device that oom_above_rows is about")                            \
     X(crash_on, TEXT, "", "kill the process when an FP32 input holds this number")                 \
+    X(fault_on, TEXT, "", "break the device when an FP32 input holds this number")                 \
     X(stuck_on, TEXT, "", "take no notice of being stopped when an FP32 input holds this number")  \
     X(stuck, DURATION, "1h", "and end after so long")
 

@@ -116,6 +116,17 @@ def test_a_lost_device_is_had_again_in_a_new_process(tmp_path):
         assert server.get("/v2/quarantine").json()["entries"] == []
 
 
+def test_an_input_that_breaks_the_device_is_found_and_refused(tmp_path):
+    root = repository(tmp_path)
+    isolated(root, parameters={"fault_on": "555"})
+    with Server(tmp_path, root) as server:
+        for _ in range(3):
+            assert server.infer("m", sim_request(guilty_row(555.0))).status == 422
+        assert deaths(server, "crashed") == 2
+        assert deaths(server, "lost its device") == 0
+        assert echoes(server.infer("m", sim_request(good_row(1))), good_row(1))
+
+
 def test_a_crashing_input_is_found_and_refused(tmp_path):
     root = repository(tmp_path)
     isolated(root)
