@@ -46,13 +46,14 @@ class Answer:
 
 
 def put_sim(root, name, versions=(1,), parameters=None, **config):
-    """A model on the simulated device; `parameters` as src/backend/sim.h lists them."""
+    """A model on the simulated device; `parameters` as src/backend/sim.h lists them.  A version
+    appears when its configuration is there."""
     folder = root / name
-    for version in versions:
-        (folder / str(version)).mkdir(parents=True, exist_ok=True)
     config = {"backend": "sim", "max_batch_size": 8, **config}
     config["parameters"] = {key: str(value) for key, value in (parameters or {}).items()}
     write_whole(folder / "model.yaml", json.dumps(config).encode())
+    for version in versions:
+        (folder / str(version)).mkdir(exist_ok=True)
 
 
 def put_model(root, name, source=None, version=1, **config):
