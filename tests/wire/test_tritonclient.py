@@ -10,12 +10,13 @@ import zlib
 import numpy as np
 import pytest
 
-import triton_models
 from serving import ROOT, Raw, Server, binary_request, tensor
-from triton_models import put_models, same
 
+pytest.importorskip("ml_dtypes")
 tritonclient = pytest.importorskip("tritonclient.http")
 aio = pytest.importorskip("tritonclient.http.aio")
+import triton_models  # noqa: E402
+from triton_models import put_models, same  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
 NOT_IN_JSON = ("FP16", "BF16")

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from serving import PATIENCE_S, ROOT, Server, put_sim
-from triton_models import VALUES, put_models, same
 
+pytest.importorskip("ml_dtypes")
 grpc = pytest.importorskip("grpc")
 triton = pytest.importorskip("tritonclient.grpc")
 aio = pytest.importorskip("tritonclient.grpc.aio")
+from triton_models import VALUES, put_models, same  # noqa: E402
 from tritonclient.grpc import service_pb2 as pb  # noqa: E402
 from tritonclient.grpc import service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402

@@ -1,11 +1,9 @@
 """What the tests of Triton's clients have in common: values of every type, and models to ask."""
 
+import ml_dtypes
 import numpy as np
-import pytest
 
 from serving import MODELS, put_model, put_sim, write_whole
-
-ml_dtypes = pytest.importorskip("ml_dtypes")
 
 VALUES = {
     "BOOL": np.array([[True, False, False, True]]),
