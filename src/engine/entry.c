@@ -531,11 +531,11 @@ static void loaded(struct worker_job *job)
 void entry_load_version(struct worker_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
-    struct entry_host *host = work->resident->entry->host;
-    step_begin(&work->step);
-    work->status =
-        host->stopping ? WEIR_EDRAINING : lifecycle_load(&work->how, &work->model, &work->err);
-    entry_return_job(host, job, loaded);
+    work->status = entry_begin_step(work);
+    if (work->status == WEIR_OK) {
+        work->status = lifecycle_load(&work->how, &work->model, &work->err);
+    }
+    entry_return_job(work->resident->entry->host, job, loaded);
 }
 
 /* Version `index` of the look must be loaded: it is new, changed, or everything is. */

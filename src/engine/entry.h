@@ -169,8 +169,8 @@ struct entry {
     uint64_t seen_fingerprint;   /* Of the folder that was last tried. */
     uint64_t scan;               /* Number of the last scan that saw it. */
     uint64_t residents;
-    uint32_t lost;       /* Loads of it that were written off and have not come back. */
-    struct weir_err why; /* Why nothing could be tried; empty text: none. */
+    _Atomic uint32_t lost; /* Loads of it that were written off and have not come back. */
+    struct weir_err why;   /* Why nothing could be tried; empty text: none. */
 
     bool busy;
     bool waiting;          /* An ensemble, between the look and the load: for its parts. */
@@ -314,6 +314,9 @@ void entry_watch_loads(struct entry_host *host, uint64_t now_ns, uint64_t *next_
 
 /* One that was written off has come back. */
 void entry_take_back(struct load_work *work);
+
+/* A step of its load begins, if it is to (loader).  WEIR_EDRAINING; WEIR_EUNAVAILABLE as of entry_check_lost(). */
+WEIR_MUST_USE enum weir_status entry_begin_step(struct load_work *work);
 
 /* WEIR_EUNAVAILABLE: loads of it that were written off still go on, too many for another one. */
 WEIR_MUST_USE enum weir_status entry_check_lost(const struct entry *entry, struct weir_err *err);

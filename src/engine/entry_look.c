@@ -165,11 +165,11 @@ static void needs_known(struct worker_job *job)
 static void find_needs(struct worker_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
-    struct entry_host *host = work->resident->entry->host;
-    step_begin(&work->step);
-    work->status =
-        host->stopping ? WEIR_EDRAINING : lifecycle_needs(&work->how, &work->needs, NULL);
-    entry_return_job(host, job, needs_known);
+    work->status = entry_begin_step(work);
+    if (work->status == WEIR_OK) {
+        work->status = lifecycle_needs(&work->how, &work->needs, NULL);
+    }
+    entry_return_job(work->resident->entry->host, job, needs_known);
 }
 
 void entry_ask_needs(struct entry *entry)

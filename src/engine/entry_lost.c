@@ -26,6 +26,18 @@ enum weir_status entry_check_lost(const struct entry *entry, struct weir_err *er
                          entry->lost);
 }
 
+/* Before the step begins nobody writes the load off: what is read here stays. */
+enum weir_status entry_begin_step(struct load_work *work)
+{
+    const struct entry *entry = work->resident->entry;
+    const enum weir_status status =
+        entry->host->stopping ? WEIR_EDRAINING : entry_check_lost(entry, &work->err);
+    if (status == WEIR_OK) {
+        step_begin(&work->step);
+    }
+    return status;
+}
+
 /* What it may take counts as taken: as a load under way it would keep all others from being
  * measured, perhaps for ever. */
 static void keep_booked(struct room *room, struct ledger_booking *booking)
@@ -44,7 +56,9 @@ static bool write_off(struct load_job *load, uint64_t limit_ns)
     struct entry *entry = load->entry;
     struct entry_host *host = entry->host;
     struct load_work *work = load->work;
+    entry->lost++; /* Before the new thread begins with the next one. */
     if (!worker_replace(&host->loaders[entry->look.loader], &work->job, &work->hung)) {
+        entry->lost--;
         return false;
     }
     keep_booked(&host->room, &load->resident->booking);
@@ -58,7 +72,6 @@ static bool write_off(struct load_job *load, uint64_t limit_ns)
                 (double)limit_ns / NS_PER_S);
     host->jobs--;
     host->lost++;
-    entry->lost++;
     return true;
 }
 

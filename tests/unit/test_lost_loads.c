@@ -189,6 +189,21 @@ static void test_a_model_does_not_take_ever_more_threads(void **state)
     assert_int_equal(load("stuck", NULL), WEIR_OK);
 }
 
+static void test_nor_do_its_versions(void **state)
+{
+    (void)state;
+    char path[32];
+    put_stuck(SHORT_LIMIT);
+    for (int version = 2; version <= 6; version++) {
+        (void)snprintf(path, sizeof(path), "stuck/%d/", version);
+        model_bed_put(&bed, 0, path, "");
+    }
+    hold(0, UINT32_MAX);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 3);
+}
+
 /* There is nothing to be loaded, so nothing is lost. */
 static void test_what_serves_is_looked_at_nevertheless(void **state)
 {
@@ -286,6 +301,7 @@ int main(void)
                                                  &bed),
         cmocka_unit_test_prestate_setup_teardown(test_a_model_does_not_take_ever_more_threads,
                                                  set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_nor_do_its_versions, set_up, tear_down, &bed),
         cmocka_unit_test_prestate_setup_teardown(test_what_serves_is_looked_at_nevertheless, set_up,
                                                  tear_down, &bed),
         cmocka_unit_test_prestate_setup_teardown(test_a_hang_before_the_load_is_one_too, set_up,
