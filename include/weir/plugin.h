@@ -1,34 +1,35 @@
 /*
  * plugin.h — run models on a device that Weir does not know.
  *
- * A plug-in is a shared library with one exported function, weir_plugin(), that returns a table.  Weir
- * loads it (`weir serve --plugin libnpu.so`), and models whose configuration says `backend: NAME` run
- * through it.  plugins/hello is a whole one; docs/writing-a-backend.md explains how to port a vendor's
- * runtime; `weir plugin-test FILE.so FOLDER` checks that the promises below are kept.
+ * A plug-in is a shared library with one exported function, weir_plugin(), that returns a table.
+ * Weir loads it (`weir serve --plugin libnpu.so`), and models whose configuration says `backend:
+ * NAME` run through it.  plugins/hello is a whole one; docs/writing-a-backend.md explains how to
+ * port a vendor's runtime; `weir plugin-test FILE.so FOLDER` checks that the promises below are
+ * kept.
  *
  * The life of a model:
  *
  *     needs() ──► load() ──► describe() ──► context_create() ... run() ... context_destroy() ──► unload()
  *
- * A *model* is loaded once; a *context* carries one run at a time.  Weir makes as many contexts as runs
- * may be under way at once, and never more than needs() allows.
+ * A *model* is loaded once; a *context* carries one run at a time.  Weir makes as many contexts as
+ * runs may be under way at once, and never more than needs() allows.
  *
  * Threads: start() and stop() by the program's main thread.  needs(), load(), describe(), unload(),
- * context_create() and context_destroy() by one thread per device at a time, while runs of other models, and of
- * other contexts, go on.  prepare(), run() and finish() of a context by one thread at a time, in this
- * order, any thread.  terminate() by any thread, also during run().
+ * context_create() and context_destroy() by one thread per device at a time, while runs of other
+ * models, and of other contexts, go on.  prepare(), run() and finish() of a context by one thread
+ * at a time, in this order, any thread.  terminate() by any thread, also during run().
  *
- * Errors: every call that can fail returns a status and, where it fails, a sentence by host->fail() that names
- * the thing, what was found and what was expected.  After a failed prepare(), run() or finish() the
- * context must be usable.
+ * Errors: every call that can fail returns a status and, where it fails, a sentence by host->fail()
+ * that names the thing, what was found and what was expected.  After a failed prepare(), run() or
+ * finish() the context must be usable.
  *
  *   WEIR_EINVAL    the model's files, or this input, cannot be right
  *   WEIR_ENOMEM    out of (device) memory at this number of rows; fewer may do: Weir tries halves
  *   WEIR_ECANCELED terminate() was heard
  *   WEIR_EBACKEND  the device failed
  *
- * Compatibility: `abi` says which table this is.  Fields are only ever added at the end; `size` says how
- * much of a table its maker knew.
+ * Compatibility: `abi` says which table this is.  Fields are only ever added at the end; `size`
+ * says how much of a table its maker knew.
  */
 #ifndef WEIR_PLUGIN_H
 #define WEIR_PLUGIN_H
@@ -69,12 +70,14 @@ struct weir_plugin_host {
     enum weir_status (*fail)(struct weir_err *err, enum weir_status status, const char *format, ...)
         WEIR_PRINTF(3, 4);
 
-    /* During run() or finish(): memory for output `index` of this run, 64-byte aligned, of this shape.  Once
-     * per output.  NULL: the shape is not what describe() said, or memory is out; return WEIR_ENOMEM. */
+    /* During run() or finish(): memory for output `index` of this run, 64-byte aligned, of this
+     * shape.  Once per output.  NULL: the shape is not what describe() said, or memory is out;
+     * return WEIR_ENOMEM. */
     void *(*output)(struct weir_plugin_run_host *run, uint32_t index, uint32_t rank,
                     const int64_t *dims);
 
-    /* During run(): does anybody still want it?  A plug-in without terminate() may ask now and then. */
+    /* During run(): does anybody still want it?  A plug-in without terminate() may ask now and
+     * then. */
     bool (*is_wanted)(struct weir_plugin_run_host *run);
 };
 
@@ -117,7 +120,8 @@ struct weir_plugin_signature {
     uint32_t output_count; /* At least 1. */
 };
 
-/* Whole tensors, row-major, without padding; `data` is aligned to its elements at least, and only to be read. */
+/* Whole tensors, row-major, without padding; `data` is aligned to its elements at least, and only
+ * to be read. */
 struct weir_plugin_tensor {
     const void *data;
     size_t size; /* Bytes. */

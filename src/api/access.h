@@ -1,8 +1,8 @@
 /*
  * access.h — the one place that says who may call what.
  *
- * It goes by the group of the handler that routing has found, not by the path, so REST and gRPC have the
- * same rules, and no second way to a handler has others.  In order:
+ * It goes by the group of the handler that routing has found, not by the path, so REST and gRPC
+ * have the same rules, and no second way to a handler has others.  In order:
  *
  *   web       administration is not for web pages of other sites
  *   header    groups that are restricted as Triton restricts them need a header
@@ -46,17 +46,17 @@ void access_destroy(struct access *access); /* NULL is fine. */
 
 struct keys *access_keys(struct access *access); /* NULL: without. */
 
-/* At the head, after routing.  WEIR_OK: the call counts as its key's until its exchange is over; otherwise why
- * not, and what the answer needs for that is in its header.  `access` NULL: only the rules for web pages
- * hold. */
+/* At the head, after routing.  WEIR_OK: the call counts as its key's until its exchange is over;
+ * otherwise why not, and what the answer needs for that is in its header.  `access` NULL: only the
+ * rules for web pages hold. */
 WEIR_MUST_USE enum weir_status access_enter(struct access *access, struct call *call,
                                             enum route_group group, struct weir_err *err);
 
 /* Before routing: lets pages of configured origins read the answer. */
 void access_share(struct access *access, struct call *call);
 
-/* True when this is a browser's question whether a page may call, of a page that may: then it is answered.
- * `allow` is as from route_find(). */
+/* True when this is a browser's question whether a page may call, of a page that may: then it is
+ * answered.  `allow` is as from route_find(). */
 WEIR_MUST_USE bool access_preflight(struct access *access, struct call *call, uint32_t allow);
 
 #endif

@@ -1,8 +1,9 @@
 /*
- * answer_memory.h — what an equal request's answer said about its outputs, so that it need not be written again.
+ * answer_memory.h — what an equal request's answer said about its outputs, so that it need not be
+ * written again.
  *
- * It belongs to a remembered request (infer_json.h, infer_recall.h).  What an answer says before its tensors depends on
- * the request and on the outputs' shapes and sizes only.  One loop's thread.
+ * It belongs to a remembered request (infer_json.h, infer_recall.h).  What an answer says before
+ * its tensors depends on the request and on the outputs' shapes and sizes only.  One loop's thread.
  */
 #ifndef WEIR_API_ANSWER_MEMORY_H
 #define WEIR_API_ANSWER_MEMORY_H

@@ -1,9 +1,9 @@
 /*
  * client.h — whose call it is, for the engine's fairness and its limits.
  *
- * A client is a key's name, else a request field that the server's operator chose (`client_header`), else
- * the peer's address without its port.  The engine only compares digests; it shares a device's time
- * between those that have work for it, by weight.
+ * A client is a key's name, else a request field that the server's operator chose
+ * (`client_header`), else the peer's address without its port.  The engine only compares digests;
+ * it shares a device's time between those that have work for it, by weight.
  */
 #ifndef WEIR_API_CLIENT_H
 #define WEIR_API_CLIENT_H

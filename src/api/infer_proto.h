@@ -8,9 +8,9 @@
  *     infer_proto_bind(&proto, &call)         parameters, inputs, outputs; completes the call
  *     infer_proto_close(&proto)               after the call's end, or at any time before
  *
- * The message itself is never kept: each tensor's bytes are copied once at most, from the chunk to where the
- * model reads them.  What is kept counts against limits->bodies_bytes_max until the close, and
- * nothing that a client says reserves more than its bytes can fill.
+ * The message itself is never kept: each tensor's bytes are copied once at most, from the chunk to
+ * where the model reads them.  What is kept counts against limits->bodies_bytes_max until the
+ * close, and nothing that a client says reserves more than its bytes can fill.
  *
  * Any one thread at a time.  Must not move between begin and close.
  */
@@ -107,8 +107,8 @@ void infer_proto_begin(struct infer_proto *proto, struct arena *arena, struct bl
 WEIR_MUST_USE enum weir_status infer_proto_read(struct infer_proto *proto, struct bytes chunk,
                                                 struct weir_err *err);
 
-/* Between chunks: where the next bytes belong, and how many, while they are a tensor's.  A chunk that lies there is
- * not copied.  False: nowhere yet. */
+/* Between chunks: where the next bytes belong, and how many, while they are a tensor's.  A chunk
+ * that lies there is not copied.  False: nowhere yet. */
 bool infer_proto_place(const struct infer_proto *proto, char **at, size_t *room);
 
 /* WEIR_EINVAL: the message ends too early. */

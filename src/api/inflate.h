@@ -7,9 +7,9 @@
 #include "api/call.h"
 #include "net/encoding.h"
 
-/* Has a worker inflate the exchange's body within the limits (bodies_bytes_max,
- * inflate_ratio_max, the route's), then handles the call; a body that cannot be inflated is answered.
- * The result lives as long as the exchange. */
+/* Has a worker inflate the exchange's body within the limits (bodies_bytes_max, inflate_ratio_max,
+ * the route's), then handles the call; a body that cannot be inflated is answered.  The result
+ * lives as long as the exchange. */
 void inflate_begin(struct call *call, enum encoding encoding);
 
 #endif

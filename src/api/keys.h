@@ -5,9 +5,9 @@
  *         rate: 100 }
  *     - { name: robot, certificate: robot.example.org, allow: [all] }
  *
- * A key is 256 random bits, so its plain SHA-256 gives nothing away that could be guessed: salt and a slow
- * hash are for passwords, which people choose.  A key that is presented is hashed and compared with every
- * hash there is, in a time that tells neither whether nor where one fits.
+ * A key is 256 random bits, so its plain SHA-256 gives nothing away that could be guessed: salt and
+ * a slow hash are for passwords, which people choose.  A key that is presented is hashed and
+ * compared with every hash there is, in a time that tells neither whether nor where one fits.
  *
  * Any thread.  How much a key is used is kept by its name, so it survives a new file.
  */

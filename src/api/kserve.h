@@ -88,8 +88,8 @@ WEIR_MUST_USE enum weir_status kserve_input(struct infer_call *call, struct byte
 WEIR_MUST_USE enum weir_status kserve_room(struct infer_call *call, struct tensor *tensor,
                                            size_t size, struct weir_err *err);
 
-/* WEIR_EINVAL unless an input of that type and shape has `size` bytes (of BYTES any); `where` says in the
- * sentence where that was said. */
+/* WEIR_EINVAL unless an input of that type and shape has `size` bytes (of BYTES any); `where` says
+ * in the sentence where that was said. */
 WEIR_MUST_USE enum weir_status kserve_check_size(const struct infer_call *call,
                                                  const struct tensor *tensor, struct bytes name,
                                                  uint64_t size, const char *where,

@@ -9,9 +9,9 @@
  *   RUNNING   with the engine; parts of a streamed answer come
  *   ENDED     status and the last outputs are there
  *
- * A job has memory of its own, since it may outlive its call: when the deadline passes while the model
- * runs, the client has its answer at once, and the job goes when it is home.  Until then its loop
- * counts it.  Loop thread.
+ * A job has memory of its own, since it may outlive its call: when the deadline passes while the
+ * model runs, the client has its answer at once, and the job goes when it is home.  Until then its
+ * loop counts it.  Loop thread.
  */
 #ifndef WEIR_API_KSERVE_GRPC_JOB_H
 #define WEIR_API_KSERVE_GRPC_JOB_H

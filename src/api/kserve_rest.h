@@ -10,8 +10,8 @@ struct call;
 
 void kserve_rest_infer(struct call *call);
 
-/* head(), once the rules for the body are set: where the model takes its inputs from memory of its own, that is where
- * they are received, once there are any. */
+/* head(), once the rules for the body are set: where the model takes its inputs from memory of its
+ * own, that is where they are received, once there are any. */
 void kserve_rest_receive(struct call *call);
 
 /* What the request's fields say about deadlines and timing; for every way to ask for an inference.

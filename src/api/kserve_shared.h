@@ -21,8 +21,8 @@ struct kserve_where {
 WEIR_MUST_USE enum weir_status kserve_shared_allowed(const struct infer_call *call,
                                                      struct weir_err *err);
 
-/* Reads an input that kserve_input() gave.  WEIR_EUNSUPPORTED: there is no shared memory here; WEIR_EINVAL: no
- * such region or range, or not the tensor's size; WEIR_EFULL, WEIR_ENOMEM. */
+/* Reads an input that kserve_input() gave.  WEIR_EUNSUPPORTED: there is no shared memory here;
+ * WEIR_EINVAL: no such region or range, or not the tensor's size; WEIR_EFULL, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status kserve_share_input(struct infer_call *call, struct tensor *tensor,
                                                   struct bytes name,
                                                   const struct kserve_where *where,

@@ -6,7 +6,8 @@
 
 struct call;
 
-/* Answers which settings have changed, after what changed in the repositories has been loaded or unloaded. */
+/* Answers which settings have changed, after what changed in the repositories has been loaded or
+ * unloaded. */
 void settings_reload(struct call *call);
 
 #endif

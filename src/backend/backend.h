@@ -153,8 +153,8 @@ const char *backend_death_text(enum backend_death death); /* "crashed" */
 bool backend_death_suspects(enum backend_death death);
 
 /*
- * One run.  The caller owns it, the arrays and the inputs; outputs are written by the backend, each with
- * a held block.  An output whose `wanted` is false may be left absent.
+ * One run.  The caller owns it, the arrays and the inputs; outputs are written by the backend, each
+ * with a held block.  An output whose `wanted` is false may be left absent.
  */
 struct backend_run {
     uint64_t rows;               /* Leading dimension when batched, else 1: what costs count. */
@@ -233,19 +233,19 @@ struct backend_memory {
     uint64_t restarts;      /* Isolated: how often a process that died was replaced. */
 };
 
-/* A mapped model that has become hot runs faster once its weights are packed: what that takes meanwhile, in
- * bytes; 0: not now.  Any thread; cheap. */
+/* A mapped model that has become hot runs faster once its weights are packed: what that takes
+ * meanwhile, in bytes; 0: not now.  Any thread; cheap. */
 uint64_t backend_promotion(const struct backend_model *model);
 
-/* Packs them while the model serves on.  Afterwards backend_promotion() is 0, whether it went well or
- * not.  Loader thread; answers may differ in their last bits from then on. */
+/* Packs them while the model serves on.  Afterwards backend_promotion() is 0, whether it went well
+ * or not.  Loader thread; answers may differ in their last bits from then on. */
 WEIR_MUST_USE enum weir_status backend_promote(struct backend_model *model, struct weir_err *err);
 
 #define BACKEND_INPUT_BYTES_MIN 16384 /* Less is copied as fast as it is lent. */
 
-/* Memory from which the model's runs take inputs without a copy: a held block of `size` bytes whose data has `front`
- * bytes before it that are the holder's, too.  NULL: any other memory is as good.  Any thread; the block may
- * outlive the model. */
+/* Memory from which the model's runs take inputs without a copy: a held block of `size` bytes whose
+ * data has `front` bytes before it that are the holder's, too.  NULL: any other memory is as good.
+ * Any thread; the block may outlive the model. */
 WEIR_MUST_USE struct block *backend_input_block(struct backend_model *model, size_t front,
                                                 size_t size);
 
@@ -259,12 +259,12 @@ WEIR_MUST_USE enum weir_status backend_context_create(struct backend_model *mode
 void backend_context_destroy(struct backend_context *context); /* NULL is fine. */
 
 /*
- * The three steps, in order, on any thread but one at a time per context.  WEIR_EINVAL: this input cannot
- * be run (a shape the graph refuses, an index out of range); WEIR_ENOMEM: out of memory at this
- * number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed;
- * WEIR_EUNAVAILABLE: isolated, and no child can be had now, or the
- * device is gone.  After a failure the context is usable
- * (an isolated one gets a new child with its next run) and all outputs are absent.
+ * The three steps, in order, on any thread but one at a time per context.  WEIR_EINVAL: this input
+ * cannot be run (a shape the graph refuses, an index out of range); WEIR_ENOMEM: out of memory at
+ * this number of rows, fewer may do; WEIR_ECANCELED: terminated; WEIR_EBACKEND: it failed;
+ * WEIR_EUNAVAILABLE: isolated, and no child can be had now, or the device is gone.  After a failure
+ * the context is usable (an isolated one gets a new child with its next run) and all outputs are
+ * absent.
  */
 WEIR_MUST_USE enum weir_status backend_prepare(struct backend_context *context,
                                                struct backend_run *run, struct weir_err *err);

@@ -31,9 +31,9 @@ bool onnx_is_old(void); /* Below what Weir was made for; hostile models can hurt
 void onnx_stop(void);   /* Releases the environment; no model may be left. */
 
 /*
- * What is known beforehand about the shape of an output.  Files lie, and the runtime leaves the memory
- * it is given untouched where an output is an input passed through.  So a rule is tried
- * in two steps, and never again once a run has refuted it:
+ * What is known beforehand about the shape of an output.  Files lie, and the runtime leaves the
+ * memory it is given untouched where an output is an input passed through.  So a rule is tried in
+ * two steps, and never again once a run has refuted it:
  *
  *     UNPROVEN --a run gave this shape--> TRIAL --a run wrote our memory--> PROVEN
  *        \___________________________________\______________________________\____> REFUTED
@@ -52,7 +52,8 @@ struct onnx_output {
     int8_t from_dim[TENSOR_RANK_MAX];   /* ... its dimension that say it. */
 };
 
-/* Constant after the load but for the rules and what comes with a promotion; shared by all contexts. */
+/* Constant after the load but for the rules and what comes with a promotion; shared by all
+ * contexts. */
 struct onnx_model {
     struct backend_model base;
     struct arena arena;                   /* Names, signature, outputs. */
@@ -86,7 +87,8 @@ void onnx_terminate(struct backend_context *context, bool stop);
 uint64_t onnx_float_mode_enter(void);
 void onnx_float_mode_leave(uint64_t before);
 
-/* Both take `status`, which is not NULL, and write a cleaned sentence.  WEIR_EUNAVAILABLE: the device is lost. */
+/* Both take `status`, which is not NULL, and write a cleaned sentence.  WEIR_EUNAVAILABLE: the
+ * device is lost. */
 enum weir_status onnx_load_failed(struct OrtStatus *status, struct weir_err *err);
 enum weir_status onnx_run_failed(struct OrtStatus *status, struct weir_err *err);
 

@@ -2,13 +2,14 @@
  * onnx_cache.h — models as ONNX Runtime has optimized them, kept on disk.
  *
  * Optimizing and packing a model takes most of the time of its load.  A *converted* model is the
- * optimized graph without its weights, and the weights in a file of their own, which can be mapped as they
- * are.  The files are Weir's own: nobody else changes them, whatever happens to the model.
+ * optimized graph without its weights, and the weights in a file of their own, which can be mapped
+ * as they are.  The files are Weir's own: nobody else changes them, whatever happens to the model.
  *
  *     FOLDER/KEY/graph.onnx   weights   source
  *
- * KEY stands for the model's folder and file; `source` says what was converted, by which runtime, and
- * when the machine was started: what does not agree in every word is converted anew.  Loader threads.
+ * KEY stands for the model's folder and file; `source` says what was converted, by which runtime,
+ * and when the machine was started: what does not agree in every word is converted anew.  Loader
+ * threads.
  */
 #ifndef WEIR_BACKEND_ONNX_CACHE_H
 #define WEIR_BACKEND_ONNX_CACHE_H
@@ -31,7 +32,8 @@ struct onnx_cache_source {
     uint64_t bytes;               /* Of the weights. */
 };
 
-/* Converts the model: writes PATH/graph.onnx and, beside it, PATH/weights.  Called once by onnx_cache_open(). */
+/* Converts the model: writes PATH/graph.onnx and, beside it, PATH/weights.  Called once by
+ * onnx_cache_open(). */
 typedef enum weir_status onnx_convert_fn(void *context, const char *path, struct weir_err *err);
 
 struct onnx_cached {
@@ -42,8 +44,9 @@ struct onnx_cached {
     int folder_fd; /* The entry's, which may be out of the cache by then; with `graph` or closed. */
 };
 
-/* Finds the converted model, else has it converted.  WEIR_EUNAVAILABLE, WEIR_EIO, WEIR_ENOMEM, WEIR_ETOOBIG or
- * what `convert` said: there is none, and the model must be loaded without.  The caller closes *out. */
+/* Finds the converted model, else has it converted.  WEIR_EUNAVAILABLE, WEIR_EIO, WEIR_ENOMEM,
+ * WEIR_ETOOBIG or what `convert` said: there is none, and the model must be loaded without.  The
+ * caller closes *out. */
 WEIR_MUST_USE enum weir_status onnx_cache_open(const struct onnx_cache *cache,
                                                const struct onnx_cache_source *source,
                                                onnx_convert_fn *convert, void *context,

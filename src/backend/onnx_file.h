@@ -1,11 +1,11 @@
 /*
  * onnx_file.h — reads what an ONNX file says about itself, without trusting it.
  *
- * An iterative reader over a mapping: it needs no recursion, no generated code
- * and no memory in proportion to the weights, and refuses what no exporter
- * writes (nested deeper than ONNX_DEPTH_MAX, singular messages given twice, data
- * shorter than its shape).  It serves `weir inspect`, and every load: a model's external data is checked
- * here before ONNX Runtime sees the file.  Blocking only for onnx_file_check_external().
+ * An iterative reader over a mapping: it needs no recursion, no generated code and no memory in
+ * proportion to the weights, and refuses what no exporter writes (nested deeper than
+ * ONNX_DEPTH_MAX, singular messages given twice, data shorter than its shape).  It serves `weir
+ * inspect`, and every load: a model's external data is checked here before ONNX Runtime sees the
+ * file.  Blocking only for onnx_file_check_external().
  */
 #ifndef WEIR_BACKEND_ONNX_FILE_H
 #define WEIR_BACKEND_ONNX_FILE_H

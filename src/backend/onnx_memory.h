@@ -1,11 +1,11 @@
 /*
  * onnx_memory.h — the memory that ONNX Runtime works with, counted by model.
  *
- * One allocator serves all sessions.  A block is booked on the *account* of the model that the thread
- * was working for when it asked, and taken off the same account wherever it is freed, after the
- * model's unload too.  Small blocks come from the C library; large ones are mapped, so that they are
- * back with the system once they are unmapped.  A few large ones are kept for the next run: never more
- * than the last runs needed at once, whatever shapes they had.
+ * One allocator serves all sessions.  A block is booked on the *account* of the model that the
+ * thread was working for when it asked, and taken off the same account wherever it is freed, after
+ * the model's unload too.  Small blocks come from the C library; large ones are mapped, so that
+ * they are back with the system once they are unmapped.  A few large ones are kept for the next
+ * run: never more than the last runs needed at once, whatever shapes they had.
  */
 #ifndef WEIR_BACKEND_ONNX_MEMORY_H
 #define WEIR_BACKEND_ONNX_MEMORY_H
@@ -25,14 +25,15 @@ WEIR_MUST_USE struct OrtStatus *onnx_memory_register(struct OrtEnv *env);
 /* NULL: out of memory. */
 WEIR_MUST_USE struct onnx_account *onnx_account_create(void);
 
-/* What it keeps is freed now, itself with its last block.  No thread works for it.  NULL is fine. */
+/* What it keeps is freed now, itself with its last block.  No thread works for it.  NULL is
+ * fine. */
 void onnx_account_close(struct onnx_account *account);
 
 /* From now on the calling thread works for this account, NULL: for none; returns the one before. */
 struct onnx_account *onnx_account_enter(struct onnx_account *account);
 
-/* True for ever once a thread that worked for it has touched a page of a file that was shortened meanwhile
- * (vanish.h).  Any thread. */
+/* True for ever once a thread that worked for it has touched a page of a file that was shortened
+ * meanwhile (vanish.h).  Any thread. */
 bool onnx_account_lost(const struct onnx_account *account);
 
 /* A run has ended.  Any thread. */

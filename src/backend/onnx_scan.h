@@ -10,9 +10,10 @@
 #include "util/err.h"
 #include "util/map.h"
 
-/* Walks the nodes of the top graph in their order.  *out is true when every one is a standard operator
- * whose output sizes follow from the shapes of its inputs, or from values that are the same in
- * every run: `initialized` has the names of those to begin with.  `data` was read before. */
+/* Walks the nodes of the top graph in their order.  *out is true when every one is a standard
+ * operator whose output sizes follow from the shapes of its inputs, or from values that are the
+ * same in every run: `initialized` has the names of those to begin with.  `data` was read
+ * before. */
 WEIR_MUST_USE enum weir_status onnx_nodes_bounded(struct bytes data, const struct map *initialized,
                                                   bool *out, struct weir_err *err);
 

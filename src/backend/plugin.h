@@ -13,8 +13,8 @@
 struct weir_plugin;
 
 /* Loads the library, checks its table and starts it; its models are those with `backend: NAME`.
- * WEIR_ENOENT, WEIR_EINVAL (no plug-in, another ABI, a name that is wrong or taken), or what its start()
- * says. */
+ * WEIR_ENOENT, WEIR_EINVAL (no plug-in, another ABI, a name that is wrong or taken), or what its
+ * start() says. */
 WEIR_MUST_USE enum weir_status plugin_add(const char *path, struct weir_err *err);
 
 /* Stops and unloads all. */

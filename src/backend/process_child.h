@@ -5,8 +5,8 @@
  * be forked at any time; it holds nothing but a socket to the server, forks a process when told to,
  * and tells how each has ended.  All of them die with the server.
  *
- * A process answers on its socket, where models are loaded and contexts opened, and has a thread per
- * context, which does what the context's channel says.  One more thread beats, and stops runs.
+ * A process answers on its socket, where models are loaded and contexts opened, and has a thread
+ * per context, which does what the context's channel says.  One more thread beats, and stops runs.
  */
 #ifndef WEIR_BACKEND_PROCESS_CHILD_H
 #define WEIR_BACKEND_PROCESS_CHILD_H
@@ -21,7 +21,8 @@
 /* Never returns while the server lives; then the program's exit code. */
 int process_zygote(void);
 
-/* In a forked process: serves until the server lets go of it, then ends the process.  Takes both. */
+/* In a forked process: serves until the server lets go of it, then ends the process.  Takes
+ * both. */
 _Noreturn void process_child(int control, struct process_page *page, pid_t parent);
 
 #endif

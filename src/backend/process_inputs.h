@@ -1,12 +1,12 @@
 /*
  * process_inputs.h — memory that a model's inputs arrive in, and that its processes read.
  *
- * One memory file per isolated model.  The server alone can write to it: it is sealed against any other
- * writable mapping, so that what was checked stays as it was.  Requests are read from the socket, and batches
- * gathered, straight into it, and a run's inputs need not be copied once more.
+ * One memory file per isolated model.  The server alone can write to it: it is sealed against any
+ * other writable mapping, so that what was checked stays as it was.  Requests are read from the
+ * socket, and batches gathered, straight into it, and a run's inputs need not be copied once more.
  *
- * In front of each block lies a page of the server's own, for what a request says before its tensors: the
- * processes do not see it.
+ * In front of each block lies a page of the server's own, for what a request says before its
+ * tensors: the processes do not see it.
  */
 #ifndef WEIR_BACKEND_PROCESS_INPUTS_H
 #define WEIR_BACKEND_PROCESS_INPUTS_H
@@ -27,8 +27,9 @@ WEIR_MUST_USE enum weir_status process_inputs_create(struct process_inputs **out
 /* No more are taken; what is out stays good until it is released.  NULL is fine. */
 void process_inputs_close(struct process_inputs *inputs);
 
-/* Any thread.  A held block of `size` bytes, page-aligned, with `front` bytes before its data that are its holder's, too.
- * NULL: other memory is as good or there is no more.  `inputs` may be NULL. */
+/* Any thread.  A held block of `size` bytes, page-aligned, with `front` bytes before its data
+ * that are its holder's, too.  NULL: other memory is as good or there is no more.  `inputs` may
+ * be NULL. */
 WEIR_MUST_USE struct block *process_inputs_take(struct process_inputs *inputs, size_t front,
                                                 size_t size);
 

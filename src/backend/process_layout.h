@@ -1,8 +1,9 @@
 /*
- * process_layout.h — how the tensors of a run lie in shared memory: one behind the other, each aligned.
+ * process_layout.h — how the tensors of a run lie in shared memory: one behind the other, each
+ * aligned.
  *
- * The server writes inputs so, a process outputs.  Those in `lent`, memory that both sides have mapped anyway, stay
- * where they are; NULL: there is none.
+ * The server writes inputs so, a process outputs.  Those in `lent`, memory that both sides have
+ * mapped anyway, stay where they are; NULL: there is none.
  */
 #ifndef WEIR_BACKEND_PROCESS_LAYOUT_H
 #define WEIR_BACKEND_PROCESS_LAYOUT_H

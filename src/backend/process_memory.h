@@ -16,14 +16,14 @@ struct process_area {
 /* Who may write to an area besides the one who made it. */
 enum process_area_use { AREA_SHARED, AREA_READ_ONLY };
 
-/* Makes and maps a zeroed memory file of `size` bytes that can neither grow nor shrink; *fd is the caller's.
- * WEIR_ENOMEM, WEIR_EIO. */
+/* Makes and maps a zeroed memory file of `size` bytes that can neither grow nor shrink; *fd is the
+ * caller's.  WEIR_ENOMEM, WEIR_EIO. */
 WEIR_MUST_USE enum weir_status process_area_create(struct process_area *area, size_t size,
                                                    enum process_area_use use, int *fd,
                                                    struct weir_err *err);
 
-/* Maps one that was passed, for as much as it may be used; closes `fd` in any case.  WEIR_EIO: it has
- * fewer than `size` bytes or may shrink. */
+/* Maps one that was passed, for as much as it may be used; closes `fd` in any case.  WEIR_EIO: it
+ * has fewer than `size` bytes or may shrink. */
 WEIR_MUST_USE enum weir_status process_area_map(struct process_area *area, size_t size, int fd,
                                                 struct weir_err *err);
 void process_area_finish(struct process_area *area); /* Zeroed ones are fine. */
@@ -41,8 +41,8 @@ struct process_wait {
 void process_turn_end(struct process_head *head, _Atomic uint32_t *other_sleeps, uint32_t next,
                       struct process_wait *wait);
 
-/* Until *turn is no longer `mine`: looks for a few microseconds where that was long enough the last time, then
- * sleeps.  Returns what it is then. */
+/* Until *turn is no longer `mine`: looks for a few microseconds where that was long enough the last
+ * time, then sleeps.  Returns what it is then. */
 uint32_t process_turn_wait(struct process_head *head, _Atomic uint32_t *self_sleeps, uint32_t mine,
                            struct process_wait *wait);
 

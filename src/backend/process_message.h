@@ -1,8 +1,8 @@
 /*
  * process_message.h — messages between the server, the zygote and the models' processes.
  *
- * A message is one packet on a socket pair, with up to PROCESS_FDS_MAX descriptors.  Numbers and texts follow
- * each other; what is read back is bounded and never trusted to be there.
+ * A message is one packet on a socket pair, with up to PROCESS_FDS_MAX descriptors.  Numbers and
+ * texts follow each other; what is read back is bounded and never trusted to be there.
  */
 #ifndef WEIR_BACKEND_PROCESS_MESSAGE_H
 #define WEIR_BACKEND_PROCESS_MESSAGE_H
@@ -31,15 +31,16 @@ enum process_message {
 /* A connected pair; both ends close on exec.  WEIR_EIO. */
 WEIR_MUST_USE enum weir_status message_pair(int ends[2], struct weir_err *err);
 
-/* A buffer with room for any message: neither writing one nor receiving one needs memory from then on.  WEIR_ENOMEM;
- * buffer_finish() it all the same. */
+/* A buffer with room for any message: neither writing one nor receiving one needs memory from then
+ * on.  WEIR_ENOMEM; buffer_finish() it all the same. */
 WEIR_MUST_USE enum weir_status message_room(struct buffer *out);
 
 /* WEIR_EIO: the other end is gone; WEIR_ETOOBIG. */
 WEIR_MUST_USE enum weir_status message_send(int socket, const struct buffer *message,
                                             const int *fds, uint32_t fd_count);
 
-/* Blocks.  `out` is cleared first; fds[i] is -1 where none came.  WEIR_EIO: the other end is gone. */
+/* Blocks.  `out` is cleared first; fds[i] is -1 where none came.  WEIR_EIO: the other end is
+ * gone. */
 WEIR_MUST_USE enum weir_status message_receive(int socket, struct buffer *out,
                                                int fds[PROCESS_FDS_MAX]);
 void message_close(int fds[PROCESS_FDS_MAX]); /* Those that are not -1. */

@@ -12,8 +12,8 @@ struct served {
     uint64_t id;           /* The server's. */
 };
 
-/* Makes a context and its thread; takes both descriptors (the head's memory, the channel's socket) and the
- * area of lent inputs (zeroed: none) on WEIR_OK. */
+/* Makes a context and its thread; takes both descriptors (the head's memory, the channel's socket)
+ * and the area of lent inputs (zeroed: none) on WEIR_OK. */
 WEIR_MUST_USE enum weir_status serve_open(struct backend_model *model, uint64_t id, int head_fd,
                                           int socket, const struct process_area *lent,
                                           struct served **out, struct weir_err *err);
@@ -24,7 +24,8 @@ void serve_close(struct served *served);
 /* Any thread: stops the run that is under way if it is the one that the server wants stopped. */
 void serve_stop(struct served *served);
 
-/* From now on a fault leaves a mark in the channel whose thread it happened in.  Before threads exist. */
+/* From now on a fault leaves a mark in the channel whose thread it happened in.  Before threads
+ * exist. */
 void serve_catch_faults(void);
 
 #endif

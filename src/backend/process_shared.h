@@ -7,15 +7,15 @@
  *
  * A *page* per process: its heartbeat, a bell to wake it, what its models take.
  *
- * A *channel* per context: a head, which holds one command or its answer, and two *areas* of
- * bytes, for inputs and for outputs.  Server and process take turns: the word `turn` is even
- * while it is the server's turn and odd while it is the process's; whoever ends its turn adds one
- * and wakes the other.  An area that is too small is replaced by a larger one, whose descriptor travels
- * over the channel's socket.
- * Inputs that are in the model's own memory for them (process_inputs.h) stay there.
+ * A *channel* per context: a head, which holds one command or its answer, and two *areas* of bytes,
+ * for inputs and for outputs.  Server and process take turns: the word `turn` is even while it is
+ * the server's turn and odd while it is the process's; whoever ends its turn adds one and wakes the
+ * other.  An area that is too small is replaced by a larger one, whose descriptor travels over the
+ * channel's socket.  Inputs that are in the model's own memory for them (process_inputs.h) stay
+ * there.
  *
- * Both sides run the same program.  Even so the server believes nothing: it copies what it reads once
- * and checks the copy (process_check.h).
+ * Both sides run the same program.  Even so the server believes nothing: it copies what it reads
+ * once and checks the copy (process_check.h).
  */
 #ifndef WEIR_BACKEND_PROCESS_SHARED_H
 #define WEIR_BACKEND_PROCESS_SHARED_H

@@ -23,14 +23,14 @@ struct process_load {
     struct process_inputs *inputs; /* NULL: none. */
 };
 
-/* A slot for the load, by its isolation; load->index is set.  WEIR_ENOMEM; WEIR_ECONFLICT: the group is
- * full. */
+/* A slot for the load, by its isolation; load->index is set.  WEIR_ENOMEM; WEIR_ECONFLICT: the
+ * group is full. */
 WEIR_MUST_USE enum weir_status slot_acquire(struct process_load *load, struct process_slot **out,
                                             struct weir_err *err);
 void slot_release(struct process_slot *slot, const struct process_load *load); /* NULL is fine. */
 
-/* A live process that has loaded the model; the caller holds it.  Statuses as of backend_load(), and WEIR_EUNAVAILABLE:
- * none can be made.  *ended: there was one, which ended meanwhile. */
+/* A live process that has loaded the model; the caller holds it.  Statuses as of backend_load(),
+ * and WEIR_EUNAVAILABLE: none can be made.  *ended: there was one, which ended meanwhile. */
 WEIR_MUST_USE enum weir_status slot_enter(struct process_slot *slot, struct process_load *load,
                                           struct process **out, bool *ended, struct weir_err *err);
 

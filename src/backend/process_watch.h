@@ -2,8 +2,8 @@
  * process_watch.h — the server's side of its models' processes: making them, talking to them, and
  * the one thread, the supervisor, that learns how they end and ends those that hang.
  *
- * The thread and the zygote begin with the first process and stay.  Nothing of it exists in a server
- * whose models are not isolated.
+ * The thread and the zygote begin with the first process and stay.  Nothing of it exists in a
+ * server whose models are not isolated.
  */
 #ifndef WEIR_BACKEND_PROCESS_WATCH_H
 #define WEIR_BACKEND_PROCESS_WATCH_H
@@ -62,9 +62,9 @@ void process_acquire(struct process *process);
 void process_release(struct process *process); /* The last one waits for its end.  NULL is fine. */
 
 /*
- * Asks the process: process->message holds the question, and on return the answer behind its status.
- * `talk` is held by the caller.  The status is the process's; WEIR_EBACKEND with how it ended when it did.  One that
- * has not answered after limit_ns, 0: there is no limit, is ended.
+ * Asks the process: process->message holds the question, and on return the answer behind its
+ * status.  `talk` is held by the caller.  The status is the process's; WEIR_EBACKEND with how it
+ * ended when it did.  One that has not answered after limit_ns, 0: there is no limit, is ended.
  */
 WEIR_MUST_USE enum weir_status process_ask(struct process *process, const int *fds,
                                            uint32_t fd_count, uint64_t limit_ns,

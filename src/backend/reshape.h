@@ -1,16 +1,16 @@
 /*
  * reshape.h — a loaded model whose tensors are shown in other shapes than it has them.
  *
- * To everyone above it is one more model: its signature has the shapes that clients see.  Bytes are never
- * touched, since tensors are rows in order whatever their shape.  Promises as in backend.h.
+ * To everyone above it is one more model: its signature has the shapes that clients see.  Bytes are
+ * never touched, since tensors are rows in order whatever their shape.  Promises as in backend.h.
  */
 #ifndef WEIR_BACKEND_RESHAPE_H
 #define WEIR_BACKEND_RESHAPE_H
 
 #include "backend/backend.h"
 
-/* One tensor: where its shape is `model`, clients see `shown`; both without the batch dimension.  Each -1 of
- * one is the -1 of the same place in the other's order. */
+/* One tensor: where its shape is `model`, clients see `shown`; both without the batch dimension.
+ * Each -1 of one is the -1 of the same place in the other's order. */
 struct reshape_rule {
     bool output; /* Of the outputs, else of the inputs. */
     uint32_t index;

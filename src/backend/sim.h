@@ -10,9 +10,9 @@
  * backend_run() and backend_finish() move run->virtual_end_ns (0 at the start) to when each
  * would be done.  Only `hang_at` ever blocks then.
  *
- * The i-th output echoes the i-th input (the last input when there are fewer) if their types are the
- * same, else it is zeros; a variable dimension of an output takes the size that the
- * input has there.
+ * The i-th output echoes the i-th input (the last input when there are fewer) if their types are
+ * the same, else it is zeros; a variable dimension of an output takes the size that the input has
+ * there.
  */
 #ifndef WEIR_BACKEND_SIM_H
 #define WEIR_BACKEND_SIM_H

@@ -176,8 +176,8 @@ void bench_run_finish(struct bench_run *run); /* Zeroed is fine. */
 /* A request has left.  Open loop: `lag_ns` is how late; closed loop: UINT64_MAX. */
 void bench_run_sent(struct bench_run *run, uint32_t class_index, uint64_t at_ns, uint64_t lag_ns);
 
-/* One has ended at `at_ns`, after `latency_ns`.  UNANSWERED ones are told at the end of the run with
- * the time they have waited.  Without a mix `class_index` is 0. */
+/* One has ended at `at_ns`, after `latency_ns`.  UNANSWERED ones are told at the end of the run
+ * with the time they have waited.  Without a mix `class_index` is 0. */
 void bench_run_answered(struct bench_run *run, uint32_t class_index, uint64_t at_ns,
                         uint64_t latency_ns, enum bench_outcome outcome);
 

@@ -11,8 +11,8 @@
 
 struct plan_region;
 
-/* Adds to the list at *regions.  Memory in `arena`.  WEIR_EINVAL: an output whose size nobody knows;
- * WEIR_EIO: the system's or the server's no; WEIR_ENOMEM. */
+/* Adds to the list at *regions.  Memory in `arena`.  WEIR_EINVAL: an output whose size nobody
+ * knows; WEIR_EIO: the system's or the server's no; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status
 shared_make(struct arena *arena, const char *prefix, struct session *session,
             const struct request_inputs_spec *spec, const struct request_inputs *inputs,

@@ -1,11 +1,11 @@
 /*
  * bench_wire.h — the connections of a load generator to one server.
  *
- * Non-blocking sockets and epoll: HTTP/1.1 carries one request at a time on a connection, gRPC many.
- * Requests are prepared bytes, lent for the time of the call, and named by a tag that the caller
- * picks.  Every tag that wire_send() took ends once: in the `answered` callback, which comes from
- * within wire_turn() only, or by wire_cancel().  Connections that break are made again; what was
- * under way on them ends as failed.
+ * Non-blocking sockets and epoll: HTTP/1.1 carries one request at a time on a connection, gRPC
+ * many.  Requests are prepared bytes, lent for the time of the call, and named by a tag that the
+ * caller picks.  Every tag that wire_send() took ends once: in the `answered` callback, which comes
+ * from within wire_turn() only, or by wire_cancel().  Connections that break are made again; what
+ * was under way on them ends as failed.
  *
  * After wire_open() nothing is allocated but for connections.  One thread.
  */

@@ -24,8 +24,8 @@ struct client {
 
 #define CLIENT_PIECES_MAX 64
 
-/* The API key to send, from the environment variable WEIR_API_KEY, so that it is on no command line; "": none, or one
- * that no header can carry. */
+/* The API key to send, from the environment variable WEIR_API_KEY, so that it is on no command
+ * line; "": none, or one that no header can carry. */
 const char *client_key(void);
 
 struct client_request {
@@ -52,8 +52,8 @@ WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *ur
 void client_finish(struct client *client);
 
 /* The connection by itself, for other protocols: makes it, sends all, appends what comes next (at
- * most `most` bytes; *got 0: the server has closed).  client_finish() ends it; it may be made again.
- * WEIR_EIO and WEIR_ETIMEOUT name the server. */
+ * most `most` bytes; *got 0: the server has closed).  client_finish() ends it; it may be made
+ * again.  WEIR_EIO and WEIR_ETIMEOUT name the server. */
 WEIR_MUST_USE enum weir_status client_dial(struct client *client, struct weir_err *err);
 WEIR_MUST_USE enum weir_status client_send(const struct client *client, struct bytes bytes,
                                            struct weir_err *err);
@@ -67,7 +67,8 @@ WEIR_MUST_USE enum weir_status client_call(struct client *client,
                                            struct client_reply *reply, struct weir_err *err);
 void client_reply_finish(struct client_reply *reply);
 
-/* The sentence for an answer that is none: the server's {"error": ...} where it has one.  WEIR_EIO. */
+/* The sentence for an answer that is none: the server's {"error": ...} where it has one.
+ * WEIR_EIO. */
 enum weir_status client_refusal(const struct client_reply *reply, struct weir_err *err);
 
 #endif

@@ -11,7 +11,8 @@
 #include "util/bytes.h"
 #include "util/err.h"
 
-/* X(name, words, one line): an underscore in a name is typed as a hyphen; in the order in which `weir help` lists them. */
+/* X(name, words, one line): an underscore in a name is typed as a hyphen; in the order in which
+ * `weir help` lists them. */
 #define COMMANDS(X)                                                                          \
     X(serve, "[OPTION]... [REPOSITORY]...", "serve folders of models over HTTP and gRPC")    \
     X(infer, "MODEL [--input NAME=VALUE]... [OPTION]...", "ask a model, on a server or here") \

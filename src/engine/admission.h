@@ -1,11 +1,11 @@
 /*
  * admission.h — would a request that comes now be served by its deadline?
  *
- * The line is laid out as it will be run: more urgent classes first, then batch by batch in order of
- * deadlines, each on the executor that is free first, each as large as its oldest member's deadline
- * allows.  The newcomer is checked
- * as a member of its batch, and so is everybody behind it.  Checking only the newcomer's own
- * deadline would let it wait for a batch that its oldest member's deadline makes tiny.
+ * The line is laid out as it will be run: more urgent classes first, then batch by batch in order
+ * of deadlines, each on the executor that is free first, each as large as its oldest member's
+ * deadline allows.  The newcomer is checked as a member of its batch, and so is everybody behind
+ * it.  Checking only the newcomer's own deadline would let it wait for a batch that its oldest
+ * member's deadline makes tiny.
  *
  * Pure: reads a model's line, changes nothing, knows no clock.  The caller holds the pool's lock.
  */
@@ -58,8 +58,9 @@ enum admission_verdict {
     ADMISSION_CROWDS, /* Somebody in line would be late for it who is not otherwise. */
 };
 
-/* On ADMISSION_FITS the caller puts it in line.  *end_ns is when the request's run is expected to end at the latest.  `waiting` (request.due) is in order
- * of deadlines, those without one last; `waiting_rows` are the rows of all. */
+/* On ADMISSION_FITS the caller puts it in line.  *end_ns is when the request's run is expected to
+ * end at the latest.  `waiting` (request.due) is in order of deadlines, those without one last;
+ * `waiting_rows` are the rows of all. */
 enum admission_verdict admission_check(const struct list *waiting, uint64_t waiting_rows,
                                        const struct request *request,
                                        const struct admission *admission,

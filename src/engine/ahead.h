@@ -1,8 +1,9 @@
 /*
  * ahead.h — loads the model that will probably be asked for next, where there is room.
  *
- * What it learns from are the requests that had to wait for a load: who waits soon after another follows it.  Nobody
- * has to go for a model that nobody has asked for yet, and one that was loaded in vain teaches too.
+ * What it learns from are the requests that had to wait for a load: who waits soon after another
+ * follows it.  Nobody has to go for a model that nobody has asked for yet, and one that was loaded
+ * in vain teaches too.
  *
  * Manager thread.  Does nothing unless room_options.preload_next is set.
  */

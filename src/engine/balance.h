@@ -5,12 +5,14 @@
  *
  *     J(x) = (x1 + ... + xn)^2 / (n (x1^2 + ... + xn^2))
  *
- * 1: all were busy for as long as each other, 1/n: only one of n was.  (R. Jain, D. Chiu, W. Hawe, "A Quantitative
+ * 1: all were busy for as long as each other, 1/n: only one of n was.  (R. Jain, D. Chiu, W. Hawe,
+ * "A Quantitative
  * Measure of Fairness and Discrimination for Resource Allocation in Shared Computer Systems", DEC-TR-301, 1984.)  It is
- * taken over time, not over requests: a device that is half as fast does half as much and is as busy.
+ * taken over time, not over requests: a device that is half as fast does half as much and is as
+ * busy.
  *
- * "Of late": what was BALANCE_WINDOW_NS ago counts 1/e.  Pure: no clock, no allocation; in a pool it is guarded by the pool's
- * lock.
+ * "Of late": what was BALANCE_WINDOW_NS ago counts 1/e.  Pure: no clock, no allocation; in a pool
+ * it is guarded by the pool's lock.
  */
 #ifndef WEIR_ENGINE_BALANCE_H
 #define WEIR_ENGINE_BALANCE_H

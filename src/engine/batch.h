@@ -83,9 +83,10 @@ WEIR_MUST_USE enum weir_status instance_init(struct instance *instance, struct m
                                              struct weir_err *err);
 void instance_finish(struct instance *instance);
 
-/* Executor: runs the batch to its end; every member is then in batch.ended with its status set.
- * A run that fails is split in halves until the guilty requests are alone.  A request alone whose rows are
- * more than one run may have, or than fit in memory, runs in pieces where rows are independent. */
+/* Executor: runs the batch to its end; every member is then in batch.ended with its status set.  A
+ * run that fails is split in halves until the guilty requests are alone.  A request alone whose
+ * rows are more than one run may have, or than fit in memory, runs in pieces where rows are
+ * independent. */
 void batch_run(struct instance *instance);
 
 /* Bytes of `rows` of an output's `all_rows` rows, from byte `at` on. */

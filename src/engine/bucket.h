@@ -2,11 +2,13 @@
  * bucket.h — which requests may share a run: keys of their shapes, and lengths that are padded.
  *
  * Requests whose inputs have the same dimensions but for the first can be put one behind the other.
- * Where a model has shape buckets, the dimensions they name are padded to the next of their sizes before a
- * run, so that texts of 90 and of 120 tokens share one of 128; outputs that have a dimension of the same
- * symbolic name are cut back to the request's own length.  A dimension above the largest size stays as it is.
+ * Where a model has shape buckets, the dimensions they name are padded to the next of their sizes
+ * before a run, so that texts of 90 and of 120 tokens share one of 128; outputs that have a
+ * dimension of the same symbolic name are cut back to the request's own length.  A dimension above
+ * the largest size stays as it is.
  *
- * Plans are made on a loader thread and do not change; the rest is pure but for the memory of what is cut.
+ * Plans are made on a loader thread and do not change; the rest is pure but for the memory of what
+ * is cut.
  */
 #ifndef WEIR_ENGINE_BUCKET_H
 #define WEIR_ENGINE_BUCKET_H
@@ -51,7 +53,8 @@ struct bucket_lengths {
     int64_t to[MODEL_BUCKETS_MAX];
 };
 
-/* From the configuration, which outlives it.  WEIR_EINVAL: the buckets do not fit the model; WEIR_ENOMEM. */
+/* From the configuration, which outlives it.  WEIR_EINVAL: the buckets do not fit the model;
+ * WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status bucket_plan_create(const struct model_config *config,
                                                   const struct signature *signature,
                                                   struct bucket_plan **out, struct weir_err *err);
@@ -87,8 +90,8 @@ bool bucket_cuts(const struct bucket_tensor *tensor, const struct bucket_lengths
 void bucket_pad(const struct bucket_tensor *tensor, const struct tensor *from,
                 const struct shape *to, uint8_t *out);
 
-/* A copy of the tensor cut from the padded lengths to the request's own.  WEIR_EBACKEND: it has other ones,
- * the sentence says which; WEIR_ENOMEM. */
+/* A copy of the tensor cut from the padded lengths to the request's own.  WEIR_EBACKEND: it has
+ * other ones, the sentence says which; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status bucket_cut(const struct bucket_plan *plan, uint32_t output,
                                           const struct bucket_lengths *lengths,
                                           const struct tensor *from, struct block_pool *blocks,

@@ -1,15 +1,16 @@
 /*
  * canary.h — runs that nobody asked for, which tell whether a model that nobody asks still answers.
  *
- * A model that has completed no run for its canary_interval gets one: its first model_warmup, else zeros.  It rides
- * alone, in the least urgent class, is no inference in the statistics, is not learned from, kept or joined.
- * A model that works gets none, as its requests tell; nor does one that is not loaded, an ensemble, whose
- * steps have theirs, or one with sequences, of which a canary would take a place.
+ * A model that has completed no run for its canary_interval gets one: its first model_warmup, else
+ * zeros.  It rides alone, in the least urgent class, is no inference in the statistics, is not
+ * learned from, kept or joined.  A model that works gets none, as its requests tell; nor does one
+ * that is not loaded, an ensemble, whose steps have theirs, or one with sequences, of which a
+ * canary would take a place.
  *
- * A canary that has succeeded before and now fails, or does not end within the interval and 10 s, makes its model not ready
- * (outage.h), until a run succeeds again, a canary's or a client's; requests are taken all the while.  Zeros
- * that were never accepted tell nothing, and are tried in other sizes.  One that could not begin, because others
- * were more urgent, tells nothing either.
+ * A canary that has succeeded before and now fails, or does not end within the interval and 10 s,
+ * makes its model not ready (outage.h), until a run succeeds again, a canary's or a client's;
+ * requests are taken all the while.  Zeros that were never accepted tell nothing, and are tried in
+ * other sizes.  One that could not begin, because others were more urgent, tells nothing either.
  *
  * The thread of the home that is given, but where another promise is made.
  */
@@ -61,15 +62,16 @@ struct canaries {
 void canaries_init(struct canaries *canaries, struct engine *engine, struct home *home,
                    uint64_t interval_ns);
 
-/* Begins what is due and gives up what takes too long; when to look again, CLOCK_NEVER: when a canary has
- * ended, or anything has changed.  The home's turn has to follow. */
+/* Begins what is due and gives up what takes too long; when to look again, CLOCK_NEVER: when a
+ * canary has ended, or anything has changed.  The home's turn has to follow. */
 uint64_t canaries_look(struct canaries *canaries, const struct catalogue *catalogue,
                        uint64_t now_ns);
 
 /* No more begin, and those under way are asked to end. */
 void canaries_stop(struct canaries *canaries);
 
-/* Loader thread, after the warm-ups: keeps the first one's inputs.  WEIR_ENOMEM and what its files say. */
+/* Loader thread, after the warm-ups: keeps the first one's inputs.  WEIR_ENOMEM and what its files
+ * say. */
 WEIR_MUST_USE enum weir_status canary_keep(const struct probe *probe, int folder_fd,
                                            struct canary *canary, struct weir_err *err);
 void canary_finish(struct canary *canary, uint32_t input_count); /* Zeroed is fine. */

@@ -89,16 +89,18 @@ const struct catalogue_version *catalogue_version_find(const struct catalogue_en
 /* The model is there, does not serve this version (0: any), and would be loaded for a request. */
 bool catalogue_is_due(const struct catalogue *catalogue, struct bytes name, uint64_t version);
 
-/* Leases a version (0: the latest READY one) into *out.  WEIR_ENOENT: no such model, no such version,
- * or unloaded; WEIR_ELOADING: still loading; WEIR_EUNAVAILABLE: failed, with its reason. */
+/* Leases a version (0: the latest READY one) into *out.  WEIR_ENOENT: no such model, no such
+ * version, or unloaded; WEIR_ELOADING: still loading; WEIR_EUNAVAILABLE: failed, with its
+ * reason. */
 WEIR_MUST_USE enum weir_status catalogue_lease(const struct catalogue *catalogue, struct bytes name,
                                                uint64_t version, struct model **out,
                                                struct weir_err *err);
 
 /*
- * Building one, for the registry: create, add entries and their versions in any order of names but versions
- * ascending, seal, then it never changes.  All copy texts and lease models; NULL and WEIR_ENOMEM when memory
- * is out, after which the half-built snapshot is given to catalogue_release().
+ * Building one, for the registry: create, add entries and their versions in any order of names but
+ * versions ascending, seal, then it never changes.  All copy texts and lease models; NULL and
+ * WEIR_ENOMEM when memory is out, after which the half-built snapshot is given to
+ * catalogue_release().
  */
 WEIR_MUST_USE struct catalogue *catalogue_create(uint64_t generation, uint32_t entries_max);
 WEIR_MUST_USE struct catalogue_entry *catalogue_add(struct catalogue *catalogue, const char *name,

@@ -7,10 +7,10 @@
  *      │                        └─────────── it died ──────────────┘  │
  *      └──────────────────────────── a run completed ─────────────────┘
  *
- * Only deaths without a completed run between them count: a model whose child dies now and then goes
- * on.  Each such death makes the next child wait longer (the back-off); at the last one the circuit opens,
- * and nothing runs for a pause, which doubles with each attempt that dies.  A reload begins anew, since a
- * circuit belongs to one load.
+ * Only deaths without a completed run between them count: a model whose child dies now and then
+ * goes on.  Each such death makes the next child wait longer (the back-off); at the last one the
+ * circuit opens, and nothing runs for a pause, which doubles with each attempt that dies.  A reload
+ * begins anew, since a circuit belongs to one load.
  *
  * Runs that began before the last death that was counted say nothing new by dying: several runs
  * share a child, and its death is one.  Pure; guarded by the pool's lock.
@@ -56,8 +56,8 @@ void circuit_ran(struct circuit *circuit);
 /* Would a run be refused now? */
 bool circuit_refuses(const struct circuit *circuit, uint64_t now_ns);
 
-/* True: a run may begin; where it is the one that is tried, no other one may until it has died, completed
- * or been given up. */
+/* True: a run may begin; where it is the one that is tried, no other one may until it has died,
+ * completed or been given up. */
 bool circuit_enter(struct circuit *circuit, uint64_t now_ns);
 
 /* A run that entered came to nothing and says nothing: it was terminated, or refused its input. */

@@ -14,8 +14,8 @@
 #define EFFECTIVE_CONFIG_BYTES_MAX \
     (UINT64_C(64) << 20) /* Arena of one configuration, labels included. */
 
-/* A configuration in which nothing is set; it lives in its own arena, `release` frees both.  NULL when
- * memory is out. */
+/* A configuration in which nothing is set; it lives in its own arena, `release` frees both.  NULL
+ * when memory is out. */
 WEIR_MUST_USE struct model_config *effective_create(void);
 
 /* The inverse, also of a half-filled one; NULL is fine. */
@@ -26,8 +26,8 @@ WEIR_MUST_USE enum weir_status effective_backend(struct model_config *config,
                                                  const struct backend_ops **out,
                                                  struct weir_err *err);
 
-/* Where the configuration gives tensors other shapes than the model has, *model becomes one around it
- * that has them (backend/reshape.h).  After the load, before all else that looks at its
+/* Where the configuration gives tensors other shapes than the model has, *model becomes one around
+ * it that has them (backend/reshape.h).  After the load, before all else that looks at its
  * signature.  WEIR_EINVAL: the shapes do not fit; WEIR_ENOMEM; *model is then as it was. */
 WEIR_MUST_USE enum weir_status
 effective_reshape(struct model_config *config, struct backend_model **model, struct weir_err *err);
@@ -40,8 +40,8 @@ WEIR_MUST_USE enum weir_status effective_rules(struct model_config *config,
 
 /*
  * Checks what the configuration says against the model's signature and infers the rest: afterwards
- * inputs and outputs are those of the signature, in its order, dims without the batch dimension when
- * max_batch_size is above 0.  `why_not` gets the reason (in the arena) when the model was
+ * inputs and outputs are those of the signature, in its order, dims without the batch dimension
+ * when max_batch_size is above 0.  `why_not` gets the reason (in the arena) when the model was
  * found to be no batching one and nobody had said so, else NULL.  WEIR_EINVAL: they contradict each
  * other, the sentence names both; WEIR_ENOMEM.
  */

@@ -44,7 +44,8 @@ struct device_options {
     uint32_t seat_count;           /* 0: anywhere. */
 };
 
-/* Executor's thread, or that of the canaries' home: what a person should know about a model that serves. */
+/* Executor's thread, or that of the canaries' home: what a person should know about a model that
+ * serves. */
 typedef void engine_advise_fn(void *context, const struct model *model, const char *text);
 
 struct engine_options {
@@ -87,7 +88,8 @@ struct engine {
     _Atomic bool draining;
 };
 
-/* Of the options only the devices: WEIR_EINVAL names one without runs or unlike others of its pool. */
+/* Of the options only the devices: WEIR_EINVAL names one without runs or unlike others of its
+ * pool. */
 WEIR_MUST_USE enum weir_status engine_check_devices(const struct engine_options *options,
                                                     struct weir_err *err);
 
@@ -106,26 +108,29 @@ void engine_set_order(struct engine *engine, const struct order_options *order);
 struct pool *engine_pool(const struct engine *engine, const char *name);
 
 /*
- * Checks the request against its model (types, shapes, batch size), then puts it in line or refuses on
- * the spot; called on the request's home's thread.  WEIR_OK: it will end exactly once, at home, with
- * request.status.  WEIR_EINVAL, WEIR_EFULL, WEIR_EOVERLOAD (the deadline could not be met), WEIR_ETIMEOUT (it has passed), WEIR_EDRAINING,
- * WEIR_EUNAVAILABLE: it was never accepted and `ended` is not called; the lease is still the caller's.
+ * Checks the request against its model (types, shapes, batch size), then puts it in line or refuses
+ * on the spot; called on the request's home's thread.  WEIR_OK: it will end exactly once, at home,
+ * with request.status.  WEIR_EINVAL, WEIR_EFULL, WEIR_EOVERLOAD (the deadline could not be met),
+ * WEIR_ETIMEOUT (it has passed), WEIR_EDRAINING, WEIR_EUNAVAILABLE: it was never accepted and
+ * `ended` is not called; the lease is still the caller's.
  */
 WEIR_MUST_USE enum weir_status engine_submit(struct engine *engine, struct request *request,
                                              struct weir_err *err);
 
-/* What engine_submit() checks first, for those who submit to an ensemble (pipeline/run.h): WEIR_EINVAL
- * names the input.  Fills in rows and input_bytes. */
+/* What engine_submit() checks first, for those who submit to an ensemble (pipeline/run.h):
+ * WEIR_EINVAL names the input.  Fills in rows and input_bytes. */
 WEIR_MUST_USE enum weir_status engine_check(struct request *request, struct weir_err *err);
 
 /* A request that comes at `now_ns` without a deadline has its model's, if that gives one. */
 void engine_set_deadline(struct request *request, uint64_t now_ns);
 
-/* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless it
- * was done already.  Does nothing when it has ended, but needs the model: the lease is still held. */
+/* Home thread: the client does not want it any more.  It still ends, with WEIR_ECANCELED unless
+ * it was done already.  Does nothing when it has ended, but needs the model: the lease is still
+ * held. */
 void engine_cancel(struct engine *engine, struct request *request);
 
-/* Seconds after which trying again makes sense for this model, from the measured rate of service: 1..60. */
+/* Seconds after which trying again makes sense for this model, from the measured rate of service:
+ * 1..60. */
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 
 /* The same in milliseconds: 1..60000. */
@@ -155,8 +160,8 @@ void engine_retire(struct model *model);
 /* Refuses further submits with WEIR_EDRAINING; what was accepted goes on. */
 void engine_drain(struct engine *engine);
 
-/* Prepares a freshly loaded version for service on its pool: queue, instances with their contexts, limits.
- * Loader thread.  WEIR_ENOMEM, WEIR_ECONFLICT (device contexts). */
+/* Prepares a freshly loaded version for service on its pool: queue, instances with their contexts,
+ * limits.  Loader thread.  WEIR_ENOMEM, WEIR_ECONFLICT (device contexts). */
 WEIR_MUST_USE enum weir_status engine_adopt(struct engine *engine, struct model *model,
                                             struct weir_err *err);
 

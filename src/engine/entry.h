@@ -125,7 +125,8 @@ struct look_job {
     struct weir_err err;
 };
 
-/* What a loader has of a load.  It outlives the load_job where nobody waits for it any more (entry_lost.c). */
+/* What a loader has of a load.  It outlives the load_job where nobody waits for it any more
+ * (entry_lost.c). */
 struct load_work {
     struct worker_job job;
     struct load_job *load; /* The manager's; NULL: it was written off, */
@@ -266,8 +267,8 @@ struct slot *entry_find_slot(const struct entry *entry, uint64_t version); /* NU
 /* Is any version of it READY? */
 bool entry_serves(const struct entry *entry);
 
-/* For entry_parts.c: the load goes on once the parts are there; it came to nothing; a version is offered no
- * more. */
+/* For entry_parts.c: the load goes on once the parts are there; it came to nothing; a version is
+ * offered no more. */
 void entry_start_loads(struct entry *entry);
 void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err);
 void entry_let_go(struct slot *slot);
@@ -277,9 +278,9 @@ void entry_drop(struct entry *entry);
 void entry_start(struct entry *entry, const char *override);
 void entry_start_ahead(struct entry *entry);
 
-/* Between entry.c, entry_look.c and entry_lost.c: a job goes back to the manager; the scanner is done; the loads are
- * prepared, and their backend is asked what they need; that is known; one load is over, or its asking; a loader's
- * work. */
+/* Between entry.c, entry_look.c and entry_lost.c: a job goes back to the manager; the scanner is
+ * done; the loads are prepared, and their backend is asked what they need; that is known; one load
+ * is over, or its asking; a loader's work. */
 void entry_return_job(struct entry_host *host, struct worker_job *job,
                       void (*run)(struct worker_job *));
 void entry_looked(struct worker_job *job);
@@ -308,8 +309,8 @@ WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct cata
 void entry_announce(struct entry *entry);
 void entry_announce_gone(struct entry_host *host);
 
-/* entry_lost.c, once per turn: loads of which a step takes longer than their load_limit are written off.  *next_ns is
- * when to look again, at the latest. */
+/* entry_lost.c, once per turn: loads of which a step takes longer than their load_limit are written
+ * off.  *next_ns is when to look again, at the latest. */
 void entry_watch_loads(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
 
 /* One that was written off has come back. */
@@ -325,8 +326,8 @@ WEIR_MUST_USE enum weir_status entry_check_lost(const struct entry *entry, struc
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
                   const struct weir_err *err);
 
-/* entry_promote.c: has the weights of a hot model packed, where there is room and nothing else to do; once per
- * turn.  *next_ns: when to look again at the latest.  Manager. */
+/* entry_promote.c: has the weights of a hot model packed, where there is room and nothing else to
+ * do; once per turn.  *next_ns: when to look again at the latest.  Manager. */
 void entry_promote(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
 
 /* entry_save.c: has the profiles of all models written that learned something.  Manager. */

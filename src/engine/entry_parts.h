@@ -1,10 +1,11 @@
 /*
- * entry_parts.h — an ensemble in the registry: what the comings and goings of its parts mean for it.
+ * entry_parts.h — an ensemble in the registry: what the comings and goings of its parts mean for
+ * it.
  *
- * An ensemble holds a lease on each model that its steps name, so what serves stays whole.  Its load
- * waits until its parts are settled (in EXPLICIT mode it has them loaded); when one of them is loaded anew,
- * the ensemble is put together anew; when one goes, the ensemble goes with it and says why; when what was
- * missing comes, it is tried again.
+ * An ensemble holds a lease on each model that its steps name, so what serves stays whole.  Its
+ * load waits until its parts are settled (in EXPLICIT mode it has them loaded); when one of them is
+ * loaded anew, the ensemble is put together anew; when one goes, the ensemble goes with it and says
+ * why; when what was missing comes, it is tried again.
  *
  * Manager thread, but for entry_parts_read().
  */

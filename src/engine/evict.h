@@ -1,7 +1,8 @@
 /*
  * evict.h — which loaded model is missed least.
  *
- * Pure: how much a model was used of late, and what it is worth to keep.  The least worth goes first.
+ * Pure: how much a model was used of late, and what it is worth to keep.  The least worth goes
+ * first.
  */
 #ifndef WEIR_ENGINE_EVICT_H
 #define WEIR_ENGINE_EVICT_H

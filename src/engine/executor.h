@@ -34,7 +34,8 @@ WEIR_MUST_USE enum weir_status executor_start(struct executor *executor, struct 
 /* Its own thread: takes the name of its seat's device, and keeps to its processors. */
 void executor_settle_in(const struct executor *executor);
 
-/* The pool is stopping: wakes the thread and waits for its end; nothing when it was never started. */
+/* The pool is stopping: wakes the thread and waits for its end; nothing when it was never
+ * started. */
 void executor_join(struct executor *executor);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * foresee.h — which model is usually asked for after another.
  *
- * Each model remembers one successor and how sure it is of it: who comes often stays, who comes now and then
- * is soon replaced.  Pure.
+ * Each model remembers one successor and how sure it is of it: who comes often stays, who comes now
+ * and then is soon replaced.  Pure.
  */
 #ifndef WEIR_ENGINE_FORESEE_H
 #define WEIR_ENGINE_FORESEE_H

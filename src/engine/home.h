@@ -38,8 +38,8 @@ struct home {
 /* `wake(context)` is called by other threads when there is mail: it must make the owner call
  * home_turn() soon. */
 void home_init(struct home *home, struct engine *engine, mailbox_wake_fn *wake, void *context);
-/* pending must be 0.  Leaves the engine's list first, then delivers the mail that is still there and
- * lets the snapshot go. */
+/* pending must be 0.  Leaves the engine's list first, then delivers the mail that is still there
+ * and lets the snapshot go. */
 void home_finish(struct home *home);
 
 /* Delivers mail, expires deadlines and runs small batches inline (see pool.h).  The owner calls it

@@ -1,16 +1,16 @@
 /*
  * ledger.h — who holds how much memory, and what may still be booked.
  *
- * An *account* is what can have a budget: everything together, each device (the first is main memory), each
- * group of models.  A *booking* stands for one load of one model version; it charges everything, main
- * memory for what it takes there, its device, and its group if it has one:
+ * An *account* is what can have a budget: everything together, each device (the first is main
+ * memory), each group of models.  A *booking* stands for one load of one model version; it charges
+ * everything, main memory for what it takes there, its device, and its group if it has one:
  *
  *     none ──book──► LOADING (its peak) ──measure──► LOADED (what was measured) ──leave──► LEAVING
  *       ▲               │                               │                                    │
  *       └───────────────┴────────────── return ─────────┴────────────────────────────────────┘
  *
- * What leaves still counts until it is back.  What nobody booked (buffers, the server itself) is told to the
- * ledger by ledger_observe() and charges main memory and everything.
+ * What leaves still counts until it is back.  What nobody booked (buffers, the server itself) is
+ * told to the ledger by ledger_observe() and charges main memory and everything.
  *
  * Pure: no clock, no system call, no allocation.  In the registry it is the manager's.
  */
@@ -103,11 +103,12 @@ struct ledger_booking {
 
 void ledger_init(struct ledger *ledger);
 
-/* Devices come before groups, main memory before the others; at most LEDGER_DEVICES_MAX.  A long name is cut. */
+/* Devices come before groups, main memory before the others; at most LEDGER_DEVICES_MAX.  A long
+ * name is cut. */
 void ledger_device(struct ledger *ledger, const char *name);
 
-/* The group of that name, which is made where there is none.  WEIR_EFULL: there are LEDGER_GROUPS_MAX;
- * WEIR_EINVAL: the name is too long. */
+/* The group of that name, which is made where there is none.  WEIR_EFULL: there are
+ * LEDGER_GROUPS_MAX; WEIR_EINVAL: the name is too long. */
 WEIR_MUST_USE enum weir_status ledger_group(struct ledger *ledger, const char *name,
                                             uint32_t *group, struct weir_err *err);
 

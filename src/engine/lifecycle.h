@@ -2,8 +2,8 @@
  * lifecycle.h — how one model version gets into memory and out of it again.
  *
  * A loader thread's work: open the folder, read the configuration, load, complete and check the
- * configuration against the model, prove that rows are independent, warm up, hand over to the engine.
- * It blocks, and knows nothing of other models.
+ * configuration against the model, prove that rows are independent, warm up, hand over to the
+ * engine.  It blocks, and knows nothing of other models.
  */
 #ifndef WEIR_ENGINE_LIFECYCLE_H
 #define WEIR_ENGINE_LIFECYCLE_H
@@ -30,8 +30,8 @@ struct lifecycle_load {
     void *owner; /* Becomes model.owner. */
 };
 
-/* Reads the configuration of the model and nothing else; release it with effective_release().  For the
- * version policy and the device. */
+/* Reads the configuration of the model and nothing else; release it with effective_release().  For
+ * the version policy and the device. */
 WEIR_MUST_USE enum weir_status lifecycle_configure(const struct lifecycle_load *how,
                                                    struct model_config **out, struct weir_err *err);
 
@@ -40,12 +40,13 @@ WEIR_MUST_USE enum weir_status lifecycle_needs(const struct lifecycle_load *how,
                                                struct backend_needs *out, struct weir_err *err);
 
 /* *out is ready to serve and has one lease, the caller's.  WEIR_EINVAL, WEIR_ENOENT, WEIR_EBACKEND,
- * WEIR_EIO: something is wrong with the model, its files or its configuration; WEIR_ENOMEM; WEIR_ECONFLICT:
- * its device has no room for the instances. */
+ * WEIR_EIO: something is wrong with the model, its files or its configuration; WEIR_ENOMEM;
+ * WEIR_ECONFLICT: its device has no room for the instances. */
 WEIR_MUST_USE enum weir_status lifecycle_load(const struct lifecycle_load *how, struct model **out,
                                               struct weir_err *err);
 
-/* Resident memory of the process around an unload; approximate: other threads allocate meanwhile. */
+/* Resident memory of the process around an unload; approximate: other threads allocate
+ * meanwhile. */
 struct lifecycle_freed {
     uint64_t before;
     uint64_t after;

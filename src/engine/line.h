@@ -4,8 +4,8 @@
  * A line has a *lane* for each class and client that waits in it.  In a lane the earliest due goes
  * first: a request is due by its deadline or, without one, when it would have aged.  A class knows
  * its lanes by the device time of their clients, least first, and its requests by how long they
- * have stood there, longest first.  Those with a deadline stand also in `due`, of all classes, earliest
- * first.
+ * have stood there, longest first.  Those with a deadline stand also in `due`, of all classes,
+ * earliest first.
  *
  * Getting in costs a few list operations from the tail, getting out the same; nothing here walks
  * the line but line_gather(), over those that ride.  Guarded by the pool's lock.
@@ -61,8 +61,8 @@ void line_init(struct model_line *line);
 void line_push(struct model_line *line, struct request *request);
 void line_remove(struct model_line *line, struct request *request);
 
-/* Moves the requests from `first` to `last`, which stand one behind the other in a lane, to `to`.  False: they
- * do not stand at the front of those without deadline. */
+/* Moves the requests from `first` to `last`, which stand one behind the other in a lane, to `to`.
+ * False: they do not stand at the front of those without deadline. */
 bool line_take_row(struct model_line *line, const struct request *first, const struct request *last,
                    struct list *to);
 
@@ -80,10 +80,10 @@ static inline void line_age(struct model_line *line, uint64_t ageing_ns, uint64_
     }
 }
 
-/* Offers the leader's company to a batch that has begun with it until it is full: the leader's class, then
- * the others, most urgent first.  In a class clients take turns by their time, `row_ns` for a row;
- * inside a client the earliest due goes first.  Classes less urgent than the leader's may make the run longer by
- * `rows_guests` rows in all. */
+/* Offers the leader's company to a batch that has begun with it until it is full: the leader's
+ * class, then the others, most urgent first.  In a class clients take turns by their time, `row_ns`
+ * for a row; inside a client the earliest due goes first.  Classes less urgent than the leader's
+ * may make the run longer by `rows_guests` rows in all. */
 void line_gather(struct model_line *line, struct batcher *batcher, uint64_t row_ns,
                  uint64_t rows_guests);
 

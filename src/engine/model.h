@@ -1,9 +1,9 @@
 /*
  * model.h — one loaded version of a model: its settings, its line of requests, its numbers.
  *
- * Everything under "line" is guarded by the lock of the pool it runs on.  Statistics are
- * atomics.  The rest does not change between the load and the last lease.  A model version is freed when
- * its last lease is given back.
+ * Everything under "line" is guarded by the lock of the pool it runs on.  Statistics are atomics.
+ * The rest does not change between the load and the last lease.  A model version is freed when its
+ * last lease is given back.
  */
 #ifndef WEIR_ENGINE_MODEL_H
 #define WEIR_ENGINE_MODEL_H

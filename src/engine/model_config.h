@@ -43,7 +43,8 @@ enum overload_mode {
 #undef OVERLOAD_MODE_ENUM
 };
 
-/* X(name, text): whether the requests in hand are limited by the time that they take (limiter.h). */
+/* X(name, text): whether the requests in hand are limited by the time that they take
+ * (limiter.h). */
 #define LIMIT_MODES(X)                              \
     X(AUTO, "auto") /* Those that have deadlines. */ \
     X(ALL, "all")                                   \

@@ -3,7 +3,8 @@
  *
  * The pool asks here at four moments: a request comes (limiter.h, admission.h), a line is pulled
  * from (window.h), a run starts and a run ends (pace.h).  All calls with the pool's lock held.
- * Requests without deadlines are only ever refused by the limit, lines of sequences by nothing here.
+ * Requests without deadlines are only ever refused by the limit, lines of sequences by nothing
+ * here.
  */
 #ifndef WEIR_ENGINE_OVERLOAD_H
 #define WEIR_ENGINE_OVERLOAD_H
@@ -36,8 +37,8 @@ struct overload {
 /* Where the model is adopted, its limits known. */
 void overload_init(struct model *model);
 
-/* A request comes.  WEIR_EOVERLOAD, in words with the predicted wait and the deadline: it is refused.
- * Who in line has become hopeless is appended to `ended`. */
+/* A request comes.  WEIR_EOVERLOAD, in words with the predicted wait and the deadline: it is
+ * refused.  Who in line has become hopeless is appended to `ended`. */
 WEIR_MUST_USE enum weir_status overload_admit(struct pool *pool, struct model *model,
                                               struct request *request, struct list *ended,
                                               struct weir_err *err);
@@ -45,13 +46,13 @@ WEIR_MUST_USE enum weir_status overload_admit(struct pool *pool, struct model *m
 /* What a run of that shape costs; false: nobody knows yet. */
 bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_cost *out);
 
-/* A run that `leader` leads may start: those whom the window lets go end and are appended to `ended`.
- * True: somebody did, it may be the leader. */
+/* A run that `leader` leads may start: those whom the window lets go end and are appended to
+ * `ended`.  True: somebody did, it may be the leader. */
 bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
                    struct list *ended);
 
-/* A run of `share` rows leaves something for other executors; `useful` is returned instead where runs
- * so small would not keep up with what comes. */
+/* A run of `share` rows leaves something for other executors; `useful` is returned instead where
+ * runs so small would not keep up with what comes. */
 uint64_t overload_share(const struct pool *pool, const struct model *model, uint64_t shape_key,
                         uint64_t share, uint64_t useful);
 

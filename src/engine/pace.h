@@ -39,7 +39,8 @@ void pace_ran(struct pace *pace, uint64_t predicted_ns, uint64_t real_ns);
 /* A run of `rows` ended at `now_ns`; the oldest of them had come at `since_ns`. */
 void pace_served(struct pace *pace, uint64_t rows, uint64_t since_ns, uint64_t now_ns);
 
-/* The same run took `run_ns`, as one of `executors` that the model may have; before pace_served(). */
+/* The same run took `run_ns`, as one of `executors` that the model may have; before
+ * pace_served(). */
 void pace_shared(struct pace *pace, uint64_t run_ns, uint32_t executors, uint64_t since_ns,
                  uint64_t now_ns);
 
@@ -60,8 +61,8 @@ uint64_t pace_run_ns(const struct pace_cost *cost, uint64_t rows);
 /* The most rows whose run takes no longer than `ns` with the reserve; 0: not even one. */
 uint64_t pace_rows_within(const struct pace_cost *cost, uint64_t ns);
 
-/* The batch that keeps a saturated executor in time where every request may take `allowed_ns`: one waits for the
- * run before its own, so a run may take half of that.  At least 1. */
+/* The batch that keeps a saturated executor in time where every request may take `allowed_ns`: one
+ * waits for the run before its own, so a run may take half of that.  At least 1. */
 uint64_t pace_rows_useful(const struct pace_cost *cost, uint64_t allowed_ns);
 
 #endif

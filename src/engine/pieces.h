@@ -31,13 +31,13 @@ void pieces_finish(struct pieces *pieces); /* Lets go what was not taken. */
 /* The next `rows` rows of an input; borrowed. */
 struct tensor pieces_view(const struct pieces *pieces, uint32_t input, uint64_t rows);
 
-/* A run of the next `rows` rows went well: takes its outputs, which are absent then.  WEIR_ENOMEM: they are
- * still the caller's. */
+/* A run of the next `rows` rows went well: takes its outputs, which are absent then.  WEIR_ENOMEM:
+ * they are still the caller's. */
 WEIR_MUST_USE enum weir_status pieces_add(struct pieces *pieces, uint64_t rows,
                                           struct tensor *outputs, struct weir_err *err);
 
-/* Puts one output together; absent where it was in all pieces.  WEIR_ECONFLICT: they do not fit each other,
- * the sentence says how; WEIR_ENOMEM. */
+/* Puts one output together; absent where it was in all pieces.  WEIR_ECONFLICT: they do not fit
+ * each other, the sentence says how; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status pieces_join(const struct pieces *pieces, uint32_t output,
                                            struct block_pool *blocks, struct tensor *out,
                                            struct weir_err *err);

@@ -1,9 +1,10 @@
 /*
  * placement.h — which devices a model's configuration means.
  *
- * `device` names a device, or a pool and with it all of its devices; `devices` lists several of one pool.  Triton's KIND_GPU
- * means the pool "gpu" where there is one, and its `gpus` the devices gpu0, gpu1 ... of it; where there is none, main
- * processors stand in.  A model with sequences is on the first device named only: their states are there.
+ * `device` names a device, or a pool and with it all of its devices; `devices` lists several of one
+ * pool.  Triton's KIND_GPU means the pool "gpu" where there is one, and its `gpus` the devices
+ * gpu0, gpu1 ... of it; where there is none, main processors stand in.  A model with sequences is
+ * on the first device named only: their states are there.
  */
 #ifndef WEIR_ENGINE_PLACEMENT_H
 #define WEIR_ENGINE_PLACEMENT_H
@@ -22,7 +23,8 @@ struct placement {
     bool no_gpu;                    /* One was asked for, and there is none. */
 };
 
-/* WEIR_EINVAL: a device or a memory node is not there, they are of several pools, or there are more than REPLICAS_MAX. */
+/* WEIR_EINVAL: a device or a memory node is not there, they are of several pools, or there are more
+ * than REPLICAS_MAX. */
 WEIR_MUST_USE enum weir_status placement_find(const struct engine *engine,
                                               const struct model_config *config,
                                               struct placement *out, struct weir_err *err);

@@ -93,12 +93,14 @@ struct pool {
 
 const char *pool_name_of(const struct device_options *device);
 
-/* How many devices the pool of the `first` one has.  WEIR_EINVAL: they could not stand in for each other. */
+/* How many devices the pool of the `first` one has.  WEIR_EINVAL: they could not stand in for each
+ * other. */
 WEIR_MUST_USE enum weir_status pool_count_devices(const struct engine_options *options,
                                                   uint32_t first, uint32_t *count,
                                                   struct weir_err *err);
 
-/* Of the devices among the engine's that name the same pool as the `first` one: WEIR_EINVAL where they differ. */
+/* Of the devices among the engine's that name the same pool as the `first` one: WEIR_EINVAL where
+ * they differ. */
 WEIR_MUST_USE enum weir_status pool_create(struct engine *engine,
                                            const struct engine_options *options, uint32_t first,
                                            struct pool **out, struct weir_err *err);
@@ -108,12 +110,13 @@ void pool_destroy(struct pool *pool); /* Stops and joins them. */
 
 struct model_config;
 
-/* The level that a request is served at: that of its priority where the model has it, else the model's
- * default, but no more urgent than it may have; 0 for all where there is one. */
+/* The level that a request is served at: that of its priority where the model has it, else the
+ * model's default, but no more urgent than it may have; 0 for all where there is one. */
 uint32_t pool_level(const struct model_config *config, const struct request *request);
 
-/* Puts a checked request in line.  Executors asleep are not woken: where they are to run it, the home's
- * turn ends with a pool_kick(), once for all that it brought.  WEIR_EFULL names the limit. */
+/* Puts a checked request in line.  Executors asleep are not woken: where they are to run it, the
+ * home's turn ends with a pool_kick(), once for all that it brought.  WEIR_EFULL names the
+ * limit. */
 WEIR_MUST_USE enum weir_status pool_push(struct pool *pool, struct request *request,
                                          bool inline_run, struct weir_err *err);
 void pool_kick(struct pool *pool);
@@ -144,8 +147,8 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
 /* After batch_run(): counts, learns, gives the instance back and sends the members home. */
 void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns);
 
-/* The watchdog's look at the runs under way; when the next one is due.  Their requests end, or are told,
- * and models whose runs do not end become unavailable. */
+/* The watchdog's look at the runs under way; when the next one is due.  Their requests end, or are
+ * told, and models whose runs do not end become unavailable. */
 uint64_t pool_watch(struct pool *pool, uint64_t now_ns);
 
 /* Wishes a request to stop, for `why` WEIR_ECANCELED, WEIR_ETIMEOUT (its deadline) or WEIR_EFULL

@@ -77,7 +77,8 @@ void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_ne
 
 /* pool_watch.c: runs that do not end. */
 
-/* Executor, without the lock: a run begins.  False: an earlier one of its batch was written off, it does not. */
+/* Executor, without the lock: a run begins.  False: an earlier one of its batch was written off, it
+ * does not. */
 WEIR_MUST_USE bool pool_watch_begin(struct instance *instance);
 
 /* It is over.  False: it was written off meanwhile; what it gave is nobody's. */

@@ -68,10 +68,10 @@ double profile_jitter(const struct profile *profile, uint64_t shape_key);
 /* 99 of 100 runs take at most so many times the predicted; at least 1, and 1.08 while nothing is known. */
 double profile_slack(const struct profile *profile, uint64_t shape_key);
 
-/* The largest batch worth forming: a tenth more than the largest seen, or one request more where that is
- * more (anything while nothing was seen); 1 where tau0 is so small against alpha that company gains less than a
- * few percent (a pair is tried now and then); the best size where rows were seen to get dearer in larger
- * company. */
+/* The largest batch worth forming: a tenth more than the largest seen, or one request more where
+ * that is more (anything while nothing was seen); 1 where tau0 is so small against alpha that
+ * company gains less than a few percent (a pair is tried now and then); the best size where rows
+ * were seen to get dearer in larger company. */
 uint32_t profile_rows_useful(const struct profile *profile, uint64_t shape_key, uint32_t rows_max);
 
 /* A run of so many rows is known to cost more for its rows than for itself. */

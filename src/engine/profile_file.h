@@ -7,9 +7,9 @@
  *       "rows": "independent",
  *       "shapes": [ { "dims": [128], "runs": 5120, "tau0_us": 410.2, "alpha_us": 35.1, ... } ] }
  *
- * A profile is believed only by the model, on the machine and under the runtime that it is about.  The text comes
- * from outside: every field is checked for its type and range, none may be missing, unknown or there twice.
- * Pure but for memory.
+ * A profile is believed only by the model, on the machine and under the runtime that it is about.
+ * The text comes from outside: every field is checked for its type and range, none may be missing,
+ * unknown or there twice.  Pure but for memory.
  */
 #ifndef WEIR_ENGINE_PROFILE_FILE_H
 #define WEIR_ENGINE_PROFILE_FILE_H
@@ -56,8 +56,8 @@ struct profile_file {
     uint32_t count;
 };
 
-/* `identity` NULL: about anything, for people.  WEIR_EINVAL: the text is broken; WEIR_ECONFLICT: it is about
- * something else; the sentence says what was found and expected.  WEIR_ENOMEM. */
+/* `identity` NULL: about anything, for people.  WEIR_EINVAL: the text is broken; WEIR_ECONFLICT: it
+ * is about something else; the sentence says what was found and expected.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status profile_file_read(struct bytes text,
                                                  const struct profile_identity *identity,
                                                  struct profile_file *out, struct weir_err *err);

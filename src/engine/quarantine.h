@@ -1,9 +1,9 @@
 /*
  * quarantine.h — inputs that are known to crash their model, and are not run any more.
  *
- * An entry is the digest of a request (cache.h) to one load of a model.  Entries expire, the oldest goes
- * when there are too many, an unload forgets those of its model, and an administrator may clear them.
- * While it is empty nobody needs a digest: quarantine_count() is one atomic load.
+ * An entry is the digest of a request (cache.h) to one load of a model.  Entries expire, the oldest
+ * goes when there are too many, an unload forgets those of its model, and an administrator may
+ * clear them.  While it is empty nobody needs a digest: quarantine_count() is one atomic load.
  *
  * Any thread; one lock, held for a look-up or a link.
  */

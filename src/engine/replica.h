@@ -79,7 +79,8 @@ struct instance *replica_take(struct model *model, const struct seat *seat,
                               struct instance *wanted);
 void replica_put(struct instance *instance);
 
-/* Whose pause is over comes back.  Afterwards: when the next one will be; CLOCK_NEVER: none is out. */
+/* Whose pause is over comes back.  Afterwards: when the next one will be; CLOCK_NEVER: none is
+ * out. */
 uint64_t replica_revive(struct model *model, uint64_t now_ns);
 
 /* How long runs take on that seat's device, over what the profile says; SEAT_ANY: on average. */
@@ -89,10 +90,12 @@ uint64_t replica_rows_cap(const struct model *model, const struct seat *seat);
 /* More rows than that were out of memory. */
 void replica_cap(struct replica *replica, uint64_t rows);
 
-/* Executor, without the lock: does this status say that the device is gone, and others may have the request? */
+/* Executor, without the lock: does this status say that the device is gone, and others may have the
+ * request? */
 bool replica_is_lost(const struct instance *instance, enum weir_status status);
 
-/* A batch is over, before its members end: counts, and sees to the replica.  True: a person should hear `lost`. */
+/* A batch is over, before its members end: counts, and sees to the replica.  True: a person should
+ * hear `lost`. */
 bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLICA_WHY_BYTES]);
 
 /* The run's time as it would have been on the first replica. */

@@ -4,8 +4,9 @@
  *     ROOT/NAME/model.yaml           optional, with label files, warmup/ ...
  *     ROOT/NAME/VERSION/model.onnx   VERSION: decimal, without leading zero, 1..2^63-1
  *
- * Blocking; never on the manager or a loop.  Roots are opened anew for each look, so that a root that is a
- * link may be pointed elsewhere while the server runs.  Results live in the caller's arena.
+ * Blocking; never on the manager or a loop.  Roots are opened anew for each look, so that a root
+ * that is a link may be pointed elsewhere while the server runs.  Results live in the caller's
+ * arena.
  */
 #ifndef WEIR_ENGINE_REPOSITORY_H
 #define WEIR_ENGINE_REPOSITORY_H
@@ -59,14 +60,14 @@ bool repository_name_ok(struct bytes name);
 /* Decimal, no leading zero, 1..2^63-1. */
 WEIR_MUST_USE bool repository_version_of(const char *text, uint64_t *out);
 
-/* All folders in all roots; names with a leading dot are passed over.  WEIR_EIO: a root cannot be read;
- * WEIR_ENOMEM. */
+/* All folders in all roots; names with a leading dot are passed over.  WEIR_EIO: a root cannot be
+ * read; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status repository_scan(const struct repository *repository,
                                                bool fingerprints, struct arena *arena,
                                                struct repository_list *out, struct weir_err *err);
 
-/* WEIR_ENOENT: in no root; WEIR_EINVAL: the name is wrong, or it is in two roots or has no version; WEIR_EIO,
- * WEIR_ENOMEM. */
+/* WEIR_ENOENT: in no root; WEIR_EINVAL: the name is wrong, or it is in two roots or has no version;
+ * WEIR_EIO, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status repository_look(const struct repository *repository,
                                                const char *name, struct arena *arena,
                                                struct repository_look *out, struct weir_err *err);

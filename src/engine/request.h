@@ -7,13 +7,12 @@
  *                      │ drain, unload                     │
  *                      └───────────────────────────────────┘
  *
- * IDLE and ENDED belong to the home; WAITING is guarded by the pool's lock and
- * linked in its model's queue; RUNNING belongs to the executor.  A request that is equal to one that
- * waits or runs may be JOINED to it instead (join.h): it ends with it, or by itself, or takes its
- * place in line.  Between a submit that
- * returned WEIR_OK and its end the request, its input memory and its arrays
- * must stay where they are: canceling is a wish, the end still comes, once, by
- * way of the home's mailbox.
+ * IDLE and ENDED belong to the home; WAITING is guarded by the pool's lock and linked in its
+ * model's queue; RUNNING belongs to the executor.  A request that is equal to one that waits or
+ * runs may be JOINED to it instead (join.h): it ends with it, or by itself, or takes its place in
+ * line.  Between a submit that returned WEIR_OK and its end the request, its input memory and its
+ * arrays must stay where they are: canceling is a wish, the end still comes, once, by way of the
+ * home's mailbox.
  *
  * The memory is the submitter's (usually in its exchange's arena).
  */

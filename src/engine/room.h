@@ -1,15 +1,15 @@
 /*
  * room.h — which models may be in memory, and which must go for another.
  *
- * Every load books its peak before it begins (ledger.h): what the model took the last time, else what
- * its configuration or its backend says, else a multiple of its files; once loaded, what was measured.  A
- * booking ends when the memory is back.  Where a budget does not hold it, and models are loaded on demand,
- * those that are missed least go: never one that works, is pinned, is part of an ensemble that serves, or
- * came a moment ago.
+ * Every load books its peak before it begins (ledger.h): what the model took the last time, else
+ * what its configuration or its backend says, else a multiple of its files; once loaded, what was
+ * measured.  A booking ends when the memory is back.  Where a budget does not hold it, and models
+ * are loaded on demand, those that are missed least go: never one that works, is pinned, is part of
+ * an ensemble that serves, or came a moment ago.
  *
- * A load that finds no room waits in line for what leaves, or for what will have stayed long enough, and
- * with it those behind it that need the same budget; when nothing can go it fails and says so.  A reload whose
- * model says `update: replace` lets what it replaces go first.
+ * A load that finds no room waits in line for what leaves, or for what will have stayed long
+ * enough, and with it those behind it that need the same budget; when nothing can go it fails and
+ * says so.  A reload whose model says `update: replace` lets what it replaces go first.
  *
  * Manager thread.
  */
@@ -88,15 +88,15 @@ void room_set(struct room *room, const struct room_options *options);
 struct ledger_need room_estimate(const struct entry_host *host, const struct slot *slot,
                                  uint64_t fingerprint, uint64_t file_bytes);
 
-/* The entry's prepared loads want to begin: it goes on by entry_send_loads() at once or later, or fails by
- * entry_refuse_loads(). */
+/* The entry's prepared loads want to begin: it goes on by entry_send_loads() at once or later, or
+ * fails by entry_refuse_loads(). */
 void room_ask(struct entry *entry);
 
 /* A load came up: what was measured is booked instead, and remembered. */
 void room_measured(struct entry *entry, const struct load_job *load);
 
-/* Once per turn, before publishing: goes on with those that wait, lets idle models go.  *next_ns: when to
- * look again at the latest. */
+/* Once per turn, before publishing: goes on with those that wait, lets idle models go.  *next_ns:
+ * when to look again at the latest. */
 void room_turn(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
 
 /* Stopping: nobody waits any more. */

@@ -40,12 +40,12 @@ void stage_init(struct stage_times *times, bool pipelined);
 /* Pure: a run's stages took so long.  True: the depth is another. */
 bool stage_learn(struct stage_times *times, uint64_t host_ns, uint64_t device_ns);
 
-/* Executor: runs what the instance has gathered; waits for its turn on the device.  Status as of the
- * backend's steps.  Leaves the stages' times in the batch. */
+/* Executor: runs what the instance has gathered; waits for its turn on the device.  Status as of
+ * the backend's steps.  Leaves the stages' times in the batch. */
 WEIR_MUST_USE enum weir_status stage_run(struct instance *instance, struct weir_err *err);
 
-/* Executor, without the lock, with a lease on the model: makes an instance and an executor more where
- * the depth asks for them.  What cannot be had is done without. */
+/* Executor, without the lock, with a lease on the model: makes an instance and an executor more
+ * where the depth asks for them.  What cannot be had is done without. */
 void stage_widen(struct pool *pool, struct model *model);
 
 #endif

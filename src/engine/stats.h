@@ -1,8 +1,8 @@
 /*
  * stats.h — what a finished batch and a finished request add to their model's numbers.
  *
- * Any thread; relaxed atomics only.  The meaning of each number is Triton's (the statistics extension):
- * success, queue and compute_* count requests, batch_stats count executions.
+ * Any thread; relaxed atomics only.  The meaning of each number is Triton's (the statistics
+ * extension): success, queue and compute_* count requests, batch_stats count executions.
  */
 #ifndef WEIR_ENGINE_STATS_H
 #define WEIR_ENGINE_STATS_H
@@ -22,9 +22,9 @@ void stats_count_part(struct model *model, const struct request *request, uint64
 /* The request was answered from the cache. */
 void stats_count_hit(struct model *model, const struct request *request);
 
-/* Requests that have ended together, with their times complete: each is added, then all are counted at
- * once, so that a large batch does not cost a locked instruction per number and member.  Those of one run
- * differ only in when they came: what they share is worked out once. */
+/* Requests that have ended together, with their times complete: each is added, then all are counted
+ * at once, so that a large batch does not cost a locked instruction per number and member.  Those
+ * of one run differ only in when they came: what they share is worked out once. */
 struct stats_tally {
     uint64_t count;    /* That ended with WEIR_OK, those of `run` included. */
     uint64_t ended_ns; /* The last of them. */

@@ -1,10 +1,10 @@
 /*
  * suspect.h — requests whose run died, until it is known which of them is to blame.
  *
- * A *trial* is held by the executor whose run died: each member of that run is re-run once, alone, in
- * a probation child.  Meanwhile no other run carries an input equal to a suspect's: such requests wait
- * with the suspect, as members of the batch that its trial belongs to, and go on or are refused by its
- * verdict.
+ * A *trial* is held by the executor whose run died: each member of that run is re-run once, alone,
+ * in a probation child.  Meanwhile no other run carries an input equal to a suspect's: such
+ * requests wait with the suspect, as members of the batch that its trial belongs to, and go on or
+ * are refused by its verdict.
  *
  * The calls with a list are guarded by the pool's lock; the count may be read by any thread.
  */
@@ -55,7 +55,8 @@ void suspects_init(struct suspects *suspects);
 /* Who stands for that input, or NULL. */
 struct suspect *suspects_find(const struct suspects *suspects, const struct request_key *key);
 
-/* `suspect` is zeroed but for its key, batch and request, and stays where it is until it is removed. */
+/* `suspect` is zeroed but for its key, batch and request, and stays where it is until it is
+ * removed. */
 void suspects_add(struct suspects *suspects, struct suspect *suspect);
 
 /* The verdict is spoken: those who waited are appended to `waited`. */

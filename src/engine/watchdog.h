@@ -1,12 +1,13 @@
 /*
  * watchdog.h — looks at runs in this process that take longer than their model allows.
  *
- * A run over its run_limit is asked to stop.  One that has not done so WATCHDOG_GRACE_NS later is written off
- * (pool_watch.c): what it was to answer gets its error, and nobody waits for it any more.  Runs of models with
- * `isolation: process` have their own watch, which ends them (backend/process_watch.h).
+ * A run over its run_limit is asked to stop.  One that has not done so WATCHDOG_GRACE_NS later is
+ * written off (pool_watch.c): what it was to answer gets its error, and nobody waits for it any
+ * more.  Runs of models with `isolation: process` have their own watch, which ends them
+ * (backend/process_watch.h).
  *
- * One thread per engine, started with the first model that has a limit or may run on loops.  It sleeps until the earliest run
- * under way could be over its limit.
+ * One thread per engine, started with the first model that has a limit or may run on loops.  It
+ * sleeps until the earliest run under way could be over its limit.
  */
 #ifndef WEIR_ENGINE_WATCHDOG_H
 #define WEIR_ENGINE_WATCHDOG_H
@@ -32,8 +33,8 @@ enum watchdog_act {
 #undef WATCHDOG_ACT_ENUM
 };
 
-/* Of a run since `began_ns`, which has been asked to stop or not; *next_ns is when to look again, CLOCK_NEVER once
- * it is to be written off. */
+/* Of a run since `began_ns`, which has been asked to stop or not; *next_ns is when to look again,
+ * CLOCK_NEVER once it is to be written off. */
 enum watchdog_act watchdog_judge(uint64_t began_ns, uint64_t limit_ns, bool asked, uint64_t now_ns,
                                  uint64_t *next_ns);
 
@@ -53,8 +54,8 @@ void watchdog_init(struct watchdog *dog, struct engine *engine);
 /* Starts the thread where it is not.  WEIR_ENOMEM: the system has none left. */
 WEIR_MUST_USE enum weir_status watchdog_start(struct watchdog *dog, struct weir_err *err);
 
-/* Any thread: a run may have to be looked at by then.  What the look goes by was stored before, sequentially
- * consistent. */
+/* Any thread: a run may have to be looked at by then.  What the look goes by was stored before,
+ * sequentially consistent. */
 void watchdog_note(struct watchdog *dog, uint64_t due_ns);
 
 void watchdog_finish(struct watchdog *dog); /* Before the pools go. */

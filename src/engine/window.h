@@ -23,8 +23,9 @@ struct window_rules {
     uint64_t rows_max;
 };
 
-/* How many requests to let go for a run that `leader` leads: the first of `waiting` (request.due, in order
- * of deadlines) that could ride with it and are no more urgent.  `waiting_rows`: of the whole line. */
+/* How many requests to let go for a run that `leader` leads: the first of `waiting` (request.due,
+ * in order of deadlines) that could ride with it and are no more urgent.  `waiting_rows`: of the
+ * whole line. */
 uint32_t window_skip(const struct list *waiting, const struct request *leader,
                      uint64_t waiting_rows, const struct window_rules *rules, uint64_t now_ns);
 

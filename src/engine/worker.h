@@ -19,8 +19,8 @@ struct worker_job {
     void (*run)(struct worker_job *self); /* On the worker's thread; may free the job. */
 };
 
-/* Called after each round of jobs and when *next_ns is reached, which it sets to the monotonic time at
- * which it is due at the latest (CLOCK_NEVER at entry).  False: a stop must wait. */
+/* Called after each round of jobs and when *next_ns is reached, which it sets to the monotonic time
+ * at which it is due at the latest (CLOCK_NEVER at entry).  False: a stop must wait. */
 typedef bool worker_turn_fn(void *context, uint64_t *next_ns);
 
 struct worker {
@@ -45,8 +45,9 @@ WEIR_MUST_USE enum weir_status worker_start(struct worker *worker, const char *n
 /* Any thread. */
 void worker_send(struct worker *worker, struct worker_job *job);
 
-/* Another thread: `job` does not return.  A new thread goes on with the jobs behind it, and the old one ends when it
- * does return: only then *hung is to be joined.  False: another job runs, or the system has no thread left. */
+/* Another thread: `job` does not return.  A new thread goes on with the jobs behind it, and the old
+ * one ends when it does return: only then *hung is to be joined.  False: another job runs, or the
+ * system has no thread left. */
 WEIR_MUST_USE bool worker_replace(struct worker *worker, const struct worker_job *job,
                                   pthread_t *hung);
 

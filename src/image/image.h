@@ -27,10 +27,10 @@ struct image {
 void image_finish(struct image *image);
 
 /* PNG (libspng), JPEG (libjpeg-turbo, scan limit on) or WebP into 1, 3 or 4 channels; `channels` 0
- * keeps the file's own (grey+alpha becomes RGBA, palettes RGB or RGBA, 16 bits become 8).  Grey from
- * colour is ITU-R BT.601 luma; alpha is dropped, not blended.  Damaged or cut files are refused also
- * where part of the picture could be shown.  WEIR_EINVAL names the format and the fault,
- * WEIR_ETOOBIG, WEIR_ENOMEM. */
+ * keeps the file's own (grey+alpha becomes RGBA, palettes RGB or RGBA, 16 bits become 8).  Grey
+ * from colour is ITU-R BT.601 luma; alpha is dropped, not blended.  Damaged or cut files are
+ * refused also where part of the picture could be shown.  WEIR_EINVAL names the format and the
+ * fault, WEIR_ETOOBIG, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status image_decode(struct bytes file, uint32_t channels, struct image *out,
                                             struct weir_err *err);
 

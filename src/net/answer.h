@@ -18,8 +18,8 @@ struct answer_field {
     struct bytes value;
 };
 
-/* Copies both into `arena`, control bytes of the value replaced, so that none can add a field.  False when
- * memory is out. */
+/* Copies both into `arena`, control bytes of the value replaced, so that none can add a field.
+ * False when memory is out. */
 WEIR_MUST_USE bool answer_field(struct arena *arena, const char *name, struct bytes value,
                                 struct answer_field **out);
 

@@ -9,9 +9,10 @@
  *   LINGER  our side is shut; reading on until the client has seen the answer
  *   GONE    the socket is closed; the memory stays until the last exchange is finished
  *
- * TLS sits between the socket and the protocol, which knows nothing of it: bytes of the socket go through
- * tls_read() before the protocol is fed, what the protocol gathers goes through tls_seal() before it is written,
- * and the protocol hears that bytes are gone once all that they were sealed into is with the socket.
+ * TLS sits between the socket and the protocol, which knows nothing of it: bytes of the socket go
+ * through tls_read() before the protocol is fed, what the protocol gathers goes through tls_seal()
+ * before it is written, and the protocol hears that bytes are gone once all that they were sealed
+ * into is with the socket.
  *
  * Everything here belongs to the loop's thread.
  */
@@ -88,7 +89,8 @@ struct http_conn {
 };
 
 /* Takes the next client of a listening handle, UV_TCP or UV_NAMED_PIPE; `tls` NULL: without.  False
- * when memory is out; libuv then keeps the client, and accepts no other, until this is called again. */
+ * when memory is out; libuv then keeps the client, and accepts no other, until this is called
+ * again. */
 WEIR_MUST_USE bool conn_accept(struct http_net *net, uv_stream_t *server, struct tls *tls,
                                const struct http_handler *handler, uint32_t listener);
 
@@ -98,7 +100,8 @@ void conn_dirty(struct http_conn *c);
 /* The loop stops taking requests. */
 void conn_drain(struct http_conn *c);
 
-/* Closes the socket and cancels what is unfinished; `c` stays valid until libuv's close callback. */
+/* Closes the socket and cancels what is unfinished; `c` stays valid until libuv's close
+ * callback. */
 void conn_close(struct http_conn *c);
 
 /* For loop.c: the writes of a turn, and reading on where it had stopped. */
@@ -116,16 +119,18 @@ void conn_move(struct http_conn *c, enum conn_state to);
 /* Its client was heard a moment ago: a request may be on its way. */
 bool conn_is_fresh(const struct http_conn *c);
 
-/* When a connection without streams has been idle for `timeout_ns`, or is given up because the loop drains. */
+/* When a connection without streams has been idle for `timeout_ns`, or is given up because the loop
+ * drains. */
 uint64_t conn_idle_until_ns(const struct http_conn *c, uint64_t timeout_ns);
 
-/* The earliest time at which something must have happened.  One timer serves all of them; conn_rearm() moves it
- * only when it would fire too late, so that a busy connection hardly touches it. */
+/* The earliest time at which something must have happened.  One timer serves all of them;
+ * conn_rearm() moves it only when it would fire too late, so that a busy connection hardly touches
+ * it. */
 uint64_t conn_deadline_ns(const struct http_conn *c);
 void conn_rearm(struct http_conn *c);
 
-/* Stops reading; `rest` is fed again when it goes on.  That is in the next turn, so that what is then read
- * gets its hooks. */
+/* Stops reading; `rest` is fed again when it goes on.  That is in the next turn, so that what is
+ * then read gets its hooks. */
 void conn_pause(struct http_conn *c, struct bytes rest);
 void conn_resume_later(struct http_conn *c);
 

@@ -28,8 +28,8 @@ struct grpc_reader {
     bool unary; /* Exactly one message each way. */
     void (*begin)(struct grpc_call *call, uint64_t size);
     void (*bytes)(struct grpc_call *call, struct bytes bytes);
-    /* Within a message, between calls of bytes(): where the next of them should be, and how many at most.  False:
-     * anywhere.  May be NULL. */
+    /* Within a message, between calls of bytes(): where the next of them should be, and how many at
+     * most.  False: anywhere.  May be NULL. */
     bool (*place)(const struct grpc_call *call, char **at, size_t *room);
     void (*end)(struct grpc_call *call);
     void (*half_closed)(struct grpc_call *call); /* May be NULL where it is unary. */

@@ -1,9 +1,10 @@
 /*
  * head.h — a request header that may come again, and what it meant.
  *
- * Clients send the same header again and again.  What one means depends on itself alone (and on limits, which do not
- * change), so one that is byte for byte the one before on its connection is not read again: its exchanges share what the
- * first reading made of it.  What a client sent is compared with its own bytes only.
+ * Clients send the same header again and again.  What one means depends on itself alone (and on
+ * limits, which do not change), so one that is byte for byte the one before on its connection is
+ * not read again: its exchanges share what the first reading made of it.  What a client sent is
+ * compared with its own bytes only.
  *
  * Unchangeable but for what its users keep with it; counted.  For one loop's thread.
  */
@@ -50,12 +51,14 @@ struct head {
     struct http_memo memo;
 };
 
-/* The header of `x`, which is exactly `text`.  NULL: it is too large to be remembered, or memory is out. */
+/* The header of `x`, which is exactly `text`.  NULL: it is too large to be remembered, or memory is
+ * out. */
 struct head *head_create(const struct exchange *x, struct bytes text,
                          const struct http1_facts *facts);
 void head_release(struct head *head); /* NULL is fine. */
 
-/* Gives an exchange what the header meant, for as long as its arena lives.  False when memory is out. */
+/* Gives an exchange what the header meant, for as long as its arena lives.  False when memory is
+ * out. */
 WEIR_MUST_USE bool head_share(struct head *head, struct exchange *x);
 
 /* --- HTTP/2, where a header comes field by field --- */

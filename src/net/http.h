@@ -15,10 +15,10 @@
  * its body) gets neither request() nor canceled(): net answers it where it can, and done() is all
  * that follows head().  What fails before its header is complete reaches no handler at all.
  *
- * An *incremental* exchange (head() sets it, where version is HTTP_2) is the handler's from head() on: data() brings the body
- * piece by piece, request() its end; it may be answered at any time, and canceled() comes if it is cut
- * off.  The client may send only as much as exchange_consume() has let it, in its own time, unless the
- * handler says by `expecting` that bytes are due.
+ * An *incremental* exchange (head() sets it, where version is HTTP_2) is the handler's from head()
+ * on: data() brings the body piece by piece, request() its end; it may be answered at any time, and
+ * canceled() comes if it is cut off.  The client may send only as much as exchange_consume() has
+ * let it, in its own time, unless the handler says by `expecting` that bytes are due.
  *
  * Answers: exchange_header() any number of times, then either exchange_reply(),
  * or exchange_begin(), exchange_piece()..., exchange_finish().  On a canceled
@@ -51,8 +51,8 @@ enum http_version { HTTP_1_0, HTTP_1_1, HTTP_2 };
 struct http_conn; /* The connection, known to net only. */
 struct head;      /* Known to net only. */
 
-/* What a handler makes of a request header, so that it need not when the same comes again: zeroed at first, and lives as
- * long as the fields of the exchange, which it may point into. */
+/* What a handler makes of a request header, so that it need not when the same comes again: zeroed
+ * at first, and lives as long as the fields of the exchange, which it may point into. */
 #define HTTP_MEMO_BYTES 352
 struct http_memo {
     bool set; /* The handler's, as the rest. */
@@ -108,10 +108,11 @@ struct exchange {
 struct http_handler {
     void *context;
     void (*head)(void *context, struct exchange *x);
-    /* The next bytes of an incremental body, valid during the call; never on a canceled exchange. */
+    /* The next bytes of an incremental body, valid during the call; never on a canceled
+     * exchange. */
     void (*data)(void *context, struct exchange *x, struct bytes bytes);
-    /* Where the next of them should be, and how many at most; false: anywhere.  Good until anything else is called;
-     * may be NULL. */
+    /* Where the next of them should be, and how many at most; false: anywhere.  Good until anything
+     * else is called; may be NULL. */
     bool (*place)(void *context, struct exchange *x, char **at, size_t *room);
     void (*request)(void *context, struct exchange *x);
     void (*canceled)(void *context, struct exchange *x);
@@ -194,12 +195,12 @@ void exchange_piece(struct exchange *x, struct bytes bytes);
 /* Copies bytes: for streams, whose memory must not grow with their length. */
 void exchange_copy(struct exchange *x, struct bytes bytes);
 
-/* Of an incremental body: `size` bytes of what data() brought are used up, the client may send as many more.
- * (HTTP/2 only: there a stream can be held back without the others.) */
+/* Of an incremental body: `size` bytes of what data() brought are used up, the client may send as
+ * many more.  (HTTP/2 only: there a stream can be held back without the others.) */
 void exchange_consume(struct exchange *x, size_t size);
 
-/* Adds a field behind the body; name (lower case) and value are copied.  After begin, before finish.
- * HTTP/1 answers that are not chunked have no trailers: it does nothing there. */
+/* Adds a field behind the body; name (lower case) and value are copied.  After begin, before
+ * finish.  HTTP/1 answers that are not chunked have no trailers: it does nothing there. */
 void exchange_trailer(struct exchange *x, const char *name, struct bytes value);
 
 /* The handler is done.  Must be called exactly once for every exchange that reached request() or

@@ -4,9 +4,9 @@
  *   bytes in ─► session ─► http2_request.c: headers and bodies become exchanges
  *   answers  ─► http2_answer.c: submitted to the session ─► queue ─► bytes out
  *
- * What the session writes waits in a queue of segments: small frames are copied one behind the other into
- * `text`, the payload of large DATA frames is lent from the answers' pieces.  The queue is filled when it is
- * empty, so a client that does not read holds one filling.
+ * What the session writes waits in a queue of segments: small frames are copied one behind the
+ * other into `text`, the payload of large DATA frames is lent from the answers' pieces.  The queue
+ * is filled when it is empty, so a client that does not read holds one filling.
  *
  * For the connection's loop.
  */
@@ -81,8 +81,8 @@ struct http2 {
 
 void http2_scan_init(struct http2_scan *scan);
 
-/* Looks at what came, and writes over what is known; the session is to be fed as many bytes before more is looked
- * at.  The bytes are the connection's own. */
+/* Looks at what came, and writes over what is known; the session is to be fed as many bytes before
+ * more is looked at.  The bytes are the connection's own. */
 size_t http2_scan(struct http2 *h, struct bytes in);
 
 /* The session knows a stream; it has ended it. */
@@ -135,8 +135,8 @@ static inline struct stream *http2_stream(struct http2 *h, int32_t id)
     return h->latest;
 }
 
-/* True when the answer is all there, though its handler may not be done: as on HTTP/1, an answer of known size ends
- * where its size says. */
+/* True when the answer is all there, though its handler may not be done: as on HTTP/1, an answer of
+ * known size ends where its size says. */
 static inline bool http2_is_said(const struct stream *s)
 {
     return s->x.finished || (s->submitted && s->body_size < HTTP_BRIEF && s->promised == 0);

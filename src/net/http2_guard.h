@@ -1,18 +1,19 @@
 /*
  * http2_guard.h — what a client may do on one HTTP/2 connection without asking for anything.
  *
- * Two buckets of tokens that fill with time; an empty one ends the connection with ENHANCE_YOUR_CALM.
+ * Two buckets of tokens that fill with time; an empty one ends the connection with
+ * ENHANCE_YOUR_CALM.
  *
- * The first pays for frames that carry no request and no data: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty
- * DATA, CONTINUATION, unknown types, and whatever is wrong.  Each frame of data that is sent pays some in, for
- * clients answer it with windows and probes.
+ * The first pays for frames that carry no request and no data: PING, SETTINGS, PRIORITY,
+ * WINDOW_UPDATE, empty DATA, CONTINUATION, unknown types, and whatever is wrong.  Each frame of
+ * data that is sent pays some in, for clients answer it with windows and probes.
  *
- * The second pays for streams that the client resets before they are answered: that is how a server is made to
- * start work at no cost ("rapid reset").  What a reset costs falls with the age of the stream, because of
- * those that live for long only streams_max can live at a time.  So a channel whose deadlines expire in masses
- * is left alone, and one that opens and resets is closed after HTTP2_RESETS_FREE of them.
- * How much work goes on behind reset streams is bounded apart from that: they count as streams until their
- * handlers have let go.
+ * The second pays for streams that the client resets before they are answered: that is how a server
+ * is made to start work at no cost ("rapid reset").  What a reset costs falls with the age of the
+ * stream, because of those that live for long only streams_max can live at a time.  So a channel
+ * whose deadlines expire in masses is left alone, and one that opens and resets is closed after
+ * HTTP2_RESETS_FREE of them.  How much work goes on behind reset streams is bounded apart from
+ * that: they count as streams until their handlers have let go.
  *
  * Pure functions; owned by the connection's loop.
  */

@@ -1,8 +1,8 @@
 /*
  * http2_memory.h — small blocks for the sessions of one loop, kept for reuse.
  *
- * nghttp2 allocates and frees several small blocks per stream; with hundreds of streams in flight the C library's own
- * caches overflow.  For the loop's thread.
+ * nghttp2 allocates and frees several small blocks per stream; with hundreds of streams in flight
+ * the C library's own caches overflow.  For the loop's thread.
  */
 #ifndef WEIR_NET_HTTP2_MEMORY_H
 #define WEIR_NET_HTTP2_MEMORY_H

@@ -97,7 +97,8 @@ void http2_mux_sent(struct http2_mux *mux, size_t size);
 WEIR_MUST_USE enum weir_status http2_mux_input(struct http2_mux *mux, struct bytes in,
                                                struct weir_err *err);
 
-/* The tags of calls under way, for a connection that broke: start with *at = 0; false at the end. */
+/* The tags of calls under way, for a connection that broke: start with *at = 0; false at the
+ * end. */
 bool http2_mux_next(const struct http2_mux *mux, uint32_t *at, uint32_t *tag);
 
 #endif

@@ -1,12 +1,14 @@
 /*
  * http2_recall.h — a header block that comes again, read once.
  *
- * A client that makes the same call again and again sends the same block of compressed fields.  One that only refers
- * to the connection's table, and adds nothing to it, means the same as long as the table does: then the session is
- * given a stand-in of four short fields in its place, and the exchange takes what the block meant the last time.
+ * A client that makes the same call again and again sends the same block of compressed fields.  One
+ * that only refers to the connection's table, and adds nothing to it, means the same as long as the
+ * table does: then the session is given a stand-in of four short fields in its place, and the
+ * exchange takes what the block meant the last time.
  *
- * The frames that come in are looked at in their order (http2_recall_take() for those that can be judged as a whole,
- * http2_recall_forget() for all others with fields), ahead of the session.  Pure; for the connection's loop.
+ * The frames that come in are looked at in their order (http2_recall_take() for those that can be
+ * judged as a whole, http2_recall_forget() for all others with fields), ahead of the session.
+ * Pure; for the connection's loop.
  */
 #ifndef WEIR_NET_HTTP2_RECALL_H
 #define WEIR_NET_HTTP2_RECALL_H
@@ -29,8 +31,9 @@ struct http2_recall {
     uint8_t bytes[HTTP2_RECALL_BYTES_MAX];
 };
 
-/* A request of stream `id` begins with `block`, the whole payload of a frame without padding or priority.  When it is
- * the one that is known, a stand-in is written over it, which is padded: then true. */
+/* A request of stream `id` begins with `block`, the whole payload of a frame without padding or
+ * priority.  When it is the one that is known, a stand-in is written over it, which is padded: then
+ * true. */
 bool http2_recall_take(struct http2_recall *recall, uint8_t *block, size_t size, int32_t id);
 
 /* Any other frame with fields: they may change the table. */

@@ -5,11 +5,11 @@
  * was submitted from it before and after its time in the engine.  Nothing on a
  * loop blocks.  Other threads reach it through its mailbox only.
  *
- * One turn of a loop: read sockets and fire timers, receive mail, then the turn
- * hooks in order of registration (mail that they send to their own loop is received
- * in the same turn), then one write per connection that has something to say.
- * A loop with nothing to do sleeps without waking up.  With spin_ns it first looks for more for so long: who
- * answers at once need not be woken, at the price of a processor that is busy between requests.
+ * One turn of a loop: read sockets and fire timers, receive mail, then the turn hooks in order of
+ * registration (mail that they send to their own loop is received in the same turn), then one write
+ * per connection that has something to say.  A loop with nothing to do sleeps without waking up.
+ * With spin_ns it first looks for more for so long: who answers at once need not be woken, at the
+ * price of a processor that is busy between requests.
  */
 #ifndef WEIR_NET_LOOP_H
 #define WEIR_NET_LOOP_H

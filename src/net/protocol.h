@@ -1,8 +1,9 @@
 /*
  * protocol.h — what a version of HTTP does on a connection, and for its exchanges.
  *
- * The socket (conn.c) moves bytes; a protocol gives them their meaning.  It is chosen by a connection's first
- * bytes, or by what TLS agreed on, and stays.  All calls are for the loop's thread.
+ * The socket (conn.c) moves bytes; a protocol gives them their meaning.  It is chosen by a
+ * connection's first bytes, or by what TLS agreed on, and stays.  All calls are for the loop's
+ * thread.
  */
 #ifndef WEIR_NET_PROTOCOL_H
 #define WEIR_NET_PROTOCOL_H
@@ -15,13 +16,15 @@
 struct protocol {
     /* --- For conn.c --- */
 
-    /* Where the next bytes of a large body can be read to; NULL where there never is such a place. */
+    /* Where the next bytes of a large body can be read to; NULL where there never is such a
+     * place. */
     bool (*place)(const struct http_conn *c, char **at, size_t *room);
     /* Bytes of the client, while the connection is OPEN.  Valid during the call. */
     void (*feed)(struct http_conn *c, struct bytes in);
     /* The client has ended its side. */
     void (*ended)(struct http_conn *c);
-    /* Before and after writes: ends what has said everything.  False when the connection is over. */
+    /* Before and after writes: ends what has said everything.  False when the connection is
+     * over. */
     bool (*settle)(struct http_conn *c);
     /* What may leave now, in order; the same bytes until advance(). */
     unsigned (*gather)(struct http_conn *c, uv_buf_t *bufs, unsigned bufs_max, size_t bytes_max,

@@ -97,8 +97,8 @@ static inline struct stream *stream_at(struct list_node *node)
     return node == NULL ? NULL : stream_of(list_entry(node, struct exchange, node));
 }
 
-/* Ahead of, between or behind body bytes: text of HTTP/1 itself, which lives as long as the arena.  Without
- * memory the answer is broken. */
+/* Ahead of, between or behind body bytes: text of HTTP/1 itself, which lives as long as the arena.
+ * Without memory the answer is broken. */
 void stream_push(struct stream *s, struct bytes bytes);
 
 /* Forgets what is still to be sent. */

@@ -13,7 +13,8 @@
 WEIR_MUST_USE enum weir_status target_method(struct bytes name, enum http_method *out,
                                              struct weir_err *err);
 
-/* Checks `target` and sets x->target, path and query, for x->method.  WEIR_EINVAL names the byte. */
+/* Checks `target` and sets x->target, path and query, for x->method.  WEIR_EINVAL names the
+ * byte. */
 WEIR_MUST_USE enum weir_status target_read(struct exchange *x, struct bytes target,
                                            struct weir_err *err);
 

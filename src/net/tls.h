@@ -1,16 +1,17 @@
 /*
  * tls.h — TLS between a socket and what is spoken over it.
  *
- * A `struct tls` is what the listeners of a server have in common: certificate, key, and whom they let in.
- * Any thread may use it.  Its files can be read again while it is in use: connections that are open keep
- * what they began with, later ones get the new.
+ * A `struct tls` is what the listeners of a server have in common: certificate, key, and whom they
+ * let in.  Any thread may use it.  Its files can be read again while it is in use: connections that
+ * are open keep what they began with, later ones get the new.
  *
- * A `struct tls_link` is one connection's end, for one thread.  It touches no socket: bytes of the client
- * go in by tls_feed(), what they mean comes out of tls_read(); what is to be said goes in by tls_seal(),
- * and what has to leave comes out of tls_outgoing().
+ * A `struct tls_link` is one connection's end, for one thread.  It touches no socket: bytes of the
+ * client go in by tls_feed(), what they mean comes out of tls_read(); what is to be said goes in by
+ * tls_seal(), and what has to leave comes out of tls_outgoing().
  *
  * TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3; no renegotiation, no
- * compression, no early data; sessions are resumed by tickets, of which the server remembers nothing.
+ * compression, no early data; sessions are resumed by tickets, of which the server remembers
+ * nothing.
  */
 #ifndef WEIR_NET_TLS_H
 #define WEIR_NET_TLS_H
@@ -57,14 +58,15 @@ struct tls_facts {
 
 struct tls;
 
-/* Reads the files.  WEIR_ENOENT, WEIR_EINVAL, WEIR_EIO with a sentence that names the file; WEIR_ENOMEM. */
+/* Reads the files.  WEIR_ENOENT, WEIR_EINVAL, WEIR_EIO with a sentence that names the file;
+ * WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status tls_create(const struct tls_options *options, struct tls **out,
                                           struct weir_err *err);
 void tls_destroy(struct tls *tls); /* Links may outlive it; NULL is fine. */
 
-/* Reads the files again if one has changed since the last look, or all the same with `force`; *changed says
- * whether they are in use now.  After a failure what was in use stays, and is not looked at again until the
- * files change.  Blocking; one thread at a time. */
+/* Reads the files again if one has changed since the last look, or all the same with `force`;
+ * *changed says whether they are in use now.  After a failure what was in use stays, and is not
+ * looked at again until the files change.  Blocking; one thread at a time. */
 WEIR_MUST_USE enum weir_status tls_reload(struct tls *tls, bool force, bool *changed,
                                           struct weir_err *err);
 struct tls_facts tls_facts(struct tls *tls);
@@ -106,7 +108,8 @@ enum tls_protocol tls_protocol(const struct tls_link *link);
 /* The common name in the client's certificate, which was checked; empty without one. */
 struct bytes tls_client_name(const struct tls_link *link);
 
-/* Seals up to TLS_SEAL_BYTES_MAX bytes; `scratch` has TLS_RECORD_BYTES.  False: close the connection. */
+/* Seals up to TLS_SEAL_BYTES_MAX bytes; `scratch` has TLS_RECORD_BYTES.  False: close the
+ * connection. */
 WEIR_MUST_USE bool tls_seal(struct tls_link *link, const struct bytes *pieces, size_t count,
                             char *scratch);
 

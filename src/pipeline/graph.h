@@ -54,7 +54,8 @@ struct graph {
     struct arena arena;
 };
 
-/* A registry_compose_fn.  WEIR_EINVAL: the sentence names the step, the tensor and what does not fit. */
+/* A registry_compose_fn.  WEIR_EINVAL: the sentence names the step, the tensor and what does not
+ * fit. */
 WEIR_MUST_USE enum weir_status graph_compose(struct model *model, struct weir_err *err);
 
 #endif

@@ -8,8 +8,9 @@
 
 #define ACTIVATION_FIRST 3 /* Their descriptors follow one another from here. */
 
-/* How many there are for this process; 0: it was started by other means.  Takes LISTEN_PID and LISTEN_FDS out
- * of the environment, so that children do not take them for theirs: ask once, before there are other threads. */
+/* How many there are for this process; 0: it was started by other means.  Takes LISTEN_PID and
+ * LISTEN_FDS out of the environment, so that children do not take them for theirs: ask once, before
+ * there are other threads. */
 uint32_t activation_take(void);
 
 #endif

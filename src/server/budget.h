@@ -7,8 +7,8 @@
 #include "engine/room.h"
 #include "server/config.h"
 
-/* WEIR_EINVAL: a budget that is none, or of a device that there is not, or names that none can have; with `out`
- * NULL it is only checked. */
+/* WEIR_EINVAL: a budget that is none, or of a device that there is not, or names that none can
+ * have; with `out` NULL it is only checked. */
 WEIR_MUST_USE enum weir_status budget_read(const struct config *config, struct room_options *out,
                                            struct weir_err *err);
 

@@ -1,9 +1,9 @@
 /*
  * conformance.h — does a plug-in keep the promises of include/weir/plugin.h?
  *
- * For its author: loads it as the server would, then one model in every way the server will, and reports each
- * promise.  Memory that a plug-in breaks ends the process; run it under valgrind or AddressSanitizer to
- * learn where.
+ * For its author: loads it as the server would, then one model in every way the server will, and
+ * reports each promise.  Memory that a plug-in breaks ends the process; run it under valgrind or
+ * AddressSanitizer to learn where.
  */
 #ifndef WEIR_SERVER_CONFORMANCE_H
 #define WEIR_SERVER_CONFORMANCE_H

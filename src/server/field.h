@@ -1,9 +1,10 @@
 /*
  * field.h — reading a map of settings by a table of its keys.
  *
- * The table says of each key how it is read, what it expects, what it does and which form it has; the
- * sentence about an unknown key, the documentation, the reading of protobuf's text format and the laying
- * of one file over another (overlay.h) come from it too.  A table's rows are made with the macros below.
+ * The table says of each key how it is read, what it expects, what it does and which form it has;
+ * the sentence about an unknown key, the documentation, the reading of protobuf's text format and
+ * the laying of one file over another (overlay.h) come from it too.  A table's rows are made with
+ * the macros below.
  */
 #ifndef WEIR_SERVER_FIELD_H
 #define WEIR_SERVER_FIELD_H

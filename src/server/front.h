@@ -37,7 +37,8 @@ struct front {
     uint32_t count; /* Loops that are to be finished. */
 };
 
-/* `options` are copied, what they point to is borrowed.  WEIR_EIO: a port is taken.  Finish it also after a failure. */
+/* `options` are copied, what they point to is borrowed.  WEIR_EIO: a port is taken.  Finish it also
+ * after a failure. */
 WEIR_MUST_USE enum weir_status front_start(struct front *front, const struct front_options *options,
                                            struct weir_err *err);
 

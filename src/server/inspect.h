@@ -22,9 +22,9 @@ WEIR_MUST_USE enum weir_status inspect_report(const char *path, bool json, struc
                                               struct weir_err *err);
 
 /*
- * Appends the effective configuration, each value with where it comes from: a file and its line, the model's
- * file, or a default; warnings and all mistakes behind it.  `path` as above.  *servable: there are no
- * mistakes.  Statuses as above, where there is nothing to show at all.
+ * Appends the effective configuration, each value with where it comes from: a file and its line,
+ * the model's file, or a default; warnings and all mistakes behind it.  `path` as above.
+ * *servable: there are no mistakes.  Statuses as above, where there is nothing to show at all.
  */
 WEIR_MUST_USE enum weir_status inspect_config(const char *path, bool json, bool color,
                                               struct buffer *out, bool *servable,

@@ -2,7 +2,8 @@
  * modelconfig_tables.h — the tables of ModelConfig's messages, for modelconfig*.c alone.
  *
  * One file per block of settings; modelconfig.c joins them.  In each table a field is honoured,
- * taken with a warning, taken in silence where it has no effect that anyone could notice, or refused.
+ * taken with a warning, taken in silence where it has no effect that anyone could notice, or
+ * refused.
  */
 #ifndef WEIR_SERVER_MODELCONFIG_TABLES_H
 #define WEIR_SERVER_MODELCONFIG_TABLES_H

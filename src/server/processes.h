@@ -4,7 +4,8 @@
 #ifndef WEIR_SERVER_PROCESSES_H
 #define WEIR_SERVER_PROCESSES_H
 
-/* A program whose first word is this one does nothing but processes_main(), whose result is its exit code. */
+/* A program whose first word is this one does nothing but processes_main(), whose result is its
+ * exit code. */
 #define PROCESSES_WORD "model-processes"
 int processes_main(void);
 

@@ -1,9 +1,10 @@
 /*
  * reload.h — settings that change while the server runs.
  *
- * On SIGHUP, and when a client asks, the file, the variables and the command line are read again, as at the start.
- * Either all that has changed can be changed live, and is, or nothing is: an error, or one setting that needs a
- * restart, keeps the old state, and the log says which.  Files of certificates and keys are read again, too.
+ * On SIGHUP, and when a client asks, the file, the variables and the command line are read again,
+ * as at the start.  Either all that has changed can be changed live, and is, or nothing is: an
+ * error, or one setting that needs a restart, keeps the old state, and the log says which.  Files
+ * of certificates and keys are read again, too.
  *
  * Any thread, one at a time (reload.lock).
  */
@@ -22,7 +23,8 @@ struct engine;
 struct guard;
 struct registry;
 
-/* Reads the settings anew into *out, which it initializes; config_finish() it also after a failure. */
+/* Reads the settings anew into *out, which it initializes; config_finish() it also after a
+ * failure. */
 typedef enum weir_status reload_read_fn(void *context, struct config *out, struct weir_err *err);
 
 struct reload {
@@ -49,8 +51,8 @@ void reload_finish(struct reload *reload);
 /* From now on there are settings to be read. */
 void reload_from(struct reload *reload, reload_read_fn *read, void *context);
 
-/* Reads and applies; logs the outcome, too.  WEIR_OK: *names, a buffer of the caller's, has the settings that changed, with
- * commas.  WEIR_EINVAL and what config_read() says: nothing changed. */
+/* Reads and applies; logs the outcome, too.  WEIR_OK: *names, a buffer of the caller's, has the
+ * settings that changed, with commas.  WEIR_EINVAL and what config_read() says: nothing changed. */
 WEIR_MUST_USE enum weir_status reload_settings(struct reload *reload, struct buffer *names,
                                                struct weir_err *err);
 

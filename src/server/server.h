@@ -45,8 +45,8 @@ bool server_wait_models(struct server *server);
  * still be under way: end the process rather than server_destroy(), which would wait for it. */
 WEIR_MUST_USE enum weir_status server_wait(struct server *server);
 
-/* Waits for loads that are under way, while the drain time-out lasts.  False: one has not ended; end the process by
- * _exit().  NULL is fine. */
+/* Waits for loads that are under way, while the drain time-out lasts.  False: one has not ended;
+ * end the process by _exit().  NULL is fine. */
 bool server_destroy(struct server *server);
 
 /* Where it listens: "http://127.0.0.1:8000 unix:/run/weir.sock", the first port first. */

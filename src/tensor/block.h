@@ -1,9 +1,10 @@
 /*
  * block.h — counted memory that tensors point into.
  *
- * A block is freed when its last holder lets go, on that holder's thread.  Blocks of a pool go back to it:
- * the pool keeps at most bytes_max of free memory, sorted in power-of-two sizes, those asked for
- * last before others, so that a steady load allocates nothing.  Acquire, release and the pool are for any thread.
+ * A block is freed when its last holder lets go, on that holder's thread.  Blocks of a pool go back
+ * to it: the pool keeps at most bytes_max of free memory, sorted in power-of-two sizes, those asked
+ * for last before others, so that a steady load allocates nothing.  Acquire, release and the pool
+ * are for any thread.
  */
 #ifndef WEIR_TENSOR_BLOCK_H
 #define WEIR_TENSOR_BLOCK_H

@@ -47,7 +47,8 @@ void arena_finish(struct arena *arena);
 /* Not zeroed; NULL when memory is out or bytes_max is reached. */
 WEIR_MUST_USE void *arena_try_aligned(struct arena *arena, size_t size, size_t align);
 
-/* The same, aligned for any type.  Inline: nearly all of a request's pieces fit into the current block. */
+/* The same, aligned for any type.  Inline: nearly all of a request's pieces fit into the current
+ * block. */
 WEIR_MUST_USE static inline void *arena_try_alloc(struct arena *arena, size_t size)
 {
 #ifndef WEIR_ALLOC_FAULT /* Test builds count every piece. */

@@ -32,19 +32,20 @@ static inline bool bytes_equal(struct bytes a, struct bytes b)
 /* ASCII letters compare without case. */
 bool bytes_equal_nocase(struct bytes a, struct bytes b);
 
-/* Bytes of the well-formed UTF-8 character at the start of `text`: 1..4, or 0 when there is none. */
+/* Bytes of the well-formed UTF-8 character at the start of `text`: 1..4, or 0 when there is
+ * none. */
 size_t bytes_utf8_size(struct bytes text);
 
-/* The decimal number that a name such as "gpu12" ends with, and the size of what is before it.  0, and all of it, where there
- * is no such number, or none of 32 bits. */
+/* The decimal number that a name such as "gpu12" ends with, and the size of what is before it.  0,
+ * and all of it, where there is no such number, or none of 32 bits. */
 uint32_t bytes_number_at_end(struct bytes text, size_t *stem_size);
 
 /* A whole decimal number without sign, spaces or leading '+'; false when it is anything else or
  * above `max`.  The one strict reader for header numbers, path versions and options. */
 WEIR_MUST_USE bool bytes_to_u64(struct bytes text, uint64_t max, uint64_t *out);
 
-/* Decodes each %XX once into `out`; false where a % has no two digits behind it, or `out` has no room
- * for all. */
+/* Decodes each %XX once into `out`; false where a % has no two digits behind it, or `out` has no
+ * room for all. */
 WEIR_MUST_USE bool bytes_decode_percent(struct bytes text, char *out, size_t room, size_t *size);
 
 /* A counted size such as "64KiB", "1.5 GiB", "10MB" or "4096"; false when malformed.  At most six

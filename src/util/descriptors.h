@@ -1,8 +1,8 @@
 /*
  * descriptors.h — how many files and connections the process may have open.
  *
- * The system starts programs with a soft limit that suits those which use select(), mostly 1024, and
- * lets them raise it.
+ * The system starts programs with a soft limit that suits those which use select(), mostly 1024,
+ * and lets them raise it.
  */
 #ifndef WEIR_UTIL_DESCRIPTORS_H
 #define WEIR_UTIL_DESCRIPTORS_H

@@ -20,8 +20,8 @@
 #include "util/err.h"
 
 /* Opens `path` (relative, any number of components) beneath the folder `root_fd` for reading: a
- * regular file, or with `folder` a folder.  WEIR_ENOENT, WEIR_EINVAL when it would leave the root or
- * is something else, WEIR_EIO.  The caller closes *out. */
+ * regular file, or with `folder` a folder.  WEIR_ENOENT, WEIR_EINVAL when it would leave the root
+ * or is something else, WEIR_EIO.  The caller closes *out. */
 WEIR_MUST_USE enum weir_status file_open_beneath(int root_fd, const char *path, bool folder,
                                                  int *out, struct weir_err *err);
 
@@ -60,9 +60,10 @@ WEIR_MUST_USE enum weir_status file_list(int folder_fd, file_visit_fn *visit, vo
 /* What the server itself writes into folders that it watches begins with this. */
 #define FILE_OWN_PREFIX ".weir-"
 
-/* A fingerprint of all names, sizes and change times beneath the folder, to notice edits: poll
- * mode and "is this model modified".  Linked files count with what they lead to, linked folders are
- * not entered, and what the server writes itself is passed over.  *bytes is how large the files are in all.  More than 8 levels or 10,000 entries are WEIR_ETOOBIG; WEIR_EIO, WEIR_ENOMEM. */
+/* A fingerprint of all names, sizes and change times beneath the folder, to notice edits: poll mode
+ * and "is this model modified".  Linked files count with what they lead to, linked folders are not
+ * entered, and what the server writes itself is passed over.  *bytes is how large the files are in
+ * all.  More than 8 levels or 10,000 entries are WEIR_ETOOBIG; WEIR_EIO, WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status file_fingerprint(int folder_fd, uint64_t *out, uint64_t *bytes,
                                                 struct weir_err *err);
 

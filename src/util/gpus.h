@@ -1,8 +1,8 @@
 /*
  * gpus.h — the figures of the machine's GPUs, as fresh as a second while somebody asks.
  *
- * A thread of its own asks the driver, which may take its time.  It rests when nobody has asked for GPUS_REST_NS: an idle
- * server costs nothing.
+ * A thread of its own asks the driver, which may take its time.  It rests when nobody has asked for
+ * GPUS_REST_NS: an idle server costs nothing.
  */
 #ifndef WEIR_UTIL_GPUS_H
 #define WEIR_UTIL_GPUS_H
@@ -21,7 +21,8 @@ WEIR_MUST_USE enum weir_status gpus_create(const char *library, struct gpus **ou
                                            struct weir_err *err);
 void gpus_destroy(struct gpus *gpus); /* NULL is fine. */
 
-/* Any thread; does not wait for the driver.  Energy counts since gpus_create().  How many there are in `out`. */
+/* Any thread; does not wait for the driver.  Energy counts since gpus_create().  How many there are
+ * in `out`. */
 uint32_t gpus_look(struct gpus *gpus, struct nvml_gpu out[NVML_GPUS_MAX]);
 
 #endif

@@ -33,15 +33,16 @@ WEIR_MUST_USE char *mem_try_strdup(const char *text);
 WEIR_MUST_USE char *mem_try_strndup(const char *text, size_t size); /* Adds the NUL. */
 void mem_free(void *memory);
 
-/* For memory of mem_try_pages() whose content is of no use any more: what is written there next lies in huge pages, as
- * far as they fit and where the system has some for who asks.  Large copies are faster there. */
+/* For memory of mem_try_pages() whose content is of no use any more: what is written there next
+ * lies in huge pages, as far as they fit and where the system has some for who asks.  Large copies
+ * are faster there. */
 void mem_renew(void *memory, size_t size);
 
 /* Returns freed heap pages to the system; slow (milliseconds), for after an unload. */
 void mem_trim(void);
 
-/* For a thread that is about to allocate much in small pieces: makes room in its heap, which glibc otherwise
- * widens page by page, with a system call for each.  Holds no memory. */
+/* For a thread that is about to allocate much in small pieces: makes room in its heap, which glibc
+ * otherwise widens page by page, with a system call for each.  Holds no memory. */
 void mem_widen_heap(void);
 
 /* Test builds: let the nth following mem_try_* fail once (1 is the next; 0 disarms).  Returns

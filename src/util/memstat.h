@@ -17,8 +17,8 @@ struct memstat {
 /* Cheap: the kernel keeps these sums. */
 void memstat_read(struct memstat *out);
 
-/* The proportional set size: pages that several processes share count in parts.  Walks over all pages,
- * milliseconds for a gigabyte. */
+/* The proportional set size: pages that several processes share count in parts.  Walks over all
+ * pages, milliseconds for a gigabyte. */
 uint64_t memstat_proportional_bytes(void);
 
 #endif

@@ -1,8 +1,9 @@
 /*
  * numa.h — which processors there are, and which memory is near to them.
  *
- * A *node* is a part of the memory with the processors that reach it fastest; machines with one socket have one.  A *seat* is
- * where a thread may run.  Read once from the system's files (/sys), of which a test may have its own.
+ * A *node* is a part of the memory with the processors that reach it fastest; machines with one
+ * socket have one.  A *seat* is where a thread may run.  Read once from the system's files (/sys),
+ * of which a test may have its own.
  */
 #ifndef WEIR_UTIL_NUMA_H
 #define WEIR_UTIL_NUMA_H
@@ -37,8 +38,8 @@ struct numa_seat {
     int32_t node;
 };
 
-/* `system` is NUMA_SYSTEM; `allowed` the processors that count, NULL: those of the calling thread.  What the system does not
- * say counts as one node. */
+/* `system` is NUMA_SYSTEM; `allowed` the processors that count, NULL: those of the calling thread.
+ * What the system does not say counts as one node. */
 void numa_read(const char *system, const cpu_set_t *allowed, struct numa *out);
 
 /* "0-3,8": false where it is no such list.  An empty one is none. */

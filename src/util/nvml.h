@@ -1,9 +1,10 @@
 /*
  * nvml.h — what NVIDIA's management library says about GPUs.
  *
- * The library belongs to the driver: it is opened when the program runs, by name, and on most machines it is not there.  Only
- * functions that every version since 2012 has are needed; what a GPU or a driver does not tell is said to be unknown.  Calls go
- * to the driver and may take milliseconds: never on a loop (gpus.h).
+ * The library belongs to the driver: it is opened when the program runs, by name, and on most
+ * machines it is not there.  Only functions that every version since 2012 has are needed; what a
+ * GPU or a driver does not tell is said to be unknown.  Calls go to the driver and may take
+ * milliseconds: never on a loop (gpus.h).
  */
 #ifndef WEIR_UTIL_NVML_H
 #define WEIR_UTIL_NVML_H
@@ -39,7 +40,8 @@ struct nvml_gpu {
 
 struct nvml;
 
-/* One thread at a time.  WEIR_ENOENT: there is no such library; WEIR_EUNAVAILABLE: it does not work, as without a driver. */
+/* One thread at a time.  WEIR_ENOENT: there is no such library; WEIR_EUNAVAILABLE: it does not
+ * work, as without a driver. */
 WEIR_MUST_USE enum weir_status nvml_open(const char *library, struct nvml **out,
                                          struct weir_err *err);
 void nvml_close(struct nvml *nvml); /* NULL is fine. */

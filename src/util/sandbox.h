@@ -86,9 +86,9 @@ WEIR_MUST_USE enum weir_status sandbox_enter(const struct sandbox *sandbox,
 const char *sandbox_describe(const struct sandbox_report *report, char *text, size_t size);
 #define SANDBOX_TEXT_BYTES 768
 
-/* For whoever learnt that a child in a sandbox has ended: removes what it left in the file system of
- * control groups.  True: the kernel ended it, or another of its group, for passing memory_max.  Any
- * thread; a few calls of the kernel. */
+/* For whoever learnt that a child in a sandbox has ended: removes what it left in the file system
+ * of control groups.  True: the kernel ended it, or another of its group, for passing memory_max.
+ * Any thread; a few calls of the kernel. */
 bool sandbox_bury(pid_t child);
 
 /* Removes what children left whom nobody buried, because their server was killed. */

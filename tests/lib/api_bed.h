@@ -1,5 +1,6 @@
 /*
- * api_bed.h — the API over real sockets: a listener on a loop with a thread of its own, for tests of what clients see.
+ * api_bed.h — the API over real sockets: a listener on a loop with a thread of its own, for tests
+ * of what clients see.
  */
 #ifndef WEIR_TESTS_API_BED_H
 #define WEIR_TESTS_API_BED_H

@@ -9,8 +9,8 @@
  *         the same again, which succeeds
  *     }
  *
- * The loop ends after the first round that needed fewer allocations than the number that was to fail; in
- * other builds that is the first one.
+ * The loop ends after the first round that needed fewer allocations than the number that was to
+ * fail; in other builds that is the first one.
  */
 #ifndef WEIR_TESTS_FAULTS_H
 #define WEIR_TESTS_FAULTS_H

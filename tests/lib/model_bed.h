@@ -44,7 +44,8 @@ struct model_bed {
     uint32_t seen; /* Events that model_bed_await() has passed. */
 };
 
-/* Makes the folders and defaults: one root, EXPLICIT, model.yaml and ensembles as the server has them. */
+/* Makes the folders and defaults: one root, EXPLICIT, model.yaml and ensembles as the server has
+ * them. */
 void model_bed_init(struct model_bed *bed);
 void model_bed_finish(struct model_bed *bed); /* Stops and removes the folders. */
 

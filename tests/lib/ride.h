@@ -13,13 +13,13 @@
 #define RIDE_WIDTH 16
 #define RIDE_ROWS_MAX 4096
 
-/* For the whole of a test program whose models have processes of their own; ride_stop() asserts that
- * every block is back. */
+/* For the whole of a test program whose models have processes of their own; ride_stop() asserts
+ * that every block is back. */
 struct block_pool *ride_start(struct clock *clock);
 void ride_stop(struct block_pool *blocks);
 
-/* Loads version 3 of the simulated model "s" on the device "npu0" with `settings`, which end with an empty one;
- * `isolation` may be NULL. */
+/* Loads version 3 of the simulated model "s" on the device "npu0" with `settings`, which end with
+ * an empty one; `isolation` may be NULL. */
 WEIR_MUST_USE enum weir_status ride_try_load(const struct setting *settings,
                                              const struct clock *clock, struct block_pool *blocks,
                                              const struct backend_isolation *isolation,
@@ -32,8 +32,8 @@ struct backend_model *ride_load(const struct setting *settings, const struct clo
 
 struct backend_context *ride_context(struct backend_model *model); /* Or the test fails. */
 
-/* A run of the default signature: `rows` rows of numbers from 0 on.  Zeroed at first; the output is the test's to
- * release, or the next run's. */
+/* A run of the default signature: `rows` rows of numbers from 0 on.  Zeroed at first; the output is
+ * the test's to release, or the next run's. */
 struct ride {
     struct backend_context *context;
     uint64_t rows;

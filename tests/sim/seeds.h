@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Ends the program with a printf sentence and the world's seed where the condition does not hold. */
+/* Ends the program with a printf sentence and the world's seed where the condition does not
+ * hold. */
 #define LAW(condition, ...)                                                 \
     do {                                                                    \
         if (!(condition)) {                                                 \
@@ -63,7 +64,8 @@ struct seeds {
     uint64_t end;
 };
 
-/* `count` seeds from 1 on, or what the words `--seed N`, `--seeds N` or `--seed FIRST --seeds N` ask for. */
+/* `count` seeds from 1 on, or what the words `--seed N`, `--seeds N` or `--seed FIRST --seeds N`
+ * ask for. */
 static inline struct seeds seeds_asked(int argc, char **argv, uint64_t count)
 {
     struct seeds seeds = { 1, 1 + count };
