@@ -196,9 +196,9 @@ def grpc_peer(model, tensor_in, tensor_out, values):
 
 
 @contextlib.contextmanager
-def echo(size):
-    """The bare connection: what it reads it sends back, `size` bytes at a time."""
-    with running(pinned(SERVER_CPU, ROUNDTRIP, "serve", size)) as process:
+def echo(size, offset):
+    """The bare connection: what it reads it sends back, `size` bytes at a time, from `offset` bytes behind a page."""
+    with running(pinned(SERVER_CPU, ROUNDTRIP, "serve", size, offset)) as process:
         yield process.pid, int(process.stdout.readline())
 
 

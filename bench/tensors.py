@@ -3,22 +3,31 @@ from ceilings import IDENTITY, floats
 from loads import http_request, infer_body, infer_message, median, round_trips
 from servers import copied, echo, say, weir
 
+# Where the bare connection's memory begins, in bytes behind a huge page's begin.  On AMD's Zen the first takes 116 us
+# at 602 KB, where most others take 125 to 140; at 4.8 MB now the one, now the other is faster.  The limit is the
+# faster one.
+OFFSETS = (16, 64)
+
 
 def tensor(folder, plan, count):
     """One FP32 tensor of `count` values, one connection, one at a time."""
     data = floats(count)
     shape = [count // 16, 16]
     head, body = infer_body("x", shape, data)
-    files = {"raw": data, "grpc": infer_message("identity_fp32", "x", shape, data), 
+    files = {"raw": data, "grpc": infer_message("identity_fp32", "x", shape, data),
              "http": http_request("identity_fp32", head, body)}
     for way, content in files.items():
         (folder / way).write_bytes(content)
-    with (weir(copied(folder, IDENTITY)) as (_, weir_port), echo(len(data)) as (_, echo_port)):
-        return plan.side_by_side({
-            "raw": lambda s: round_trips("raw", echo_port, folder / "raw", s),
+    with (weir(copied(folder, IDENTITY)) as (_, weir_port), echo(len(data), OFFSETS[0]) as (_, near_port),
+          echo(len(data), OFFSETS[1]) as (_, far_port)):
+        found = plan.side_by_side({
+            "raw_near": lambda s: round_trips("raw", near_port, folder / "raw", s, OFFSETS[0]),
+            "raw_far": lambda s: round_trips("raw", far_port, folder / "raw", s, OFFSETS[1]),
             "http": lambda s: round_trips("http", weir_port, folder / "http", s, len(data)),
             "grpc": lambda s: round_trips("grpc", weir_port, folder / "grpc", s, len(data)),
         }, 2, 3, 5)
+    found["raw"] = min(found["raw_near"], found["raw_far"], key=lambda rounds: median(rounds, "p50_us"))
+    return found
 
 
 def tensors(folder, plan):
