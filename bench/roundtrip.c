@@ -1,14 +1,14 @@
 /*
  * One connection, one request at a time: how long a tensor takes there and back.
  *
- *   roundtrip serve BYTES OFFSET               the limit's server: reads BYTES, sends them back; prints its port
- *   roundtrip raw PORT FILE SECONDS OFFSET     the limit's client: sends the file, reads as many bytes
- *   roundtrip http PORT FILE SECONDS TAIL      FILE is a whole HTTP/1.1 request
- *   roundtrip grpc PORT FILE SECONDS TAIL      FILE is a ModelInferRequest
+ *   roundtrip serve BYTES OFFSET                    the limit's server: reads BYTES, sends them back; prints its port
+ *   roundtrip raw PORT FILE SECONDS OFFSET          the limit's client: sends the file, reads as many bytes
+ *   roundtrip http PORT FILE SECONDS OFFSET TAIL    FILE is a whole HTTP/1.1 request
+ *   roundtrip grpc PORT FILE SECONDS TAIL           FILE is a ModelInferRequest
  *
  * The last TAIL bytes of every first answer have to be those of the request.  The clients copy nothing that
- * they need not: what is measured is the way and the server.  The limit's memory begins OFFSET bytes behind a page;
- * which is fastest depends on the size.  Prints one line of JSON.
+ * they need not: what is measured is the way and the server.  Their memory begins OFFSET bytes behind a page: which
+ * is fastest depends on the size.  Prints one line of JSON.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -59,7 +59,7 @@ static uint64_t now_ns(void)
     return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
 }
 
-/* Room in huge pages, `offset` (less than a huge page) bytes behind their begin.  0 is best for REST and gRPC: the
+/* Room in huge pages, `offset` (less than a huge page) bytes behind their begin.  0 is best for gRPC: the
  * kernel's copies of what is sent at once begin with a page, too, and a target up to 15 bytes above its source, modulo
  * a page, is copied to 13 times more slowly by AMD's Zen. */
 static struct bytes make_room(size_t size, size_t offset)
@@ -478,13 +478,14 @@ int main(int argc, char **argv)
         serve(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
     } else if (argc == 6 && strcmp(argv[1], "raw") == 0) {
         plain_run(raw_trip, argv[2], argv[3], argv[4], 0, 0, strtoull(argv[5], NULL, 10));
-    } else if (argc == 6 && strcmp(argv[1], "http") == 0) {
-        plain_run(http_trip, argv[2], argv[3], argv[4], strtoull(argv[5], NULL, 10), 65536, 0);
+    } else if (argc == 7 && strcmp(argv[1], "http") == 0) {
+        plain_run(http_trip, argv[2], argv[3], argv[4], strtoull(argv[6], NULL, 10), 65536,
+                  strtoull(argv[5], NULL, 10));
     } else if (argc == 6 && strcmp(argv[1], "grpc") == 0) {
         rpc_run(argv[2], argv[3], argv[4], strtoull(argv[5], NULL, 10));
     } else {
         fputs("usage: roundtrip serve BYTES OFFSET | raw PORT FILE SECONDS OFFSET | "
-              "http|grpc PORT FILE SECONDS TAIL\n",
+              "http PORT FILE SECONDS OFFSET TAIL | grpc PORT FILE SECONDS TAIL\n",
               stderr);
         return 2;
     }
