@@ -15,7 +15,7 @@ from tool import play, playing, quantile, recorded, steps
 SLOS_MS = (15, 30)
 ROWS = (16, 32, 64)
 SHAPE = [1, 2048]
-LEAST, MOST = 0.45, 1.02  # Of C1: where the search begins.
+BEGIN, STEP, FINE = 0.8, 1.06, 1.03  # The search: begins at this share of C1, goes by steps, ends this near.
 
 
 def linked(folder, source, name, settings):
@@ -49,30 +49,29 @@ def row_time(model, rows, seconds):
     return direct(model, rows, 1, seconds, SERVER_CPU)["cpu_us_per_row"]
 
 
-def largest_rate(server, slo, low, high, tries, seconds):
-    """Between a rate that is taken to hold and one taken not to; returns it and all that was tried.  Ends after twice
-    as long as it should take, whatever is found."""
-    tried = []
-    valid = 0.0
-    until = time.monotonic() + 2 * tries * (seconds + 1)
-    for index in range(tries + 3):
-        if (index >= tries and valid) or time.monotonic() > until:
-            break
-        # None held: below all of them, then.
-        rate = (low * high) ** 0.5 if index < tries else 0.93 * high
-        run = play(server, f"slo{slo}", seconds, tries=2, rate=f"{rate:.1f}", slo=f"{slo}ms", seed=index + 1)
+def passes(server, slo, rate, seconds, tried):
+    """Whether a run at this rate passes, or a second one: the rule of early stopping proves that a rate holds, while
+    one stop of the machine is enough to fail a run.  Runs of which the generator was the limit say nothing."""
+    for _ in range(2):
+        run = play(server, f"slo{slo}", seconds, tries=4, rate=f"{rate:.1f}", slo=f"{slo}ms", seed=len(tried) + 1)
         passed = run["verdict"] == "passed" and run["valid"]
         tried.append({"rate": rate, "passed": passed, "p99_us": run["latency"].get("p99_us"), "missed": run["missed"],
                       "flaws": run["flaws"], "generator_cpu": run["generator_cpu"]})
-        valid, low, high = (rate, rate, high) if passed else (valid, low, rate)
-    return valid, tried
+        if passed:
+            return True
+    return False
 
 
-def bracket(c1, shares):
-    """Where to look: all over at first, then around what was found."""
-    if not shares or not shares[-1]:
-        return LEAST * c1, MOST * c1, 6
-    return 0.93 * shares[-1] * c1, 1.06 * shares[-1] * c1, 3
+def largest_rate(server, slo, start, seconds, limit_s):
+    """By steps up or down from `start` until a rate holds and the next one does not, then between the two; returns it,
+    0 if none held within `limit_s`, and all that was tried."""
+    tried, low, high = [], 0.0, None
+    until = time.monotonic() + limit_s
+    rate = start
+    while time.monotonic() < until and (not low or not high or high > FINE * low):
+        low, high = (rate, high) if passes(server, slo, rate, seconds, tried) else (low, rate)
+        rate = (low * high) ** 0.5 if low and high else low * STEP or high / STEP
+    return low, tried
 
 
 def server_rates(folder, plan, server, model, t_http):
@@ -87,8 +86,8 @@ def server_rates(folder, plan, server, model, t_http):
         found = {"rows": best, "t_row_us": t_row, "C1": c1}
         for slo in SLOS_MS:
             say(f"server: {slo} ms, search {index + 1} of {plan.rounds}; C1 is {c1:.0f}/s")
-            low, high, tries = bracket(c1, shares[slo])
-            valid, found[f"tried{slo}"] = largest_rate(server, slo, low, high, 3 if plan.quick else tries, seconds)
+            start = (spread(shares[slo])["median"] if shares[slo] else 0) or BEGIN
+            valid, found[f"tried{slo}"] = largest_rate(server, slo, start * c1, seconds, plan.seconds(45, 12))
             shares[slo].append(valid / c1)
             found[f"valid{slo}"] = valid
         rounds.append(found)
@@ -129,8 +128,8 @@ def goodput(plan, sides, model_slo_ms, rate, loads, seconds, keep):
         found = {name: [] for name in sides}
         for index in range(plan.rounds):
             for name, (server, model) in sides.items():
-                found[name].append(play(server, model, seconds, rate=f"{load * rate:.1f}", slo=f"{model_slo_ms}ms",
-                                        seed=index + 1))
+                found[name].append(play(server, model, seconds, tries=3, rate=f"{load * rate:.1f}",
+                                        slo=f"{model_slo_ms}ms", seed=index + 1))
         keep[f"{load:g}"] = {"offered": load * rate, **found}
         yield load, {name: median(runs, "goodput") for name, runs in found.items()}
 
@@ -182,7 +181,8 @@ def recovery(plan, server, model, slo_ms, rate, folder):
     late = []
     for index in range(plan.rounds):
         arrivals = steps((0.5 * rate, before), (4 * rate, burst), (0.7 * rate, after + 1), seed=10 * index)
-        run = play(server, model, after, f"{warm:.3f}", recorded=recorded(folder, f"burst{index}", arrivals), slo=f"{slo_ms}ms")
+        times = recorded(folder, f"burst{index}", arrivals)
+        run = play(server, model, after, f"{warm:.3f}", tries=3, recorded=times, slo=f"{slo_ms}ms")
         late.append(run)
     p99 = median([run["latency"] for run in late], "p99_us")
     return {"overload.recovery": p99 / 1e3 / slo_ms}, {"recovery": late}
@@ -207,7 +207,7 @@ def overload(folder, plan):
         rate = plan.known.get("valid_rate")
         if rate is None:
             learn(running, plan)
-            rate, _ = largest_rate(running, SLOS_MS[0], LEAST * c1, MOST * c1, 4, plan.seconds(3, 1.5))
-        rate = rate or LEAST * c1
+            rate, _ = largest_rate(running, SLOS_MS[0], BEGIN * c1, plan.seconds(3, 1.5), plan.seconds(45, 12))
+        rate = rate or BEGIN / 2 * c1
     yield from perceptron_overload(plan, models, rate, t_http)
     yield single_overload(plan, models)

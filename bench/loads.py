@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.request
 
+from onnx_file import field, varint
 from servers import CLIENT_CPU, DIRECT, ROOT, ROUNDTRIP, cpu_seconds, pinned
 
 PATIENCE = 60  # Seconds that a program may take beyond its own.
@@ -31,24 +32,11 @@ def json_body(tensor, shape, values):
                       separators=(",", ":")).encode()
 
 
-def varint(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def field(number, value):
-    """A length-delimited field of a protobuf message."""
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
 def infer_message(model, tensor, shape, data):
     """A ModelInferRequest with one FP32 tensor in raw_input_contents."""
-    described = (field(1, tensor.encode()) + field(2, b"FP32") +
+    described = (field(1, tensor) + field(2, "FP32") +
                  field(3, b"".join(varint(dimension) for dimension in shape)))
-    return field(1, model.encode()) + field(5, described) + field(7, data)
+    return field(1, model) + field(5, described) + field(7, data)
 
 
 def post(port, path, header_bytes, body):

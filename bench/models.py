@@ -1,30 +1,20 @@
-"""Models that only the benchmarks need, written when they run: ONNX files and simulated devices.
-
-An ONNX file is a protobuf message; the few fields that are needed are numbered in FIELDS of onnx.proto.
-"""
+"""Models that only the benchmarks need, written when they run: ONNX files and simulated devices."""
 import array
+import math
 import random
 
-from loads import field, varint
+from onnx_file import FLOAT, field, graph, model, node, tensor, value_info
 
-FLOAT = 1
 NOISE = 65521  # Prime, so that rows that repeat it do not repeat each other.
 
 
-def number(tag, value):
-    return varint(tag << 3) + varint(value)
-
-
-def attribute(name, value):
-    """An attribute of a node: a whole number or a list of them."""
-    if isinstance(value, int):
-        return field(5, field(1, name.encode()) + number(3, value) + number(20, 2))
-    return field(5, field(1, name.encode()) + b"".join(number(8, one) for one in value) + number(20, 7))
-
-
-def node(kind, inputs, output, **attributes):
-    return field(1, b"".join(field(1, name.encode()) for name in inputs) + field(2, output.encode()) +
-                 field(4, kind.encode()) + b"".join(attribute(*pair) for pair in attributes.items()))
+def attributes(**values):
+    """Of a node: whole numbers, or lists of them."""
+    made = b""
+    for name, value in values.items():
+        kind, given = (2, field(3, value)) if isinstance(value, int) else (7, b"".join(field(8, one) for one in value))
+        made += field(5, field(1, name) + given + field(20, kind))
+    return made
 
 
 def noise(count, spread):
@@ -35,25 +25,20 @@ def noise(count, spread):
 
 
 def weight(name, shape, spread):
-    count = 1
-    for dimension in shape:
-        count *= dimension
-    return field(5, b"".join(number(1, dimension) for dimension in shape) + number(2, FLOAT) +
-                 field(8, name.encode()) + field(9, noise(count, spread)))
+    """The field of a graph for one of normally distributed values."""
+    return field(5, tensor(name, shape, FLOAT, noise(math.prod(shape), spread)))
 
 
-def value_info(tag, name, shape):
-    """An input (11) or output (12) of the graph: FP32, any number of rows."""
-    dimensions = field(1, field(2, b"batch")) + b"".join(field(1, number(1, one)) for one in shape)
-    return field(tag, field(1, name.encode()) + field(2, field(1, number(1, FLOAT) + field(2, dimensions))))
+def rows_of(name, *shape):
+    """Any number of rows."""
+    return [value_info(name, ["batch", *shape])]
 
 
-def write_model(folder, name, parts, settings=""):
-    """A model folder: `parts` is the body of the graph; `settings` the text of its model.yaml."""
+def write_model(folder, name, graph_bytes, settings=""):
+    """A model folder; `settings` is the text of its model.yaml."""
     version = folder / name / "1"
     version.mkdir(parents=True)
-    graph = b"".join(parts) + field(2, b"graph")
-    (version / "model.onnx").write_bytes(number(1, 8) + field(7, graph) + field(8, field(1, b"") + number(2, 17)))
+    (version / "model.onnx").write_bytes(model(graph_bytes))
     if settings:
         (folder / name / "model.yaml").write_text(settings)
     return version / "model.onnx"
@@ -61,13 +46,13 @@ def write_model(folder, name, parts, settings=""):
 
 def perceptron(folder, name, settings="", width=2048, layers=4):
     """Weight-heavy: 64 MiB in 4 layers, so that a row in company costs a tenth of one alone."""
-    parts, last = [], "x"
+    weights, nodes, last = b"", [], "x"
     for i in range(layers):
-        parts += [weight(f"w{i}", [width, width], (2 / width) ** 0.5),
-                  node("MatMul", [last, f"w{i}"], f"m{i}"),
-                  node("Relu", [f"m{i}"], "y" if i == layers - 1 else f"r{i}")]
+        weights += weight(f"w{i}", [width, width], (2 / width) ** 0.5)
+        nodes += [node("MatMul", [last, f"w{i}"], [f"m{i}"]),
+                  node("Relu", [f"m{i}"], ["y" if i == layers - 1 else f"r{i}"])]
         last = f"r{i}"
-    return write_model(folder, name, parts + [value_info(11, "x", [width]), value_info(12, "y", [width])], settings)
+    return write_model(folder, name, graph(nodes, rows_of("x", width), rows_of("y", width), weights), settings)
 
 
 CONVOLUTIONS = ((1, 12, 2), (12, 24, 1), (24, 48, 2), (48, 48, 1), (48, 48, 2))  # channels in, out, stride
@@ -75,16 +60,15 @@ CONVOLUTIONS = ((1, 12, 2), (12, 24, 1), (24, 48, 2), (48, 48, 1), (48, 48, 2)) 
 
 def convolutions(folder, name, settings="", side=128):
     """Five layers of about a millisecond in all; rows in company cost no less than alone."""
-    parts, last = [], "x"
+    weights, nodes, last = b"", [], "x"
     for i, (inside, outside, stride) in enumerate(CONVOLUTIONS):
-        parts += [weight(f"w{i}", [outside, inside, 3, 3], (2 / (9 * inside)) ** 0.5),
-                  node("Conv", [last, f"w{i}"], f"c{i}", kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[stride, stride]),
-                  node("Relu", [f"c{i}"], f"r{i}")]
+        weights += weight(f"w{i}", [outside, inside, 3, 3], (2 / (9 * inside)) ** 0.5)
+        window = attributes(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[stride, stride])
+        nodes += [node("Conv", [last, f"w{i}"], [f"c{i}"], window), node("Relu", [f"c{i}"], [f"r{i}"])]
         last = f"r{i}"
+    nodes += [node("GlobalAveragePool", [last], ["pool"]), node("Flatten", ["pool"], ["y"], attributes(axis=1))]
     outputs = CONVOLUTIONS[-1][1]
-    parts += [node("GlobalAveragePool", [last], "pool"), node("Flatten", ["pool"], "y", axis=1),
-              value_info(11, "x", [1, side, side]), value_info(12, "y", [outputs])]
-    return write_model(folder, name, parts, settings)
+    return write_model(folder, name, graph(nodes, rows_of("x", 1, side, side), rows_of("y", outputs), weights), settings)
 
 
 def simulated(folder, name, parameters, settings=""):

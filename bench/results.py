@@ -51,6 +51,8 @@ TARGETS = {
     "tensors.http.4.8MB": ("4.8 MB over HTTP/1.1", 1.15, "most", ""),
     "tensors.grpc.602KB": ("602 KB over gRPC", 1.35, "most", ""),
     "tensors.grpc.4.8MB": ("4.8 MB over gRPC", 1.35, "most", ""),
+    "tensors.copy.602KB": ("602 KB over the bare connection, copied once on the way as the model's run does", None, "most", ""),
+    "tensors.copy.4.8MB": ("4.8 MB likewise", None, "most", ""),
     "users.40ms": ("B12: users of four executors with 99 % of their frames within 40 ms", 55, "least", ""),
     "users.gain40": ("the same against users addressed to executors in turn", 1.3, "least", ""),
     "users.80ms": ("users within 80 ms", 55, "least", ""),

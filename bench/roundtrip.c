@@ -1,7 +1,8 @@
 /*
  * One connection, one request at a time: how long a tensor takes there and back.
  *
- *   roundtrip serve BYTES OFFSET                    the limit's server: reads BYTES, sends them back; prints its port
+ *   roundtrip serve BYTES OFFSET COPIES             the limit's server: reads BYTES, copies them COPIES (0 or 1) times, as
+ *                                                   a run of the identity model does, sends them back; prints its port
  *   roundtrip raw PORT FILE SECONDS OFFSET          the limit's client: sends the file, reads as many bytes
  *   roundtrip http PORT FILE SECONDS OFFSET TAIL    FILE is a whole HTTP/1.1 request
  *   roundtrip grpc PORT FILE SECONDS TAIL           FILE is a ModelInferRequest
@@ -188,7 +189,7 @@ static void measure(size_t (*trip)(void *), void *context, double seconds)
 
 /* The limit: the same bytes over a bare connection. */
 
-static void serve(size_t size, size_t offset)
+static void serve(size_t size, size_t offset, bool copies)
 {
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t length = sizeof(at);
@@ -201,6 +202,7 @@ static void serve(size_t size, size_t offset)
     printf("%u\n", ntohs(at.sin_port));
     fflush(stdout);
     struct bytes buffer = make_room(size, offset);
+    struct bytes answer = copies ? make_room(size, offset) : buffer;
     for (;;) {
         int fd = accept(listener, NULL, NULL);
         if (fd < 0) {
@@ -208,7 +210,10 @@ static void serve(size_t size, size_t offset)
         }
         no_delay(fd);
         while (read_exactly(fd, buffer)) {
-            write_bytes(fd, buffer);
+            if (copies) {
+                memcpy(answer.data, buffer.data, size);
+            }
+            write_bytes(fd, answer);
         }
         close(fd);
     }
@@ -474,8 +479,8 @@ static void rpc_run(const char *port, const char *file, const char *seconds, siz
 
 int main(int argc, char **argv)
 {
-    if (argc == 4 && strcmp(argv[1], "serve") == 0) {
-        serve(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10));
+    if (argc == 5 && strcmp(argv[1], "serve") == 0) {
+        serve(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), atoi(argv[4]) != 0);
     } else if (argc == 6 && strcmp(argv[1], "raw") == 0) {
         plain_run(raw_trip, argv[2], argv[3], argv[4], 0, 0, strtoull(argv[5], NULL, 10));
     } else if (argc == 7 && strcmp(argv[1], "http") == 0) {
@@ -484,7 +489,7 @@ int main(int argc, char **argv)
     } else if (argc == 6 && strcmp(argv[1], "grpc") == 0) {
         rpc_run(argv[2], argv[3], argv[4], strtoull(argv[5], NULL, 10));
     } else {
-        fputs("usage: roundtrip serve BYTES OFFSET | raw PORT FILE SECONDS OFFSET | "
+        fputs("usage: roundtrip serve BYTES OFFSET COPIES | raw PORT FILE SECONDS OFFSET | "
               "http PORT FILE SECONDS OFFSET TAIL | grpc PORT FILE SECONDS TAIL\n",
               stderr);
         return 2;

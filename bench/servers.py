@@ -196,9 +196,10 @@ def grpc_peer(model, tensor_in, tensor_out, values):
 
 
 @contextlib.contextmanager
-def echo(size, offset):
-    """The bare connection: what it reads it sends back, `size` bytes at a time, from `offset` bytes behind a page."""
-    with running(pinned(SERVER_CPU, ROUNDTRIP, "serve", size, offset)) as process:
+def echo(size, offset, copies=0):
+    """The bare connection: what it reads it sends back, `size` bytes at a time, from `offset` bytes behind a page; or a
+    copy of it."""
+    with running(pinned(SERVER_CPU, ROUNDTRIP, "serve", size, offset, copies)) as process:
         yield process.pid, int(process.stdout.readline())
 
 

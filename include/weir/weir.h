@@ -60,6 +60,7 @@
 #ifndef WEIR_WEIR_H
 #define WEIR_WEIR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -113,25 +114,37 @@ struct weir;        /* An engine with its models. */
 struct weir_call;   /* One inference under way. */
 struct weir_result; /* The outputs of one that succeeded. */
 
+/* Zeroed: everything as usual. */
 struct weir_options {
     const char *repository; /* Folder of models, laid out as NAME/VERSION/model.onnx. */
     const char *model;      /* Load only this one; NULL: all. */
     uint32_t executors;     /* Threads that run models; 0: one per processor. */
-    const char
-        *program; /* The program `weir`, which is started for models with `isolation: process`;
-                               NULL: found in PATH. */
+    const char *program;    /* The program `weir`, which is started for models with
+                               `isolation: process`; NULL: found in PATH. */
+    /* Devices beside "cpu", as `weir serve --devices` has them: "npu:1". */
+    const char *const *devices;
+    uint32_t device_count;
+    /* Plug-ins for them: paths of shared libraries.  They are the whole program's: an engine that
+     * is opened beside others may name only such as are there already. */
+    const char *const *plugins;
+    uint32_t plugin_count;
 };
 
 /* Starts an engine and loads the models; returns when they are loaded.  WEIR_EIO (the folder),
- * WEIR_ENOENT (the model), WEIR_EINVAL (it is broken; `err` says how).  With `model` NULL a
+ * WEIR_ENOENT (the model), WEIR_EINVAL (it is broken, as is a device or a plug-in; `err` says how),
+ * WEIR_ECONFLICT (a plug-in that other engines do not have).  With `model` NULL a
  * model that does not load makes only itself unavailable. */
 WEIR_API WEIR_MUST_USE enum weir_status weir_open(const struct weir_options *options,
                                                   struct weir **out, struct weir_err *err);
 
 /* Every call must be over and every result and description freed: a model that is still in use
- * keeps it waiting.  A load beyond its load_limit does not; its thread and what that uses stay.
- * NULL is fine. */
+ * keeps it waiting.  A load or an unload beyond the model's load_limit does not; its thread and
+ * what that uses stay.  NULL is fine. */
 WEIR_API void weir_close(struct weir *weir);
+
+/* True from when weir_close(), or a weir_open() that failed, left such a thread.  exit() would take
+ * apart what it uses: flush what is to be kept, and end the process by _exit(). */
+WEIR_API bool weir_left_threads(void);
 
 /* What a model takes and gives, in its own order; lives until weir_model_free(). */
 struct weir_model {
@@ -144,8 +157,9 @@ struct weir_model {
     const struct weir_tensor *outputs; /* data NULL. */
 };
 
-/* WEIR_ENOENT, WEIR_EUNAVAILABLE (with the reason). */
+/* `version` 0: the latest.  WEIR_ENOENT, WEIR_EUNAVAILABLE (with the reason). */
 WEIR_API WEIR_MUST_USE enum weir_status weir_model_describe(struct weir *weir, const char *model,
+                                                            uint64_t version,
                                                             struct weir_model **out,
                                                             struct weir_err *err);
 WEIR_API void weir_model_free(struct weir_model *model);

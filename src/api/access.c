@@ -418,10 +418,12 @@ static enum weir_status enter(struct call *call, const struct key_grant *grant,
         call->groups = grant->groups;
         call->leave.dispose = leave;
         arena_dispose(&call->x->arena, &call->leave);
-    } else if (call->rpc == NULL) {
+        return WEIR_OK;
+    }
+    call->retry_s = (retry_ns + NS_PER_S - 1) / NS_PER_S;
+    if (call->rpc == NULL) {
         char text[24];
-        const uint64_t retry_s = (retry_ns + NS_PER_S - 1) / NS_PER_S;
-        (void)snprintf(text, sizeof(text), "%" PRIu64, retry_s);
+        (void)snprintf(text, sizeof(text), "%" PRIu64, call->retry_s);
         exchange_header(call->x, "Retry-After", bytes_of(text));
     }
     return status;

@@ -30,8 +30,8 @@ struct access_words {
 struct access_options {
     const char *keys; /* File; "": none. */
     struct access_words open_groups;
-    struct access_words
-        http_restricted; /* "GROUP:HEADER=VALUE"; groups without are the next one's. */
+    /* "GROUP:HEADER=VALUE"; groups without are the next one's. */
+    struct access_words http_restricted;
     struct access_words grpc_restricted;
     struct access_words origins; /* Of web pages that may call; "*": all. */
 };

@@ -67,6 +67,7 @@ struct call {
     struct arena_disposable leave;    /* Gives it back. */
     uint32_t priority_best;           /* The most urgent it may ask for; 0: any. */
     uint32_t weight;                  /* Of its key; 0: as any other. */
+    uint64_t retry_s;                 /* Its key's limit is reached: when to come again. */
     uint32_t groups;                  /* What its key allows: bits of enum route_group. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */

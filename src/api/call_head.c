@@ -244,7 +244,7 @@ static void enter_grpc(struct call *call)
     struct weir_err err;
     call->grpc_status = authorise(call, &err);
     if (call->grpc_status != WEIR_OK) {
-        grpc_fail(call->x, err.status, err.text);
+        grpc_fail(call->x, err.status, err.text, call->retry_s * 1000);
     } else {
         grpc_rpc_open(call, call->rpc);
     }
@@ -267,7 +267,7 @@ static void handle_grpc_head(struct call *call, const struct bytes *fields)
     if (call->rpc == NULL) {
         call->grpc_status = err_set(&err, WEIR_EUNSUPPORTED, "there is no call '%.*s'",
                                     x->path.size > 160 ? 160 : (int)x->path.size, x->path.data);
-        grpc_fail(x, err.status, err.text);
+        grpc_fail(x, err.status, err.text, 0);
         return;
     }
     remember(call, fields);

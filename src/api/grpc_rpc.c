@@ -477,7 +477,7 @@ void grpc_rpc_open(struct call *call, const struct grpc_rpc *rpc)
     call->rpc = rpc;
     if (reader->drain != NULL && call->loop->draining) {
         call->grpc_status = WEIR_EDRAINING;
-        grpc_fail(call->x, WEIR_EDRAINING, NULL);
+        grpc_fail(call->x, WEIR_EDRAINING, NULL, 0);
         return;
     }
     call->grpc = grpc_open(call->x, reader, bytes_max);

@@ -18,12 +18,12 @@
 struct grpc_route {
     enum http_method method;
     const char *pattern; /* As in route.c. */
-    const char
-        *bare; /* The same where the request names no model or region; NULL: one must be named. */
+    /* The same where the request names no model or region; NULL: one must be named. */
+    const char *bare;
     const char *name; /* The field that names it. */
     bool settings;    /* The body is the map `settings`; none is a GET. */
-    const char
-        *wrap; /* The field that the whole of the JSON answer is; NULL: its members are fields. */
+    /* The field that the whole of the JSON answer is; NULL: its members are fields. */
+    const char *wrap;
 };
 
 struct grpc_rpc {

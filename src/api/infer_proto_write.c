@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "api/answer_memory.h"
 #include "util/protowire.h"
@@ -109,9 +110,13 @@ static void put_flag(struct protowire_out *out, const char *key, bool value)
     put_bool_value(out, value);
 }
 
-static void put_ms(struct protowire_out *out, const char *key, double value)
+/* "queue_ms". */
+static void put_ms(struct protowire_out *out, const char *stage, uint64_t ns)
 {
+    const double value = (double)ns / (double)NS_PER_MS;
     struct protowire_out size = { 0 };
+    char key[16];
+    (void)snprintf(key, sizeof(key), "%s_ms", stage);
     protowire_put_double(&size, VALUE_DOUBLE, value);
     put_parameter(out, key, size.size);
     protowire_put_double(out, VALUE_DOUBLE, value);
@@ -147,11 +152,8 @@ static void put_parameters(struct protowire_out *out, const struct infer_proto_a
     if (answer->streamed) {
         put_flag(out, "triton_final_response", answer->final);
     }
-    if (answer->timing != NULL) {
-        put_ms(out, "queue_ms", answer->timing->queue_ms);
-        put_ms(out, "gather_ms", answer->timing->gather_ms);
-        put_ms(out, "compute_ms", answer->timing->compute_ms);
-        put_ms(out, "total_ms", answer->timing->total_ms);
+    for (size_t i = 0; answer->timing != NULL && i < INFER_STAGES; i++) {
+        put_ms(out, infer_stages[i], answer->timing->ns[i]);
     }
 }
 

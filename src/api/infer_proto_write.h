@@ -10,20 +10,12 @@
 
 #include "api/kserve.h"
 
-/* Where a request's time went. */
-struct infer_proto_timing {
-    double queue_ms;
-    double gather_ms;
-    double compute_ms;
-    double total_ms;
-};
-
 struct infer_proto_answer {
     const struct infer_call *call; /* Names the model; its outputs say which and in what order. */
     const struct tensor *tensors;  /* By the signature; NULL: no outputs at all. */
-    const struct infer_proto_timing *timing; /* NULL: not asked for. */
-    bool streamed;                           /* One response of a stream: */
-    bool final;                              /* the request's last. */
+    const struct infer_timing *timing; /* NULL: not asked for. */
+    bool streamed;                     /* One response of a stream: */
+    bool final;                        /* the request's last. */
 };
 
 struct infer_proto_pieces {

@@ -179,6 +179,24 @@ enum weir_status kserve_parameter(struct infer_call *call, struct bytes key,
     return WEIR_OK; /* A custom parameter; no backend here asks for any. */
 }
 
+const char *const infer_stages[INFER_STAGES] = { "queue", "gather", "compute", "total" };
+
+static uint64_t between(uint64_t from_ns, uint64_t to_ns)
+{
+    return from_ns == 0 || to_ns < from_ns ? 0 : to_ns - from_ns;
+}
+
+struct infer_timing kserve_timing(const struct infer_call *call, uint64_t now_ns)
+{
+    const struct request_times *times = &call->request.times;
+    return (struct infer_timing){ {
+        between(times->submitted_ns, times->taken_ns),
+        between(times->taken_ns, times->gathered_ns),
+        between(times->gathered_ns, times->computed_ns),
+        between(call->received_ns, now_ns),
+    } };
+}
+
 enum weir_status kserve_open(struct infer_call *call, struct model *model, struct arena *arena,
                              struct block_pool *blocks, uint64_t received_ns, struct weir_err *err)
 {

@@ -73,6 +73,18 @@ struct infer_call {
     void (*part)(struct infer_call *call, struct request_part *part);
 };
 
+/* Where a request's time went: in line, until its run began, in the run, and in all from the last byte
+ * of the body until now; 0 where it did not come so far. */
+#define INFER_STAGES 4
+
+struct infer_timing {
+    uint64_t ns[INFER_STAGES];
+};
+
+extern const char *const infer_stages[INFER_STAGES]; /* "queue", "gather", "compute", "total" */
+
+struct infer_timing kserve_timing(const struct infer_call *call, uint64_t now_ns);
+
 /* Takes the lease on `model`.  WEIR_ENOMEM: the lease is still the caller's. */
 WEIR_MUST_USE enum weir_status kserve_open(struct infer_call *call, struct model *model,
                                            struct arena *arena, struct block_pool *blocks,

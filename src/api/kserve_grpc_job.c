@@ -503,23 +503,6 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
     }
 }
 
-static double ms_between(uint64_t from_ns, uint64_t to_ns)
-{
-    return from_ns == 0 || to_ns < from_ns ? 0 : (double)(to_ns - from_ns) / (double)NS_PER_MS;
-}
-
-static struct infer_proto_timing timing_of(const struct kserve_grpc_job *job)
-{
-    const struct request_times *times = &job->infer.request.times;
-    const uint64_t now_ns = clock_now_ns(job->loop->api->options.engine->clock);
-    return (struct infer_proto_timing){
-        .queue_ms = ms_between(times->submitted_ns, times->taken_ns),
-        .gather_ms = ms_between(times->taken_ns, times->gathered_ns),
-        .compute_ms = ms_between(times->gathered_ns, times->computed_ns),
-        .total_ms = ms_between(job->infer.received_ns, now_ns),
-    };
-}
-
 static bool has_outputs(const struct kserve_grpc_job *job)
 {
     for (uint32_t i = 0; i < job->infer.output_count; i++) {
@@ -535,8 +518,9 @@ static bool respond(struct kserve_grpc_job *job, const struct tensor *tensors, b
                     bool final, struct infer_proto_pieces *out)
 {
     const bool timed = job->infer.timing && final;
-    const struct infer_proto_timing timing =
-        timed ? timing_of(job) : (struct infer_proto_timing){ 0 };
+    const struct clock *clock = job->loop->api->options.engine->clock;
+    const struct infer_timing timing =
+        timed ? kserve_timing(&job->infer, clock_now_ns(clock)) : (struct infer_timing){ 0 };
     const struct infer_proto_answer answer = {
         .call = &job->infer,
         .tensors = tensors,

@@ -77,28 +77,9 @@ static void write_ms(struct buffer *out, uint64_t ns)
     }
 }
 
-/* The stages of a request's time, as far as it came. */
-struct stages {
-    uint64_t queue_ns;
-    uint64_t gather_ns;
-    uint64_t compute_ns;
-    uint64_t total_ns; /* From the last byte of the body until now. */
-};
-
-static uint64_t between(uint64_t from_ns, uint64_t to_ns)
+static struct infer_timing timing_of(const struct call *call, const struct infer_call *infer)
 {
-    return from_ns == 0 || to_ns < from_ns ? 0 : to_ns - from_ns;
-}
-
-static struct stages stages_of(const struct call *call, const struct infer_call *infer)
-{
-    const struct request_times *times = &infer->request.times;
-    return (struct stages){
-        .queue_ns = between(times->submitted_ns, times->taken_ns),
-        .gather_ns = between(times->taken_ns, times->gathered_ns),
-        .compute_ns = between(times->gathered_ns, times->computed_ns),
-        .total_ns = between(infer->received_ns, clock_now_ns(call->api->options.engine->clock)),
-    };
+    return kserve_timing(infer, clock_now_ns(call->api->options.engine->clock));
 }
 
 void kserve_rest_timing(struct call *call, const struct infer_call *infer)
@@ -107,17 +88,13 @@ void kserve_rest_timing(struct call *call, const struct infer_call *infer)
         !bytes_equal(call->fields[FIELD_TIMING], BYTES_LITERAL("1"))) {
         return;
     }
-    const struct stages stages = stages_of(call, infer);
+    const struct infer_timing timing = timing_of(call, infer);
     struct buffer *out = &call->loop->scratch;
     buffer_clear(out);
-    buffer_text(out, "queue;dur=");
-    write_ms(out, stages.queue_ns);
-    buffer_text(out, ", gather;dur=");
-    write_ms(out, stages.gather_ns);
-    buffer_text(out, ", compute;dur=");
-    write_ms(out, stages.compute_ns);
-    buffer_text(out, ", total;dur=");
-    write_ms(out, stages.total_ns);
+    for (size_t i = 0; i < INFER_STAGES; i++) {
+        buffer_printf(out, "%s%s;dur=", i == 0 ? "" : ", ", infer_stages[i]);
+        write_ms(out, timing.ns[i]);
+    }
     exchange_header(call->x, "Server-Timing", (struct bytes){ out->data, out->size });
     buffer_clear(out);
 }
@@ -125,15 +102,12 @@ void kserve_rest_timing(struct call *call, const struct infer_call *infer)
 static void write_timing(struct buffer *out, const struct call *call,
                          const struct infer_call *infer)
 {
-    const struct stages stages = stages_of(call, infer);
-    buffer_text(out, ",\"parameters\":{\"queue_ms\":");
-    write_ms(out, stages.queue_ns);
-    buffer_text(out, ",\"gather_ms\":");
-    write_ms(out, stages.gather_ns);
-    buffer_text(out, ",\"compute_ms\":");
-    write_ms(out, stages.compute_ns);
-    buffer_text(out, ",\"total_ms\":");
-    write_ms(out, stages.total_ns);
+    const struct infer_timing timing = timing_of(call, infer);
+    buffer_text(out, ",\"parameters\":{");
+    for (size_t i = 0; i < INFER_STAGES; i++) {
+        buffer_printf(out, "%s\"%s_ms\":", i == 0 ? "" : ",", infer_stages[i]);
+        write_ms(out, timing.ns[i]);
+    }
     buffer_char(out, '}');
 }
 

@@ -31,11 +31,15 @@ struct load {
 
 /* What serves may have something to say, too: why the latest configuration was not taken over. */
 static const char *reason_of(const struct catalogue_entry *entry,
-                             const struct catalogue_version *version)
+                             const struct catalogue_version *version, char held[MODEL_ADVICE_BYTES])
 {
+    struct model *model = version->model;
     const char *reason = version->reason == NULL ? entry->reason : version->reason;
-    if (reason == NULL && version->model != NULL) {
-        reason = version->model->instances_reason;
+    if (reason == NULL && model != NULL) {
+        reason = model->instances_reason;
+    }
+    if (reason == NULL && model != NULL && model->pool != NULL && engine_held_text(model, held)) {
+        reason = held;
     }
     return reason == NULL ? "" : reason;
 }
@@ -52,6 +56,7 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
                           const struct catalogue_version *version)
 {
     struct weir_err outage = { WEIR_OK, "" };
+    char held[MODEL_ADVICE_BYTES];
     json_comma(out);
     buffer_text(out, "{\"name\":");
     json_string(out, entry->name);
@@ -61,7 +66,7 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         buffer_text(out, "\",\"state\":\"");
         buffer_text(out, model_state_text(state_of(version, &outage)));
         buffer_text(out, "\",\"reason\":");
-        json_string(out, outage.status != WEIR_OK ? outage.text : reason_of(entry, version));
+        json_string(out, outage.status != WEIR_OK ? outage.text : reason_of(entry, version, held));
         if (version->model != NULL) {
             memory_show_index(version->model, out);
             device_show_model(version->model, out);

@@ -57,15 +57,25 @@ static enum weir_status read_name(const struct call *call, struct bytes *out, st
     return WEIR_OK;
 }
 
+/* False: it is answered that the call cannot be served. */
+static bool begin(struct call *call, struct bytes *name)
+{
+    struct weir_err err;
+    if (refuse(call)) {
+        return false;
+    }
+    if (read_name(call, name, &err) != WEIR_OK) {
+        call_fail_err(call, &err);
+        return false;
+    }
+    return true;
+}
+
 void shared_memory_status(struct call *call)
 {
     struct bytes name;
     struct weir_err err;
-    if (refuse(call)) {
-        return;
-    }
-    if (read_name(call, &name, &err) != WEIR_OK) {
-        call_fail_err(call, &err);
+    if (!begin(call, &name)) {
         return;
     }
     struct buffer *out = &call->loop->scratch;
@@ -127,11 +137,10 @@ void shared_memory_register(struct call *call)
     struct bytes name;
     struct weir_err err;
     yyjson_doc *doc = NULL;
-    if (refuse(call)) {
+    if (!begin(call, &name)) {
         return;
     }
-    enum weir_status status = read_name(call, &name, &err);
-    status = status == WEIR_OK ? call_json(call, false, &doc, &err) : status;
+    enum weir_status status = call_json(call, false, &doc, &err);
     if (status == WEIR_OK) {
         status = register_region(call, yyjson_doc_get_root(doc), name, &err);
         yyjson_doc_free(doc);
@@ -146,12 +155,7 @@ void shared_memory_register(struct call *call)
 void shared_memory_unregister(struct call *call)
 {
     struct bytes name;
-    struct weir_err err;
-    if (refuse(call)) {
-        return;
-    }
-    if (read_name(call, &name, &err) != WEIR_OK) {
-        call_fail_err(call, &err);
+    if (!begin(call, &name)) {
         return;
     }
     if (name.data == NULL) {

@@ -165,6 +165,7 @@ enum weir_status backend_prepare(struct backend_context *context, struct backend
 {
     const struct backend_ops *ops = context->model->ops;
     run->death = DEATH_NONE;
+    run->told = DEATH_NONE;
     return ops->prepare == NULL ? WEIR_OK : ops->prepare(context, run, err);
 }
 

@@ -39,11 +39,13 @@ struct signature {
     uint32_t input_count;
     struct tensor_spec *outputs;
     uint32_t output_count;
-    bool short_lived;       /* No loops, branches, data-dependent sizes or texts, and a backend that
-                                cannot block: may be run inline once its time is known. */
-    bool streams;           /* May give several parts per run (a decoupled model). */
-    bool queues;            /* A run handed over while another holds the device waits there for its
-                                turn: one may be handed over ahead. */
+    /* No loops, branches, data-dependent sizes or texts, and a backend that cannot block: may be
+     * run inline once its time is known. */
+    bool short_lived;
+    bool streams; /* May give several parts per run (a decoupled model). */
+    /* A run handed over while another holds the device waits there for its turn: one may be handed
+     * over ahead. */
+    bool queues;
     bool timeline;          /* Simulated: runs say when they end (virtual_end_ns). */
     uint64_t weights_bytes; /* Parameters in the file. */
     const char *remark;     /* What a person should know of the load, or NULL. */
@@ -71,12 +73,12 @@ enum isolation_scope {
 struct backend_isolation {
     enum isolation_scope scope;
     const char *group; /* Of ISOLATION_GROUP. */
-    uint64_t
-        memory_max; /* Bytes of the child; 0: no limit.  A group has the largest of its models'. */
+    /* Bytes of the child; 0: no limit.  A group has the largest of its models'. */
+    uint64_t memory_max;
     uint64_t run_limit_ns; /* A run that takes longer is terminated; 0: no limit. */
-    uint64_t
-        load_limit_ns; /* A process that does not load the model, or open a context, in that time is ended; 0: no
-                               limit. */
+    /* A process that does not load the model, or open a context, in that time is ended; 0: no
+     * limit. */
+    uint64_t load_limit_ns;
 };
 
 #define BACKEND_DEVICE_NAMED UINT32_MAX
@@ -122,8 +124,8 @@ struct backend_load {
     uint32_t setting_count;
     uint64_t file_bytes_max;
     const struct backend_weights *weights; /* NULL: packed, without a cache. */
-    const struct backend_provider
-        *providers; /* In the order of preference; the processor is last. */
+    /* In the order of preference; the processor is last. */
+    const struct backend_provider *providers;
     uint32_t provider_count;
     const struct clock *clock;
     struct block_pool *blocks;                 /* For outputs; outlives the model. */
@@ -166,22 +168,27 @@ struct backend_run {
      * outputs' blocks.  WEIR_ECANCELED: stop, nobody listens any more. */
     enum weir_status (*part)(struct backend_run *run);
 
-    uint64_t
-        limit_ns; /* Isolated: it is terminated after so long where the model has no run_limit_ns; 0: it is not. */
+    /* Isolated: it is terminated after so long where the model has no run_limit_ns; 0: it is
+     * not. */
+    uint64_t limit_ns;
 
     bool trim; /* Scratch memory goes back to the system after the run: for the last trial run. */
 
     bool probation; /* In a fresh child that is used for nothing else; needs isolation. */
-    enum backend_death
-        death; /* Set by each step; not NONE: the child died, and the step is WEIR_EBACKEND. */
+    /* Set by each step; not NONE: the child died, and the step is WEIR_EBACKEND. */
+    enum backend_death death;
+    /* How the child ended, where this is the first of the model's runs to tell of it; else NONE. */
+    enum backend_death told;
 
-    bool
-        faulted; /* Set by a backend with WEIR_EUNAVAILABLE: a kernel of the run failed, maybe because of its inputs. */
+    /* Set by a backend with WEIR_EUNAVAILABLE: a kernel of the run failed, maybe because of its
+     * inputs. */
+    bool faulted;
 
-    uint64_t begin_ns; /* Simulated devices: when it could have begun had its thread woken in time;
-                                0: now. */
-    uint64_t virtual_end_ns; /* Simulated devices: 0 before backend_prepare(); each step moves it to
-                                when it would be done.  Under a manual clock nothing waits for it. */
+    /* Simulated devices: when it could have begun had its thread woken in time; 0: now. */
+    uint64_t begin_ns;
+    /* Simulated devices: 0 before backend_prepare(); each step moves it to when it would be done.
+     * Under a manual clock nothing waits for it. */
+    uint64_t virtual_end_ns;
 };
 
 /* A step of a simulated run that comes so much late counts as begun in time: a late wake-up of the
@@ -226,8 +233,8 @@ uint32_t backend_stages(const struct backend_model *model);
 struct backend_memory {
     uint64_t heap_bytes;      /* Allocated for it now: weights, scratch memory that it keeps. */
     uint64_t heap_peak_bytes; /* The most there ever was, its load included. */
-    uint64_t
-        mapped_bytes; /* Files mapped for it, whole; those that several share count with each. */
+    /* Files mapped for it, whole; those that several share count with each. */
+    uint64_t mapped_bytes;
     uint64_t device_bytes;  /* Of the device's own memory. */
     uint64_t process_bytes; /* Isolated: what its processes take, but for what they share. */
     uint64_t restarts;      /* Isolated: how often a process that died was replaced. */

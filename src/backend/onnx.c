@@ -28,6 +28,8 @@
 #define SIGNATURE_BYTES_MAX ((size_t)64 << 20) /* Names and shapes of one model. */
 #define MAPPED_BYTES_MIN (UINT64_C(1) << 20)   /* Models with less are loaded as fast without. */
 #define ENTRIES_MAX 4096                       /* Inputs, and outputs, of one model. */
+#define HEAP_BYTES ((size_t)12 << 20)          /* Of the environment and a first session, and */
+#define HEAP_BYTES_SURE ((size_t)7 << 20)      /* what the environment takes for itself. */
 
 const struct OrtApi *onnx_api;
 
@@ -48,6 +50,27 @@ static void ORT_API_CALL on_log(void *param, OrtLoggingLevel severity, const cha
               LOG_STR("message", message));
 }
 
+static void *populate_heap(void *heap)
+{
+    mem_populate(heap, HEAP_BYTES_SURE);
+    return NULL;
+}
+
+/* Tens of thousands of small pieces: what operators there are.  Half as long as making them takes
+ * the kernel to bring their pages, which another processor can do meanwhile. */
+static OrtStatus *create_env(void)
+{
+    void *heap = mem_widen_heap(HEAP_BYTES);
+    pthread_t helper;
+    const bool helped = heap != NULL && pthread_create(&helper, NULL, populate_heap, heap) == 0;
+    OrtStatus *failed =
+        onnx_api->CreateEnvWithCustomLogger(on_log, NULL, ORT_LOGGING_LEVEL_ERROR, "weir", &env);
+    if (helped) {
+        (void)pthread_join(helper, NULL);
+    }
+    return failed;
+}
+
 static enum weir_status start_runtime_locked(struct weir_err *err)
 {
     if (env != NULL) {
@@ -58,9 +81,7 @@ static enum weir_status start_runtime_locked(struct weir_err *err)
         return err_set(err, WEIR_EBACKEND, "ONNX Runtime %s is too old, 1.%d or later is needed",
                        onnx_version(), ORT_API_VERSION);
     }
-    mem_widen_heap(); /* Tens of thousands of small pieces: what operators there are. */
-    OrtStatus *failed =
-        onnx_api->CreateEnvWithCustomLogger(on_log, NULL, ORT_LOGGING_LEVEL_ERROR, "weir", &env);
+    OrtStatus *failed = create_env();
     if (failed == NULL) {
         failed = onnx_api->DisableTelemetryEvents(env);
     }
@@ -165,7 +186,7 @@ static enum weir_status open_session(struct onnx_model *model, const struct onnx
     const struct onnx_settings settings = settings_of(model);
     const uint64_t mode = onnx_float_mode_enter(); /* The runtime changes it and leaves it so. */
     enum weir_status status = WEIR_OK;
-    const char *left_out = NULL;
+    struct weir_err left_out = { 0 };
     if (!open_converted(model, source)) {
         status = onnx_session_open(&settings, source, &model->first, &left_out, err);
         note_packed(model, source->file.parameter_bytes);
@@ -174,14 +195,12 @@ static enum weir_status open_session(struct onnx_model *model, const struct onnx
     if (status != WEIR_OK) {
         return status;
     }
-    if (left_out != NULL) {
-        model->base.signature.remark =
-            arena_try_printf(&model->arena,
-                             "execution provider '%s' cannot be used here: what "
-                             "stands behind it in execution_providers runs the model",
-                             left_out);
+    if (left_out.text[0] != '\0') {
+        model->base.signature.remark = arena_try_printf(
+            &model->arena, "what stands behind it in execution_providers runs the model: %s",
+            left_out.text);
         if (model->base.signature.remark == NULL) {
-            return err_nomem(err, "a model's signature", strlen(left_out));
+            return err_nomem(err, "a model's signature", strlen(left_out.text));
         }
     }
     atomic_init(&model->session, model->first);

@@ -62,8 +62,8 @@ struct onnx_model {
     struct OrtSession *packed;    /* NULL: the model was not promoted. */
     struct onnx_weights *weights; /* NULL: the session has its own. */
     uint64_t weights_bytes;       /* Of them. */
-    _Atomic uint64_t
-        uncounted_bytes; /* Packed weights, which the runtime takes past its allocator. */
+    /* Packed weights, which the runtime takes past its allocator. */
+    _Atomic uint64_t uncounted_bytes;
     _Atomic bool mapped; /* Runs read them from the file. */
     uint32_t threads;    /* Of one run. */
     bool plans;
@@ -87,12 +87,13 @@ void onnx_terminate(struct backend_context *context, bool stop);
 uint64_t onnx_float_mode_enter(void);
 void onnx_float_mode_leave(uint64_t before);
 
-/* Both take `status`, which is not NULL, and write a cleaned sentence.  WEIR_EUNAVAILABLE: the
+/* They take `status`, which is not NULL, and write a cleaned sentence.  WEIR_EUNAVAILABLE: the
  * device is lost. */
 enum weir_status onnx_load_failed(struct OrtStatus *status, struct weir_err *err);
 enum weir_status onnx_run_failed(struct OrtStatus *status, struct weir_err *err);
 
-/* The device is lost because a kernel failed on it, which the run's inputs may have made it do. */
-bool onnx_is_fault(const struct OrtStatus *status);
+/* As onnx_run_failed(); *fault: the device is lost because a kernel failed on it, which the run's
+ * inputs may have made it do. */
+enum weir_status onnx_kernel_failed(struct OrtStatus *status, bool *fault, struct weir_err *err);
 
 #endif

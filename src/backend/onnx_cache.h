@@ -19,8 +19,8 @@
 #include "util/file.h"
 
 struct onnx_cache {
-    const char
-        *folder; /* Made where it is missing; must be this user's, and nobody else's to write. */
+    /* Made where it is missing; must be this user's, and nobody else's to write. */
+    const char *folder;
     uint64_t bytes_max; /* What was used longest ago goes. */
 };
 

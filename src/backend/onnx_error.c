@@ -126,16 +126,30 @@ static enum device_failure failure_of_name(const char *text)
     return DEVICE_OTHER;
 }
 
+/* A number follows the runtime's marks, a name those of its libraries. */
+static enum device_failure failure_of_number(const char *text)
+{
+    return failure_of_code(strtoul(text, NULL, 10));
+}
+
+static const struct device_mark {
+    const char *text;
+    enum device_failure (*failure_of)(const char *rest);
+} device_marks[] = {
+    { "CUDA failure ", failure_of_number },
+    { "HIP failure ", failure_of_number },
+    { "CUBLAS failure ", failure_of_name },
+    { "CUDNN failure ", failure_of_name },
+};
+
 /* What a library of an accelerator reports: where that begins in the message, else NULL. */
 static const char *find_device_failure(const char *message, enum device_failure *out)
 {
-    static const char *const marks[] = { "CUDA failure ", "HIP failure ", "CUBLAS failure ",
-                                         "CUDNN failure " };
-    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-        const char *at = strstr(message, marks[i]);
+    for (size_t i = 0; i < sizeof(device_marks) / sizeof(device_marks[0]); i++) {
+        const struct device_mark *mark = &device_marks[i];
+        const char *at = strstr(message, mark->text);
         if (at != NULL) {
-            *out = i < 2 ? failure_of_code(strtoul(at + strlen(marks[i]), NULL, 10))
-                         : failure_of_name(at);
+            *out = mark->failure_of(at + strlen(mark->text));
             return at;
         }
     }
@@ -255,7 +269,7 @@ static void cut_at(char *text, const char *mark)
     }
 }
 
-static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *err)
+static enum weir_status report(OrtStatus *failed, bool at_run, bool *fault, struct weir_err *err)
 {
     const char *message = onnx_api->GetErrorMessage(failed);
     const OrtErrorCode code = onnx_api->GetErrorCode(failed);
@@ -267,6 +281,7 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
     }
     enum device_failure failure = DEVICE_OTHER;
     const char *device = find_device_failure(message, &failure);
+    *fault = failure == DEVICE_FAULT;
     status = device_statuses[failure] != WEIR_OK ? device_statuses[failure] : status;
     if (means_no_memory(message)) {
         status = WEIR_ENOMEM;
@@ -294,17 +309,17 @@ static enum weir_status report(OrtStatus *failed, bool at_run, struct weir_err *
 
 enum weir_status onnx_load_failed(OrtStatus *status, struct weir_err *err)
 {
-    return report(status, false, err);
+    bool fault;
+    return report(status, false, &fault, err);
 }
 
 enum weir_status onnx_run_failed(OrtStatus *status, struct weir_err *err)
 {
-    return report(status, true, err);
+    bool fault;
+    return report(status, true, &fault, err);
 }
 
-bool onnx_is_fault(const OrtStatus *status)
+enum weir_status onnx_kernel_failed(OrtStatus *status, bool *fault, struct weir_err *err)
 {
-    enum device_failure failure = DEVICE_OTHER;
-    (void)find_device_failure(onnx_api->GetErrorMessage(status), &failure);
-    return failure == DEVICE_FAULT;
+    return report(status, true, fault, err);
 }

@@ -95,8 +95,9 @@ struct onnx_file {
     uint64_t node_count;
     uint64_t parameters; /* Elements of all weights. */
     uint64_t parameter_bytes;
-    bool bounded; /* No loop, branch or operator outside the standard, and no output
-                                     size that depends on the values of an input. */
+    /* No loop, branch or operator outside the standard, and no output size that depends on the
+     * values of an input. */
+    bool bounded;
 };
 
 /* Reads `data`, which is borrowed for the call.  WEIR_EINVAL: no ONNX file, or one that contradicts

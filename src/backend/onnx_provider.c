@@ -213,21 +213,24 @@ static enum weir_status add(const struct backend_provider *config, const char *d
 }
 
 enum weir_status onnx_providers_add(const struct backend_load *how, OrtSessionOptions *options,
-                                    const char **left_out, struct weir_err *err)
+                                    struct weir_err *left_out, struct weir_err *err)
 {
     const uint32_t count = how->provider_count;
     const bool falls_back = count > 0 && strcmp(how->providers[count - 1].name, cpu) == 0;
-    *left_out = NULL;
+    *left_out = (struct weir_err){ 0 };
     for (uint32_t i = 0; i < count; i++) {
         const struct backend_provider *config = &how->providers[i];
         if (strcmp(config->name, cpu) == 0) {
             continue; /* Always there, and last. */
         }
-        const enum weir_status status = add(config, how->device, options, err);
+        struct weir_err why = { 0 };
+        const enum weir_status status = add(config, how->device, options, &why);
         if (status == WEIR_EUNAVAILABLE && falls_back) {
-            *left_out = config->name;
+            const struct weir_err before = *left_out;
+            (void)err_set(left_out, status, "%s%s%s", before.text,
+                          before.text[0] == '\0' ? "" : "; ", why.text);
         } else if (status != WEIR_OK) {
-            return status;
+            return err_set(err, status, "%s", why.text);
         }
     }
     return WEIR_OK;

@@ -15,10 +15,11 @@ struct OrtSessionOptions;
 bool onnx_providers_any(const struct backend_load *how);
 
 /* Adds those of the load, in their order.  One that cannot be had is left out where the list ends
- * with "cpu": `*left_out` is then its name, else NULL.  WEIR_EINVAL: unknown, not in this build, or
- * its options are wrong; WEIR_EUNAVAILABLE: its library or its device is not there. */
+ * with "cpu": `left_out` then says which and why, else its text is empty.  WEIR_EINVAL: unknown, not
+ * in this build, or its options are wrong; WEIR_EUNAVAILABLE: its library or its device is not
+ * there. */
 WEIR_MUST_USE enum weir_status onnx_providers_add(const struct backend_load *how,
                                                   struct OrtSessionOptions *options,
-                                                  const char **left_out, struct weir_err *err);
+                                                  struct weir_err *left_out, struct weir_err *err);
 
 #endif

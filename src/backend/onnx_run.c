@@ -611,8 +611,7 @@ static enum weir_status run_wrapped(struct onnx_context *context, struct backend
         onnx_api->ReleaseStatus(failed);
         return err_set(err, WEIR_ECANCELED, "the run was stopped");
     }
-    run->faulted = onnx_is_fault(failed);
-    return onnx_run_failed(failed, err);
+    return onnx_kernel_failed(failed, &run->faulted, err);
 }
 
 enum weir_status onnx_run(struct backend_context *base, struct backend_run *run,

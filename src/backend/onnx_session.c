@@ -189,7 +189,7 @@ static OrtStatus *create_session(const struct onnx_settings *settings,
 
 enum weir_status onnx_session_open(const struct onnx_settings *settings,
                                    const struct onnx_source *source, OrtSession **out,
-                                   const char **left_out, struct weir_err *err)
+                                   struct weir_err *left_out, struct weir_err *err)
 {
     OrtSessionOptions *options;
     OrtStatus *failed = make_options(settings, ORT_ENABLE_ALL, &options);

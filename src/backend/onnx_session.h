@@ -41,7 +41,7 @@ bool onnx_plans_stay_few(const struct onnx_file *file);
  * onnx_provider.h. */
 WEIR_MUST_USE enum weir_status onnx_session_open(const struct onnx_settings *settings,
                                                  const struct onnx_source *source,
-                                                 struct OrtSession **out, const char **left_out,
+                                                 struct OrtSession **out, struct weir_err *left_out,
                                                  struct weir_err *err);
 
 /* Finds or makes the converted form and shares it; any failure means that there is none. */

@@ -186,28 +186,34 @@ static void leave(struct seat *seat)
     seat->channel = NULL;
 }
 
-/* A live channel.  *ended: as of slot_enter(). */
-static enum weir_status sit_down(struct process_model *model, struct seat *seat, bool *ended,
-                                 struct weir_err *err)
+/* A live channel for `run`, NULL: for none.  A process that ends before the run has reached it takes
+ * the run with it and says nothing of it. */
+static enum weir_status sit_down(struct process_model *model, struct seat *seat,
+                                 struct backend_run *run, struct weir_err *err)
 {
-    *ended = false;
     if (seat->channel != NULL && !channel_is_dead(seat->channel)) {
         return WEIR_OK;
     }
     leave(seat);
     struct process *process = NULL;
-    enum weir_status status = slot_enter(seat->slot, &model->load, &process, ended, err);
+    bool ended;
+    enum backend_death told = DEATH_KILLED;
+    enum weir_status status = slot_enter(seat->slot, &model->load, &process, &ended, err);
     if (status == WEIR_OK) {
         process_acquire(process);
         status = channel_create(process, &model->load, &model->base.signature, &seat->channel, err);
-        *ended = status != WEIR_OK && atomic_load(&process->dead);
+        ended = status != WEIR_OK && atomic_load(&process->dead);
+        told = ended ? process_tell(process, model->load.index, DEATH_KILLED) : DEATH_NONE;
         process_release(process);
+    }
+    if (ended && run != NULL) {
+        run->death = DEATH_KILLED;
+        run->told = told;
     }
     return status;
 }
 
-/* The seat of this run.  A process that ends before the run has reached it takes the run with it
- * and says nothing of it; one that cannot be had is nobody's fault either. */
+/* The seat of this run.  A process that cannot be had is nobody's fault. */
 static enum weir_status find_seat(struct process_context *context, struct backend_run *run,
                                   struct seat **out, struct weir_err *err)
 {
@@ -224,13 +230,10 @@ static enum weir_status find_seat(struct process_context *context, struct backen
         }
     }
     *out = seat;
-    bool ended;
-    const enum weir_status status = sit_down(model, seat, &ended, err);
-    if (ended) {
-        run->death = DEATH_KILLED;
-        return WEIR_EBACKEND;
+    if (sit_down(model, seat, run, err) == WEIR_OK) {
+        return WEIR_OK;
     }
-    return status == WEIR_OK ? WEIR_OK : WEIR_EUNAVAILABLE;
+    return run->death != DEATH_NONE ? WEIR_EBACKEND : WEIR_EUNAVAILABLE;
 }
 
 static void end_trial(struct process_context *context)
@@ -294,9 +297,8 @@ static enum weir_status process_context_create(struct backend_model *base,
     }
     context->base.model = base;
     pthread_mutex_init(&context->lock, NULL);
-    bool ended;
     enum weir_status status = find_slot(model, context, err);
-    status = status == WEIR_OK ? sit_down(model, &context->home, &ended, err) : status;
+    status = status == WEIR_OK ? sit_down(model, &context->home, NULL, err) : status;
     if (status != WEIR_OK) {
         process_context_destroy(&context->base);
         return status;
@@ -350,6 +352,7 @@ static enum weir_status take_step(struct process_context *context, struct backen
     struct process_model *model = model_of(context);
     struct seat *seat = run->probation ? &context->trial : &context->home;
     run->death = DEATH_NONE;
+    run->told = DEATH_NONE;
     enum weir_status status = WEIR_OK;
     if (first) {
         status = find_seat(context, run, &seat, err);

@@ -28,6 +28,7 @@ struct channel {
     struct clock clock;
     uint64_t run_limit_ns; /* As configured; 0: none. */
     uint64_t load_limit_ns;
+    uint32_t model; /* Its index in the slot. */
     uint64_t id;
     struct process_area memory; /* The head's. */
     struct process_head *head;
@@ -115,6 +116,7 @@ enum weir_status channel_create(struct process *process, const struct process_lo
     channel->inputs = load->inputs;
     channel->socket = -1;
     channel->run_limit_ns = load->how.isolation->run_limit_ns;
+    channel->model = load->index;
     channel->load_limit_ns = load->how.isolation->load_limit_ns;
     clock_init(&channel->clock);
     buffer_init(&channel->message, AREA_MESSAGE_BYTES);
@@ -351,8 +353,8 @@ static enum weir_status done(struct channel *channel, struct backend_run *run,
     return status == WEIR_EBACKEND ? distrust(channel, run) : status;
 }
 
-enum weir_status channel_step(struct channel *channel, struct backend_run *run,
-                              enum process_step step, struct weir_err *err)
+static enum weir_status step_through(struct channel *channel, struct backend_run *run,
+                                     enum process_step step, struct weir_err *err)
 {
     struct process_head *head = channel->head;
     head->command = (struct process_command){
@@ -387,4 +389,14 @@ enum weir_status channel_step(struct channel *channel, struct backend_run *run,
         head->command.wish = wish;
     }
     return tell_death(channel, run, err);
+}
+
+enum weir_status channel_step(struct channel *channel, struct backend_run *run,
+                              enum process_step step, struct weir_err *err)
+{
+    const enum weir_status status = step_through(channel, run, step, err);
+    if (run->death != DEATH_NONE) {
+        run->told = process_tell(channel->process, channel->model, run->death);
+    }
+    return status;
 }

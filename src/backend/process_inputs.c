@@ -4,7 +4,13 @@
  * likely to be in a cache.  They go back to the system with the model: a file that nobody else may
  * write to cannot be punched either.  So that nobody can cut all of it into blocks that others have
  * no use for, or take all of the system's mappings, a size gets but a part of the file: small
- * blocks an eighth, others a half.  What does not fit is copied, as if there were no such file.
+ * blocks an eighth, others a half.  What does not fit is copied, as if there were no such file: so
+ * a client that stalls after its first byte, and keeps its block until it is timed out, costs others
+ * a copy and no more.
+ *
+ * The pool of tensor/block cannot serve here: its memory is the server's alone, of any address, and
+ * goes back to the system when nobody needs it; this is one file of a fixed size per model, which
+ * a process knows by offset and which lives with the model.
  */
 #include "backend/process_inputs.h"
 

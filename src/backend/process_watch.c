@@ -158,6 +158,7 @@ static void ended(struct process *process, int status)
               LOG_STR("model", process->label), LOG_I64("pid", process->pid),
               LOG_STR("how", process->end));
     list_remove(&process->node);
+    process->death = death;
     atomic_store(&process->dead, true);
     tell_channels(process, death);
     pthread_cond_broadcast(&watch.changed);
@@ -198,6 +199,15 @@ void process_kill(struct process *process, enum backend_death cause, struct proc
     kill_locked(process, cause, guilty);
     (void)await_end(process, END_NS);
     pthread_mutex_unlock(&watch.lock);
+}
+
+enum backend_death process_tell(struct process *process, uint32_t model, enum backend_death death)
+{
+    const uint64_t bit = UINT64_C(1) << model;
+    if (!atomic_load(&process->dead)) {
+        return death;
+    }
+    return (atomic_fetch_or(&process->told, bit) & bit) == 0 ? process->death : DEATH_NONE;
 }
 
 /* ---- The zygote ---------------------------------------------------------------------------------- */

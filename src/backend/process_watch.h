@@ -44,6 +44,8 @@ struct process {
     struct buffer message;          /* The question, then its answer. */
     uint64_t loaded;                /* Bits of its models; its slot's. */
     struct list channels;           /* * */
+    enum backend_death death;       /* How it ended, once it is dead. */
+    _Atomic uint64_t told;          /* Bits of the models of which a run has told so. */
     enum backend_death cause;       /* * Why the server killed it; DEATH_NONE: it did not. */
     struct process_watched *guilty; /* * Whose run it was, then. */
     uint32_t beats;                 /* * As they were at the last look ... */
@@ -74,6 +76,10 @@ WEIR_MUST_USE enum weir_status process_ask(struct process *process, const int *f
  * NULL. */
 void process_kill(struct process *process, enum backend_death cause,
                   struct process_watched *guilty);
+
+/* A run of that model (its index in the slot) came to its end by this death: how the process ended, for the first of
+ * them; NONE for the others.  `death` itself while the process lives. */
+enum backend_death process_tell(struct process *process, uint32_t model, enum backend_death death);
 
 /* From now on the channel's runs are watched.  False: the process has ended already. */
 WEIR_MUST_USE bool process_watch(struct process *process, struct process_watched *channel);

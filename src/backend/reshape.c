@@ -154,6 +154,7 @@ static enum weir_status step_ended(struct reshape_context *self, enum weir_statu
 {
     self->outer->virtual_end_ns = self->run.virtual_end_ns;
     self->outer->death = self->run.death;
+    self->outer->told = self->run.told;
     self->outer = NULL;
     return status;
 }

@@ -47,6 +47,8 @@ struct sim_model {
     const struct clock *clock;
     struct block_pool *blocks;
     bool booked; /* memory_per_model is on the device. */
+    uint64_t promote_runs;
+    _Atomic bool packed; /* What was mapped. */
     _Atomic uint64_t runs;
 };
 
@@ -230,10 +232,18 @@ static enum weir_status occupy(struct sim_model *model, const char *device_name,
     return WEIR_OK;
 }
 
+static void pass(const struct sim_model *model, uint64_t ns)
+{
+    if (ns > 0) {
+        clock_sleep_until(model->clock, clock_add(clock_now_ns(model->clock), ns));
+    }
+}
+
 static void sim_unload(struct backend_model *base)
 {
     struct sim_model *model = (struct sim_model *)base;
     if (model->booked) {
+        pass(model, model->settings.unload);
         unbook_memory(model, model->settings.memory_per_model);
     }
     if (model->device != NULL) {
@@ -245,7 +255,27 @@ static void sim_unload(struct backend_model *base)
 
 static void sim_memory(const struct backend_model *base, struct backend_memory *out)
 {
-    out->device_bytes = ((const struct sim_model *)base)->settings.memory_per_model;
+    const struct sim_model *model = (const struct sim_model *)base;
+    out->device_bytes = model->settings.memory_per_model;
+    out->mapped_bytes = model->packed ? 0 : model->settings.mapped;
+    out->heap_bytes = model->packed ? model->settings.mapped : 0;
+}
+
+static uint64_t sim_promotion(const struct backend_model *base)
+{
+    const struct sim_model *model = (const struct sim_model *)base;
+    const bool due =
+        model->promote_runs > 0 && model->runs >= model->promote_runs && !model->packed;
+    return due ? model->settings.mapped : 0;
+}
+
+static enum weir_status sim_promote(struct backend_model *base, struct weir_err *err)
+{
+    (void)err;
+    struct sim_model *model = (struct sim_model *)base;
+    pass(model, model->settings.pack);
+    model->packed = true;
+    return WEIR_OK;
 }
 
 static enum weir_status sim_needs(const struct backend_ops *ops, const struct backend_load *how,
@@ -296,8 +326,8 @@ static enum weir_status build(struct sim_model *model, const struct backend_load
     if (status == WEIR_OK) {
         status = make_signature(model, err);
     }
-    if (status == WEIR_OK && model->settings.load > 0) {
-        clock_sleep_until(how->clock, clock_add(clock_now_ns(how->clock), model->settings.load));
+    if (status == WEIR_OK) {
+        pass(model, model->settings.load);
     }
     if (status == WEIR_OK && model->settings.load_fails[0] != '\0') {
         status = err_set(err, WEIR_EINVAL, "%s", model->settings.load_fails);
@@ -322,6 +352,8 @@ static enum weir_status sim_load(const struct backend_ops *ops, const struct bac
     model->base.ops = ops;
     model->clock = how->clock;
     model->blocks = how->blocks;
+    const bool may_pack = how->weights != NULL && how->weights->mode == WEIGHTS_AUTO;
+    model->promote_runs = may_pack ? how->weights->promote_runs : 0;
     const enum weir_status status = build(model, how, err);
     if (status != WEIR_OK) {
         sim_unload(&model->base);
@@ -597,7 +629,7 @@ static bool holds(const struct sim_model *model, const struct backend_run *run, 
 /* As a kernel that nothing can interrupt. */
 static void stick(const struct sim_model *model)
 {
-    clock_sleep_until(model->clock, clock_add(clock_now_ns(model->clock), model->settings.stuck));
+    pass(model, model->settings.stuck);
 }
 
 static bool is_here(const struct sim_model *model, const char *device)
@@ -756,4 +788,6 @@ const struct backend_ops sim_ops = {
     .stages = sim_stages,
     .terminate = sim_terminate,
     .memory = sim_memory,
+    .promotion = sim_promotion,
+    .promote = sim_promote,
 };

@@ -32,6 +32,9 @@
     X(prepare, DURATION, "0", "host time before a run; does not hold the device")                  \
     X(finish, DURATION, "0", "host time after a run; does not hold the device")                    \
     X(load, DURATION, "0", "time to load the model")                                               \
+    X(unload, DURATION, "0", "time to unload it")                                                  \
+    X(mapped, SIZE, "0", "weights that are mapped from a file until the model is hot")             \
+    X(pack, DURATION, "0", "time to pack them then")                                               \
     X(jitter, NUMBER, "0", "run times vary evenly by this fraction, 0 to 1, up and down")          \
     X(seed, COUNT, "1", "of the jitter")                                                           \
     X(exclusive, SWITCH, "true", "runs on the device follow each other; false: one per context")   \

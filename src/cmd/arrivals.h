@@ -36,14 +36,14 @@ struct arrivals_spec {
     enum arrivals_kind kind;
     uint64_t seed;
     uint64_t duration_ns; /* Times lie in [0, duration); RECORDED: 0 takes the whole file. */
-    double rate;          /* CONSTANT, POISSON: requests per second in all.  USERS: of one active
-                           * user, evenly spaced. */
-    uint32_t users;       /* USERS: 1..ARRIVALS_USERS_MAX */
-    uint64_t on_ns;       /* USERS: how long one is active, */
-    uint64_t off_ns;      /* and thinks. */
-    bool fixed;           /* USERS: exactly so long; else exponential with these means. */
-    const char *path;     /* RECORDED: a text file, see arrivals_read(). */
-    double speed;         /* RECORDED: 2 replays twice as fast; 0 counts as 1. */
+    /* CONSTANT, POISSON: requests per second in all.  USERS: of one active user, evenly spaced. */
+    double rate;
+    uint32_t users;   /* USERS: 1..ARRIVALS_USERS_MAX */
+    uint64_t on_ns;   /* USERS: how long one is active, */
+    uint64_t off_ns;  /* and thinks. */
+    bool fixed;       /* USERS: exactly so long; else exponential with these means. */
+    const char *path; /* RECORDED: a text file, see arrivals_read(). */
+    double speed;     /* RECORDED: 2 replays twice as fast; 0 counts as 1. */
 };
 
 struct arrivals {

@@ -629,26 +629,22 @@ int cmd_bench(int count, char **words)
 
 void cmd_bench_help(struct buffer *out)
 {
-    buffer_text(
-        out,
-        "\nSends requests to a KServe v2 server (Weir, Triton, ...) and says how many it answers\n"
-        "and how fast.  Inputs are made up from the model's description.  A closed loop\n"
-        "(--concurrency) finds what goes through; an open loop (--rate, --users, --recorded) "
-        "sends\n"
-        "on time whatever the server does, and counts latency from when a request was due.\n"
-        "The API key is taken from WEIR_API_KEY.\n\n");
+    buffer_text(out,
+                "\nSends requests to a KServe v2 server (Weir, Triton, ...) and says how many it\n"
+                "answers and how fast.  Inputs are made up by the model's description.  A closed\n"
+                "loop (--concurrency) finds what goes through; an open loop (--rate, --users,\n"
+                "--recorded) sends on time whatever the server does, and counts latency from when\n"
+                "a request was due.  The API key is taken from WEIR_API_KEY.\n\n");
     wish_help(out);
     buffer_text(
-        out,
-        "\nA class is one sort of requests in a mix: share= of the common load (1), or a load of\n"
-        "its own with rate= or concurrency=; priority=, slo=, deadline=, rows=, model=, and key=\n"
-        "with the name of the environment variable that holds an API key.\n\n"
-        "Exit status 1: a run is invalid, for instance because this program was the limit.\n\n"
-        "Examples:\n"
-        "  weir bench digits --concurrency 1..64\n"
-        "  weir bench digits --grpc --rate 500 --slo 20ms --html page.html\n"
-        "  weir bench digits --search --slo 15ms\n"
-        "  weir bench digits --target old=http://a:8000 --target new=http://b:8000 --repeat 5\n"
-        "  weir bench digits --class high:rate=20,priority=1,slo=20ms --class "
-        "low:concurrency=32\n");
+        out, "\nA class is a sort of requests in a mix: share= of the common load (1), or a load\n"
+             "of its own: rate= or concurrency=; priority=, slo=, deadline=, rows=, model=,\n"
+             "and key= with the name of the environment variable that holds an API key.\n\n"
+             "Exit status 1: a run is invalid, say because this program was the limit.\n\n"
+             "Examples:\n"
+             "  weir bench digits --concurrency 1..64\n"
+             "  weir bench digits --grpc --rate 500 --slo 20ms --html page.html\n"
+             "  weir bench digits --search --slo 15ms\n"
+             "  weir bench digits --target a=http://a:8000 --target b=http://b:8000 --repeat 5\n"
+             "  weir bench digits --class high:rate=20,priority=1 --class low:concurrency=32\n");
 }

@@ -1,9 +1,8 @@
 #include "cmd/bench_live.h"
 
 #include <stdio.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
+#include "cmd/term.h"
 #include "util/clock.h"
 
 static void add_failures(char *out, size_t size, const struct bench_run *run)
@@ -17,12 +16,6 @@ static void add_failures(char *out, size_t size, const struct bench_run *run)
                                      bench_outcome_word((enum bench_outcome)i));
         }
     }
-}
-
-static int columns(void)
-{
-    struct winsize size;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 void live_show(void *user, const struct load_progress *progress)
@@ -51,7 +44,8 @@ void live_show(void *user, const struct load_progress *progress)
                    seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0,
                    bytes_format_duration(hdr_quantile_ns(&run->latency, 0.5), p50),
                    bytes_format_duration(hdr_quantile_ns(&run->latency, 0.99), p99), failures);
-    fprintf(stderr, "\r\x1b[K%.*s", columns() - 1, line); /* One that wraps could not be wiped. */
+    /* One that wraps could not be wiped. */
+    fprintf(stderr, "\r\x1b[K%.*s", term_columns(stderr) - 1, line);
     (void)fflush(stderr);
 }
 

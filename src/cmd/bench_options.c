@@ -12,6 +12,7 @@
 #include "cmd/client.h"
 #include "cmd/flags.h"
 #include "cmd/input.h"
+#include "cmd/secure.h"
 #include "util/clock.h"
 
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
@@ -33,7 +34,7 @@
       "tell the server how long an answer is of use")                                             \
     X(TIMEOUT, "--timeout", TIME, timeout_ns, 0, "DURATION", "give a request up after this [60s]") \
     X(DRAIN, "--drain", TIME, drain_ns, 0, "DURATION",                                            \
-      "wait so long for the last answers [the SLO, else 5s]")                                     \
+      "wait so long for the last answers [SLO, or 5s]")                                     \
     X(ON, "--on", TIME, arrivals.on_ns, 0, "DURATION", "with --users: how long one is active [10s]") \
     X(OFF, "--off", TIME, arrivals.off_ns, 0, "DURATION", "and thinks [0]")                       \
     X(REPEAT, "--repeat", NUMBER, repeat, BENCH_REPEAT_MAX, "N",                                  \
@@ -50,13 +51,15 @@
     X(CONNECTIONS, "--connections", NUMBER, connections, CONNECTIONS_MAX, "N",                    \
       "connections [as many as the load needs]")                                                  \
     X(STREAMS, "--streams", NUMBER, streams, STREAMS_MAX, "N",                                    \
-      "gRPC: at most so many calls at once on a connection")                                      \
+      "gRPC: most calls at once on a connection")                                      \
     X(SERVER, "--server-pid", NUMBER, server_pid, INT32_MAX, "PID",                               \
       "report CPU time and memory of this process")
 
 enum {
     OPTION_URL = 1,
     OPTION_GRPC,
+    OPTION_CA,
+    OPTION_INSECURE,
     OPTION_TARGET,
     OPTION_CONCURRENCY,
     OPTION_RATE,
@@ -105,8 +108,8 @@ static const struct value_option value_options[] = {
 static const struct flag flag_table[] = {
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    { "--target", "NAME=URL", "one of several servers to compare; grpc://... asks by gRPC",
-      OPTION_TARGET },
+    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
+    { "--target", "NAME=URL", "one of several to compare; grpc://... by gRPC", OPTION_TARGET },
     { "--concurrency", "N[..M[:STEP]]", "closed loop: so many requests under way [1]",
       OPTION_CONCURRENCY },
     { "--rate", "R[..S[:STEP]]", "open loop: so many requests per second", OPTION_RATE },
@@ -116,7 +119,7 @@ static const struct flag flag_table[] = {
     { "--users", "N[..M[:STEP]]", "open loop: users who send --rate each while active",
       OPTION_USERS },
     { "--fixed", NULL, "users are active exactly so long, not on average", OPTION_FIXED },
-    { "--search", NULL, "look for the largest rate that keeps 99 % within --slo", OPTION_SEARCH },
+    { "--search", NULL, "find the largest rate that keeps 99 % in --slo", OPTION_SEARCH },
     { "--resolution", "PERCENT", "how close [2]", OPTION_RESOLUTION },
     { "--offline", NULL, "as many rows per second as go through", OPTION_OFFLINE },
     { "--class", "NAME:KEY=VALUE,...", "a sort of requests in a mix, see below", OPTION_CLASS },
@@ -255,8 +258,8 @@ static enum weir_status add_target(struct wish *wish, const char *name, const ch
     }
     struct wish_target *target = &wish->targets[wish->target_count++];
     target->name = name;
-    target->grpc = strncmp(url, "grpc://", 7) == 0;
-    target->url = target->grpc ? url + 7 : url;
+    target->grpc = client_is_grpc(url);
+    target->url = url;
     return WEIR_OK;
 }
 
@@ -503,9 +506,9 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
                              : status;
 }
 
-static enum weir_status take_option(struct wish *wish, int key, const char *value,
-                                    struct weir_err *err)
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
+    struct wish *wish = context;
     if (key > OPTION_VALUES) {
         return read_value(wish, key, value, err);
     }
@@ -516,6 +519,12 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
         return wish->target_count == 0
                    ? add_target(wish, "A", value, err)
                    : err_set(err, WEIR_EINVAL, "--url and --target exclude each other");
+    case OPTION_CA:
+        wish->ca = value;
+        return WEIR_OK;
+    case OPTION_INSECURE:
+        wish->insecure = true;
+        return WEIR_OK;
     case OPTION_TARGET:
         return read_target(wish, (char *)(uintptr_t)value, err);
     case OPTION_CLASS:
@@ -630,7 +639,6 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
 
 enum weir_status wish_read(struct wish *wish, int count, char **words, struct weir_err *err)
 {
-    struct flags flags;
     *wish = (struct wish){ .load = BENCH_LOAD_CLOSED,
                            .arrivals = { .kind = ARRIVALS_POISSON, .on_ns = 10 * NS_PER_S },
                            .resolution = 2,
@@ -641,17 +649,11 @@ enum weir_status wish_read(struct wish *wish, int count, char **words, struct we
                            .drain_ns = UINT64_MAX,
                            .timeout_ns = 60 * NS_PER_S,
                            .repeat = 1 };
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, err); key != FLAGS_DONE; key = flags_next(&flags, err)) {
-        const enum weir_status status =
-            key == FLAGS_WRONG ? WEIR_EINVAL : take_option(wish, key, flags.value, err);
-        if (status != WEIR_OK) {
-            return status;
-        }
-    }
-    const enum weir_status status = check(wish, err);
+    enum weir_status status = flags_read(flag_table, count, words, take_option, wish, err);
+    status = status == WEIR_OK ? check(wish, err) : status;
     if (status == WEIR_OK) {
         fill_defaults(wish);
+        secure_trust(wish->ca, wish->insecure);
     }
     return status;
 }

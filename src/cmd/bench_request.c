@@ -19,7 +19,7 @@
 #define ARENA_ALIGN 16
 
 static enum weir_status authority_of(const struct request_spec *spec, char *out, size_t size,
-                                     struct weir_err *err)
+                                     bool *secure, struct weir_err *err)
 {
     struct client client;
     const enum weir_status status = client_init(&client, spec->url, 0, err);
@@ -28,6 +28,7 @@ static enum weir_status authority_of(const struct request_spec *spec, char *out,
     }
     const bool bracket = strchr(client.host, ':') != NULL;
     const bool tcp = client.port[0] != '\0';
+    *secure = client.secure;
     (void)snprintf(out, size, "%s%s%s%s%s", bracket ? "[" : "", tcp ? client.host : "localhost",
                    bracket ? "]" : "", tcp ? ":" : "", client.port);
     return WEIR_OK;
@@ -72,15 +73,8 @@ static void put_region(struct buffer *out, const struct request_region *region, 
 static void put_input(struct buffer *out, const struct request_spec *spec,
                       const struct value *input, uint64_t offset)
 {
-    char shape[SHAPE_TEXT];
     json_comma(out);
-    buffer_char(out, '{');
-    json_key(out, "name");
-    json_string(out, input->name);
-    json_key(out, "shape");
-    buffer_text(out, shape_format(&input->tensor.shape, shape));
-    json_key(out, "datatype");
-    json_string(out, dtype_text(input->tensor.dtype));
+    output_describe(out, input->name, input->tensor.dtype, &input->tensor.shape);
     if (spec->format == REQUEST_JSON) {
         json_key(out, "data");
         output_data(out, &input->tensor);
@@ -153,7 +147,8 @@ static enum weir_status put_head(struct buffer *out, const struct request_spec *
                                  size_t json_size, size_t body_size, struct weir_err *err)
 {
     char authority[320];
-    enum weir_status status = authority_of(spec, authority, sizeof(authority), err);
+    bool secure;
+    enum weir_status status = authority_of(spec, authority, sizeof(authority), &secure, err);
     buffer_text(out, "POST /v2/models/");
     for (const char *at = spec->model; *at != '\0'; at++) {
         const bool plain = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') ||
@@ -387,12 +382,13 @@ static enum weir_status make_head(struct arena *arena, const struct request_spec
                                   struct weir_err *err)
 {
     char text[320];
-    enum weir_status status = authority_of(spec, text, sizeof(text), err);
+    bool secure = false;
+    enum weir_status status = authority_of(spec, text, sizeof(text), &secure, err);
     const char *authority = arena_try_strndup(arena, text, strlen(text));
     const char *timeout = timeout_text(arena, spec->deadline_ns);
     struct http2_client_field fields[HTTP2_HEAD_FIELDS_MAX + REQUEST_HEADERS_MAX] = {
         { BYTES_LITERAL(":method"), BYTES_LITERAL("POST") },
-        { BYTES_LITERAL(":scheme"), BYTES_LITERAL("http") },
+        { BYTES_LITERAL(":scheme"), bytes_of(secure ? "https" : "http") },
         { BYTES_LITERAL(":path"), BYTES_LITERAL("/inference.GRPCInferenceService/ModelInfer") },
         { BYTES_LITERAL(":authority"), bytes_of(authority) },
         { BYTES_LITERAL("te"), BYTES_LITERAL("trailers") },

@@ -2,6 +2,7 @@
  * A link is one connection:
  *
  *     DOWN --dial--> DIALING --connected--> UP --closed, broken--> DOWN
+ *                           \-> SECURING --/    (TLS shakes hands)
  *
  * A link that broke stays down for a moment, so that a server that is gone does not keep this
  * thread busy with failing; one that the server closed in order is dialed again at once.  Links
@@ -16,17 +17,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "cmd/bench_epoll.h"
 #include "cmd/client.h"
+#include "cmd/secure.h"
 #include "net/http1_client.h"
 #include "util/clock.h"
 #include "util/mem.h"
@@ -36,7 +36,7 @@
 #define RETRY_NS (20 * NS_PER_MS)
 #define NONE UINT32_MAX
 
-enum link_state { LINK_DOWN, LINK_DIALING, LINK_UP };
+enum link_state { LINK_DOWN, LINK_DIALING, LINK_SECURING, LINK_UP };
 
 struct link {
     int fd;
@@ -51,6 +51,7 @@ struct link {
     uint64_t retry_ns;
     struct http1_client reader;
     struct http2_mux *mux;
+    struct tls_link *tls; /* NULL: plain. */
 };
 
 struct place {
@@ -65,7 +66,6 @@ struct wire {
     struct sockaddr_storage address;
     socklen_t address_size;
     int epoll;
-    bool coarse; /* The kernel waits for whole milliseconds only. */
     struct link **links;
     uint32_t link_count;
     uint32_t up_count;
@@ -80,45 +80,26 @@ struct wire {
     uint32_t happened;
     struct place *places;
     char *in;
+    char *plain; /* Of what came sealed. */
     uint64_t bytes_sent;
     uint64_t bytes_received;
 };
 
 /* ---- The address ----------------------------------------------------------------------------- */
 
+/* Of the first address that answers: "localhost" has two, and often one server.  With TLS that one
+ * shakes hands, too: what is wrong with a certificate is said once, and before anything else. */
 static enum weir_status resolve(struct wire *wire, struct weir_err *err)
 {
-    const struct client *server = &wire->server;
-    if (server->port[0] == '\0') {
-        struct sockaddr_un address = { .sun_family = AF_UNIX };
-        (void)snprintf(address.sun_path, sizeof(address.sun_path), "%.*s",
-                       (int)sizeof(address.sun_path) - 1, server->host);
-        memcpy(&wire->address, &address, sizeof(address));
-        wire->address_size = sizeof(address);
-        return WEIR_OK;
+    struct client *server = &wire->server;
+    server->http2 = wire->options.plan != NULL;
+    enum weir_status status = client_dial(server, err);
+    wire->address_size = sizeof(wire->address);
+    if (status == WEIR_OK &&
+        getpeername(server->fd, (struct sockaddr *)&wire->address, &wire->address_size) != 0) {
+        status = err_set(err, WEIR_EIO, "%s:%s: %s", server->host, server->port, strerror(errno));
     }
-    const struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
-    struct addrinfo *list = NULL;
-    const int fault = getaddrinfo(server->host, server->port, &hints, &list);
-    if (fault != 0) {
-        return err_set(err, WEIR_EIO, "cannot find host '%s': %s", server->host,
-                       gai_strerror(fault));
-    }
-    enum weir_status status = err_set(err, WEIR_EIO, "%s:%s: cannot connect: %s", server->host,
-                                      server->port, strerror(ECONNREFUSED));
-    for (const struct addrinfo *at = list; at != NULL && status != WEIR_OK; at = at->ai_next) {
-        /* The first address that answers: "localhost" has two, and often one server. */
-        const int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd >= 0 && connect(fd, at->ai_addr, at->ai_addrlen) == 0) {
-            memcpy(&wire->address, at->ai_addr, at->ai_addrlen);
-            wire->address_size = at->ai_addrlen;
-            status = WEIR_OK;
-        }
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-    }
-    freeaddrinfo(list);
+    client_finish(server);
     return status;
 }
 
@@ -161,6 +142,7 @@ static void tell_broken(struct wire *wire, uint32_t tag, const char *why)
 static void break_link(struct wire *wire, struct link *link, const char *why, bool at_once)
 {
     struct http2_mux *mux = link->mux;
+    struct tls_link *tls = link->tls;
     const uint32_t tag = link->tag;
     wire->up_count -= link->state == LINK_UP;
     wire->faulty -= link->fault != 0;
@@ -168,6 +150,7 @@ static void break_link(struct wire *wire, struct link *link, const char *why, bo
     link->fd = -1;
     link->fault = 0;
     link->mux = NULL;
+    link->tls = NULL;
     link->tag = NONE;
     set_down(wire, link, clock_now_ns(&wire->clock) + (at_once ? 0 : RETRY_NS));
     if (tag != NONE) {
@@ -179,6 +162,7 @@ static void break_link(struct wire *wire, struct link *link, const char *why, bo
         tell_broken(wire, each, why);
     }
     http2_mux_destroy(mux);
+    tls_close(tls);
 }
 
 static void push_idle(struct wire *wire, struct link *link, uint32_t index)
@@ -189,10 +173,8 @@ static void push_idle(struct wire *wire, struct link *link, uint32_t index)
     }
 }
 
-static void on_connected(struct wire *wire, struct link *link, uint32_t index)
+static void set_up(struct wire *wire, struct link *link, uint32_t index)
 {
-    const int on = 1;
-    (void)setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     link->state = LINK_UP;
     wire->up_count++;
     wire->happened++;
@@ -203,39 +185,67 @@ static void on_connected(struct wire *wire, struct link *link, uint32_t index)
     }
 }
 
-/* 0, or errno. */
-static int dial(struct wire *wire, struct link *link, uint32_t index)
+static void read_sealed(struct wire *wire, struct link *link, uint32_t index, struct bytes in);
+
+static void on_connected(struct wire *wire, struct link *link, uint32_t index)
 {
-    if (wire->options.plan != NULL) {
+    const int on = 1;
+    (void)setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (link->tls == NULL) {
+        set_up(wire, link, index);
+        return;
+    }
+    link->state = LINK_SECURING;
+    read_sealed(wire, link, index, (struct bytes){ NULL, 0 }); /* The client speaks first. */
+}
+
+/* What speaks on a link; 0, or errno. */
+static int make_speakers(struct wire *wire, struct link *link)
+{
+    const bool http2 = wire->options.plan != NULL;
+    if (http2) {
         const struct http2_mux_options options = { .streams_max = wire->options.streams_max,
                                                    .answered = on_mux_answer,
                                                    .user = wire };
         link->mux = http2_mux_create(wire->options.plan, &options);
-        if (link->mux == NULL) {
-            return ENOMEM;
-        }
+    }
+    const bool secured =
+        !wire->server.secure || secure_open(wire->server.host, http2, &link->tls, NULL) == WEIR_OK;
+    return secured && (link->mux != NULL || !http2) ? 0 : ENOMEM;
+}
+
+static int give_up(struct link *link, int fault)
+{
+    if (link->fd >= 0) {
+        (void)close(link->fd);
+    }
+    http2_mux_destroy(link->mux);
+    tls_close(link->tls);
+    link->mux = NULL;
+    link->tls = NULL;
+    link->fd = -1;
+    link->state = LINK_DOWN;
+    return fault;
+}
+
+/* 0, or errno. */
+static int dial(struct wire *wire, struct link *link, uint32_t index)
+{
+    if (make_speakers(wire, link) != 0) {
+        return give_up(link, ENOMEM);
     }
     http1_client_init(&link->reader);
     link->served = false;
     link->out = (struct bytes){ NULL, 0 };
     link->fd = socket(wire->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (link->fd < 0) {
-        const int fault = errno;
-        http2_mux_destroy(link->mux);
-        link->mux = NULL;
-        return fault;
+        return give_up(link, errno);
     }
     link->state = LINK_DIALING;
     const bool now =
         connect(link->fd, (const struct sockaddr *)&wire->address, wire->address_size) == 0;
     if (!now && errno != EINPROGRESS) {
-        const int fault = errno;
-        http2_mux_destroy(link->mux);
-        link->mux = NULL;
-        (void)close(link->fd);
-        link->fd = -1;
-        link->state = LINK_DOWN;
-        return fault;
+        return give_up(link, errno);
     }
     watch(wire, link, index, !now, EPOLL_CTL_ADD);
     if (now) {
@@ -284,28 +294,10 @@ static struct link *add_link(struct wire *wire, int *fault)
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-/* As much as the socket takes; 0 or errno. */
-static int write_some(struct wire *wire, struct link *link, uint32_t index, struct bytes *out)
+/* Something sealed has not left yet. */
+static bool holds_sealed(const struct link *link)
 {
-    while (out->size > 0) {
-        const ssize_t sent = send(link->fd, out->data, out->size, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) {
-            continue;
-        }
-        if (sent < 0 && errno != EAGAIN) {
-            return errno;
-        }
-        if (sent < 0) {
-            break;
-        }
-        out->data += sent;
-        out->size -= (size_t)sent;
-        wire->bytes_sent += (uint64_t)sent;
-    }
-    if (link->writing != (out->size > 0)) {
-        watch(wire, link, index, out->size > 0, EPOLL_CTL_MOD);
-    }
-    return 0;
+    return link->tls != NULL && tls_outgoing(link->tls).size > 0;
 }
 
 /* A link that breaks while it sends is told of at the next turn: see bench_wire.h. */
@@ -315,33 +307,25 @@ static void set_fault(struct wire *wire, struct link *link, int fault)
     link->fault = fault;
 }
 
+/* As much as the socket takes. */
 static void write_http(struct wire *wire, struct link *link, uint32_t index)
 {
-    const int fault = write_some(wire, link, index, &link->out);
-    if (fault != 0) {
-        set_fault(wire, link, fault);
+    struct bytes *out = &link->out;
+    size_t sent = 1;
+    while (out->size > 0 && sent > 0) {
+        const int fault = secure_write(link->tls, link->fd, out, 1, &sent);
+        if (fault != 0) {
+            set_fault(wire, link, fault);
+            return;
+        }
+        out->data += sent;
+        out->size -= sent;
+        wire->bytes_sent += sent;
     }
-}
-
-/* All of the pieces that the socket takes, in one call; 0 or errno. */
-static int write_pieces(struct wire *wire, struct link *link, const struct bytes *pieces,
-                        uint32_t count, size_t *sent)
-{
-    struct iovec vector[HTTP2_OUT_PIECES_MAX];
-    for (uint32_t i = 0; i < count; i++) {
-        vector[i] = (struct iovec){ (void *)(uintptr_t)pieces[i].data, pieces[i].size };
+    const bool more = out->size > 0 || holds_sealed(link);
+    if (link->writing != more) {
+        watch(wire, link, index, more, EPOLL_CTL_MOD);
     }
-    const struct msghdr message = { .msg_iov = vector, .msg_iovlen = count };
-    ssize_t size;
-    do {
-        size = sendmsg(link->fd, &message, MSG_NOSIGNAL);
-    } while (size < 0 && errno == EINTR);
-    if (size < 0 && errno != EAGAIN) {
-        return errno;
-    }
-    *sent = size < 0 ? 0 : (size_t)size;
-    wire->bytes_sent += *sent;
-    return 0;
 }
 
 static void write_mux(struct wire *wire, struct link *link, uint32_t index)
@@ -355,14 +339,16 @@ static void write_mux(struct wire *wire, struct link *link, uint32_t index)
         for (uint32_t i = 0; i < count; i++) {
             all += pieces[i].size;
         }
-        const int fault = write_pieces(wire, link, pieces, count, &sent);
+        const int fault = secure_write(link->tls, link->fd, pieces, count, &sent);
         if (fault != 0) {
             set_fault(wire, link, fault);
             return;
         }
+        wire->bytes_sent += sent;
         http2_mux_sent(link->mux, sent);
-        full = sent < all;
+        full = link->tls != NULL ? sent == 0 : sent < all; /* It seals only so much at once. */
     }
+    full = full || holds_sealed(link);
     if (link->writing != full) {
         watch(wire, link, index, full, EPOLL_CTL_MOD);
     }
@@ -537,6 +523,52 @@ static void on_close(struct wire *wire, struct link *link, uint32_t index, int f
                link->served && fault == 0);
 }
 
+static void read_plain(struct wire *wire, struct link *link, uint32_t index, struct bytes in)
+{
+    if (link->mux != NULL) {
+        read_mux(wire, link, index, in);
+    } else {
+        read_http(wire, link, index, in);
+    }
+}
+
+/* What TLS has to say itself: handshakes, alerts. */
+static void flush_sealed(struct wire *wire, struct link *link, uint32_t index)
+{
+    const int fault = secure_flush(link->tls, link->fd);
+    if (fault != 0 && fault != EAGAIN) {
+        set_fault(wire, link, fault);
+    } else if (link->writing != (fault != 0)) {
+        watch(wire, link, index, fault != 0, EPOLL_CTL_MOD);
+    }
+}
+
+static void read_sealed(struct wire *wire, struct link *link, uint32_t index, struct bytes in)
+{
+    tls_feed(link->tls, in);
+    while (link->fd >= 0) {
+        size_t size = 0;
+        switch (tls_read(link->tls, wire->plain, READ_BYTES, &size)) {
+        case TLS_DATA:
+            read_plain(wire, link, index, (struct bytes){ wire->plain, size });
+            break;
+        case TLS_READY:
+            set_up(wire, link, index);
+            break;
+        case TLS_MORE:
+            flush_sealed(wire, link, index);
+            return;
+        case TLS_END:
+            on_close(wire, link, index, 0);
+            return;
+        default:
+            (void)secure_flush(link->tls, link->fd);
+            break_link(wire, link, tls_trust_fault(link->tls), false);
+            return;
+        }
+    }
+}
+
 static void on_readable(struct wire *wire, struct link *link, uint32_t index)
 {
     ssize_t size;
@@ -552,10 +584,10 @@ static void on_readable(struct wire *wire, struct link *link, uint32_t index)
     }
     wire->bytes_received += (uint64_t)size;
     const struct bytes in = { wire->in, (size_t)size };
-    if (link->mux != NULL) {
-        read_mux(wire, link, index, in);
+    if (link->tls != NULL) {
+        read_sealed(wire, link, index, in);
     } else {
-        read_http(wire, link, index, in);
+        read_plain(wire, link, index, in);
     }
 }
 
@@ -577,6 +609,12 @@ static void on_writable(struct wire *wire, struct link *link, uint32_t index)
         }
         on_connected(wire, link, index);
     }
+    if (link->tls != NULL) {
+        flush_sealed(wire, link, index);
+    }
+    if (link->state != LINK_UP || link->fault != 0 || holds_sealed(link)) {
+        return;
+    }
     if (link->mux != NULL) {
         write_mux(wire, link, index);
     } else {
@@ -595,27 +633,12 @@ static void on_event(struct wire *wire, const struct epoll_event *event)
         on_writable(wire, link, index);
     }
     if ((event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && link->fd >= 0 &&
-        link->state == LINK_UP) {
+        link->state != LINK_DIALING) {
         on_readable(wire, link, index);
     }
 }
 
 /* ---- A turn ---------------------------------------------------------------------------------- */
-
-static int wait_events(struct wire *wire, struct epoll_event *events, uint64_t wait_ns)
-{
-    if (!wire->coarse) {
-        const struct timespec wait = { .tv_sec = (time_t)(wait_ns / NS_PER_S),
-                                       .tv_nsec = (long)(wait_ns % NS_PER_S) };
-        const int count = epoll_pwait2(wire->epoll, events, EVENTS_MAX, &wait, NULL);
-        if (count >= 0 || errno != ENOSYS) {
-            return count;
-        }
-        wire->coarse = true;
-    }
-    return epoll_wait(wire->epoll, events, EVENTS_MAX,
-                      (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
-}
 
 static void tell_faults(struct wire *wire)
 {
@@ -639,7 +662,8 @@ uint32_t wire_turn(struct wire *wire, uint64_t wait_ns)
     if (wire->down_count > 0 && wire->retry_ns != CLOCK_NEVER) {
         wait_ns = wait_ns < RETRY_NS ? wait_ns : RETRY_NS;
     }
-    const int count = wait_events(wire, events, wait_ns < NS_PER_S ? wait_ns : NS_PER_S);
+    const int count =
+        epoll_wait_ns(wire->epoll, events, EVENTS_MAX, wait_ns < NS_PER_S ? wait_ns : NS_PER_S);
     for (int i = 0; i < count; i++) {
         on_event(wire, &events[i]);
     }
@@ -657,8 +681,9 @@ static enum weir_status make_room(struct wire *wire, struct weir_err *err)
     wire->dirty = mem_try_zero(links, sizeof(*wire->dirty));
     wire->places = mem_try_zero(wire->options.tags, sizeof(*wire->places));
     wire->in = mem_try_alloc(READ_BYTES);
+    wire->plain = wire->server.secure ? mem_try_alloc(READ_BYTES) : wire->in;
     if (wire->links == NULL || wire->idle == NULL || wire->dirty == NULL || wire->places == NULL ||
-        wire->in == NULL) {
+        wire->in == NULL || wire->plain == NULL) {
         return err_nomem(err, "connections", links * sizeof(struct link));
     }
     for (uint32_t i = 0; i < wire->options.tags; i++) {
@@ -744,6 +769,7 @@ void wire_close(struct wire *wire)
             (void)close(link->fd);
         }
         http2_mux_destroy(link->mux);
+        tls_close(link->tls);
         mem_free(link);
     }
     if (wire->epoll >= 0) {
@@ -753,6 +779,9 @@ void wire_close(struct wire *wire)
     mem_free(wire->idle);
     mem_free(wire->dirty);
     mem_free(wire->places);
+    if (wire->plain != wire->in) {
+        mem_free(wire->plain);
+    }
     mem_free(wire->in);
     mem_free(wire);
 }

@@ -12,13 +12,23 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cmd/secure.h"
 #include "util/clock.h"
 #include "util/json.h"
+#include "util/mem.h"
 
 #define HEAD_BYTES_MAX ((size_t)64 << 10)
 #define BODY_BYTES_MAX ((size_t)4 << 30)
 #define READ_BYTES ((size_t)64 << 10)
-#define DEFAULT_PORT "80"
+
+static const struct {
+    const char *text;
+    const char *port; /* Where none is named. */
+    bool secure;
+} schemes[] = {
+    { "http://", "80", false },  { "https://", "443", true }, { "grpc://", "80", false },
+    { "grpcs://", "443", true }, { "", "80", false },
+};
 
 /* ---- Addresses ------------------------------------------------------------------------------- */
 
@@ -29,7 +39,7 @@ static bool is_port(const char *text)
 }
 
 /* "HOST:PORT", "[::1]:PORT" or either without a port. */
-static bool split_address(struct client *client, const char *text, size_t size)
+static bool split_address(struct client *client, const char *text, size_t size, const char *port)
 {
     char address[sizeof(client->host) + sizeof(client->port)];
     if (size == 0 || size >= sizeof(address)) {
@@ -51,7 +61,6 @@ static bool split_address(struct client *client, const char *text, size_t size)
     if (rest != NULL && *rest != ':') {
         return false;
     }
-    const char *port = DEFAULT_PORT;
     if (rest != NULL) {
         *rest = '\0';
         port = rest + 1;
@@ -60,6 +69,11 @@ static bool split_address(struct client *client, const char *text, size_t size)
     const int port_size = snprintf(client->port, sizeof(client->port), "%s", port);
     return host_size > 0 && (size_t)host_size < sizeof(client->host) && is_port(port) &&
            (size_t)port_size < sizeof(client->port);
+}
+
+bool client_is_grpc(const char *url)
+{
+    return strncmp(url, "grpc://", 7) == 0 || strncmp(url, "grpcs://", 8) == 0;
 }
 
 enum weir_status client_init(struct client *client, const char *url, uint64_t timeout_ns,
@@ -74,23 +88,31 @@ enum weir_status client_init(struct client *client, const char *url, uint64_t ti
         return err_set(err, WEIR_EINVAL,
                        "url: found '%s', expected unix:/PATH of at most 107 bytes", url);
     }
-    const char *scheme = strstr(url, "://");
-    const char *address = url;
-    if (scheme != NULL) {
-        address = strncmp(url, "http://", 7) == 0 ? url + 7 : "";
+    size_t i = 0;
+    while (strncmp(url, schemes[i].text, strlen(schemes[i].text)) != 0) {
+        i++;
     }
+    const char *address = url + strlen(schemes[i].text);
     const size_t size = strcspn(address, "/");
     const bool bare = address[size] == '\0' || strcmp(address + size, "/") == 0;
-    if (!bare || !split_address(client, address, size)) {
-        return err_set(err, WEIR_EINVAL,
-                       "url: found '%s', expected http://HOST:PORT or unix:/PATH (no TLS yet)",
-                       url);
+    client->secure = schemes[i].secure;
+    if (!bare || !split_address(client, address, size, schemes[i].port)) {
+        return err_set(
+            err, WEIR_EINVAL,
+            "url: found '%s', expected http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
     }
     return WEIR_OK;
 }
 
 static void hang_up(struct client *client)
 {
+    if (client->link != NULL) {
+        tls_farewell(client->link);
+        (void)secure_flush(client->link, client->fd);
+        tls_close(client->link);
+        mem_free(client->sealed);
+        client->link = NULL;
+    }
     if (client->fd >= 0) {
         (void)close(client->fd);
         client->fd = -1;
@@ -152,7 +174,7 @@ static enum weir_status dial_unix(struct client *client, struct weir_err *err)
                : failed(client, "cannot connect", err);
 }
 
-enum weir_status client_dial(struct client *client, struct weir_err *err)
+static enum weir_status dial(struct client *client, struct weir_err *err)
 {
     if (client->port[0] == '\0') {
         return dial_unix(client, err);
@@ -174,22 +196,87 @@ enum weir_status client_dial(struct client *client, struct weir_err *err)
     return connected ? WEIR_OK : failed(client, "cannot connect", err);
 }
 
+/* Sends what is sealed. */
+static enum weir_status flush(const struct client *client, struct weir_err *err)
+{
+    errno = secure_flush(client->link, client->fd);
+    return errno == 0 ? WEIR_OK : failed(client, "cannot send", err);
+}
+
+/* Plain bytes, or that the handshake is over (*got 0), or that the server has closed (*got 0). */
+static enum weir_status unseal(const struct client *client, char *at, size_t room, size_t *got,
+                               struct weir_err *err)
+{
+    for (;;) {
+        *got = 0;
+        const enum tls_result result = tls_read(client->link, at, room, got);
+        const enum weir_status status = flush(client, err);
+        if (result == TLS_FAILED || result == TLS_PLAIN) {
+            return err_set(err, WEIR_EIO, "%s:%s: TLS: %s%s", client->host, client->port,
+                           tls_trust_fault(client->link),
+                           tls_trust_doubts(client->link)
+                               ? "; --ca FILE says whom to trust, --insecure takes any"
+                               : "; does it speak TLS?");
+        }
+        if (status != WEIR_OK || result != TLS_MORE) {
+            return status;
+        }
+        ssize_t size;
+        do {
+            size = recv(client->fd, client->sealed, READ_BYTES, 0);
+        } while (size < 0 && errno == EINTR);
+        if (size <= 0) {
+            return size == 0 ? WEIR_OK : failed(client, "no answer", err);
+        }
+        tls_feed(client->link, (struct bytes){ client->sealed, (size_t)size });
+    }
+}
+
+static enum weir_status shake_hands(struct client *client, struct weir_err *err)
+{
+    size_t got;
+    enum weir_status status = secure_open(client->host, client->http2, &client->link, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    client->sealed = mem_try_alloc(READ_BYTES);
+    status = client->sealed == NULL ? err_nomem(err, "a connection", READ_BYTES)
+                                    : unseal(client, NULL, 0, &got, err);
+    return status == WEIR_OK && !tls_ready(client->link)
+               ? err_set(err, WEIR_EIO,
+                         "%s:%s: the server closed the connection during TLS's "
+                         "handshake",
+                         client->host, client->port)
+               : status;
+}
+
+enum weir_status client_dial(struct client *client, struct weir_err *err)
+{
+    enum weir_status status = dial(client, err);
+    if (status == WEIR_OK && client->secure) {
+        status = shake_hands(client, err);
+    }
+    if (status != WEIR_OK) {
+        hang_up(client);
+    }
+    return status;
+}
+
 /* ---- Sending --------------------------------------------------------------------------------- */
 
 enum weir_status client_send(const struct client *client, struct bytes bytes, struct weir_err *err)
 {
     while (bytes.size > 0) {
-        const ssize_t sent = send(client->fd, bytes.data, bytes.size, MSG_NOSIGNAL);
-        if (sent < 0 && errno == EINTR) {
-            continue;
-        }
-        if (sent < 0) {
+        size_t taken = 0;
+        const int fault = secure_write(client->link, client->fd, &bytes, 1, &taken);
+        if (fault != 0 || taken == 0) {
+            errno = fault != 0 ? fault : EAGAIN; /* The time is up. */
             return failed(client, "cannot send", err);
         }
-        bytes.data += sent;
-        bytes.size -= (size_t)sent;
+        bytes.data += taken;
+        bytes.size -= taken;
     }
-    return WEIR_OK;
+    return client->link == NULL ? WEIR_OK : flush(client, err);
 }
 
 const char *client_key(void)
@@ -255,6 +342,11 @@ enum weir_status client_receive(const struct client *client, struct buffer *into
         return into->full ? err_set(err, WEIR_ETOOBIG, "%s:%s: an answer of more than %zu bytes",
                                     client->host, client->port, into->size_max)
                           : err_nomem(err, "an answer", into->size + most);
+    }
+    if (client->link != NULL) {
+        const enum weir_status status = unseal(client, into->data + into->size, most, got, err);
+        into->size += status == WEIR_OK ? *got : 0;
+        return status;
     }
     ssize_t size;
     do {

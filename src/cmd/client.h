@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "net/tls.h"
 #include "util/bytes.h"
 #include "util/err.h"
 
@@ -19,7 +20,11 @@ struct client {
     char host[256]; /* Or the socket's path. */
     char port[8];   /* "" for a Unix socket. */
     uint64_t timeout_ns;
+    bool secure; /* By TLS, */
+    bool http2;  /* where HTTP/2 is to be spoken, not HTTP/1.1; the caller's to set. */
     int fd;
+    struct tls_link *link; /* NULL: plain. */
+    char *sealed;          /* What came last for it. */
 };
 
 #define CLIENT_PIECES_MAX 64
@@ -45,13 +50,14 @@ struct client_reply {
     struct buffer content;
 };
 
-/* `url`: http://HOST[:PORT], HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for
+/* `url`: SCHEME://HOST[:PORT] with http, https, grpc or grpcs, HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for
  * each wait for bytes.  WEIR_EINVAL. */
+bool client_is_grpc(const char *url); /* By its scheme. */
 WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *url,
                                            uint64_t timeout_ns, struct weir_err *err);
 void client_finish(struct client *client);
 
-/* The connection by itself, for other protocols: makes it, sends all, appends what comes next (at
+/* The connection by itself, for other protocols: makes it (with TLS its handshake, too), sends all, appends what comes next (at
  * most `most` bytes; *got 0: the server has closed).  client_finish() ends it; it may be made
  * again.  WEIR_EIO and WEIR_ETIMEOUT name the server. */
 WEIR_MUST_USE enum weir_status client_dial(struct client *client, struct weir_err *err);

@@ -58,6 +58,10 @@ void cmd_let_signals_end(void);
 /* Writes a report to standard output.  CMD_OK, or CMD_FAILED when it did not fit or go out. */
 int cmd_print(const struct buffer *out);
 
+/* Ends the process at once, with what was printed: threads that hang go on until then, so nothing
+ * may be taken apart. */
+_Noreturn void cmd_leave(int code);
+
 /* The limit of such a report. */
 #define CMD_REPORT_BYTES_MAX ((size_t)1 << 30)
 

@@ -39,17 +39,17 @@ int cmd_config(int count, char **words)
 
 void cmd_config_help(struct buffer *out)
 {
-    buffer_text(
-        out, "\nShows each setting's value and where it comes from (default, weir.yaml, the\n"
-             "environment, the command line, the last of them that names it), what is allowed,\n"
-             "and what it is for.  Reads the same files, variables and options as `weir serve`,\n"
-             "so it also checks them.\n\n"
-             "  --explain                the same; the default\n"
-             "  --json                   as JSON\n"
-             "  --models                 the settings of a model's model.yaml instead\n"
-             "  --config FILE            read this file instead of ./weir.yaml\n"
-             "  --ANY-SETTING VALUE      as `weir serve` takes it\n\n"
-             "Examples:\n"
-             "  weir config | less\n"
-             "  WEIR_HTTP_PORT=9000 weir config --limits.idle-timeout 5s\n");
+    buffer_text(out,
+                "\nShows each setting's value and where it comes from (default, weir.yaml, the\n"
+                "environment, the command line, the last of them that names it), what is allowed,\n"
+                "and what it is for.  Reads the same files, variables and options as\n"
+                "`weir serve`, so it also checks them.\n\n"
+                "  --explain                the same; the default\n"
+                "  --json                   as JSON\n"
+                "  --models                 the settings of a model's model.yaml instead\n"
+                "  --config FILE            read this file instead of ./weir.yaml\n"
+                "  --ANY-SETTING VALUE      as `weir serve` takes it\n\n"
+                "Examples:\n"
+                "  weir config | less\n"
+                "  WEIR_HTTP_PORT=9000 weir config --limits.idle-timeout 5s\n");
 }

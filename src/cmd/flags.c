@@ -3,10 +3,13 @@
 #include <stdio.h>
 #include <string.h>
 
-void flags_init(struct flags *flags, const struct flag *table, int count, char **words)
-{
-    *flags = (struct flags){ .table = table, .words = words, .count = count };
-}
+/* The words of a command line, read from left to right. */
+struct words {
+    const struct flag *table;
+    char **words;
+    int count;
+    int at;
+};
 
 static const struct flag *find(const struct flag *table, const char *word, size_t size)
 {
@@ -18,46 +21,53 @@ static const struct flag *find(const struct flag *table, const char *word, size_
     return NULL;
 }
 
-static int read_option(struct flags *flags, const char *word, struct weir_err *err)
+/* Of an option: its key, and its value, which follows as the next word or behind "=". */
+static enum weir_status read_option(struct words *words, const char *word, int *key,
+                                    const char **value, struct weir_err *err)
 {
     const size_t size = strcspn(word, "=");
-    const struct flag *flag = find(flags->table, word, size);
-    const char *value = word[size] == '=' ? word + size + 1 : NULL;
+    const struct flag *flag = find(words->table, word, size);
+    const bool given = word[size] == '=';
     if (flag == NULL) {
-        (void)err_set(err, WEIR_EINVAL, "unknown option '%.*s'", (int)size, word);
-        return FLAGS_WRONG;
+        return err_set(err, WEIR_EINVAL, "unknown option '%.*s'", (int)size, word);
     }
-    if (flag->value == NULL && value != NULL) {
-        (void)err_set(err, WEIR_EINVAL, "%s takes no value, found '%s'", flag->name, value);
-        return FLAGS_WRONG;
+    *key = flag->key;
+    *value = given ? word + size + 1 : NULL;
+    if (flag->value == NULL && given) {
+        return err_set(err, WEIR_EINVAL, "%s takes no value, found '%s'", flag->name, *value);
     }
-    if (flag->value != NULL && value == NULL) {
-        if (flags->at == flags->count) {
-            (void)err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag->name,
-                          flag->value);
-            return FLAGS_WRONG;
+    if (flag->value != NULL && !given) {
+        if (words->at == words->count) {
+            return err_set(err, WEIR_EINVAL, "%s: nothing follows, expected %s", flag->name,
+                           flag->value);
         }
-        value = flags->words[flags->at++];
+        *value = words->words[words->at++];
     }
-    flags->value = value;
-    return flag->key;
+    return WEIR_OK;
 }
 
-int flags_next(struct flags *flags, struct weir_err *err)
+enum weir_status flags_read(const struct flag *table, int count, char **words, flag_take *take,
+                            void *context, struct weir_err *err)
 {
-    if (flags->at == flags->count) {
-        return FLAGS_DONE;
+    struct words left = { .table = table, .words = words, .count = count };
+    bool plain = false; /* "--" was read: no options from here on. */
+    enum weir_status status = WEIR_OK;
+    while (status == WEIR_OK && left.at < left.count) {
+        const char *word = left.words[left.at++];
+        int key = FLAGS_WORD;
+        const char *value = word;
+        if (!plain && strcmp(word, "--") == 0) {
+            plain = true;
+            continue;
+        }
+        if (!plain && word[0] == '-' && word[1] != '\0') {
+            status = read_option(&left, word, &key, &value, err);
+        }
+        if (status == WEIR_OK) {
+            status = take(context, key, value, err);
+        }
     }
-    const char *word = flags->words[flags->at++];
-    if (!flags->plain && strcmp(word, "--") == 0) {
-        flags->plain = true;
-        return flags_next(flags, err);
-    }
-    if (flags->plain || word[0] != '-' || word[1] == '\0') {
-        flags->value = word;
-        return FLAGS_WORD;
-    }
-    return read_option(flags, word, err);
+    return status;
 }
 
 enum weir_status flags_append(const char *name, const char **list, uint32_t *count, uint32_t max,

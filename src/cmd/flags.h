@@ -21,25 +21,15 @@ struct flag {
         NULL, NULL, NULL, 0 \
     }
 
-/* The words of a command line, read from left to right. */
-struct flags {
-    const struct flag *table; /* FLAGS_END at the end. */
-    char **words;
-    int count;
-    int at;
-    bool plain;        /* "--" was read: no options from here on. */
-    const char *value; /* Of what flags_next() returned: the option's value, or the word itself. */
-};
+#define FLAGS_WORD 0 /* The key of a word that is no option. */
 
-#define FLAGS_WORD 0 /* A word that is no option. */
-#define FLAGS_DONE (-1)
-#define FLAGS_WRONG (-2)
+/* Takes one option, `value` NULL where it has none, or a word.  WEIR_EINVAL, in words: it is wrong. */
+typedef enum weir_status flag_take(void *context, int key, const char *value, struct weir_err *err);
 
-void flags_init(struct flags *flags, const struct flag *table, int count, char **words);
-
-/* The next option's key, FLAGS_WORD, FLAGS_DONE, or FLAGS_WRONG with a sentence.  Values follow
- * as the next word or behind "=". */
-int flags_next(struct flags *flags, struct weir_err *err);
+/* Gives `take` what the words say, from left to right, until one is refused.  A value follows its
+ * option as the next word or behind "="; behind "--" there are no options.  `table` ends with FLAGS_END. */
+WEIR_MUST_USE enum weir_status flags_read(const struct flag *table, int count, char **words,
+                                          flag_take *take, void *context, struct weir_err *err);
 
 /* For an option that may be given several times: appends its value to `list`, which has room for
  * `max`.  WEIR_EINVAL: it is full. */

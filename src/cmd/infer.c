@@ -17,6 +17,7 @@
 #include "cmd/input.h"
 #include "cmd/output.h"
 #include "cmd/picture.h"
+#include "cmd/secure.h"
 #include "cmd/session.h"
 #include "cmd/term.h"
 #include "util/clock.h"
@@ -38,6 +39,8 @@ enum {
     OPTION_OVERLAY,
     OPTION_URL,
     OPTION_GRPC,
+    OPTION_CA,
+    OPTION_INSECURE,
     OPTION_LOCAL,
     OPTION_VERSION,
     OPTION_REPEAT,
@@ -49,12 +52,12 @@ enum {
 
 static const struct flag flag_table[] = {
     { "--input", "NAME=VALUE", "one input; without any: what the model takes", OPTION_INPUT },
-    { "--output", "[NAME=]FILE", "write an output as .npy, or as .png if it is a picture",
+    { "--output", "[NAME=]FILE", "write an output as .npy, or .png if it is a picture",
       OPTION_OUTPUT },
-    { "--overlay", "FILE.png", "paint the mask that comes out over the picture that went in",
-      OPTION_OVERLAY },
+    { "--overlay", "FILE.png", "paint the mask that comes out over the picture", OPTION_OVERLAY },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
+    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
     { "--local", "FOLDER", "no server: run the model from this folder of models", OPTION_LOCAL },
     { "--version", "N", "this version of the model [the latest]", OPTION_VERSION },
     { "--repeat", "N", "ask N times [as often as --parallel]", OPTION_REPEAT },
@@ -64,6 +67,8 @@ static const struct flag flag_table[] = {
     { "--json", NULL, "print the answer as JSON", OPTION_JSON },
     FLAGS_END,
 };
+
+static const char no_threads[] = "the system has no threads left";
 
 /* What was asked for on the command line. */
 struct wish {
@@ -76,6 +81,8 @@ struct wish {
     const char *url;
     const char *local;
     bool grpc;
+    const char *ca;
+    bool insecure;
     uint64_t version;
     uint64_t repeat;
     uint64_t parallel;
@@ -145,9 +152,9 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
                : status;
 }
 
-static enum weir_status take_option(struct wish *wish, int key, const char *value,
-                                    struct weir_err *err)
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
+    struct wish *wish = context;
     switch (key) {
     case FLAGS_WORD:
         return take_word(wish, value, err);
@@ -163,6 +170,12 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
         return WEIR_OK;
     case OPTION_GRPC:
         wish->grpc = true;
+        return WEIR_OK;
+    case OPTION_CA:
+        wish->ca = value;
+        return WEIR_OK;
+    case OPTION_INSECURE:
+        wish->insecure = true;
         return WEIR_OK;
     case OPTION_LOCAL:
         wish->local = value;
@@ -189,15 +202,10 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
 
 static enum weir_status read_words(struct wish *wish, int count, char **words, struct weir_err *err)
 {
-    struct flags flags;
     *wish = (struct wish){ .parallel = 1, .timeout_ns = 300 * NS_PER_S };
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, err); key != FLAGS_DONE; key = flags_next(&flags, err)) {
-        const enum weir_status status =
-            key == FLAGS_WRONG ? WEIR_EINVAL : take_option(wish, key, flags.value, err);
-        if (status != WEIR_OK) {
-            return status;
-        }
+    const enum weir_status status = flags_read(flag_table, count, words, take_option, wish, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     if (wish->model == NULL) {
         return err_set(err, WEIR_EINVAL, "no model named");
@@ -208,6 +216,8 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     if (wish->grpc && wish->local != NULL) {
         return err_set(err, WEIR_EINVAL, "--grpc and --local exclude each other");
     }
+    wish->grpc = wish->grpc || (wish->url != NULL && client_is_grpc(wish->url));
+    secure_trust(wish->ca, wish->insecure);
     if (wish->url == NULL) {
         wish->url = wish->grpc ? DEFAULT_GRPC_URL : DEFAULT_URL;
     }
@@ -260,15 +270,8 @@ static void write_specs(struct buffer *out, const char *key, const struct spec *
     json_key(out, key);
     buffer_char(out, '[');
     for (uint32_t i = 0; i < count; i++) {
-        char shape[SHAPE_TEXT];
         json_comma(out);
-        buffer_char(out, '{');
-        json_key(out, "name");
-        json_string(out, specs[i].name);
-        json_key(out, "datatype");
-        json_string(out, dtype_text(specs[i].dtype));
-        json_key(out, "shape");
-        buffer_text(out, shape_format(&specs[i].shape, shape));
+        output_describe(out, specs[i].name, specs[i].dtype, &specs[i].shape);
         buffer_char(out, '}');
     }
     buffer_char(out, ']');
@@ -368,21 +371,26 @@ static void *worker(void *argument)
     return NULL;
 }
 
-/* Shows how far it is until all threads are through. */
+/* Shows how far it is until a thread is through. */
+static void join(pthread_t thread, struct progress *progress, const _Atomic uint64_t *done)
+{
+    struct timespec tick;
+    do {
+        progress_step(progress, atomic_load(done));
+        (void)clock_gettime(CLOCK_REALTIME, &tick);
+        tick.tv_nsec += 100000000;
+        tick.tv_sec += tick.tv_nsec / 1000000000;
+        tick.tv_nsec %= 1000000000;
+    } while (pthread_timedjoin_np(thread, NULL, &tick) != 0);
+}
+
 static void watch(struct run *run, pthread_t *threads, uint64_t count)
 {
     struct progress progress;
     progress_begin(&progress, run->wish->repeat > 1 ? "requests" : "waiting for the answer",
                    run->wish->repeat > 1 ? run->wish->repeat : 0);
     for (uint64_t i = 0; i < count; i++) {
-        struct timespec tick;
-        do {
-            progress_step(&progress, atomic_load(&run->done));
-            (void)clock_gettime(CLOCK_REALTIME, &tick);
-            tick.tv_nsec += 100000000;
-            tick.tv_sec += tick.tv_nsec / 1000000000;
-            tick.tv_nsec %= 1000000000;
-        } while (pthread_timedjoin_np(threads[i], NULL, &tick) != 0);
+        join(threads[i], &progress, &run->done);
     }
     progress_end(&progress);
 }
@@ -400,8 +408,8 @@ static enum weir_status ask_all(struct run *run, struct weir_err *err)
         started++;
     }
     if (started < count) {
-        const struct weir_err few = { WEIR_ENOMEM, "the system has no threads left" };
-        note_failure(run, WEIR_ENOMEM, &few);
+        struct weir_err few;
+        note_failure(run, err_set(&few, WEIR_ENOMEM, "%s", no_threads), &few);
     }
     watch(run, threads, started);
     run->elapsed_ns = now_ns() - begun_ns;
@@ -612,18 +620,31 @@ static void report_text(struct buffer *out, struct run *run)
 
 /* ---- All together ---------------------------------------------------------------------------- */
 
+static void *loader(void *argument)
+{
+    struct run *run = argument;
+    const struct weir_options options = { .repository = run->wish->local,
+                                          .model = run->wish->model };
+    run->status = weir_open(&options, &run->options.local, &run->err);
+    return NULL;
+}
+
 static enum weir_status open_local(struct run *run, struct weir_err *err)
 {
+    struct progress progress;
+    pthread_t thread;
     if (run->wish->local == NULL) {
         return WEIR_OK;
     }
-    const struct weir_options options = { .repository = run->wish->local,
-                                          .model = run->wish->model };
-    struct progress progress;
+    if (pthread_create(&thread, NULL, loader, run) != 0) {
+        return err_set(err, WEIR_ENOMEM, "%s", no_threads);
+    }
     progress_begin(&progress, "loading", 0);
-    const enum weir_status status = weir_open(&options, &run->options.local, err);
+    progress.detail = run->wish->model;
+    join(thread, &progress, &run->done);
     progress_end(&progress);
-    return status;
+    *err = run->err;
+    return run->status;
 }
 
 static enum weir_status ask_what(struct run *run, struct weir_err *err)
@@ -694,6 +715,9 @@ int cmd_infer(int count, char **words)
     weir_close(run.options.local);
     arena_finish(&run.arena);
     pthread_mutex_destroy(&run.lock);
+    if (weir_left_threads()) {
+        cmd_leave(code);
+    }
     return code;
 }
 
@@ -711,6 +735,7 @@ void cmd_infer_help(struct buffer *out)
                 "  weir infer segment --input image=@coins.png --overlay seen.png\n"
                 "  weir infer digits --input pixels=@digit.npy --json\n"
                 "  weir infer digits --grpc --input pixels=@digit.npy\n"
+                "  weir infer digits --url https://host:8000 --ca ca.pem\n"
                 "  weir infer digits --local examples/models --input pixels=@digit.npy\n"
                 "  weir infer segment --input image=@coins.png --parallel 8 --timing\n");
 }

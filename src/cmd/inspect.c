@@ -13,15 +13,42 @@ static const struct flag flag_table[] = {
     FLAGS_END,
 };
 
-static int inspect(const char *path, bool config, bool json)
+struct wish {
+    const char *path;
+    bool config;
+    bool json;
+};
+
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
+{
+    struct wish *wish = context;
+    switch (key) {
+    case OPTION_JSON:
+        wish->json = true;
+        return WEIR_OK;
+    case OPTION_CONFIG:
+        wish->config = true;
+        return WEIR_OK;
+    default:
+        break;
+    }
+    if (wish->path != NULL) {
+        return err_set(err, WEIR_EINVAL, "unexpected word '%s' after '%s'", value, wish->path);
+    }
+    wish->path = value;
+    return WEIR_OK;
+}
+
+static int inspect(const struct wish *wish)
 {
     struct weir_err err = { 0 };
     struct buffer out;
     bool servable = true;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
     const enum weir_status status =
-        config ? inspect_config(path, json, term_color(stdout), &out, &servable, &err)
-               : inspect_report(path, json, &out, &err);
+        wish->config
+            ? inspect_config(wish->path, wish->json, term_color(stdout), &out, &servable, &err)
+            : inspect_report(wish->path, wish->json, &out, &err);
     const int code = status == WEIR_OK ? cmd_print(&out) : cmd_fail(status, &err);
     buffer_finish(&out);
     return code == 0 && !servable ? 1 : code;
@@ -29,39 +56,24 @@ static int inspect(const char *path, bool config, bool json)
 
 int cmd_inspect(int count, char **words)
 {
-    struct flags flags;
     struct weir_err err = { 0 };
-    const char *path = NULL;
-    bool json = false;
-    bool config = false;
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, &err); key != FLAGS_DONE; key = flags_next(&flags, &err)) {
-        if (key == FLAGS_WRONG) {
-            return cmd_usage("inspect", "%s", err.text);
-        }
-        if (key == OPTION_JSON) {
-            json = true;
-        } else if (key == OPTION_CONFIG) {
-            config = true;
-        } else if (path == NULL) {
-            path = flags.value;
-        } else {
-            return cmd_usage("inspect", "unexpected word '%s' after '%s'", flags.value, path);
-        }
+    struct wish wish = { 0 };
+    if (flags_read(flag_table, count, words, take_option, &wish, &err) != WEIR_OK) {
+        return cmd_usage("inspect", "%s", err.text);
     }
-    if (path == NULL) {
+    if (wish.path == NULL || wish.path[0] == '\0') {
         return cmd_usage("inspect", "no file named");
     }
     cmd_let_signals_end();
-    return inspect(path, config, json);
+    return inspect(&wish);
 }
 
 void cmd_inspect_help(struct buffer *out)
 {
     buffer_text(
         out, "\nReads the file without running it: inputs, outputs, weights, operators, files it\n"
-             "refers to, and the configuration with which Weir would serve it.  A model's folder\n"
-             "stands for its latest version.\n\n");
+             "refers to, and the configuration with which Weir would serve it.  A model's\n"
+             "folder stands for its latest version.\n\n");
     flags_help(flag_table, out);
     buffer_text(out, "\nExamples:\n"
                      "  weir inspect examples/models/segment\n"

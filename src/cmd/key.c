@@ -14,8 +14,7 @@ enum { OPTION_ALLOW = 1, OPTION_PRIORITY, OPTION_WEIGHT, OPTION_CONCURRENCY, OPT
 
 static const struct flag flag_table[] = {
     { "--allow", "GROUP,...", "what it may call [use]", OPTION_ALLOW },
-    { "--priority", "N", "the most urgent priority it may ask for; 1 is most urgent",
-      OPTION_PRIORITY },
+    { "--priority", "N", "the most urgent priority it may ask for (1 is most)", OPTION_PRIORITY },
     { "--weight", "N", "share of device time against other clients [1]", OPTION_WEIGHT },
     { "--concurrency", "N", "calls at a time", OPTION_CONCURRENCY },
     { "--rate", "N", "calls per second, on average", OPTION_RATE },
@@ -32,9 +31,9 @@ static enum weir_status read_number(const char *flag, const char *text, uint64_t
     return WEIR_OK;
 }
 
-static enum weir_status take_option(int key, const char *value, struct newkey *wanted,
-                                    struct weir_err *err)
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
+    struct newkey *wanted = context;
     switch (key) {
     case OPTION_ALLOW:
         wanted->allow = value;
@@ -69,14 +68,10 @@ static int print(const struct buffer *key, const struct buffer *line)
 
 int cmd_key(int count, char **words)
 {
-    struct flags flags;
     struct weir_err err = { 0 };
     struct newkey wanted = { .allow = "use" };
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, &err); key != FLAGS_DONE; key = flags_next(&flags, &err)) {
-        if (key == FLAGS_WRONG || take_option(key, flags.value, &wanted, &err) != WEIR_OK) {
-            return cmd_usage("key", "%s", err.text);
-        }
+    if (flags_read(flag_table, count, words, take_option, &wanted, &err) != WEIR_OK) {
+        return cmd_usage("key", "%s", err.text);
     }
     if (wanted.name == NULL) {
         return cmd_usage("key", "no name, expected one such as alice");
@@ -102,16 +97,15 @@ void cmd_key_help(struct buffer *out)
 {
     buffer_text(out, "\nA key is 256 random bits.  The server's file keeps only its hash.\n\n");
     flags_help(flag_table, out);
-    buffer_text(
-        out,
-        "\nGroups of calls: health, metadata, inference, shared-memory, model-config,\n"
-        "model-repository, statistics, trace, logging, metrics.  `use` stands for what clients\n"
-        "of models need (health, metadata, inference, model-config, statistics), `manage` for\n"
-        "the others, `all` for all.\n\n"
-        "Examples:\n"
-        "  weir key alice >> keys.yaml\n"
-        "  weir key ops --allow manage,health >> keys.yaml\n"
-        "  weir key batch --allow use --priority 3 --concurrency 8 >> keys.yaml\n"
-        "  weir serve --api-keys keys.yaml models\n"
-        "  curl -H 'Authorization: Bearer weir_...' http://localhost:8000/v2/models\n");
+    buffer_text(out,
+                "\nGroups of calls: health, metadata, inference, shared-memory, model-config,\n"
+                "model-repository, statistics, trace, logging, metrics.  `use` stands for what\n"
+                "clients of models need (health, metadata, inference, model-config, statistics),\n"
+                "`manage` for the others, `all` for all.\n\n"
+                "Examples:\n"
+                "  weir key alice >> keys.yaml\n"
+                "  weir key ops --allow manage,health >> keys.yaml\n"
+                "  weir key batch --allow use --priority 3 --concurrency 8 >> keys.yaml\n"
+                "  weir serve --api-keys keys.yaml models\n"
+                "  curl -H 'Authorization: Bearer weir_...' http://localhost:8000/v2/models\n");
 }

@@ -155,20 +155,26 @@ void output_data(struct buffer *out, const struct tensor *tensor)
     buffer_char(out, ']');
 }
 
+void output_describe(struct buffer *out, const char *name, enum dtype dtype,
+                     const struct shape *shape)
+{
+    char text[SHAPE_TEXT];
+    buffer_char(out, '{');
+    json_key(out, "name");
+    json_string(out, name);
+    json_key(out, "datatype");
+    json_string(out, dtype_text(dtype));
+    json_key(out, "shape");
+    buffer_text(out, shape_format(shape, text));
+}
+
 void output_json(struct buffer *out, const struct answer *answer)
 {
     buffer_char(out, '[');
     for (uint32_t i = 0; i < answer->output_count; i++) {
         const struct value *output = &answer->outputs[i];
-        char shape[SHAPE_TEXT];
         json_comma(out);
-        buffer_char(out, '{');
-        json_key(out, "name");
-        json_string(out, output->name);
-        json_key(out, "datatype");
-        json_string(out, dtype_text(output->tensor.dtype));
-        json_key(out, "shape");
-        buffer_text(out, shape_format(&output->tensor.shape, shape));
+        output_describe(out, output->name, output->tensor.dtype, &output->tensor.shape);
         json_key(out, "data");
         output_data(out, &output->tensor);
         buffer_char(out, '}');

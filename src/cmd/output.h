@@ -12,6 +12,10 @@ void output_summary(struct buffer *out, const struct answer *answer, bool color)
 /* The outputs as the array of KServe's "outputs", FP16 and BF16 as numbers too. */
 void output_json(struct buffer *out, const struct answer *answer);
 
+/* How KServe describes a tensor in JSON: {"name":...,"datatype":...,"shape":[...], left open. */
+void output_describe(struct buffer *out, const char *name, enum dtype dtype,
+                     const struct shape *shape);
+
 /* A tensor's elements as a flat array of JSON. */
 void output_data(struct buffer *out, const struct tensor *tensor);
 

@@ -42,9 +42,9 @@ static void report(void *context, const char *promise, const char *problem)
     (void)fflush(stdout); /* What a crash would take away. */
 }
 
-static enum weir_status take_option(int key, const char *value, struct wanted *wanted,
-                                    struct weir_err *err)
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
+    struct wanted *wanted = context;
     struct conformance_options *options = &wanted->options;
     uint64_t number = 0;
     switch (key) {
@@ -78,15 +78,11 @@ static enum weir_status take_option(int key, const char *value, struct wanted *w
 
 int cmd_plugin_test(int count, char **words)
 {
-    struct flags flags;
     struct weir_err err = { 0 };
     struct wanted wanted = { .options = { .runs = RUNS } };
     wanted.options.settings = wanted.settings;
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, &err); key != FLAGS_DONE; key = flags_next(&flags, &err)) {
-        if (key == FLAGS_WRONG || take_option(key, flags.value, &wanted, &err) != WEIR_OK) {
-            return cmd_usage("plugin-test", "%s", err.text);
-        }
+    if (flags_read(flag_table, count, words, take_option, &wanted, &err) != WEIR_OK) {
+        return cmd_usage("plugin-test", "%s", err.text);
     }
     if (wanted.options.library == NULL || wanted.options.folder == NULL) {
         return cmd_usage("plugin-test", "expected a library and the folder of a model's version");
@@ -101,12 +97,10 @@ int cmd_plugin_test(int count, char **words)
 void cmd_plugin_test_help(struct buffer *out)
 {
     buffer_text(
-        out,
-        "\nFor authors of plug-ins: loads the library as the server would, then the model in "
-        "every\n"
-        "way that the server will, and says which promises of <weir/plugin.h> are kept.  Run it\n"
-        "under valgrind, or build the plug-in with AddressSanitizer, to find what it does to\n"
-        "memory.\n\n");
+        out, "\nFor authors of plug-ins: loads the library as a server would, then the model in\n"
+             "every way that the server will, and says which promises of <weir/plugin.h> are\n"
+             "kept.  Run it under valgrind, or build it with AddressSanitizer, to find\n"
+             "what it does to memory.\n\n");
     flags_help(flag_table, out);
     buffer_text(out, "\nExample:\n"
                      "  weir plugin-test ./hello.so models/twice/1\n");

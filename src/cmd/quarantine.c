@@ -6,6 +6,7 @@
 
 #include "cmd/client.h"
 #include "cmd/cmd.h"
+#include "cmd/secure.h"
 #include "cmd/term.h"
 #include "util/clock.h"
 #include "util/json.h"
@@ -13,11 +14,19 @@
 #define DEFAULT_TIMEOUT_NS (10 * NS_PER_S)
 #define NAME_BYTES_MAX 4096
 
-enum { OPTION_MODEL = 1, OPTION_URL, OPTION_TIMEOUT, OPTION_JSON };
+enum {
+    OPTION_MODEL = 1,
+    OPTION_URL,
+    OPTION_CA,
+    OPTION_INSECURE,
+    OPTION_TIMEOUT,
+    OPTION_JSON,
+};
 
 static const struct flag flag_table[] = {
     { "--model", "NAME", "clear: those of this model only", OPTION_MODEL },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
+    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
     { "--timeout", "DURATION", "patience with the server [10s]", OPTION_TIMEOUT },
     { "--json", NULL, "the server's answer as it is", OPTION_JSON },
     FLAGS_END,
@@ -27,6 +36,8 @@ struct wish {
     const char *act; /* "list" or "clear". */
     const char *model;
     const char *url;
+    const char *ca;
+    bool insecure;
     uint64_t timeout_ns;
     bool json;
 };
@@ -43,15 +54,21 @@ static enum weir_status take_word(struct wish *wish, const char *word, struct we
     return WEIR_OK;
 }
 
-static enum weir_status take_option(struct wish *wish, int key, const char *value,
-                                    struct weir_err *err)
+static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
+    struct wish *wish = context;
     switch (key) {
     case OPTION_MODEL:
         wish->model = value;
         return WEIR_OK;
     case OPTION_URL:
         wish->url = value;
+        return WEIR_OK;
+    case OPTION_CA:
+        wish->ca = value;
+        return WEIR_OK;
+    case OPTION_INSECURE:
+        wish->insecure = true;
         return WEIR_OK;
     case OPTION_TIMEOUT:
         return bytes_to_duration_ns(bytes_of(value), &wish->timeout_ns)
@@ -68,16 +85,9 @@ static enum weir_status take_option(struct wish *wish, int key, const char *valu
 
 static enum weir_status read_words(struct wish *wish, int count, char **words, struct weir_err *err)
 {
-    struct flags flags;
-    flags_init(&flags, flag_table, count, words);
-    for (int key = flags_next(&flags, err); key != FLAGS_DONE; key = flags_next(&flags, err)) {
-        if (key == FLAGS_WRONG) {
-            return WEIR_EINVAL;
-        }
-        const enum weir_status status = take_option(wish, key, flags.value, err);
-        if (status != WEIR_OK) {
-            return status;
-        }
+    const enum weir_status status = flags_read(flag_table, count, words, take_option, wish, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     wish->act = wish->act == NULL ? "list" : wish->act;
     if (wish->model != NULL && strcmp(wish->act, "clear") != 0) {
@@ -148,6 +158,7 @@ static enum weir_status ask(const struct wish *wish, struct buffer *out, struct 
     struct client client;
     struct client_reply reply;
     struct buffer body;
+    secure_trust(wish->ca, wish->insecure);
     enum weir_status status = client_init(&client, wish->url, wish->timeout_ns, err);
     if (status != WEIR_OK) {
         return status;

@@ -69,6 +69,7 @@ static enum weir_status connect_once(struct rpc *rpc, struct weir_err *err)
     if (rpc->http2 != NULL) {
         return WEIR_OK;
     }
+    rpc->client->http2 = true;
     const enum weir_status status = client_dial(rpc->client, err);
     if (status != WEIR_OK) {
         return status;
@@ -104,9 +105,10 @@ static enum weir_status converse(struct rpc *rpc, struct buffer *in, struct weir
             status = client_receive(client, in, READ_BYTES, &got, err);
         }
         if (status == WEIR_OK && got == 0) {
-            return err_set(err, WEIR_EIO,
-                           "%s:%s: the server closed the connection before its answer ended",
-                           client->host, client->port);
+            const bool silent = !client->secure && !http2_client_is_answered(rpc->http2);
+            return err_set(
+                err, WEIR_EIO, "%s:%s: the server closed the connection before its answer ended%s",
+                client->host, client->port, silent ? "; if it speaks TLS, say grpcs://" : "");
         }
         if (status == WEIR_OK) {
             status = http2_client_input(rpc->http2, (struct bytes){ in->data, in->size }, err);
@@ -271,6 +273,7 @@ enum weir_status rpc_call(struct rpc *rpc, const char *path, const struct bytes 
             (struct http2_client_field){ BYTES_LITERAL("x-api-key"), bytes_of(client_key()) };
     }
     const struct http2_client_request request = {
+        .secure = rpc->client->secure,
         .authority = bytes_of(authority),
         .path = bytes_of(path),
         .fields = fields,

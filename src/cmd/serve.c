@@ -9,7 +9,11 @@
 #include "cmd/cmd.h"
 #include "cmd/term.h"
 #include "server/server.h"
+#include "util/clock.h"
 #include "util/log.h"
+
+#define SHOW_EVERY_NS (100 * NS_PER_MS)
+#define LOG_EVERY_NS NS_PER_S
 
 extern char **environ;
 
@@ -25,9 +29,45 @@ static void set_up_log(const struct config *config)
     log_set_level((enum log_level)config->log_level);
 }
 
+struct wait {
+    struct progress progress;
+    uint32_t told;
+};
+
+static void show_loading(void *context, const struct report_loading *loading)
+{
+    struct progress *progress = &((struct wait *)context)->progress;
+    progress->total = loading->models;
+    progress->detail = loading->name[0] == '\0' ? NULL : loading->name;
+    progress_step(progress, loading->settled);
+}
+
+/* After 1, 2, 4, 8 ... seconds: the longer it takes, the less another line says. */
+static void log_loading(void *context, const struct report_loading *loading)
+{
+    const uint32_t told = ++((struct wait *)context)->told;
+    if ((told & (told - 1)) == 0) {
+        log_event(LOG_INFO, "models are loading", LOG_U64("done", loading->settled),
+                  LOG_U64("of", loading->models), LOG_STR("model", loading->name));
+    }
+}
+
+/* Tells how far it is meanwhile: on a terminal in a line that changes, else in the log. */
+static bool wait_models(struct server *server)
+{
+    struct wait wait = { 0 };
+    const bool live = term_is_live(stderr) && !log_is_json();
+    progress_begin(&wait.progress, "models loaded", 0);
+    server_tell_loading(server, live ? SHOW_EVERY_NS : LOG_EVERY_NS,
+                        live ? show_loading : log_loading, &wait);
+    const bool ready = server_wait_models(server);
+    progress_end(&wait.progress);
+    return ready;
+}
+
 static int check(struct server *server, bool json)
 {
-    const bool ready = server_wait_models(server);
+    const bool ready = wait_models(server);
     struct buffer out;
     buffer_init(&out, CMD_REPORT_BYTES_MAX);
     server_models(server, json, &out);
@@ -71,7 +111,7 @@ static enum weir_status read_again(void *context, struct config *out, struct wei
 static int serve(struct server *server, struct words *words)
 {
     server_reload_from(server, read_again, words);
-    const bool ready = server_wait_models(server);
+    const bool ready = wait_models(server);
     announce(server, ready);
     const enum weir_status status = server_wait(server);
     if (status != WEIR_OK) {
@@ -79,7 +119,7 @@ static int serve(struct server *server, struct words *words)
         log_event(LOG_ERROR, "stopped with requests unfinished",
                   LOG_STR("reason", status == WEIR_ECANCELED ? "a second signal"
                                                              : "the drain time-out passed"));
-        _exit(CMD_FAILED);
+        cmd_leave(CMD_FAILED);
     }
     return CMD_OK;
 }
@@ -110,7 +150,7 @@ int cmd_serve(int count, char **words)
     }
     if (!server_destroy(server)) {
         log_event(LOG_WARNING, "stopped with a load unfinished");
-        _exit(code);
+        cmd_leave(code);
     }
     config_finish(&config);
     if (code == CMD_OK && !checking) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cmd/literal.h"
+#include "cmd/output.h"
 #include "cmd/session_grpc.h"
 #include "util/clock.h"
 #include "util/json.h"
@@ -178,15 +179,8 @@ static enum weir_status describe_remote(struct session *session, struct arena *a
 
 static void write_input(struct buffer *out, const struct value *input)
 {
-    char shape[SHAPE_TEXT];
     json_comma(out);
-    buffer_char(out, '{');
-    json_key(out, "name");
-    json_string(out, input->name);
-    json_key(out, "datatype");
-    json_string(out, dtype_text(input->tensor.dtype));
-    json_key(out, "shape");
-    buffer_text(out, shape_format(&input->tensor.shape, shape));
+    output_describe(out, input->name, input->tensor.dtype, &input->tensor.shape);
     json_key(out, "parameters");
     buffer_printf(out, "{\"binary_data_size\":%zu}}", input->tensor.size);
 }
@@ -406,8 +400,8 @@ static enum weir_status describe_local(struct session *session, struct arena *ar
                                        struct interface *out, struct weir_err *err)
 {
     struct weir_model *model = NULL;
-    const enum weir_status status =
-        weir_model_describe(session->options.local, session->options.model, &model, err);
+    const enum weir_status status = weir_model_describe(
+        session->options.local, session->options.model, session->options.version, &model, err);
     if (status != WEIR_OK) {
         return status;
     }

@@ -2,9 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "util/clock.h"
+#include "util/log.h"
 
 #define SHOW_AFTER_NS (300 * NS_PER_MS)
 #define SHOW_EVERY_NS (100 * NS_PER_MS)
@@ -20,6 +22,12 @@ bool term_is_live(FILE *file)
 {
     const char *term = getenv("TERM");
     return isatty(fileno(file)) != 0 && term != NULL && strcmp(term, "dumb") != 0;
+}
+
+int term_columns(FILE *file)
+{
+    struct winsize size;
+    return ioctl(fileno(file), TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
 }
 
 bool term_color(FILE *file)
@@ -71,18 +79,24 @@ void progress_step(struct progress *progress, uint64_t done)
     }
     progress->shown_ns = now;
     progress->shown = true;
-    if (progress->total == 0) {
-        fprintf(stderr, "\r\x1b[K%s, %llu s", progress->what,
-                (unsigned long long)((now - progress->begun_ns) / NS_PER_S));
-    } else {
-        fprintf(stderr, "\r\x1b[K%llu of %llu %s", (unsigned long long)done,
-                (unsigned long long)progress->total, progress->what);
+    log_wipe_line(true);
+    char line[256] = "";
+    size_t size = 0;
+    if (progress->total > 0) {
+        size = (size_t)snprintf(line, sizeof(line), "%llu of %llu ", (unsigned long long)done,
+                                (unsigned long long)progress->total);
     }
+    (void)snprintf(line + size, sizeof(line) - size, "%s%s%s, %llu s", progress->what,
+                   progress->detail == NULL ? "" : ": ",
+                   progress->detail == NULL ? "" : progress->detail,
+                   (unsigned long long)((now - progress->begun_ns) / NS_PER_S));
+    fprintf(stderr, "\r\x1b[K%.*s", term_columns(stderr) - 1, line); /* One that wraps stays. */
 }
 
 void progress_end(struct progress *progress)
 {
     if (progress->shown) {
         fputs("\r\x1b[K", stderr);
+        log_wipe_line(false);
     }
 }

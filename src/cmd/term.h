@@ -13,6 +13,9 @@
 /* True where a line can be written over. */
 bool term_is_live(FILE *file);
 
+/* Characters in a line of the terminal; 80 where it does not say. */
+int term_columns(FILE *file);
+
 /* True when text written there may be coloured. */
 bool term_color(FILE *file);
 
@@ -24,10 +27,11 @@ const char *term_green(bool color);
 const char *term_plain(bool color);
 
 /* A line on standard error that shows how far something is, if that is a terminal.  It appears only
- * once the work has taken a moment.  One thread at a time. */
+ * once the work has taken a moment, and lines of the log go above it.  One thread at a time. */
 struct progress {
-    const char *what; /* "requests"; total 0: just this. */
-    uint64_t total;
+    const char *what;   /* "requests"; total 0: just this. */
+    const char *detail; /* What is under way, or NULL; may change between steps. */
+    uint64_t total;     /* So may this. */
     uint64_t begun_ns;
     uint64_t shown_ns;
     bool terminal;

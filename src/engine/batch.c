@@ -390,6 +390,7 @@ static enum weir_status run_once(struct instance *instance, const struct list *m
 {
     struct batch *batch = &instance->batch;
     instance->run.death = DEATH_NONE;
+    instance->run.told = DEATH_NONE;
     const struct signature *signature = full_signature(instance->model);
     const uint64_t rows =
         instance->model->sequences != NULL ? sequence_rows(instance, members) : rows_of(members);

@@ -24,9 +24,10 @@ struct batch {
     uint32_t wanting; /* Members whose client still waits.  Guarded by the pool's lock. */
     bool clean;       /* One successful run carried all. */
     bool canary;      /* Nobody asked for it: it is not learned from. */
+    bool held;        /* More rows waited, and a blocking budget let no more ride. */
     bool dependent;   /* Outputs have not one row per row: the model is no batching one. */
-    uint64_t
-        rows_short; /* A single request's run of so many rows is short: it need not be cut; 0: not known. */
+    /* A single request's run of so many rows is short: it need not be cut; 0: not known. */
+    uint64_t rows_short;
     uint64_t rows_cap;      /* Runs of more rows are known not to fit in memory; 0: not known. */
     uint64_t rows_too_many; /* A run of so many rows was out of memory; 0: none. */
     uint64_t learn_rows;    /* Runs of so many rows took learn_ns; 0: nothing to learn. */
@@ -63,8 +64,8 @@ struct instance {
     uint32_t places;         /* That its run takes on the device; 0: it is run by a loop. */
     struct backend_context *context;
     struct executor *executor; /* Who runs it; guarded by the pool's lock. */
-    _Atomic uint64_t since_ns; /* Watched models: the run under way began then; 0: none is; see
-                                       pool_watch.c. */
+    /* Watched models: the run under way began then; 0: none is; see pool_watch.c. */
+    _Atomic uint64_t since_ns;
     struct batch batch;
     struct backend_run run;
     struct tensor *inputs; /* Signature's counts each. */

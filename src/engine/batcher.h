@@ -22,10 +22,10 @@ struct batch_rules {
     const uint32_t *preferred; /* Ascending sizes; a batch stops at the largest it can fill. */
     uint32_t preferred_count;
     uint64_t delay_ns; /* Longest wait of the oldest rider for company. */
-    const struct pace_cost
-        *cost; /* Of a run; NULL: not known, or riders' deadlines do not count. */
-    uint64_t
-        rows_short; /* The most rows of a run of more than one request, for its time; 0: any. */
+    /* Of a run; NULL: not known, or riders' deadlines do not count. */
+    const struct pace_cost *cost;
+    /* The most rows of a run of more than one request, for its time; 0: any. */
+    uint64_t rows_short;
 };
 
 struct batch_plan {
@@ -34,6 +34,7 @@ struct batch_plan {
     uint64_t rows;
     uint64_t shape_key;
     uint64_t leave_ns; /* Leaves at this time at the latest; at or before `now`: now. */
+    bool held;         /* By rows_short alone; for the caller of batcher_end() to say. */
 };
 
 /* Riders and rows counted so far. */

@@ -436,19 +436,17 @@ static void copy_box(const struct box *box, uint32_t d, const uint8_t *from, uin
     }
 }
 
-static void copy_common(const uint8_t *from, const struct shape *from_shape, size_t from_bytes,
-                        uint8_t *to, const struct shape *to_shape, size_t to_bytes,
-                        size_t element_bytes)
+static void copy_common(const struct tensor *from, const struct tensor *to)
 {
-    struct box box = { .from_shape = from_shape, .to_shape = to_shape };
-    box.each_bytes = element_bytes;
-    box.last = from_shape->rank - 1;
-    while (box.last > 0 && from_shape->dims[box.last] == to_shape->dims[box.last]) {
-        box.each_bytes *= (size_t)from_shape->dims[box.last];
+    struct box box = { .from_shape = &from->shape, .to_shape = &to->shape };
+    box.each_bytes = dtype_size(from->dtype);
+    box.last = from->shape.rank - 1;
+    while (box.last > 0 && from->shape.dims[box.last] == to->shape.dims[box.last]) {
+        box.each_bytes *= (size_t)from->shape.dims[box.last];
         box.last--;
     }
-    if (from_bytes > 0 && to_bytes > 0) {
-        copy_box(&box, 0, from, to, from_bytes, to_bytes);
+    if (from->size > 0 && to->size > 0) {
+        copy_box(&box, 0, from->data, to->data, from->size, to->size);
     }
 }
 
@@ -477,9 +475,9 @@ void bucket_pad(const struct bucket_tensor *tensor, const struct tensor *from,
                 const struct shape *to, uint8_t *out)
 {
     const size_t each = dtype_size(from->dtype);
-    const size_t size = bytes_of_shape(to, each);
-    fill(out, size, tensor->pad, each);
-    copy_common(from->data, &from->shape, from->size, out, to, size, each);
+    const struct tensor padded = { .shape = *to, .data = out, .size = bytes_of_shape(to, each) };
+    fill(out, padded.size, tensor->pad, each);
+    copy_common(from, &padded);
 }
 
 enum weir_status bucket_cut(const struct bucket_plan *plan, uint32_t output,
@@ -504,8 +502,7 @@ enum weir_status bucket_cut(const struct bucket_plan *plan, uint32_t output,
         return err_nomem(err, "an output cut to its length", cut.size);
     }
     cut.data = cut.block->data;
-    copy_common(from->data, &from->shape, from->size, cut.data, &cut.shape, cut.size,
-                dtype_size(from->dtype));
+    copy_common(from, &cut);
     *out = cut;
     return WEIR_OK;
 }

@@ -38,14 +38,6 @@ bool canary_has_failed(const struct model *model)
     return model->canary.failed_ns > 0 && model->canary.failed_ns >= succeeded_ns(model);
 }
 
-static void advise(const struct model *model, const char *text)
-{
-    const struct engine *engine = model->pool->engine;
-    if (engine->advise != NULL) {
-        engine->advise(engine->advise_context, model, text);
-    }
-}
-
 static void note_failure(struct model *model, const char *why)
 {
     struct canary *canary = &model->canary;
@@ -61,7 +53,8 @@ static void note_failure(struct model *model, const char *why)
     outage_note(model);
     pthread_mutex_unlock(&model->pool->lock);
     if (news) {
-        advise(model, canary->text); /* Nobody else writes it. */
+        engine_advise(model->pool->engine, model, LOG_WARNING,
+                      canary->text); /* Nobody else writes it. */
     }
 }
 
@@ -74,7 +67,8 @@ static void forgive(struct model *model)
     outage_note(model);
     pthread_mutex_unlock(&model->pool->lock);
     if (news) {
-        advise(model, "it is ready again: a run has succeeded, or it gets no canary any more");
+        engine_advise(model->pool->engine, model, LOG_INFO,
+                      "it is ready again: a run has succeeded, or it gets no canary any more");
     }
 }
 

@@ -53,8 +53,8 @@ struct canaries {
     struct engine *engine;
     struct home *home;
     struct list under_way; /* Of canary_run.node. */
-    _Atomic uint64_t
-        interval_ns; /* Of models that have none of their own; 0: off.  Any thread may write it. */
+    /* Of models that have none of their own; 0: off.  Any thread may write it. */
+    _Atomic uint64_t interval_ns;
     bool stopped;
 };
 

@@ -114,6 +114,16 @@ static enum weir_status refuse_model(const struct catalogue_entry *entry, struct
                    entry->name);
 }
 
+bool catalogue_entry_is_settled(const struct catalogue_entry *entry)
+{
+    bool settled = !entry->loading;
+    for (uint32_t i = 0; i < entry->version_count; i++) {
+        const enum model_state state = entry->versions[i].state;
+        settled = settled && state != MODEL_LOADING && state != MODEL_UNKNOWN;
+    }
+    return settled;
+}
+
 bool catalogue_is_due(const struct catalogue *catalogue, struct bytes name, uint64_t version)
 {
     const struct catalogue_entry *entry =

@@ -45,9 +45,9 @@ struct catalogue_version {
 
 struct catalogue_entry {
     const char *name;
-    const char *reason; /* Why the model as a whole could not be loaded (no folder, a bad name or
-                                configuration, two repositories), or NULL.  Where it has no
-                                versions, the index shows it as UNAVAILABLE. */
+    /* Why the model as a whole could not be loaded (no folder, a bad name or configuration, two
+     * repositories), or NULL.  Where it has no versions, the index shows it as UNAVAILABLE. */
+    const char *reason;
     struct catalogue_version *versions; /* Ascending; those never loaded are not here. */
     uint32_t version_count;
     struct model *latest; /* Highest READY version, or NULL. */
@@ -72,7 +72,7 @@ struct catalogue {
     uint64_t evictions;          /* Models unloaded to make room, or because nobody asked. */
     uint64_t refusals;           /* Loads that found no room. */
     uint64_t loads_ahead;        /* Before anybody asked. */
-    uint64_t loads_lost;         /* Written off, and not back (entry_lost.c). */
+    uint64_t loads_lost;         /* And unloads and the like: written off, not back. */
     uint32_t capacity;           /* Of list. */
     struct arena arena;          /* Everything in it. */
 };
@@ -81,6 +81,9 @@ void catalogue_acquire(struct catalogue *catalogue);
 void catalogue_release(struct catalogue *catalogue); /* NULL is fine. */
 
 const struct catalogue_entry *catalogue_find(const struct catalogue *catalogue, struct bytes name);
+
+/* Nothing of it is on its way: what it has is ready, or has failed. */
+bool catalogue_entry_is_settled(const struct catalogue_entry *entry);
 
 /* The version (0: the latest READY one), or NULL. */
 const struct catalogue_version *catalogue_version_find(const struct catalogue_entry *entry,

@@ -1,20 +1,19 @@
 #include "engine/circuit.h"
 
-bool circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns)
+void circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns)
 {
     if (circuit->deaths > 0 && began_ns < circuit->died_ns) {
-        return false;
+        return;
     }
     circuit->deaths++;
     circuit->died_ns = now_ns;
     if (circuit->state == CIRCUIT_CLOSED && circuit->deaths < CIRCUIT_DEATHS_MAX) {
-        return true;
+        return;
     }
     const uint64_t pause_ns = circuit->pause_ns == 0 ? CIRCUIT_PAUSE_NS : 2 * circuit->pause_ns;
     circuit->pause_ns = pause_ns < CIRCUIT_PAUSE_MAX_NS ? pause_ns : CIRCUIT_PAUSE_MAX_NS;
     circuit->until_ns = clock_add(now_ns, circuit->pause_ns);
     circuit->state = CIRCUIT_OPEN;
-    return true;
 }
 
 void circuit_ran(struct circuit *circuit)
@@ -25,6 +24,11 @@ void circuit_ran(struct circuit *circuit)
 bool circuit_refuses(const struct circuit *circuit, uint64_t now_ns)
 {
     return circuit->state == CIRCUIT_OPEN && now_ns < circuit->until_ns;
+}
+
+uint64_t circuit_left_ns(const struct circuit *circuit, uint64_t now_ns)
+{
+    return circuit_refuses(circuit, now_ns) ? circuit->until_ns - now_ns : 0;
 }
 
 bool circuit_enter(struct circuit *circuit, uint64_t now_ns)

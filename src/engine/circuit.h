@@ -46,15 +46,18 @@ struct circuit {
     uint64_t until_ns; /* OPEN: when a run may be tried. */
 };
 
-/* A run that began at `began_ns` died now.  False: a death was counted since it began, and this counts as the same.
- * Children of several instances or devices that die at once so count as one. */
-bool circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns);
+/* A run that began at `began_ns` died now.  Where a death was counted since it began, this counts as
+ * the same: children of several instances or devices that die at once say no more than one. */
+void circuit_died(struct circuit *circuit, uint64_t began_ns, uint64_t now_ns);
 
 /* A run completed. */
 void circuit_ran(struct circuit *circuit);
 
 /* Would a run be refused now? */
 bool circuit_refuses(const struct circuit *circuit, uint64_t now_ns);
+
+/* How long one would be refused; 0: not at all. */
+uint64_t circuit_left_ns(const struct circuit *circuit, uint64_t now_ns);
 
 /* True: a run may begin; where it is the one that is tried, no other one may until it has died,
  * completed or been given up. */

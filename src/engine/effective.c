@@ -117,7 +117,9 @@ static enum weir_status unknown_backend(const char *name, struct weir_err *err)
                        "there are: %s",
                        name, names);
     }
-    return err_set(err, WEIR_EINVAL, "there is no backend '%s'; there are: %s", name, names);
+    return err_set(err, WEIR_EINVAL,
+                   "there is no backend '%s'; there are: %s; others come with --plugin", name,
+                   names);
 }
 
 enum weir_status effective_backend(struct model_config *config, const struct backend_ops **out,

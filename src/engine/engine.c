@@ -408,10 +408,14 @@ void engine_cancel(struct engine *engine, struct request *request)
 
 uint64_t engine_retry_after_ms(struct model *model)
 {
+    const uint64_t now_ns = clock_now_ns(model->pool->engine->clock);
     pthread_mutex_lock(&model->pool->lock);
     const uint64_t drain_ns = overload_drain_ns(model);
+    const uint64_t pause_ns = circuit_left_ns(&model->circuit, now_ns);
     pthread_mutex_unlock(&model->pool->lock);
-    const uint64_t ms = drain_ns == CLOCK_NEVER ? RETRY_AFTER_UNKNOWN_MS : drain_ns / NS_PER_MS + 1;
+    const uint64_t pause_ms = (pause_ns + NS_PER_MS - 1) / NS_PER_MS;
+    uint64_t ms = drain_ns == CLOCK_NEVER ? RETRY_AFTER_UNKNOWN_MS : drain_ns / NS_PER_MS + 1;
+    ms = ms > pause_ms ? ms : pause_ms;
     return ms < RETRY_AFTER_MAX_MS ? ms : RETRY_AFTER_MAX_MS;
 }
 
@@ -486,8 +490,11 @@ void engine_retire(struct model *model)
     pthread_mutex_lock(&pool->lock);
     sequencer_retire(model->sequences, now_ns);
     pool_place(pool, model, now_ns);
+    struct executor *executor = pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
-    pool_kick(pool);
+    if (executor != NULL) {
+        pthread_cond_signal(&executor->wake);
+    }
 }
 
 void engine_drain(struct engine *engine)

@@ -24,6 +24,7 @@
 #include "engine/watchdog.h"
 #include "util/clock.h"
 #include "util/limits.h"
+#include "util/log.h"
 #include "util/numa.h"
 
 struct cache;
@@ -38,15 +39,18 @@ struct device_options {
     const char *name;   /* "cpu" must be first. */
     const char *pool;   /* Devices that name the same one stand in for each other; NULL: its own. */
     uint32_t executors; /* Runs at once; at least 1. */
-    bool pipelined;     /* Host parts of one run overlap the device part of another: for
-                                devices that are not the CPU itself. */
+    uint32_t nice; /* Added to its executors' niceness: runs that compute, not those that wait. */
+    /* Host parts of one run overlap the device part of another: for devices that are not the CPU
+     * itself. */
+    bool pipelined;
     const struct numa_seat *seats; /* Where executors run: i on seat i % seat_count. */
     uint32_t seat_count;           /* 0: anywhere. */
 };
 
-/* Executor's thread, or that of the canaries' home: what a person should know about a model that
+/* Executor's or manager's thread, or that of the canaries' home: what a person should know about a model that
  * serves. */
-typedef void engine_advise_fn(void *context, const struct model *model, const char *text);
+typedef void engine_advise_fn(void *context, const struct model *model, enum log_level level,
+                              const char *text);
 
 struct engine_options {
     const struct device_options *devices;
@@ -80,13 +84,21 @@ struct engine {
     struct cache *cache;
     struct quarantine *quarantine;
     struct watchdog watchdog;
-    _Atomic uint32_t
-        short_pools; /* Devices whose executors hang, and that have no spare ones; loops that hang. */
+    /* Devices whose executors hang, and that have no spare ones; loops that hang. */
+    _Atomic uint32_t short_pools;
     _Atomic uint64_t serials; /* Models adopted so far. */
     pthread_mutex_t lock;     /* Guards homes. */
     struct list homes;
     _Atomic bool draining;
 };
+
+static inline void engine_advise(const struct engine *engine, const struct model *model,
+                                 enum log_level level, const char *text)
+{
+    if (engine->advise != NULL) {
+        engine->advise(engine->advise_context, model, level, text);
+    }
+}
 
 /* Of the options only the devices: WEIR_EINVAL names one without runs or unlike others of its
  * pool. */
@@ -129,8 +141,8 @@ void engine_set_deadline(struct request *request, uint64_t now_ns);
  * held. */
 void engine_cancel(struct engine *engine, struct request *request);
 
-/* Seconds after which trying again makes sense for this model, from the measured rate of service:
- * 1..60. */
+/* Seconds after which trying again makes sense for this model, from the measured rate of service
+ * and its circuit's pause: 1..60. */
 uint32_t engine_retry_after_s(const struct engine *engine, struct model *model);
 
 /* The same in milliseconds: 1..60000. */
@@ -144,6 +156,10 @@ void engine_profile(struct model *model, struct profile *out);
 
 /* Requests in line for this model now; any thread. */
 uint32_t engine_waiting_count(struct model *model);
+
+/* Why its batches are smaller than would be cheapest, if that is so the device's other requests wait
+ * less; false: they are not.  Any thread that holds a lease. */
+bool engine_held_text(struct model *model, char out[MODEL_ADVICE_BYTES]);
 
 /* Runs of this model that there may be at once now; any thread. */
 uint32_t engine_runs_max(struct model *model);

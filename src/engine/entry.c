@@ -16,7 +16,6 @@
 
 #include "engine/ahead.h"
 #include "engine/entry_parts.h"
-#include "engine/pool.h"
 #include "util/err.h"
 #include "util/mem.h"
 
@@ -28,6 +27,7 @@ void entry_host_init(struct entry_host *host)
     list_init(&host->entries);
     list_init(&host->answers);
     list_init(&host->gone);
+    list_init(&host->out);
     room_init(&host->room, host->engine, &host->room_options);
 }
 
@@ -53,6 +53,7 @@ static struct entry *create(struct entry_host *host, const char *name)
     entry->host = host;
     list_init(&entry->slots);
     list_init(&entry->orders);
+    list_init(&entry->hung);
     arena_init(&entry->arena, NULL, 0, LOOK_BYTES_MAX);
     return entry;
 }
@@ -157,70 +158,6 @@ void entry_return_job(struct entry_host *host, struct worker_job *job,
 {
     job->run = run;
     worker_send(host->manager, job);
-}
-
-/* ---- Letting go ------------------------------------------------------------------------------ */
-
-static void unloaded(struct worker_job *job)
-{
-    struct resident *resident = list_entry(job, struct resident, job);
-    struct entry *entry = resident->entry;
-    struct entry_host *host = entry->host;
-    struct slot *slot = entry_find_slot(entry, resident->version);
-    host->jobs--;
-    host->residents--;
-    ledger_return(&host->room.ledger, &resident->booking);
-    host->dirty = true;
-    if (slot != NULL && slot->leaving > 0) {
-        slot->leaving--;
-        if (slot->leaving == 0 && slot->state == MODEL_UNLOADING) {
-            slot->state = MODEL_UNAVAILABLE;
-            if (!slot->failed && slot->why.text[0] == '\0') {
-                (void)err_set(&slot->why, WEIR_EUNAVAILABLE, "unloaded");
-            }
-        }
-    }
-    list_append(&host->gone, &resident->node);
-}
-
-static void unload(struct worker_job *job)
-{
-    struct resident *resident = list_entry(job, struct resident, job);
-    lifecycle_unload(resident->entry->host->engine, resident->model, &resident->freed);
-    resident->model = NULL;
-    entry_return_job(resident->entry->host, job, unloaded);
-}
-
-static void send_unload(struct worker_job *job)
-{
-    struct resident *resident = list_entry(job, struct resident, job);
-    struct entry_host *host = resident->entry->host;
-    host->jobs++;
-    resident->job.run = unload;
-    worker_send(&host->loaders[resident->model->pool->index], job);
-}
-
-/* model.unleased: any thread. */
-static void unleased(struct model *model)
-{
-    struct resident *resident = model->owner;
-    entry_return_job(resident->entry->host, &resident->job, send_unload);
-}
-
-/* Gives the registry's lease back; the version is offered no more. */
-void entry_let_go(struct slot *slot)
-{
-    struct model *model = slot->model;
-    struct resident *resident = model->owner;
-    struct entry_host *host = resident->entry->host;
-    host->changes++;
-    ledger_leave(&host->room.ledger, &resident->booking);
-    slot->model = NULL;
-    slot->leaving++;
-    slot->state = MODEL_UNLOADING;
-    slot->why = (struct weir_err){ 0 };
-    engine_retire(model);
-    model_release(model);
 }
 
 void entry_drop(struct entry *entry)
@@ -333,14 +270,14 @@ static const struct load_job *first_failure(const struct entry *entry)
     return NULL;
 }
 
-/* What a person should know about a version that came up. */
-static void set_remark(struct slot *slot)
+void entry_set_remark(struct slot *slot)
 {
     const struct model *model = slot->model;
     const struct model_config *config = model->config;
     slot->why = (struct weir_err){ 0 };
-    if (config->remark != NULL) {
-        (void)err_set(&slot->why, WEIR_OK, "%s", config->remark);
+    const char *remark = config->remark != NULL ? config->remark : config->note;
+    if (remark != NULL) {
+        (void)err_set(&slot->why, WEIR_OK, "%s", remark);
     } else if (config->batching == BATCHING_AUTO && config->max_batch_size > 1 &&
                model->batching_reason != NULL) {
         (void)err_set(&slot->why, WEIR_OK, "batching is off: %s", model->batching_reason);
@@ -359,7 +296,7 @@ static void take_over(struct load_job *load)
     slot->failed = false;
     slot->gone = false;
     slot->announce = true;
-    set_remark(slot);
+    entry_set_remark(slot);
     load->entry->lacking = false;
     load->entry->host->changes++;
 }
@@ -415,7 +352,7 @@ static void drop_others(struct entry *entry)
         bool exists;
         if (is_target(entry, slot->version, &exists)) {
             slot->failed = false;
-            set_remark(slot);
+            entry_set_remark(slot);
             continue;
         }
         slot->gone = !exists;
@@ -481,6 +418,17 @@ static void end_load(struct entry *entry)
     finish(entry, outcome(failure->status), &err);
 }
 
+/* Whose asking hung have failed. */
+static bool any_goes_on(const struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        if (entry->loads[i].work != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void entry_load_over(struct entry *entry)
 {
     if (--entry->loads_out > 0) {
@@ -490,21 +438,20 @@ void entry_load_over(struct entry *entry)
         end_load(entry);
         return;
     }
-    const struct load_job *failure = first_failure(entry);
     entry->asking = false;
-    if (failure == NULL) {
+    if (any_goes_on(entry)) {
         entry_needs_known(entry);
     } else {
-        const struct weir_err err = failure->err; /* It goes with the loads. */
+        const struct weir_err err = entry->loads[0].err; /* It goes with the loads. */
         entry_refuse_loads(entry, &err);
     }
 }
 
-static void loaded(struct worker_job *job)
+static void loaded(struct loader_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
     struct load_job *load = work->load;
-    if (load == NULL) {
+    if (job->lost) {
         entry_take_back(work);
         return;
     }
@@ -514,7 +461,6 @@ static void loaded(struct worker_job *job)
     load->model = work->model;
     load->work = NULL;
     mem_free(work);
-    entry->host->jobs--;
     if (load->status == WEIR_OK) {
         entry->host->residents++;
         entry->residents++;
@@ -528,15 +474,21 @@ static void loaded(struct worker_job *job)
     entry_load_over(entry);
 }
 
-void entry_load_version(struct worker_job *job)
+static void load_version(struct loader_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
-    work->status = entry_begin_step(work);
+    work->status = entry_begin_load(work);
     if (work->status == WEIR_OK) {
         work->status = lifecycle_load(&work->how, &work->model, &work->err);
     }
-    entry_return_job(work->resident->entry->host, job, loaded);
 }
+
+const struct loader_ops entry_load_ops = {
+    .what = "its load",
+    .run = load_version,
+    .lost = entry_lose_load,
+    .done = loaded,
+};
 
 /* Version `index` of the look must be loaded: it is new, changed, or everything is. */
 static bool must_load(const struct entry *entry, uint32_t index)
@@ -601,10 +553,16 @@ static struct load_work *create_work(struct load_job *load, uint64_t version)
     if (work == NULL) {
         return NULL;
     }
-    work->job.run = entry_load_version;
+    work->job = (struct loader_job){
+        .ops = &entry_load_ops,
+        .resident = load->resident,
+        .loader = entry->look.loader,
+        .limit_ns = entry->look.limit_ns,
+        .run_limit_ns = entry->look.run_limit_ns,
+    };
     work->load = load;
-    work->resident = load->resident;
-    work->step.clock = host->clock;
+    work->digest = entry_digest(entry, load);
+    work->lost_before = entry_count_lost(entry, work->digest);
     work->how = (struct lifecycle_load){
         .engine = host->engine,
         .options = host->options,
@@ -616,8 +574,8 @@ static struct load_work *create_work(struct load_job *load, uint64_t version)
         .parts = entry->parts,
         .part_count = entry->part_count,
         .awaited = entry->active != NULL && entry->active->kind == REGISTRY_NEED,
-        .step = &work->step,
-        .unleased = unleased,
+        .step = &work->job.step,
+        .unleased = entry_unleased,
         .owner = load->resident,
     };
     return work;
@@ -635,9 +593,8 @@ static enum weir_status prepare_load(struct entry *entry, uint32_t index, struct
         .resident = resident,
         .fingerprint = version->fingerprint,
     };
-    load->work = resident == NULL ? NULL : create_work(load, version->version);
-    if (slot == NULL || load->work == NULL) {
-        mem_free(load->work);
+    load->work = slot == NULL || resident == NULL ? NULL : create_work(load, version->version);
+    if (load->work == NULL) {
         mem_free(resident);
         return err_nomem(err, "a model's version", sizeof(*slot));
     }
@@ -670,7 +627,6 @@ static enum weir_status prepare_loads(struct entry *entry, uint32_t count, struc
         const enum weir_status status =
             prepare_load(entry, i, &entry->loads[entry->load_count], err);
         if (status != WEIR_OK) {
-            drop_loads(entry);
             return status;
         }
         entry->load_count++;
@@ -683,9 +639,10 @@ void entry_start_loads(struct entry *entry)
     uint32_t count = 0;
     struct weir_err err = { 0 };
     enum weir_status status = choose(entry, &count, &err);
-    status = status == WEIR_OK && count > 0 ? entry_check_lost(entry, &err) : status;
     status = status == WEIR_OK ? prepare_loads(entry, count, &err) : status;
+    status = status == WEIR_OK ? entry_check_loads(entry, &err) : status;
     if (status != WEIR_OK) {
+        drop_loads(entry);
         entry_fail(entry, outcome(status), &err);
         return;
     }
@@ -700,17 +657,19 @@ void entry_start_loads(struct entry *entry)
 
 void entry_send_loads(struct entry *entry)
 {
-    entry->loads_out = entry->load_count;
     entry->host->dirty = true;
     for (uint32_t i = 0; i < entry->load_count; i++) {
         struct load_job *job = &entry->loads[i];
+        if (job->work == NULL) {
+            continue;
+        }
+        entry->loads_out++;
         if (job->slot->model == NULL) {
             job->slot->state = MODEL_LOADING;
             job->slot->failed = false;
             job->slot->why = (struct weir_err){ 0 };
         }
-        entry->host->jobs++;
-        worker_send(&entry->host->loaders[entry->look.loader], &job->work->job);
+        loader_send(entry->host, &job->work->job);
     }
 }
 

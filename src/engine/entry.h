@@ -16,10 +16,10 @@
 
 #include "engine/foresee.h"
 #include "engine/lifecycle.h"
+#include "engine/loader.h"
 #include "engine/registry.h"
 #include "engine/repository.h"
 #include "engine/room.h"
-#include "engine/step.h"
 #include "engine/worker.h"
 #include "util/arena.h"
 #include "util/list.h"
@@ -46,21 +46,24 @@ struct entry_host {
     uint64_t changes;    /* Of what serves: ensembles look at their parts again. */
     uint64_t walk;       /* Number of the last walk over entries. */
     uint64_t jobs;       /* Out with other workers; those written off are not counted. */
-    uint64_t lost;       /* Loads written off that have not come back. */
-    uint64_t residents;  /* Models in memory. */
+    uint64_t lost;       /* Written off and not back. */
+    struct list out;     /* Of loader_job.node: those of the loaders among them. */
+    uint64_t residents;  /* Models in memory, but for those that a hung thread holds. */
     struct list answers; /* Of registry_order.node: to be sent home after the next publishing. */
     struct list gone;    /* Of resident.node: unloaded, to be announced then. */
 };
 
 /* A loaded model, from the order to load it until its memory is gone: model.owner. */
 struct resident {
-    struct worker_job job;
-    struct worker_job save; /* While `saving`: its profile is being written. */
+    struct worker_job job; /* Its last lease is gone. */
+    struct loader_job unload;
+    struct loader_job save; /* While `saving`: its profile is being written. */
     bool saving;
-    struct worker_job promote; /* While `promoting`: its weights are being packed, */
+    struct loader_job promote; /* While `promoting`: its weights are being packed, */
     bool promoting;
     struct backend_model *promoted;  /* on this device, */
     struct ledger_booking promotion; /* which takes so much meanwhile. */
+    uint32_t held;                   /* By so many threads that hang. */
     struct list_node node;           /* In host.gone. */
     struct entry *entry;
     struct model *model;
@@ -118,22 +121,22 @@ struct look_job {
     int64_t policy_versions[64];
     uint32_t loader; /* Index of the device's. */
     enum required_mode required;
-    uint64_t load_limit_ns; /* Of a model in this process, whose load cannot be ended; 0: none. */
+    uint64_t limit_ns;     /* Of a loader's work on it (lifecycle_limit_ns()), */
+    uint64_t run_limit_ns; /* and of a trial run, with the grace that runs have; 0: the same. */
     struct look_memory memory;
     struct entry_parts *parts; /* Of an ensemble, one per step; the entry takes them. */
     enum weir_status status;
     struct weir_err err;
 };
 
-/* What a loader has of a load.  It outlives the load_job where nobody waits for it any more
- * (entry_lost.c). */
+/* What a loader has of a load.  It outlives the load_job where it is written off (entry_lost.c). */
 struct load_work {
-    struct worker_job job;
-    struct load_job *load; /* The manager's; NULL: it was written off, */
-    pthread_t hung;        /* and this thread is at it. */
-    struct resident *resident;
+    struct loader_job job;
+    struct load_job *load;     /* The manager's; NULL: it was written off, */
+    struct list_node hung;     /* and is in entry.hung. */
+    uint64_t digest;           /* Of what is loaded and how. */
+    uint32_t lost_before;      /* Loads of the same that hung when it was prepared. */
     struct lifecycle_load how; /* Its override lies behind this struct. */
-    struct step step;
     struct backend_needs needs;
     struct model *model; /* The result. */
     enum weir_status status;
@@ -170,7 +173,8 @@ struct entry {
     uint64_t seen_fingerprint;   /* Of the folder that was last tried. */
     uint64_t scan;               /* Number of the last scan that saw it. */
     uint64_t residents;
-    _Atomic uint32_t lost; /* Loads of it that were written off and have not come back. */
+    _Atomic uint32_t lost; /* Loaders' work on it that was written off and has not come back. */
+    struct list hung;      /* The loads among it: of load_work.hung. */
     struct weir_err why;   /* Why nothing could be tried; empty text: none. */
 
     bool busy;
@@ -182,8 +186,8 @@ struct entry {
     bool ahead;            /* The load under way is for them. */
     struct list_node room; /* In host.room.waiting: for memory. */
     struct foresight next; /* Who is asked for after it. */
-    struct entry
-        *foreseen_by;  /* It was loaded ahead after this one, and not asked for yet; or NULL. */
+    /* It was loaded ahead after this one, and not asked for yet; or NULL. */
+    struct entry *foreseen_by;
     uint64_t asked_ns; /* Since when. */
     struct usage usage;
     uint64_t uses;             /* Of its models at the last look. */
@@ -194,7 +198,7 @@ struct entry {
     uint64_t tried;            /* Digest of the parts of the last attempt. */
     struct entry_parts *wants; /* An ensemble's, as of the last look; owned. */
     uint64_t walked;           /* The last walk that came by. */
-    bool is_part;              /* Leased by an ensemble that serves; only while room looks. */
+    bool is_part;              /* Of an ensemble that serves or loads; only while room looks. */
     struct model **parts;      /* What its steps get, leased while it loads; in arena. */
     uint32_t part_count;
     bool want_load;
@@ -267,11 +271,14 @@ struct slot *entry_find_slot(const struct entry *entry, uint64_t version); /* NU
 /* Is any version of it READY? */
 bool entry_serves(const struct entry *entry);
 
-/* For entry_parts.c: the load goes on once the parts are there; it came to nothing; a version is
- * offered no more. */
+/* For entry_parts.c: the load goes on once the parts are there; it came to nothing. */
 void entry_start_loads(struct entry *entry);
 void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err);
+
+/* entry_unload.c: gives the registry's lease back, and the version is offered no more; model.unleased
+ * of all models (any thread). */
 void entry_let_go(struct slot *slot);
+void entry_unleased(struct model *model);
 
 /* For entry_line.c: everything is unloaded; a load begins. */
 void entry_drop(struct entry *entry);
@@ -280,14 +287,17 @@ void entry_start_ahead(struct entry *entry);
 
 /* Between entry.c, entry_look.c and entry_lost.c: a job goes back to the manager; the scanner is
  * done; the loads are prepared, and their backend is asked what they need; that is known; one load
- * is over, or its asking; a loader's work. */
+ * is over, or its asking; what loaders do of one. */
 void entry_return_job(struct entry_host *host, struct worker_job *job,
                       void (*run)(struct worker_job *));
 void entry_looked(struct worker_job *job);
 void entry_ask_needs(struct entry *entry);
 void entry_needs_known(struct entry *entry);
 void entry_load_over(struct entry *entry);
-void entry_load_version(struct worker_job *job);
+extern const struct loader_ops entry_load_ops;
+
+/* What a person should know about a version that serves. */
+void entry_set_remark(struct slot *slot);
 
 /* A load that a request asked for is over. */
 void entry_note_demand(struct entry *entry, enum weir_status status);
@@ -309,18 +319,19 @@ WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct cata
 void entry_announce(struct entry *entry);
 void entry_announce_gone(struct entry_host *host);
 
-/* entry_lost.c, once per turn: loads of which a step takes longer than their load_limit are written
- * off.  *next_ns is when to look again, at the latest. */
-void entry_watch_loads(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
-
-/* One that was written off has come back. */
+/* entry_lost.c: a load was written off; one of those has come back. */
+void entry_lose_load(struct loader_job *job);
 void entry_take_back(struct load_work *work);
 
-/* A step of its load begins, if it is to (loader).  WEIR_EDRAINING; WEIR_EUNAVAILABLE as of entry_check_lost(). */
-WEIR_MUST_USE enum weir_status entry_begin_step(struct load_work *work);
+/* Tells what is loaded, and how, from anything else; how many loads of that hang. */
+uint64_t entry_digest(const struct entry *entry, const struct load_job *load);
+uint32_t entry_count_lost(const struct entry *entry, uint64_t digest);
 
-/* WEIR_EUNAVAILABLE: loads of it that were written off still go on, too many for another one. */
-WEIR_MUST_USE enum weir_status entry_check_lost(const struct entry *entry, struct weir_err *err);
+/* WEIR_EUNAVAILABLE: for each of the loads prepared, too many of its kind hang. */
+WEIR_MUST_USE enum weir_status entry_check_loads(const struct entry *entry, struct weir_err *err);
+
+/* One begins, if it is to (loader).  WEIR_EDRAINING; WEIR_EUNAVAILABLE as above. */
+WEIR_MUST_USE enum weir_status entry_begin_load(struct load_work *work);
 
 /* Records the outcome of an order; it goes home after the next publishing. */
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,

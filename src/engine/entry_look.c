@@ -73,9 +73,10 @@ static enum weir_status look_closely(struct look_job *look)
         return status == WEIR_ENOENT ? WEIR_EINVAL : status;
     }
     look->required = config->required;
-    look->load_limit_ns = config->isolation == ISOLATE_PROCESS || config->ensemble.step_count > 0
-                              ? 0
-                              : config->load_limit_ns;
+    look->limit_ns = lifecycle_limit_ns(config);
+    look->run_limit_ns = config->isolation == ISOLATE_PROCESS || config->run_limit_ns == 0
+                             ? 0
+                             : clock_add(config->run_limit_ns, WATCHDOG_GRACE_NS);
     look->policy = config->policy;
     look->policy_count = config->policy_count;
     memcpy(look->policy_versions, config->policy_versions, sizeof(look->policy_versions));
@@ -141,11 +142,11 @@ void entry_needs_known(struct entry *entry)
     room_ask(entry);
 }
 
-static void needs_known(struct worker_job *job)
+static void needs_known(struct loader_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
     struct load_job *load = work->load;
-    if (load == NULL) {
+    if (job->lost) {
         entry_take_back(work);
         return;
     }
@@ -155,22 +156,26 @@ static void needs_known(struct worker_job *job)
             needs->host_bytes > load->need.host_bytes ? needs->host_bytes : load->need.host_bytes;
         load->need.device_bytes = needs->device_bytes;
     }
-    load->entry->host->jobs--;
-    atomic_store(&work->step.began_ns, 0);
-    work->job.run = entry_load_version;
+    job->ops = &entry_load_ops;
     entry_load_over(load->entry);
 }
 
-/* Loader.  Where it fails the load will, and say why. */
-static void find_needs(struct worker_job *job)
+/* Where it fails the load will, and say why. */
+static void find_needs(struct loader_job *job)
 {
     struct load_work *work = list_entry(job, struct load_work, job);
-    work->status = entry_begin_step(work);
+    work->status = entry_begin_load(work);
     if (work->status == WEIR_OK) {
         work->status = lifecycle_needs(&work->how, &work->needs, NULL);
     }
-    entry_return_job(work->resident->entry->host, job, needs_known);
 }
+
+static const struct loader_ops needs_ops = {
+    .what = "its load",
+    .run = find_needs,
+    .lost = entry_lose_load,
+    .done = needs_known,
+};
 
 void entry_ask_needs(struct entry *entry)
 {
@@ -178,8 +183,7 @@ void entry_ask_needs(struct entry *entry)
     entry->loads_out = entry->load_count;
     for (uint32_t i = 0; i < entry->load_count; i++) {
         struct load_work *work = entry->loads[i].work;
-        work->job.run = find_needs;
-        entry->host->jobs++;
-        worker_send(&entry->host->loaders[entry->look.loader], &work->job);
+        work->job.ops = &needs_ops;
+        loader_send(entry->host, &work->job);
     }
 }

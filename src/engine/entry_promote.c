@@ -11,18 +11,6 @@
 
 #define LOOK_NS (1 * NS_PER_S) /* How often hot models are looked for, while some may become hot. */
 
-/* Manager. */
-static void promoted(struct worker_job *job)
-{
-    struct resident *resident = list_entry(job, struct resident, promote);
-    struct entry_host *host = resident->entry->host;
-    host->jobs--;
-    host->dirty = true;
-    ledger_return(&host->room.ledger, &resident->promotion);
-    resident->promoting = false;
-    model_release(resident->model); /* It may have been the last lease. */
-}
-
 /* On which of the model's devices its weights are to be packed now; NULL: on none. */
 static struct backend_model *find_hot(const struct model *model)
 {
@@ -34,17 +22,39 @@ static struct backend_model *find_hot(const struct model *model)
     return NULL;
 }
 
-/* Loader.  Where it fails the model serves on as it did, and is not tried again. */
-static void promote(struct worker_job *job)
+/* Where it fails the model serves on as it did, and is not tried again. */
+static void promote(struct loader_job *job)
 {
-    struct resident *resident = list_entry(job, struct resident, promote);
+    struct resident *resident = job->resident;
     struct weir_err err = { 0 };
     const enum weir_status status = backend_promote(resident->promoted, &err);
     log_event(LOG_DEBUG, "weights packed", LOG_STR("model", resident->model->name),
               LOG_STR("reason", status == WEIR_OK ? "it is hot" : err.text));
-    job->run = promoted;
-    worker_send(resident->entry->host->manager, job);
 }
+
+static void lose_promotion(struct loader_job *job)
+{
+    room_keep(&job->resident->entry->host->room, &job->resident->promotion);
+    loader_tell_lost(job);
+}
+
+static void promoted(struct loader_job *job)
+{
+    struct resident *resident = job->resident;
+    struct entry_host *host = resident->entry->host;
+    loader_tell_back(job);
+    host->dirty = true;
+    ledger_return(&host->room.ledger, &resident->promotion);
+    resident->promoting = false;
+    model_release(resident->model); /* It may have been the last lease. */
+}
+
+static const struct loader_ops promote_ops = {
+    .what = "packing its weights",
+    .run = promote,
+    .lost = lose_promotion,
+    .done = promoted,
+};
 
 static bool promote_one(struct entry_host *host, struct model *model, struct backend_model *hot)
 {
@@ -61,9 +71,13 @@ static bool promote_one(struct entry_host *host, struct model *model, struct bac
     model_acquire(model);
     resident->promoting = true;
     resident->promoted = hot;
-    resident->promote.run = promote;
-    host->jobs++;
-    worker_send(&host->loaders[model->pool->index], &resident->promote);
+    resident->promote = (struct loader_job){
+        .ops = &promote_ops,
+        .resident = resident,
+        .loader = model->pool->index,
+        .limit_ns = lifecycle_limit_ns(model->config),
+    };
+    loader_send(host, &resident->promote);
     return true;
 }
 

@@ -6,24 +6,26 @@
 #include "engine/pool.h"
 #include "engine/profile_store.h"
 
-/* Manager. */
-static void saved(struct worker_job *job)
+static void save(struct loader_job *job)
 {
-    struct resident *resident = list_entry(job, struct resident, save);
-    struct model *model = resident->model;
-    resident->entry->host->jobs--;
-    resident->saving = false;
-    model_release(model); /* It may have been the last lease. */
+    struct model *model = job->resident->model;
+    profile_store_write(model->profile_store, model);
 }
 
-/* Loader. */
-static void save(struct worker_job *job)
+static void saved(struct loader_job *job)
 {
-    struct resident *resident = list_entry(job, struct resident, save);
-    profile_store_write(resident->model->profile_store, resident->model);
-    job->run = saved;
-    worker_send(resident->entry->host->manager, job);
+    struct resident *resident = job->resident;
+    loader_tell_back(job);
+    resident->saving = false;
+    model_release(resident->model); /* It may have been the last lease. */
 }
+
+static const struct loader_ops save_ops = {
+    .what = "writing its profile",
+    .run = save,
+    .lost = loader_tell_lost,
+    .done = saved,
+};
 
 static void save_one(struct entry_host *host, struct model *model)
 {
@@ -33,9 +35,13 @@ static void save_one(struct entry_host *host, struct model *model)
     }
     model_acquire(model);
     resident->saving = true;
-    resident->save.run = save;
-    host->jobs++;
-    worker_send(&host->loaders[model->pool->index], &resident->save);
+    resident->save = (struct loader_job){
+        .ops = &save_ops,
+        .resident = resident,
+        .loader = model->pool->index,
+        .limit_ns = lifecycle_limit_ns(model->config),
+    };
+    loader_send(host, &resident->save);
 }
 
 void entry_save(struct entry_host *host)

@@ -71,7 +71,8 @@ void entry_announce(struct entry *entry)
         }
         slot->announce = false;
         const char *reason = slot->why.text[0] == '\0' ? NULL : slot->why.text;
-        if (slot->failed) {
+        const bool stays = slot->state == MODEL_UNLOADING && reason != NULL;
+        if (slot->failed || stays) {
             tell(entry->host, entry->name, slot->version, MODEL_UNAVAILABLE, reason, NULL);
         } else if (slot->model != NULL) {
             tell(entry->host, entry->name, slot->version, MODEL_READY, reason, slot->model);

@@ -270,6 +270,13 @@ void ledger_leave(struct ledger *ledger, struct ledger_booking *booking)
     change_leaving(ledger, &booking->need, PUT);
 }
 
+void ledger_stay(struct ledger *ledger, struct ledger_booking *booking)
+{
+    assert(booking->state == LEDGER_LEAVING);
+    change_leaving(ledger, &booking->need, TAKE);
+    booking->state = LEDGER_LOADED;
+}
+
 void ledger_return(struct ledger *ledger, struct ledger_booking *booking)
 {
     if (booking->state == LEDGER_NONE) {

@@ -6,7 +6,7 @@
  * everything, main memory for what it takes there, its device, and its group if it has one:
  *
  *     none ──book──► LOADING (its peak) ──measure──► LOADED (what was measured) ──leave──► LEAVING
- *       ▲               │                               │                                    │
+ *       ▲               │                               │ ▲────────────── stay ────────────┤
  *       └───────────────┴────────────── return ─────────┴────────────────────────────────────┘
  *
  * What leaves still counts until it is back.  What nobody booked (buffers, the server itself) is
@@ -146,6 +146,7 @@ void ledger_move(struct ledger *ledger, struct ledger_booking *booking, uint32_t
 void ledger_measure(struct ledger *ledger, struct ledger_booking *booking,
                     const struct ledger_counts *counts);
 void ledger_leave(struct ledger *ledger, struct ledger_booking *booking);
+void ledger_stay(struct ledger *ledger, struct ledger_booking *booking);   /* It does not leave. */
 void ledger_return(struct ledger *ledger, struct ledger_booking *booking); /* In any state. */
 
 /* What nobody booked, measured just now. */

@@ -77,6 +77,13 @@ enum weir_status lifecycle_configure(const struct lifecycle_load *how, struct mo
     return status;
 }
 
+uint64_t lifecycle_limit_ns(const struct model_config *config)
+{
+    return config->isolation == ISOLATE_PROCESS || config->ensemble.step_count > 0
+               ? 0
+               : config->load_limit_ns;
+}
+
 static uint64_t resident_bytes(void)
 {
     struct memstat now;

@@ -35,6 +35,10 @@ struct lifecycle_load {
 WEIR_MUST_USE enum weir_status lifecycle_configure(const struct lifecycle_load *how,
                                                    struct model_config **out, struct weir_err *err);
 
+/* Longest step of a loader's work on the model that is waited for; 0: however long it takes, as in
+ * a process of its own, which is ended by itself, or where there is nothing that could hang. */
+uint64_t lifecycle_limit_ns(const struct model_config *config);
+
 /* What the load will take at its peak, as far as its backend knows.  As lifecycle_load(). */
 WEIR_MUST_USE enum weir_status lifecycle_needs(const struct lifecycle_load *how,
                                                struct backend_needs *out, struct weir_err *err);

@@ -58,8 +58,8 @@ struct model_stats {
     _Atomic uint64_t last_inference_ms; /* By the wall clock, a millisecond early at most. */
     _Atomic uint64_t last_inference_ns; /* By the engine's, when that was read. */
     _Atomic uint64_t succeeded_ns;      /* The engine's clock: a run did last; 0: none has. */
-    _Atomic uint64_t
-        canaries; /* Runs of canary.h that began, none of which is counted elsewhere, */
+    /* Runs of canary.h that began, none of which is counted elsewhere, */
+    _Atomic uint64_t canaries;
     _Atomic uint64_t canaries_failed; /* and those of them that came to nothing. */
     _Atomic uint64_t inference_count; /* Rows of successful requests. */
     _Atomic uint64_t execution_count; /* Runs. */
@@ -103,9 +103,9 @@ struct model {
     _Atomic bool batching;                     /* Requests may share runs. */
     bool rows_tried;                           /* Trials decided so, now or in an earlier life. */
     _Atomic(const char *) batching_reason;     /* Why not, one sentence; NULL when on. */
-    _Atomic(const char *) instances_reason;    /* Why fewer instances would do more; NULL: they
-                                                  would not. */
-    uint64_t loaded_bytes;                     /* Resident memory that loading it took, measured. */
+    /* Why fewer instances would do more; NULL: they would not. */
+    _Atomic(const char *) instances_reason;
+    uint64_t loaded_bytes; /* Resident memory that loading it took, measured. */
     uint64_t load_ns;
     uint64_t serial; /* Of this load; never used twice. */
     bool joining;    /* Equal requests in flight share one run. */
@@ -148,17 +148,21 @@ struct model {
     uint32_t runs_max;           /* Batches of executors at once: what scaling found to pay. */
     uint64_t served_ns;          /* Device time, against other models of a client. */
     uint32_t instance_count;     /* Concurrent runs, configured or as the devices can; constant. */
-    struct instance *instances;  /* Array of slots_max, of which slot_count are made: more than
-                                    instance_count for the stages of pipelined runs, or for loops. */
+    /* Array of slots_max, of which slot_count are made: more than instance_count for the stages of
+     * pipelined runs, or for loops. */
+    struct instance *instances;
     uint32_t slot_count;
     uint32_t slots_max;
     bool widening; /* One is being made. */
     struct instance *instances_free;
-    struct replica
-        replicas[REPLICAS_MAX]; /* Where it is; the first one's backend is the model's. */
+    /* Where it is; the first one's backend is the model's. */
+    struct replica replicas[REPLICAS_MAX];
     uint32_t replica_count;
     struct scaling scaling;
     char instances_text[MODEL_ADVICE_BYTES]; /* Written once, before instances_reason is set. */
+    uint32_t held_count;     /* Batches that a blocking budget kept small and nobody was told of. */
+    uint64_t held_rows;      /* One of those that somebody was told of; 0: none. */
+    uint64_t held_budget_ns; /* Then. */
     struct stage_times stages;
     struct profile profile;
     struct overload overload;

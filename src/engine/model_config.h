@@ -154,8 +154,8 @@ struct sequence_state {
     const char *output;
     enum dtype dtype;
     struct shape dims; /* Without the batch dimension. */
-    struct shape
-        initial_dims; /* Of the initial state; has_initial_dims false: dims, with 1 for -1. */
+    /* Of the initial state; has_initial_dims false: dims, with 1 for -1. */
+    struct shape initial_dims;
     bool has_initial_dims;
     const char *initial_file; /* In the model's folder `initial_state`; NULL: zeros. */
 };
@@ -252,8 +252,8 @@ struct model_config {
     enum batching_mode batching;
     uint32_t preferred[MODEL_PREFERRED_MAX]; /* Ascending. */
     uint32_t preferred_count;
-    bool dynamic_batching;   /* Present in the file (shown in /config); batching itself is by
-                                    `batching`. */
+    /* Present in the file (shown in /config); batching itself is by `batching`. */
+    bool dynamic_batching;
     uint64_t queue_delay_ns; /* Longest wait for company; 0. */
     uint64_t deadline_ns;    /* Of requests that bring none, from their arrival; 0: none. */
     enum overload_mode overload;
@@ -265,8 +265,8 @@ struct model_config {
     uint32_t priority_levels;
     uint32_t priority_default;
     struct queue_policy *levels; /* priority_levels of them; NULL: all wait under the model's. */
-    uint32_t
-        instances; /* Concurrent runs; 0: as many as the device has executors.  On GPUs: on each; */
+    /* Concurrent runs; 0: as many as the device has executors.  On GPUs: on each; */
+    uint32_t instances;
     uint32_t instances_no_gpu; /* in all, where on_gpu finds none. */
     uint32_t intra_threads;    /* 1. */
     enum isolation_mode isolation;
@@ -309,6 +309,7 @@ struct model_config {
     bool proto;          /* Said in Triton's words: `timeout` of a request is as there. */
     const char *json;    /* Override text given at load, or NULL. */
     const char *remark;  /* What a person should know though nothing failed, or NULL. */
+    const char *note;    /* The same, of what is as it should be. */
     struct arena *arena; /* Where all of it lives; for what a load adds. */
     void (*release)(struct model_config *self);
 };

@@ -7,8 +7,8 @@
  *     first, but each is sure of a share: while it could run and others do, it earns credit, which
  *     its own runs spend.  Who has earned a run goes before everybody.
  *   - a *client* is whom a request is for.  Inside a class, who has used the least time for its
- *     weight goes first.  Who has been away saves nothing up and is forgiven after a second: it
- *     starts at the least time of those that are here.
+ *     weight goes first.  Who comes starts at the least time of those that are here; who was away and
+ *     has used less is ahead of it by 20 ms at most, and who has used more is forgiven after a second.
  *
  * Pure: no clock, no allocation, calls nobody.  Guarded by the pool's lock.
  */
@@ -41,9 +41,9 @@ struct order_client {
     uint32_t held;    /* Requests waiting and running. */
     uint64_t time;    /* Device time used for its weight; see ORDER_TIME_PER_NS. */
     uint64_t idle_ns; /* Holds nothing since. */
-    struct heap_node
-        active;        /* In order.active while it holds something, or did since somebody came. */
-    struct list lanes; /* Of lane.node (line.h): where it waits. */
+    /* In order.active while it holds something, or did since somebody came. */
+    struct heap_node active;
+    struct list lanes;         /* Of lane.node (line.h): where it waits. */
     struct order_client *next; /* In the same bucket. */
 };
 

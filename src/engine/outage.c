@@ -14,7 +14,7 @@ void outage_note(struct model *model)
 static enum weir_status tell_ends(const struct model *model, uint64_t now_ns, struct weir_err *err)
 {
     const struct circuit *circuit = &model->circuit;
-    const double left_s = (double)(circuit->until_ns - now_ns) / NS_PER_S;
+    const double left_s = (double)circuit_left_ns(circuit, now_ns) / NS_PER_S;
     if (model->config->isolation != ISOLATE_PROCESS) {
         return err_set(err, WEIR_EUNAVAILABLE,
                        "model '%s': its device was lost %u times without a completed run between; "

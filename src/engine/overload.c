@@ -13,10 +13,10 @@
 #include "engine/pool_impl.h"
 #include "engine/window.h"
 
-/* A run that is under way is expected to take so many times its usual sway longer: who is let in
- * and has to be let go after all waited in vain.  Under pressure there is always somebody else. */
-#define SWAYS 1
-#define SWAYS_PRESSED 2
+/* Under pressure a run that is under way is expected to take so many times its usual sway longer: who is let
+ * in and has to be let go after all waited in vain, and there is always somebody else.  While there is
+ * room runs are taken to be as long as they are on average: a refusal is a certain loss. */
+#define SWAYS 2
 #define KEEPS_UP 0.9      /* Above this load a line grows. */
 #define TRY_PAUSE_RUNS 10 /* Between trials of a model that seems too slow: a tenth of its time. */
 
@@ -35,14 +35,15 @@ void overload_init(struct model *model)
     limiter_init(&model->overload.limiter, model->requests_max);
 }
 
-bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_cost *out)
+bool overload_cost(const struct model *model, const struct seat *seat, uint64_t shape_key,
+                   struct pace_cost *out)
 {
     double tau0_ns;
     double alpha_ns;
     if (!profile_fit(&model->profile, shape_key, &tau0_ns, &alpha_ns)) {
         return false;
     }
-    const double pace = replica_pace(model, &model->pool->seat);
+    const double pace = replica_pace(model, seat);
     *out = pace_cost(&model->overload.pace, tau0_ns * pace, alpha_ns * pace);
     return true;
 }
@@ -139,18 +140,18 @@ static void let_go(struct pool *pool, struct request *request, uint64_t now_ns, 
     pool_end_waiting(pool, request, WEIR_EOVERLOAD, now_ns, ended);
 }
 
-bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
-                   struct list *ended)
+bool overload_drop(const struct puller *puller, const struct request *leader, struct list *ended)
 {
     struct model *model = leader->model;
     const struct list *due = &model->line.due;
     struct window_rules rules;
     if (!model->overload.drops || leader->deadline_ns == CLOCK_NEVER || leader->trial ||
-        leader->lane == NULL || !overload_cost(model, leader->shape_key, &rules.cost)) {
+        leader->lane == NULL ||
+        !overload_cost(model, &puller->seat, leader->shape_key, &rules.cost)) {
         return false;
     }
     rules.rows_max = rows_of_run(model, leader);
-    const uint32_t count = window_skip(due, leader, model->waiting_rows, &rules, now_ns);
+    const uint32_t count = window_skip(due, leader, model->waiting_rows, &rules, puller->now_ns);
     const uint64_t key = leader->shape_key; /* It may go itself. */
     const uint32_t class_index = leader->class;
     const bool batchable = leader->batchable;
@@ -160,7 +161,7 @@ bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now
         n = list_next(due, n);
         const bool rides = batchable && request->batchable && request->shape_key == key;
         if (request->class >= class_index && (request == leader || rides)) {
-            let_go(pool, request, now_ns, ended);
+            let_go(puller->pool, request, puller->now_ns, ended);
             skip--;
         }
     }
@@ -173,7 +174,7 @@ static void let_hopeless_go(struct pool *pool, struct model *model, uint64_t now
 {
     struct pace_cost cost;
     for (struct request *head = head_of(model); head != NULL; head = head_of(model)) {
-        if (head->trial || !overload_cost(model, head->shape_key, &cost) ||
+        if (head->trial || !overload_cost(model, &pool_no_seat, head->shape_key, &cost) ||
             !window_hopeless(head, &cost, first_free_ns(pool, model, now_ns))) {
             return;
         }
@@ -284,11 +285,13 @@ static enum weir_status admit_deadline(struct pool *pool, struct model *model,
         .outranked = (model->line.mask & ((UINT32_C(1) << request->class) - 1)) != 0,
     };
     uint64_t end_ns;
-    if (!overload_cost(model, request->shape_key, &admission.cost)) {
+    if (!overload_cost(model, &pool_no_seat, request->shape_key, &admission.cost)) {
         return WEIR_OK;
     }
-    const uint32_t sways = pressed(pool, model, &admission) ? SWAYS_PRESSED : SWAYS;
-    admission.slots = slots_of(pool, model, admission.now_ns, sways, admission.free_ns);
+    const bool scarce = pressed(pool, model, &admission);
+    admission.cost.reserve = scarce ? admission.cost.reserve : 0;
+    admission.slots =
+        slots_of(pool, model, admission.now_ns, scarce ? SWAYS : 0, admission.free_ns);
     if (admission.slots == 0) {
         return WEIR_OK;
     }
@@ -334,27 +337,27 @@ enum weir_status overload_admit(struct pool *pool, struct model *model, struct r
     return status;
 }
 
-uint64_t overload_share(const struct pool *pool, const struct model *model, uint64_t shape_key,
+uint64_t overload_share(const struct puller *puller, const struct model *model, uint64_t shape_key,
                         uint64_t share, uint64_t useful)
 {
     struct pace_cost cost;
-    if (!model->overload.drops || !overload_cost(model, shape_key, &cost)) {
+    if (!model->overload.drops || !overload_cost(model, &puller->seat, shape_key, &cost)) {
         return share;
     }
     const double served =
-        (double)share / (double)pace_run_ns(&cost, share) * slots_count(pool, model);
+        (double)share / (double)pace_run_ns(&cost, share) * slots_count(puller->pool, model);
     return model->overload.pace.arriving > KEEPS_UP * served ? useful : share;
 }
 
 /* ---- Runs ------------------------------------------------------------------------------------ */
 
-uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,
-                       uint64_t now_ns)
+uint64_t overload_rows(const struct puller *puller, const struct request *leader, uint64_t rows_max)
 {
+    const struct model *model = leader->model;
     struct window_rules rules = { .rows_max = rows_max };
     return model->overload.drops && leader->deadline_ns != CLOCK_NEVER && !leader->trial &&
-                   overload_cost(model, leader->shape_key, &rules.cost)
-               ? window_rows(leader, &rules, now_ns)
+                   overload_cost(model, &puller->seat, leader->shape_key, &rules.cost)
+               ? window_rows(leader, &rules, puller->now_ns)
                : rows_max;
 }
 

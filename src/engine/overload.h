@@ -21,7 +21,9 @@
 struct batch;
 struct model;
 struct pool;
+struct puller;
 struct request;
+struct seat;
 
 /* Of one model; guarded by the pool's lock. */
 struct overload {
@@ -43,22 +45,22 @@ WEIR_MUST_USE enum weir_status overload_admit(struct pool *pool, struct model *m
                                               struct request *request, struct list *ended,
                                               struct weir_err *err);
 
-/* What a run of that shape costs; false: nobody knows yet. */
-bool overload_cost(const struct model *model, uint64_t shape_key, struct pace_cost *out);
+/* What a run of that shape costs at that seat; false: nobody knows yet. */
+bool overload_cost(const struct model *model, const struct seat *seat, uint64_t shape_key,
+                   struct pace_cost *out);
 
 /* A run that `leader` leads may start: those whom the window lets go end and are appended to
  * `ended`.  True: somebody did, it may be the leader. */
-bool overload_drop(struct pool *pool, const struct request *leader, uint64_t now_ns,
-                   struct list *ended);
+bool overload_drop(const struct puller *puller, const struct request *leader, struct list *ended);
 
 /* A run of `share` rows leaves something for other executors; `useful` is returned instead where
  * runs so small would not keep up with what comes. */
-uint64_t overload_share(const struct pool *pool, const struct model *model, uint64_t shape_key,
+uint64_t overload_share(const struct puller *puller, const struct model *model, uint64_t shape_key,
                         uint64_t share, uint64_t useful);
 
 /* The most rows of a run that starts now and that `leader` leads, of `rows_max` at most. */
-uint64_t overload_rows(const struct model *model, const struct request *leader, uint64_t rows_max,
-                       uint64_t now_ns);
+uint64_t overload_rows(const struct puller *puller, const struct request *leader,
+                       uint64_t rows_max);
 
 /* A run of the model starts, its batch complete, or has ended, its times known. */
 void overload_run_starts(struct pool *pool, struct model *model, struct batch *batch);

@@ -109,11 +109,11 @@ enum weir_status pool_create(struct engine *engine, const struct engine_options 
     pool->executors_each = options->executors;
     pool->executor_count = options->executors * count;
     pool->pipelined = options->pipelined;
+    pool->nice = options->nice;
     pool->thread_count = pool->executor_count * (options->pipelined ? STAGE_DEPTH_FIRST : 1);
     pool->thread_max = pool->executor_count * (options->pipelined ? STAGE_DEPTH_MAX : 1);
     pool->nodes = nodes_of(options, pool->thread_count);
     pool->uniform = count == 1 && pool->nodes == 0;
-    pool->seat = pool_no_seat;
     pool_wake_init(pool);
     place_devices(pool, all, first);
     place_executors(pool, options);

@@ -53,6 +53,7 @@ struct pool {
     bool uniform;               /* Any executor can run any model. */
     uint64_t nodes;             /* Bit per memory node that executors keep to; 0: they do not. */
     uint32_t cpu_count;         /* That the process may run on. */
+    uint32_t nice;              /* Of executors against the thread that starts them. */
     bool pipelined;             /* Host work of some runs passes while another is on the device. */
     struct executor *executors; /* thread_max, then POOL_SPARES_MAX spare ones. */
     uint32_t thread_max;        /* executor_count, times the deepest pipeline. */
@@ -61,8 +62,8 @@ struct pool {
     struct pool_order order;
     struct list ready;   /* Of model.ready. */
     struct heap delayed; /* Of model.again, by the time to look again. */
-    struct list
-        limited;      /* Of rate_claim.node: models that are ready if they get their resources. */
+    /* Of rate_claim.node: models that are ready if they get their resources. */
+    struct list limited;
     uint64_t share;   /* Of the limited model that ran last. */
     struct list idle; /* Executors asleep, last one first. */
     uint32_t idle_count;
@@ -78,7 +79,6 @@ struct pool {
     struct list wide;      /* Of model.wide: who has reserved places, the most pressing first. */
     struct pool_device *devices;
     struct balance balance; /* Of their time. */
-    struct seat seat;       /* Who pulls now; SEAT_ANY: nobody in particular. */
     pthread_cond_t device;  /* The runs of one shrank. */
     pthread_cond_t parts;   /* A part was read, or a request shall stop. */
     uint64_t arrived_ns;    /* The last request came, */

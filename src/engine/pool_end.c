@@ -392,8 +392,8 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
     struct executor *next = pool_executor_for_work(pool, now_ns);
     pthread_mutex_unlock(&pool->lock);
 
-    if (tell && pool->engine->advise != NULL) {
-        pool->engine->advise(pool->engine->advise_context, model, lost);
+    if (tell) {
+        engine_advise(pool->engine, model, LOG_WARNING, lost);
     }
     if (next != NULL) {
         pthread_cond_signal(&next->wake);

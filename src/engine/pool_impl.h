@@ -6,6 +6,16 @@
 
 #include "engine/pool.h"
 
+/* Who takes a run off the pool's lines, or might, and when. */
+struct puller {
+    struct pool *pool;
+    struct seat seat;
+    uint64_t now_ns;
+};
+
+/* Nobody in particular. */
+extern const struct seat pool_no_seat;
+
 /* Restores the pool's first invariant for one model, after anything about its line has changed. */
 void pool_place(struct pool *pool, struct model *model, uint64_t now_ns);
 
@@ -19,17 +29,14 @@ void pool_charge(struct pool *pool, const struct batch *batch, const struct list
                  int64_t ns, bool classes);
 
 /* As pool_pull(); what ends on the way is appended to `ended`. */
-struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, uint64_t now_ns,
-                                  uint64_t *wake_ns, struct list *ended);
+struct instance *pool_pull_locked(const struct puller *puller, uint64_t *wake_ns,
+                                  struct list *ended);
 
 /* A run of so many rows may begin on a loop, and is over before an executor would have woken. */
 bool pool_is_short(const struct model *model, uint64_t shape_key, uint64_t rows, uint64_t now_ns);
 
-/* Could an executor that sits at pool.seat take something now? */
-bool pool_has_work(const struct pool *pool, uint64_t now_ns);
-
-/* Nobody in particular. */
-extern const struct seat pool_no_seat;
+/* Could it take something now? */
+bool pool_has_work(const struct puller *puller);
 
 /* pool_wide.c: runs that take several of the device's places. */
 
@@ -47,7 +54,7 @@ void pool_wide_reserve(struct pool *pool, struct model *model, const struct requ
 struct model *pool_wide_next(const struct pool *pool);
 
 /* That one has waited long enough: nobody else begins. */
-bool pool_wide_holds(const struct pool *pool, uint64_t now_ns);
+bool pool_wide_holds(const struct puller *puller);
 
 /* An executor's run takes its places, and gives them back. */
 void pool_wide_begin(struct pool *pool, struct instance *instance);
@@ -68,6 +75,7 @@ void pool_scale_begin(struct pool *pool, struct model *model, struct batch *batc
 struct pool_scale_news {
     bool widen; /* stage_widen() */
     bool hurts; /* instances_reason has been set. */
+    bool held;  /* engine_held_text() has something to say. */
 };
 struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
                                       const struct batch *batch, uint64_t now_ns);

@@ -50,7 +50,7 @@ static uint64_t share_of(const struct model *model, uint32_t takers)
  * each gets its share of what waits: a run that leaves them idle would only end later.  Where
  * even a share costs more for its rows than for the run itself, those that are busy get theirs
  * too.  Who configures a delay or preferred sizes has decided otherwise. */
-static uint64_t rows_worth(const struct pool *pool, const struct model *model, uint64_t key,
+static uint64_t rows_worth(const struct puller *puller, const struct model *model, uint64_t key,
                            uint32_t takers)
 {
     const struct model_config *config = model->config;
@@ -60,13 +60,13 @@ static uint64_t rows_worth(const struct pool *pool, const struct model *model, u
         return cap > 0 ? smaller(cap, configured) : configured;
     }
     const uint64_t useful = profile_rows_useful(&model->profile, key, configured);
-    const uint32_t most = smaller(pool->executor_count, model->runs_max);
+    const uint32_t most = smaller(puller->pool->executor_count, model->runs_max);
     const uint32_t left = model->runs_max > model->running ? model->runs_max - model->running : 1;
     const uint64_t fair = share_of(model, most);
     const uint64_t share = profile_rows_dominate(&model->profile, key, fair)
                                ? fair
                                : share_of(model, smaller(smaller(takers, most), left));
-    return share < useful ? overload_share(pool, model, key, share, useful) : useful;
+    return share < useful ? overload_share(puller, model, key, share, useful) : useful;
 }
 
 /* The most rows of a run that takes no longer than `run_ns`, both by its profile alone and as runs
@@ -107,25 +107,26 @@ static bool waits_elsewhere(const struct pool *pool, const struct model *model,
 }
 
 /* What the device of who pulls has memory for. */
-static uint64_t rows_fitting(const struct pool *pool, const struct model *model, uint64_t rows)
+static uint64_t rows_fitting(const struct puller *puller, const struct model *model, uint64_t rows)
 {
-    const uint64_t cap = pool->uniform ? 0 : replica_rows_cap(model, &pool->seat);
+    const uint64_t cap = puller->pool->uniform ? 0 : replica_rows_cap(model, &puller->seat);
     return cap > 0 && cap < rows ? cap : rows;
 }
 
 /* `takers`: executors that could take of this model's line now, the asking one included. */
-static struct batch_plan plan(const struct pool *pool, struct model *model, struct request *leader,
-                              uint32_t takers, uint64_t now_ns)
+static struct batch_plan plan(const struct puller *puller, struct model *model,
+                              struct request *leader, uint32_t takers)
 {
     const struct model_config *config = model->config;
-    const struct pool_order *order = &pool->order;
+    const struct pool_order *order = &puller->pool->order;
+    const uint64_t now_ns = puller->now_ns;
     if (model->waiting_count == 1 && config->queue_delay_ns == 0) {
-        return (struct batch_plan){ leader, 1, leader->rows, leader->shape_key, now_ns };
+        return (struct batch_plan){ leader, 1, leader->rows, leader->shape_key, now_ns, false };
     }
-    const uint64_t worth = rows_worth(pool, model, leader->shape_key, takers);
+    const uint64_t worth = rows_worth(puller, model, leader->shape_key, takers);
     struct pace_cost cost;
     struct batch_rules rules = {
-        .rows_max = overload_rows(model, leader, rows_fitting(pool, model, worth), now_ns),
+        .rows_max = overload_rows(puller, leader, rows_fitting(puller, model, worth)),
         .preferred = config->preferred,
         .preferred_count = config->preferred_count,
         .delay_ns = config->queue_delay_ns,
@@ -134,7 +135,7 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
     const bool times_matter = run_ns != CLOCK_NEVER || !line_is_plain(&model->line);
     uint64_t row_ns = ROW_NS;
     uint64_t rows_guests = UINT64_MAX;
-    if (times_matter && overload_cost(model, leader->shape_key, &cost)) {
+    if (times_matter && overload_cost(model, &puller->seat, leader->shape_key, &cost)) {
         const uint64_t rows = rows_in_budget(model, leader->shape_key, &cost, run_ns);
         rules.cost = model->overload.drops ? &cost : NULL;
         rules.rows_short = run_ns == CLOCK_NEVER ? 0 : rows;
@@ -142,13 +143,16 @@ static struct batch_plan plan(const struct pool *pool, struct model *model, stru
         rows_guests = order->options.budget_ns / GUEST_SHARE / row_ns;
     }
     if (config->queue_delay_ns == 0 && model->line.mask >> leader->class > 1 &&
-        waits_elsewhere(pool, model, leader->class)) {
+        waits_elsewhere(puller->pool, model, leader->class)) {
         rows_guests = 0;
     }
     struct batcher batcher;
     batcher_begin(&batcher, &rules, leader, now_ns);
     line_gather(&model->line, &batcher, row_ns, rows_guests);
-    return batcher_end(&batcher);
+    struct batch_plan riders = batcher_end(&batcher);
+    riders.held = rules.rows_short > 0 && rules.rows_short < rules.rows_max && batcher.full &&
+                  model->waiting_rows > riders.rows;
+    return riders;
 }
 
 /* Lock held: it could be its turn, or it waits for places. */
@@ -212,11 +216,13 @@ static void place_sequences(struct pool *pool, struct model *model, uint64_t now
 }
 
 /* Lock held: the same for one that waits for company. */
-static void place_patient(struct pool *pool, struct model *model, uint64_t now_ns)
+static void place_patient(const struct puller *puller, struct model *model)
 {
+    struct pool *pool = puller->pool;
+    const uint64_t now_ns = puller->now_ns;
     line_age(&model->line, pool->order.options.ageing_ns, now_ns);
     struct request *leader = line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
-    const struct batch_plan next = plan(pool, model, leader, 1, now_ns);
+    const struct batch_plan next = plan(puller, model, leader, 1);
     if (next.leave_ns > now_ns) {
         stand_delayed(pool, model, next.leave_ns);
     } else {
@@ -239,8 +245,11 @@ static void await_device(struct pool *pool, struct model *model, uint64_t back_n
     }
 }
 
-void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
+/* Lock held: pool_place(), by who pulls. */
+static void place(const struct puller *puller, struct model *model)
 {
+    struct pool *pool = puller->pool;
+    const uint64_t now_ns = puller->now_ns;
     const uint64_t back_ns = revive(pool, model, now_ns);
     const bool has_instance =
         pool->uniform ? model->instances_free != NULL : replica_is_free(model, &pool_no_seat);
@@ -257,10 +266,16 @@ void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
         if (model->sequences != NULL) {
             place_sequences(pool, model, now_ns);
         } else if (could) {
-            place_patient(pool, model, now_ns);
+            place_patient(puller, model);
         }
     }
     await_device(pool, model, back_ns);
+}
+
+void pool_place(struct pool *pool, struct model *model, uint64_t now_ns)
+{
+    const struct puller nobody = { pool, pool_no_seat, now_ns };
+    place(&nobody, model);
 }
 
 /* Lock held: WAITING -> RUNNING. */
@@ -383,12 +398,13 @@ static uint64_t rows_cap(const struct model *model, const struct replica *replic
 
 /* Lock held: the planned riders leave the line for a free instance; `turn`: of which sequences,
  * `rivals`: classes that could have run instead. */
-static struct instance *take(struct pool *pool, struct model *model,
+static struct instance *take(const struct puller *puller, struct model *model,
                              const struct batch_plan *riders, const struct sequence_turn *turn,
-                             uint32_t rivals, uint64_t now_ns)
+                             uint32_t rivals)
 {
+    struct pool *pool = puller->pool;
     struct instance *instance =
-        replica_take(model, &pool->seat, turn == NULL ? NULL : turn->lane->instance);
+        replica_take(model, &puller->seat, turn == NULL ? NULL : turn->lane->instance);
     struct batch *batch = &instance->batch;
     *batch = (struct batch){ .shape_key = riders->shape_key,
                              .count = riders->count,
@@ -397,10 +413,11 @@ static struct instance *take(struct pool *pool, struct model *model,
                              .rows_cap = rows_cap(model, instance->replica, riders->shape_key),
                              .payer = riders->leader->payer,
                              .rows_short = rows_short(model, riders),
+                             .held = riders->held,
                              .class = riders->leader->class,
                              .owed = order_owed(&pool->order, riders->leader->class),
                              .rivals = rivals,
-                             .taken_ns = now_ns };
+                             .taken_ns = puller->now_ns };
     list_init(&batch->members);
     if (turn == NULL) {
         board(model, riders, batch);
@@ -411,7 +428,7 @@ static struct instance *take(struct pool *pool, struct model *model,
     model->waiting_rows -= riders->rows;
     pool->waiting -= riders->count;
     pool->running += riders->count;
-    pool_scale_begin(pool, model, batch, now_ns);
+    pool_scale_begin(pool, model, batch, puller->now_ns);
     pool->batches++;
     model->running++;
     overload_run_starts(pool, model, batch);
@@ -427,41 +444,43 @@ struct choice {
 };
 
 /* Lock held: the best batch that this request leads, or NULL. */
-static struct instance *take_best(struct pool *pool, struct model *model,
-                                  const struct choice *choice, uint64_t now_ns)
+static struct instance *take_best(const struct puller *puller, struct model *model,
+                                  const struct choice *choice)
 {
     if (model->sequences != NULL) {
-        const struct sequence_turn turn = sequencer_next(model->sequences, now_ns);
-        return turn.ready ? take(pool, model, &turn.riders, &turn, choice->rivals, now_ns) : NULL;
+        const struct sequence_turn turn = sequencer_next(model->sequences, puller->now_ns);
+        return turn.ready ? take(puller, model, &turn.riders, &turn, choice->rivals) : NULL;
     }
     const struct batch_plan riders =
-        plan(pool, model, choice->leader, pool->idle_count + 1, now_ns);
-    return take(pool, model, &riders, NULL, choice->rivals, now_ns);
+        plan(puller, model, choice->leader, puller->pool->idle_count + 1);
+    return take(puller, model, &riders, NULL, choice->rivals);
 }
 
 /* Lock held: models whose wait for company is over are looked at again. */
-static void promote(struct pool *pool, uint64_t now_ns)
+static void promote(const struct puller *puller)
 {
-    for (struct heap_node *top = heap_top(&pool->delayed); top != NULL && top->key <= now_ns;
-         top = heap_top(&pool->delayed)) {
-        pool_place(pool, list_entry(top, struct model, again), now_ns);
+    const struct heap *delayed = &puller->pool->delayed;
+    for (struct heap_node *top = heap_top(delayed); top != NULL && top->key <= puller->now_ns;
+         top = heap_top(delayed)) {
+        place(puller, list_entry(top, struct model, again));
     }
 }
 
 /* Lock held: who pulls now can run it. */
-static bool runs_here(const struct pool *pool, const struct model *model)
+static bool runs_here(const struct puller *puller, const struct model *model)
 {
-    return pool->uniform || replica_is_free(model, &pool->seat);
+    return puller->pool->uniform || replica_is_free(model, &puller->seat);
 }
 
 /* Lock held: the limited model whose turn it is, if its resources are there now. */
-static struct model *next_limited(const struct pool *pool)
+static struct model *next_limited(const struct puller *puller)
 {
+    const struct pool *pool = puller->pool;
     const struct rate_claim *best = NULL;
     for (const struct list_node *n = list_first(&pool->limited); n != NULL;
          n = list_next(&pool->limited, n)) {
         const struct rate_claim *claim = list_entry(n, struct rate_claim, node);
-        if (runs_here(pool, claim->model)) {
+        if (runs_here(puller, claim->model)) {
             best = best == NULL || claim->share < best->share ? claim : best;
         }
     }
@@ -469,29 +488,31 @@ static struct model *next_limited(const struct pool *pool)
 }
 
 /* A model's place among those that could run: all that are ready, then the limited one. */
-static struct model *next_model(const struct pool *pool, struct model *limited,
+static struct model *next_model(const struct puller *puller, struct model *limited,
                                 const struct model *model)
 {
+    const struct list *ready = &puller->pool->ready;
     if (model != NULL && model == limited) {
         return NULL;
     }
     const struct list_node *node =
-        model == NULL ? list_first(&pool->ready) : list_next(&pool->ready, &model->ready);
-    while (node != NULL && !runs_here(pool, list_entry(node, struct model, ready))) {
-        node = list_next(&pool->ready, node);
+        model == NULL ? list_first(ready) : list_next(ready, &model->ready);
+    while (node != NULL && !runs_here(puller, list_entry(node, struct model, ready))) {
+        node = list_next(ready, node);
     }
     return node != NULL ? list_entry(node, struct model, ready) : limited;
 }
 
-bool pool_has_work(const struct pool *pool, uint64_t now_ns)
+bool pool_has_work(const struct puller *puller)
 {
+    const struct pool *pool = puller->pool;
     const struct model *wide = pool_wide_next(pool);
-    if (wide != NULL && runs_here(pool, wide)) {
+    if (wide != NULL && runs_here(puller, wide)) {
         return true;
     }
-    return !pool_wide_holds(pool, now_ns) &&
-           (next_model(pool, NULL, NULL) != NULL ||
-            (!list_empty(&pool->limited) && next_limited(pool) != NULL));
+    return !pool_wide_holds(puller) &&
+           (next_model(puller, NULL, NULL) != NULL ||
+            (!list_empty(&pool->limited) && next_limited(puller) != NULL));
 }
 
 /* Who would lead for that class; NULL: the model has nobody in it. */
@@ -505,13 +526,13 @@ static struct request *leader_of(const struct model *model, uint32_t class_index
 
 /* Lock held: the client with the least time in that class, and the range of what its models have
  * had. */
-static const struct order_client *next_client(const struct pool *pool, struct model *limited,
+static const struct order_client *next_client(const struct puller *puller, struct model *limited,
                                               uint32_t class_index, uint64_t *least_ns)
 {
     const struct order_client *best = NULL;
     uint64_t most_ns = 0;
-    for (const struct model *m = next_model(pool, limited, NULL); m != NULL;
-         m = next_model(pool, limited, m)) {
+    for (const struct model *m = next_model(puller, limited, NULL); m != NULL;
+         m = next_model(puller, limited, m)) {
         const struct request *leader = leader_of(m, class_index);
         if (leader == NULL || (best != NULL && leader->payer->time > best->time) ||
             (best != NULL && leader->payer->time == best->time && leader->payer != best)) {
@@ -536,14 +557,14 @@ static bool due_before(const struct request *a, const struct request *b)
 }
 
 /* Lock held: who leads of several models' requests of that class. */
-static struct request *choose_leader(const struct pool *pool, struct model *limited,
+static struct request *choose_leader(const struct puller *puller, struct model *limited,
                                      uint32_t class_index)
 {
     uint64_t least_ns = 0;
-    const struct order_client *client = next_client(pool, limited, class_index, &least_ns);
+    const struct order_client *client = next_client(puller, limited, class_index, &least_ns);
     struct request *best = NULL;
-    for (struct model *m = next_model(pool, limited, NULL); m != NULL;
-         m = next_model(pool, limited, m)) {
+    for (struct model *m = next_model(puller, limited, NULL); m != NULL;
+         m = next_model(puller, limited, m)) {
         struct request *leader = leader_of(m, class_index);
         if (leader == NULL || leader->payer != client) {
             continue;
@@ -570,65 +591,69 @@ static void age(struct model *model, uint64_t ageing_ns, uint64_t now_ns)
 }
 
 /* Lock held: the same where who leads was decided when the model was placed: it is placed anew. */
-static void age_patient(struct pool *pool, uint64_t now_ns)
+static void age_patient(const struct puller *puller)
 {
+    const struct list *ready = &puller->pool->ready;
     struct list_node *next;
-    for (struct list_node *n = list_first(&pool->ready); n != NULL; n = next) {
+    for (struct list_node *n = list_first(ready); n != NULL; n = next) {
         struct model *model = list_entry(n, struct model, ready);
-        next = list_next(&pool->ready, n);
-        if (model->head != NULL && model->sequences == NULL && now_ns >= model->line.age_next_ns) {
-            pool_place(pool, model, now_ns);
+        next = list_next(ready, n);
+        if (model->head != NULL && model->sequences == NULL &&
+            puller->now_ns >= model->line.age_next_ns) {
+            place(puller, model);
         }
     }
 }
 
 /* Lock held: what is to run next. */
-static struct choice choose(struct pool *pool, uint64_t now_ns)
+static struct choice choose(const struct puller *puller)
 {
-    struct model *limited = list_empty(&pool->limited) ? NULL : next_limited(pool);
-    struct model *first = next_model(pool, limited, NULL);
+    struct pool *pool = puller->pool;
+    struct model *limited = list_empty(&pool->limited) ? NULL : next_limited(puller);
+    struct model *first = next_model(puller, limited, NULL);
     struct choice choice = { 0 };
-    for (struct model *m = first; m != NULL; m = next_model(pool, limited, m)) {
-        age(m, pool->order.options.ageing_ns, now_ns);
+    for (struct model *m = first; m != NULL; m = next_model(puller, limited, m)) {
+        age(m, pool->order.options.ageing_ns, puller->now_ns);
         choice.rivals |= classes_of(m);
     }
     if (first == NULL) {
         return choice;
     }
     const uint32_t class_index = order_class(&pool->order, choice.rivals);
-    const bool only = next_model(pool, limited, first) == NULL;
+    const bool only = next_model(puller, limited, first) == NULL;
     choice.leader =
-        only ? leader_of(first, class_index) : choose_leader(pool, limited, class_index);
+        only ? leader_of(first, class_index) : choose_leader(puller, limited, class_index);
     return choice;
 }
 
 /* Lock held: as choose(), but for those who wait for places: who has waited for them long enough is
  * next, or nobody is. */
-static struct choice choose_by_places(struct pool *pool, uint64_t now_ns)
+static struct choice choose_by_places(const struct puller *puller)
 {
-    const bool holds = pool_wide_holds(pool, now_ns);
-    struct model *model = pool_wide_next(pool);
-    if (model == NULL || !runs_here(pool, model)) { /* Its places are kept for who can run it. */
-        return holds ? (struct choice){ 0 } : choose(pool, now_ns);
+    const bool holds = pool_wide_holds(puller);
+    struct model *model = pool_wide_next(puller->pool);
+    if (model == NULL || !runs_here(puller, model)) { /* Its places are kept for who can run it. */
+        return holds ? (struct choice){ 0 } : choose(puller);
     }
     list_remove(&model->wide);
-    pool_place(pool, model, now_ns);
+    place(puller, model);
     if (!holds || !list_linked(&model->ready)) {
-        return choose(pool, now_ns);
+        return choose(puller);
     }
     const uint32_t mask = classes_of(model);
     return (struct choice){ leader_of(model, (uint32_t)__builtin_ctz(mask)), mask };
 }
 
 /* Lock held: as take_best(), with the resources that the run holds. */
-static struct instance *take_limited(struct pool *pool, struct model *model,
-                                     const struct choice *choice, uint64_t now_ns)
+static struct instance *take_limited(const struct puller *puller, struct model *model,
+                                     const struct choice *choice)
 {
+    struct pool *pool = puller->pool;
     struct rate_limiter *rates = pool->engine->rates;
     if (!rate_take(rates, model->claim)) {
         return NULL; /* Another device was quicker. */
     }
-    struct instance *instance = take_best(pool, model, choice, now_ns);
+    struct instance *instance = take_best(puller, model, choice);
     if (instance == NULL) {
         rate_give(rates, model->claim);
         return NULL;
@@ -638,13 +663,15 @@ static struct instance *take_limited(struct pool *pool, struct model *model,
     return instance;
 }
 
-static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_ns,
-                             struct list *ended)
+struct instance *pool_pull_locked(const struct puller *puller, uint64_t *wake_ns,
+                                  struct list *ended)
 {
-    promote(pool, now_ns);
-    age_patient(pool, now_ns);
-    for (struct choice choice = choose_by_places(pool, now_ns); choice.leader != NULL;
-         choice = choose_by_places(pool, now_ns)) {
+    struct pool *pool = puller->pool;
+    const uint64_t now_ns = puller->now_ns;
+    promote(puller);
+    age_patient(puller);
+    for (struct choice choice = choose_by_places(puller); choice.leader != NULL;
+         choice = choose_by_places(puller)) {
         struct model *model = choice.leader->model;
         if (!pool_wide_fits(pool, model)) {
             step_out(pool, model);
@@ -652,13 +679,12 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
             await_device(pool, model, revive(pool, model, now_ns));
             continue;
         }
-        const bool some = pool_expire(pool, model, now_ns, ended) ||
-                          overload_drop(pool, choice.leader, now_ns, ended);
-        struct instance *instance = some ? NULL
-                                    : model->claim != NULL
-                                        ? take_limited(pool, model, &choice, now_ns)
-                                        : take_best(pool, model, &choice, now_ns);
-        pool_place(pool, model, now_ns); /* It owed its place to requests that are gone. */
+        const bool some =
+            pool_expire(pool, model, now_ns, ended) || overload_drop(puller, choice.leader, ended);
+        struct instance *instance = some                   ? NULL
+                                    : model->claim != NULL ? take_limited(puller, model, &choice)
+                                                           : take_best(puller, model, &choice);
+        place(puller, model); /* It owed its place to requests that are gone. */
         if (instance != NULL) {
             pool_wide_begin(pool, instance);
             return instance;
@@ -669,22 +695,14 @@ static struct instance *pull(struct pool *pool, uint64_t now_ns, uint64_t *wake_
     return NULL;
 }
 
-struct instance *pool_pull_locked(struct pool *pool, const struct seat *seat, uint64_t now_ns,
-                                  uint64_t *wake_ns, struct list *ended)
-{
-    pool->seat = *seat;
-    struct instance *instance = pull(pool, now_ns, wake_ns, ended);
-    pool->seat = pool_no_seat;
-    return instance;
-}
-
 struct instance *pool_pull_at(struct pool *pool, const struct seat *seat, uint64_t now_ns,
                               uint64_t *wake_ns)
 {
     struct list ended;
     list_init(&ended);
+    const struct puller puller = { pool, *seat, now_ns };
     pthread_mutex_lock(&pool->lock);
-    struct instance *instance = pool_pull_locked(pool, seat, now_ns, wake_ns, &ended);
+    struct instance *instance = pool_pull_locked(&puller, wake_ns, &ended);
     pthread_mutex_unlock(&pool->lock);
     pool_send_home(&ended);
     return instance;
@@ -708,14 +726,15 @@ struct instance *pool_pull_model(struct pool *pool, struct model *model, uint64_
     struct list ended;
     list_init(&ended);
     struct instance *instance = NULL;
+    const struct puller nobody = { pool, pool_no_seat, now_ns };
     pthread_mutex_lock(&pool->lock);
     (void)pool_expire(pool, model, now_ns, &ended);
     if (model->waiting_count > 0 && model->instances_free != NULL) {
         struct request *leader =
             line_leader(&model->line, (uint32_t)__builtin_ctz(model->line.mask));
-        const struct batch_plan riders = plan(pool, model, leader, 1, now_ns);
+        const struct batch_plan riders = plan(&nobody, model, leader, 1);
         if (pool_is_short(model, riders.shape_key, riders.rows, now_ns)) {
-            instance = take(pool, model, &riders, NULL, 0, now_ns);
+            instance = take(&nobody, model, &riders, NULL, 0);
         }
     }
     pthread_mutex_unlock(&pool->lock);

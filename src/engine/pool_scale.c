@@ -13,6 +13,9 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
+#include "util/bytes.h"
+
+#define HELD_BATCHES 16 /* Fewer may be chance. */
 
 uint32_t pool_runs_wanted(const struct model *model)
 {
@@ -90,10 +93,44 @@ static bool accuse(struct model *model)
     return true;
 }
 
+/* True once it is clear that a blocking budget keeps the model's batches small; again when that is
+ * another one. */
+static bool note_held(const struct pool *pool, struct model *model, const struct batch *batch)
+{
+    const uint64_t budget_ns = pool->order.options.budget_ns;
+    if (!batch->held || model->held_budget_ns == budget_ns || ++model->held_count < HELD_BATCHES) {
+        return false;
+    }
+    model->held_count = 0;
+    model->held_rows = batch->rows;
+    model->held_budget_ns = budget_ns;
+    return true;
+}
+
+bool engine_held_text(struct model *model, char out[MODEL_ADVICE_BYTES])
+{
+    struct pool *pool = model->pool;
+    char budget[32];
+    pthread_mutex_lock(&pool->lock);
+    const uint64_t rows = model->held_rows;
+    const uint64_t budget_ns = pool->order.options.budget_ns;
+    const bool held = rows > 0 && model->held_budget_ns == budget_ns;
+    pthread_mutex_unlock(&pool->lock);
+    if (held) {
+        (void)snprintf(
+            out, MODEL_ADVICE_BYTES,
+            "batches are held at %llu row%s while more urgent requests come, which would "
+            "else wait longer than blocking_budget (%s); raise it for larger ones",
+            (unsigned long long)rows, rows == 1 ? "" : "s",
+            bytes_format_duration(budget_ns, budget));
+    }
+    return held;
+}
+
 struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
                                       const struct batch *batch, uint64_t now_ns)
 {
-    struct pool_scale_news news = { false, false };
+    struct pool_scale_news news = { .held = note_held(pool, model, batch) };
     const bool deeper = learn_stages(model, batch);
     const bool other = learn_scaling(pool, model, batch, now_ns);
     if (deeper || other) {
@@ -106,8 +143,12 @@ struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
 
 void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news)
 {
-    if (news.hurts && pool->engine->advise != NULL) {
-        pool->engine->advise(pool->engine->advise_context, model, model->instances_text);
+    char text[MODEL_ADVICE_BYTES];
+    if (news.hurts) {
+        engine_advise(pool->engine, model, LOG_WARNING, model->instances_text);
+    }
+    if (news.held && engine_held_text(model, text)) {
+        engine_advise(pool->engine, model, LOG_INFO, text);
     }
     if (news.widen) {
         stage_widen(pool, model);

@@ -48,10 +48,8 @@ void pool_note_arrival(struct pool *pool, uint64_t now_ns)
 static struct list_node *suited(struct pool *pool, uint64_t now_ns)
 {
     for (struct list_node *n = list_first(&pool->idle); n != NULL; n = list_next(&pool->idle, n)) {
-        pool->seat = list_entry(n, struct executor, idle)->seat;
-        const bool works = pool_has_work(pool, now_ns);
-        pool->seat = pool_no_seat;
-        if (works) {
+        const struct puller sleeper = { pool, list_entry(n, struct executor, idle)->seat, now_ns };
+        if (pool_has_work(&sleeper)) {
             return n;
         }
     }
@@ -61,7 +59,8 @@ static struct list_node *suited(struct pool *pool, uint64_t now_ns)
 /* Lock held: an executor to wake for the work there is, or NULL. */
 struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
 {
-    const bool works = pool_has_work(pool, now_ns);
+    const struct puller nobody = { pool, pool_no_seat, now_ns };
+    const bool works = pool_has_work(&nobody);
     if (!works) {
         const struct heap_node *later = heap_top(&pool->delayed);
         if (later == NULL || later->key >= pool->watch_ns) {
@@ -178,7 +177,8 @@ struct instance *pool_next(struct pool *pool, struct executor *executor)
     while (!pool->stopping && instance == NULL) {
         uint64_t wake_ns = CLOCK_NEVER;
         now_ns = clock_now_ns(pool->engine->clock);
-        instance = pool_pull_locked(pool, &executor->seat, now_ns, &wake_ns, &ended);
+        const struct puller puller = { pool, executor->seat, now_ns };
+        instance = pool_pull_locked(&puller, &wake_ns, &ended);
         if (!list_empty(&ended)) {
             pthread_mutex_unlock(&pool->lock);
             pool_send_home(&ended);

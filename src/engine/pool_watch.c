@@ -218,8 +218,8 @@ static bool watch_pool(struct pool *pool, uint64_t now_ns, uint64_t *next_ns)
     if (lost == NULL) {
         return false;
     }
-    if (outage != WEIR_OK && pool->engine->advise != NULL) {
-        pool->engine->advise(pool->engine->advise_context, lost, err.text);
+    if (outage != WEIR_OK) {
+        engine_advise(pool->engine, lost, LOG_WARNING, err.text);
     }
     pool_kick(pool);
     model_release(lost);

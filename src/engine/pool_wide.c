@@ -67,9 +67,10 @@ struct model *pool_wide_next(const struct pool *pool)
 }
 
 /* Lock held: who pulls could run it, or somebody could who sleeps or is busy. */
-static bool can_be_taken(const struct pool *pool, const struct model *model)
+static bool can_be_taken(const struct puller *puller, const struct model *model)
 {
-    if (replica_is_free(model, &pool->seat)) {
+    const struct pool *pool = puller->pool;
+    if (replica_is_free(model, &puller->seat)) {
         return true;
     }
     for (const struct list_node *n = list_first(&pool->idle); n != NULL;
@@ -90,11 +91,13 @@ static bool can_be_taken(const struct pool *pool, const struct model *model)
     return false;
 }
 
-bool pool_wide_holds(const struct pool *pool, uint64_t now_ns)
+bool pool_wide_holds(const struct puller *puller)
 {
+    const struct pool *pool = puller->pool;
     const struct model *model = first_of(pool);
-    return model != NULL && model->holds_ns <= now_ns &&
-           (list_empty(&pool->missing) || can_be_taken(pool, model)); /* Not if all of them hang. */
+    return model != NULL && model->holds_ns <= puller->now_ns &&
+           (list_empty(&pool->missing) ||
+            can_be_taken(puller, model)); /* Not if all of them hang. */
 }
 
 void pool_wide_begin(struct pool *pool, struct instance *instance)

@@ -227,7 +227,7 @@ static enum weir_status go(const struct probe *probe, struct probe_run *run, uin
     };
     const bool learns = probe->learner != NULL && probe->plan == NULL;
     const uint64_t from_ns = learns ? clock_now_ns(probe->clock) : 0;
-    step_begin(probe->step);
+    step_begin_run(probe->step);
     enum weir_status status = backend_prepare(probe->context, &parted.run, err);
     status = status == WEIR_OK ? backend_run(probe->context, &parted.run, err) : status;
     status = status == WEIR_OK ? backend_finish(probe->context, &parted.run, err) : status;

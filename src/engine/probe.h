@@ -26,8 +26,8 @@ struct probe {
     struct step *step;     /* Each run is one; NULL: nobody watches. */
     struct model *learner; /* Its profile learns from the runs; NULL: none does. */
     bool keep;             /* Runs keep their scratch memory. */
-    enum backend_death
-        *death; /* How the process of a run ended, the last one that did; NULL: nobody asks. */
+    /* How the process of a run ended, the last one that did; NULL: nobody asks. */
+    enum backend_death *death;
 };
 
 /* Whole numbers are small: FILL_LOW 0 and 1, FILL_HIGH 1 and 2; floats are in 0..1; strings are

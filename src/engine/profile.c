@@ -354,18 +354,6 @@ uint32_t profile_rows_cap(const struct profile *profile, uint64_t shape_key)
     return shape == NULL || shape->rows_cap == 0 ? profile->rows_cap_start : shape->rows_cap;
 }
 
-double profile_jitter(const struct profile *profile, uint64_t shape_key)
-{
-    const struct profile_shape *shape = find(profile, shape_key);
-    return shape == NULL ? 0 : shape->jitter;
-}
-
-double profile_slack(const struct profile *profile, uint64_t shape_key)
-{
-    const struct profile_shape *shape = find(profile, shape_key);
-    return shape == NULL ? PROFILE_SLACK_FIRST : shape->slack;
-}
-
 void profile_note_unit(struct profile *profile, uint64_t shape_key, uint64_t rows)
 {
     struct profile_shape *shape = find_or_replace(profile, shape_key);

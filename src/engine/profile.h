@@ -62,12 +62,6 @@ bool profile_predict_ns(const struct profile *profile, uint64_t shape_key, uint6
 bool profile_fit(const struct profile *profile, uint64_t shape_key, double *tau0_ns,
                  double *alpha_ns);
 
-/* Relative deviation of run times from the line, the mean of late; 0 while nothing is known. */
-double profile_jitter(const struct profile *profile, uint64_t shape_key);
-
-/* 99 of 100 runs take at most so many times the predicted; at least 1, and 1.08 while nothing is known. */
-double profile_slack(const struct profile *profile, uint64_t shape_key);
-
 /* The largest batch worth forming: a tenth more than the largest seen, or one request more where
  * that is more (anything while nothing was seen); 1 where tau0 is so small against alpha that
  * company gains less than a few percent (a pair is tried now and then); the best size where rows

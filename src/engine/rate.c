@@ -46,8 +46,8 @@ static enum weir_status read_limit(const char *text, struct rate_limit *out, str
     if (colon == NULL || colon == text || (second != NULL && second[1] == '\0') ||
         !bytes_to_u64((struct bytes){ colon + 1, digits }, AMOUNT_MAX, &count) || count == 0) {
         return err_set(err, WEIR_EINVAL,
-                       "rate_limit_resource '%.100s' is no NAME:COUNT or NAME:COUNT:DEVICE with a "
-                       "count of 1 to %d",
+                       "rate_limit_resource: found '%.100s', expected NAME:COUNT or "
+                       "NAME:COUNT:DEVICE with a count of 1 to %d",
                        text, AMOUNT_MAX);
     }
     out->name = mem_try_strndup(text, (size_t)(colon - text));

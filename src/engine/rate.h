@@ -29,8 +29,8 @@ struct rate_limiter;
 /* What a model's runs hold. */
 struct rate_claim {
     struct model *model;
-    struct list_node
-        node;          /* In pool.limited while the model could run; guarded by the pool's lock. */
+    /* In pool.limited while the model could run; guarded by the pool's lock. */
+    struct list_node node;
     uint64_t share;    /* Runs so far by priority; the same lock. */
     uint32_t priority; /* At least 1. */
     bool global;       /* Some resource is all devices'. */

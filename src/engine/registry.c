@@ -452,7 +452,7 @@ static bool turn(void *context, uint64_t *next_ns)
     uint64_t work_ns = CLOCK_NEVER;
     room_turn(host, now_ns, &work_ns);
     entry_promote(host, now_ns, &work_ns);
-    entry_watch_loads(host, now_ns, &work_ns);
+    loader_watch(host, now_ns, &work_ns);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);

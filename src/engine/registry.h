@@ -2,8 +2,7 @@
  * registry.h — which models there are, and which of them are loaded.
  *
  * The registry runs on its own threads: the *manager* decides (and never blocks), one *loader* per
- * device loads, proves, warms and unloads; one that does not come back from a load is replaced
- * (entry_lost.c).  Every other thread sees models through catalogue snapshots, and asks for changes
+ * device loads, proves, warms and unloads; one that does not come back is replaced (loader.h).  Every other thread sees models through catalogue snapshots, and asks for changes
  * with registry_load(), registry_unload() and registry_refresh(), whose answers come home by mail.
  *
  * A version's life:
@@ -92,7 +91,7 @@ WEIR_MUST_USE enum weir_status registry_create(struct engine *engine,
 
 /* Unloads everything, answers the orders that are left and joins the threads.  No home may hold a
  * snapshot any more (home_rest()); those with orders are finished afterwards, as their answers come
- * by mail.  NULL is fine.  False: a load that was written off, or one that was not over at
+ * by mail.  NULL is fine.  False: work of a loader that was written off, or was not over at
  * `until_ns` of the system's clock, goes on; what it may use must stay, the engine and the options
  * among it, and the process best ends by _exit(). */
 bool registry_destroy(struct registry *registry, uint64_t until_ns);
@@ -120,8 +119,9 @@ struct registry_order {
     enum registry_order_kind kind;
     const char *name;
     const char *override; /* LOAD: configuration text (JSON or YAML), or NULL. */
-    bool
-        follow; /* REFRESH in ALL mode: what has changed since the start is loaded or unloaded, as in POLL mode. */
+    /* REFRESH in ALL mode: what has changed since the start is loaded or unloaded, as in POLL
+     * mode. */
+    bool follow;
     bool dependents; /* UNLOAD of an ensemble: its parts, too, where nobody else uses them. */
     enum weir_status status;
     struct weir_err err;

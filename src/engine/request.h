@@ -111,21 +111,22 @@ struct request {
     bool sequence_end;
     bool admitted; /* A step of a request that was accepted: also while the engine drains. */
     bool canary;   /* Nobody's (canary.h): it rides alone and is no inference in the statistics. */
-    void (*ended)(struct request *self);                           /* At home, once. */
-    void (*part)(struct request *self, struct request_part *part); /* At home; NULL: models that
-                                                                       stream are refused. */
-    void (*late)(struct request *self); /* At home, at most once, before ended(): answer the client
-                                           now, as late_status and request_late_text() say.  May be
-                                           NULL. */
+    void (*ended)(struct request *self); /* At home, once. */
+    /* At home; NULL: models that stream are refused. */
+    void (*part)(struct request *self, struct request_part *part);
+    /* At home, at most once, before ended(): answer the client now, as late_status and
+     * request_late_text() say.  May be NULL. */
+    void (*late)(struct request *self);
     void *user;
-    struct request_facts
-        *facts; /* Of requests with the same model, types, shapes and outputs, or to be filled in
-                                    for them; looked at during the submit.  NULL: none. */
+    /* Of requests with the same model, types, shapes and outputs, or to be filled in for them;
+     * looked at during the submit.  NULL: none. */
+    struct request_facts *facts;
 
     /* The end; the home's from ended() on, as is `err`. */
     enum weir_status status;
-    enum weir_status late_status; /* In late(): WEIR_ETIMEOUT: the deadline passed while it ran;
-                                     WEIR_EBACKEND: its run does not end. */
+    /* In late(): WEIR_ETIMEOUT: the deadline passed while it ran; WEIR_EBACKEND: its run does not
+     * end. */
+    enum weir_status late_status;
     struct request_times times;
     uint64_t batch_rows; /* Rows of the batch it rode in. */
     uint32_t parts_sent;
@@ -137,12 +138,13 @@ struct request {
     bool limited;   /* Counted in its model's overload.in_hand. */
     struct home_mail end_mail;
     enum request_state state; /* Guarded by the pool's lock while not IDLE. */
-    enum weir_status stop;    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT,
-                                   WEIR_EBACKEND (written off).  Guarded by the pool's lock. */
-    struct list_node line;    /* In its lane, in a batch, or among those that end. */
-    struct request *rides;    /* The next one of a batch that is planned. */
-    uint64_t rows;            /* Leading dimension, or 1. */
-    uint64_t shape_key;       /* Only equal keys share a batch. */
+    /* WEIR_OK, or why it shall stop: WEIR_ECANCELED, WEIR_ETIMEOUT, WEIR_EBACKEND (written off).
+     * Guarded by the pool's lock. */
+    enum weir_status stop;
+    struct list_node line; /* In its lane, in a batch, or among those that end. */
+    struct request *rides; /* The next one of a batch that is planned. */
+    uint64_t rows;         /* Leading dimension, or 1. */
+    uint64_t shape_key;    /* Only equal keys share a batch. */
     uint64_t input_bytes;
     struct order_client *payer; /* Who is charged; from WAITING to ENDED. */
     struct lane *lane;          /* Where it stands, or stood until it ran; NULL: in no line. */

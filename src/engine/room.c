@@ -93,12 +93,15 @@ struct ledger_need room_estimate(const struct entry_host *host, const struct slo
     return (struct ledger_need){ .host_bytes = guess > MODEL_BYTES_MIN ? guess : MODEL_BYTES_MIN };
 }
 
-/* Of all the entry's loads together. */
+/* Of all the entry's loads together that have not failed. */
 static struct ledger_need need_of(const struct entry *entry)
 {
     struct ledger_need sum = { .group = LEDGER_NO_GROUP };
     for (uint32_t i = 0; i < entry->load_count; i++) {
         const struct ledger_need *one = &entry->loads[i].need;
+        if (entry->loads[i].resident == NULL) {
+            continue;
+        }
         sum.device = one->device;
         sum.also = one->also;
         sum.group = one->group;
@@ -148,10 +151,13 @@ static void observe(struct entry_host *host)
     struct memstat now;
     memstat_read(&now);
     const uint64_t *booked = room->ledger.accounts[0].bytes;
-    const uint64_t buffers =
+    const uint64_t models = booked[LEDGER_HEAP] - elsewhere.heap_bytes;
+    const uint64_t rest = now.private_bytes > models ? now.private_bytes - models : 0;
+    uint64_t buffers =
         block_pool_used_bytes(host->engine->blocks) + block_pool_kept_bytes(host->engine->blocks);
-    const uint64_t known = booked[LEDGER_HEAP] - elsewhere.heap_bytes + buffers;
-    const uint64_t heap = now.private_bytes > known ? now.private_bytes - known : 0;
+    /* A tensor that was announced and has not come is address space, and takes no model's room. */
+    buffers = buffers < rest || now.private_bytes == 0 ? buffers : rest;
+    const uint64_t heap = rest > buffers ? rest - buffers : 0;
     const uint64_t mapped = booked[LEDGER_MAPPED] - elsewhere.mapped_bytes;
     const uint64_t files = now.file_bytes > mapped ? now.file_bytes - mapped : 0;
     const uint64_t own = heap + (files > room->server_file ? files : room->server_file);
@@ -219,15 +225,20 @@ static bool is_pinned(const struct entry *entry)
     return entry->required;
 }
 
-/* Notes on whom an ensemble that serves holds a lease.  Before each look at who may leave. */
+/* How many parts of it stay for its sake: those of an ensemble that serves, or is being loaded. */
+static uint32_t kept_parts(const struct entry *whole)
+{
+    return whole->wants != NULL && (entry_serves(whole) || whole->busy) ? whole->wants->count : 0;
+}
+
+/* Notes on whom an ensemble holds a lease, or is about to.  Before each look at who may leave. */
 static void mark_parts(struct entry_host *host)
 {
     for (struct entry *entry = entry_first(host); entry != NULL; entry = entry_next(entry)) {
         entry->is_part = false;
     }
     for (struct entry *whole = entry_first(host); whole != NULL; whole = entry_next(whole)) {
-        const uint32_t count =
-            whole->wants != NULL && entry_serves(whole) ? whole->wants->count : 0;
+        const uint32_t count = kept_parts(whole);
         for (uint32_t i = 0; i < count; i++) {
             struct entry *part = entry_find(host, whole->wants->items[i].name);
             if (part != NULL) {
@@ -286,8 +297,8 @@ static enum leave may_leave(struct entry *entry, uint64_t now_ns, uint64_t *when
     return *when_ns > now_ns ? LEAVE_LATER : LEAVE_NOW;
 }
 
-/* Would its going help the account that lacks room?  It may still be loading. */
-static bool is_help(const struct entry *entry, const struct ledger_account *account)
+/* Does it charge the account that lacks room?  It may still be loading. */
+static bool charges(const struct entry *entry, const struct ledger_account *account)
 {
     const struct ledger *ledger = &entry->host->room.ledger;
     for (uint32_t i = 0; i < entry->load_count; i++) {
@@ -307,6 +318,50 @@ static bool is_help(const struct entry *entry, const struct ledger_account *acco
         }
     }
     return false;
+}
+
+static bool asks(const struct entry *entry)
+{
+    bool asks = false;
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        const struct resident *resident = entry->loads[i].resident;
+        asks = asks || (resident != NULL && resident->booking.state == LEDGER_NONE);
+    }
+    return asks;
+}
+
+/* An ensemble that is being loaded and has no room for all of it: it holds what it has got. */
+static bool is_stuck(const struct entry *whole)
+{
+    bool stuck = asks(whole);
+    for (uint32_t i = 0; i < kept_parts(whole); i++) {
+        const struct entry *part = entry_find(whole->host, whole->wants->items[i].name);
+        stuck = stuck || (part != NULL && asks(part));
+    }
+    return stuck && !entry_serves(whole);
+}
+
+/* Of all that goes when it goes: an ensemble lets its parts go.  Each entry is looked at once in a
+ * walk, as ensembles that cannot be loaded may be steps of themselves. */
+static bool walk_charges(struct entry *entry, const struct ledger_account *account)
+{
+    const uint32_t count = is_stuck(entry) ? 0 : kept_parts(entry);
+    entry->walked = entry->host->walk;
+    for (uint32_t i = 0; i < count; i++) {
+        struct entry *part = entry_find(entry->host, entry->wants->items[i].name);
+        if (part != NULL && part->walked != entry->host->walk && !is_pinned(part) &&
+            walk_charges(part, account)) {
+            return true;
+        }
+    }
+    return charges(entry, account);
+}
+
+/* Would its going help the account that lacks room? */
+static bool is_help(struct entry *entry, const struct ledger_account *account)
+{
+    entry->host->walk++;
+    return walk_charges(entry, account);
 }
 
 /* What it would take to have it back.  First loads do more: they convert, prove and try; who has
@@ -422,13 +477,25 @@ void room_measured(struct entry *entry, const struct load_job *load)
     entry->uses = 0;
 }
 
+void room_keep(struct room *room, struct ledger_booking *booking)
+{
+    if (booking->state == LEDGER_BOOKED) { /* Else it was only asking for it. */
+        const struct ledger_counts counts = { .heap_bytes = booking->need.host_bytes,
+                                              .device_bytes = booking->need.device_bytes,
+                                              .peak_bytes = booking->need.host_bytes };
+        ledger_measure(&room->ledger, booking, &counts);
+    }
+}
+
 /* ---- Who may come ---------------------------------------------------------------------------- */
 
 static void book(struct entry *entry)
 {
     for (uint32_t i = 0; i < entry->load_count; i++) {
         struct load_job *load = &entry->loads[i];
-        ledger_book(&entry->host->room.ledger, &load->resident->booking, &load->need);
+        if (load->resident != NULL) {
+            ledger_book(&entry->host->room.ledger, &load->resident->booking, &load->need);
+        }
     }
 }
 

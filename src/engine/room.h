@@ -95,6 +95,10 @@ void room_ask(struct entry *entry);
 /* A load came up: what was measured is booked instead, and remembered. */
 void room_measured(struct entry *entry, const struct load_job *load);
 
+/* Work that was written off: what it may take counts as taken.  As work under way it would keep all
+ * others from being measured, perhaps for ever. */
+void room_keep(struct room *room, struct ledger_booking *booking);
+
 /* Once per turn, before publishing: goes on with those that wait, lets idle models go.  *next_ns:
  * when to look again at the latest. */
 void room_turn(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);

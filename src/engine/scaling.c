@@ -53,16 +53,10 @@ uint32_t scaling_cap(const struct scaling *scaling)
     return scaling->trial > 0 ? scaling->trial : scaling->chosen;
 }
 
-static double rate_of(const struct scaling_level *level)
-{
-    return level->runs >= LEVEL_RUNS_MIN ? level->work / level->ns : 0;
-}
-
 double scaling_rate(const struct scaling *scaling, uint32_t runs)
 {
-    return runs >= 1 && runs <= scaling->runs_max
-               ? rate_of(&scaling->levels[runs]) * (double)NS_PER_S
-               : 0;
+    const struct scaling_level *level = &scaling->levels[runs];
+    return level->runs >= LEVEL_RUNS_MIN ? level->work / level->ns : 0;
 }
 
 /* --- The law ---------------------------------------------------------------------------------- */
@@ -77,7 +71,7 @@ static struct sums sum_up(const struct scaling *scaling)
 {
     struct sums sums = { .count = 0 };
     for (uint32_t n = 1; n <= scaling->runs_max; n++) {
-        const double rate = rate_of(&scaling->levels[n]);
+        const double rate = scaling_rate(scaling, n);
         if (rate <= 0) {
             continue;
         }
@@ -193,7 +187,7 @@ static bool may_keep_up(const struct scaling *scaling, uint32_t runs)
 /* A machine that was busy with other things may have held up the few runs that say so. */
 static bool is_doubtful(const struct scaling *scaling, uint32_t runs)
 {
-    return scaling->quiet_min >= DOUBT && rate_of(&scaling->levels[runs]) <= 0;
+    return scaling->quiet_min >= DOUBT && scaling_rate(scaling, runs) <= 0;
 }
 
 static bool worth_trying(const struct scaling *scaling, uint32_t runs)
@@ -257,8 +251,8 @@ static void judge_fixed(struct scaling *scaling, uint32_t trial, double gain)
 static void end_trial(struct scaling *scaling)
 {
     const uint32_t trial = scaling->trial;
-    const double before = rate_of(&scaling->levels[scaling->chosen]);
-    const double after = rate_of(&scaling->levels[trial]);
+    const double before = scaling_rate(scaling, scaling->chosen);
+    const double after = scaling_rate(scaling, trial);
     scaling->trial = 0;
     scaling->tried |= UINT32_C(1) << (trial - 1);
     if (before <= 0 || after <= 0) {

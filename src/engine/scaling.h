@@ -83,7 +83,7 @@ bool scaling_observe(struct scaling *scaling, double at_once, uint64_t rows, uin
 /* Runs at once now: the chosen count, or the one on trial. */
 uint32_t scaling_cap(const struct scaling *scaling);
 
-/* Rows per second at so many runs at once; 0: not measured. */
+/* Rows per ns at so many runs at once, SCALING_RUNS_MAX at most; 0: not measured. */
 double scaling_rate(const struct scaling *scaling, uint32_t runs);
 
 /* The law through what was measured; false: at fewer than two counts. */

@@ -65,8 +65,7 @@ static const char *id_text(const struct sequence_id *id, char *out)
     return out;
 }
 
-/* --- States
- * ------------------------------------------------------------------------------------ */
+/* ---- States ---------------------------------------------------------------------------------- */
 
 static void drop_states(struct sequencer *s, struct sequence *sequence)
 {
@@ -99,8 +98,7 @@ static void mix_states(const struct sequencer *s, struct request *request)
     }
 }
 
-/* --- Places
- * ------------------------------------------------------------------------------------ */
+/* ---- Places ---------------------------------------------------------------------------------- */
 
 /* A lane with a free place, or NULL: the one whose next free row is the lowest. */
 static struct sequence_lane *lane_with_room(const struct sequencer *s)
@@ -244,8 +242,7 @@ void sequencer_retire(struct sequencer *s, uint64_t now_ns)
     drop_idle(s, now_ns);
 }
 
-/* --- What runs next
- * ---------------------------------------------------------------------------- */
+/* ---- What runs next -------------------------------------------------------------------------- */
 
 static uint32_t rows_per_run(const struct model *model)
 {
@@ -350,8 +347,7 @@ void sequencer_release(struct sequencer *s, const struct instance *instance)
     }
 }
 
-/* --- Requests come and go
- * ---------------------------------------------------------------------- */
+/* ---- Requests come and go -------------------------------------------------------------------- */
 
 enum weir_status sequencer_check(struct request *request, struct weir_err *err)
 {
@@ -523,8 +519,7 @@ struct request *sequencer_late(const struct sequencer *s, uint64_t now_ns, uint6
     return NULL;
 }
 
-/* --- Life
- * --------------------------------------------------------------------------------------- */
+/* ---- Life ------------------------------------------------------------------------------------ */
 
 static enum weir_status make_lanes(struct sequencer *s, struct weir_err *err)
 {

@@ -432,24 +432,30 @@ static struct shape control_shape(const struct sequence_plan *plan,
     return shape;
 }
 
-static enum weir_status fill_control(const struct sequence_plan *plan,
-                                     const struct plan_control *control,
-                                     const struct plan_row *rows, uint32_t count,
-                                     struct block_pool *blocks, struct tensor *input,
-                                     struct weir_err *err)
+/* The rows of a run, whose inputs are made in `blocks`. */
+struct fill {
+    const struct sequence_plan *plan;
+    const struct plan_row *rows;
+    uint32_t count;
+    struct block_pool *blocks;
+};
+
+static enum weir_status fill_control(const struct fill *fill, const struct plan_control *control,
+                                     struct tensor *input, struct weir_err *err)
 {
+    const uint32_t count = fill->count;
     const size_t most = control->dtype == DTYPE_BYTES ? STRING_HEAD + (size_t)SEQUENCE_ID_BYTES_MAX
                                                       : dtype_size(control->dtype);
-    struct block *block = block_pool_take(blocks, count * most);
+    struct block *block = block_pool_take(fill->blocks, count * most);
     if (block == NULL) {
         return err_nomem(err, "a control tensor", count * most);
     }
     size_t size = 0;
     for (uint32_t i = 0; i < count; i++) {
-        size += control_value(control, &rows[i], block->data + size);
+        size += control_value(control, &fill->rows[i], block->data + size);
     }
     *input = (struct tensor){ .dtype = control->dtype,
-                              .shape = control_shape(plan, control, count),
+                              .shape = control_shape(fill->plan, control, count),
                               .data = block->data,
                               .size = size,
                               .present = true,
@@ -469,15 +475,14 @@ static size_t hole_bytes(const struct tensor *like)
     return elements * STRING_HEAD;
 }
 
-static enum weir_status fill_state(const struct sequence_plan *plan, uint32_t index,
-                                   const struct plan_row *rows, uint32_t count,
-                                   struct block_pool *blocks, struct tensor *input,
+static enum weir_status fill_state(const struct fill *fill, uint32_t index, struct tensor *input,
                                    struct weir_err *err)
 {
+    const uint32_t count = fill->count;
     const struct tensor *like = NULL;
     size_t size = 0;
     for (uint32_t i = 0; i < count && like == NULL; i++) {
-        like = sequence_plan_state(plan, &rows[i], index);
+        like = sequence_plan_state(fill->plan, &fill->rows[i], index);
     }
     if (count == 1) {
         *input = *like;
@@ -486,10 +491,10 @@ static enum weir_status fill_state(const struct sequence_plan *plan, uint32_t in
     }
     const size_t hole = hole_bytes(like);
     for (uint32_t i = 0; i < count; i++) {
-        const struct tensor *state = sequence_plan_state(plan, &rows[i], index);
+        const struct tensor *state = sequence_plan_state(fill->plan, &fill->rows[i], index);
         size += state != NULL ? state->size : hole; /* Bounded by the sequences' bytes. */
     }
-    struct block *block = block_pool_take(blocks, size + 1);
+    struct block *block = block_pool_take(fill->blocks, size + 1);
     if (block == NULL) {
         return err_nomem(err, "the states of a batch", size);
     }
@@ -500,7 +505,7 @@ static enum weir_status fill_state(const struct sequence_plan *plan, uint32_t in
     input->block = block;
     uint8_t *at = block->data;
     for (uint32_t i = 0; i < count; i++) {
-        const struct tensor *state = sequence_plan_state(plan, &rows[i], index);
+        const struct tensor *state = sequence_plan_state(fill->plan, &fill->rows[i], index);
         if (state != NULL && state->size > 0) {
             memcpy(at, state->data, state->size);
         } else if (state == NULL) {
@@ -515,13 +520,14 @@ enum weir_status sequence_plan_fill(const struct sequence_plan *plan, const stru
                                     uint32_t count, struct block_pool *blocks,
                                     struct tensor *inputs, struct weir_err *err)
 {
+    const struct fill fill = { plan, rows, count, blocks };
     enum weir_status status = WEIR_OK;
     for (uint32_t i = 0; i < plan->control_count && status == WEIR_OK; i++) {
         const struct plan_control *control = &plan->controls[i];
-        status = fill_control(plan, control, rows, count, blocks, &inputs[control->input], err);
+        status = fill_control(&fill, control, &inputs[control->input], err);
     }
     for (uint32_t i = 0; i < plan->state_count && status == WEIR_OK; i++) {
-        status = fill_state(plan, i, rows, count, blocks, &inputs[plan->states[i].input], err);
+        status = fill_state(&fill, i, &inputs[plan->states[i].input], err);
     }
     return status;
 }

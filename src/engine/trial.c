@@ -38,33 +38,25 @@ static bool comparable(const struct model *model)
     return model->sequences == NULL;
 }
 
-static void advise(const struct model *model, const char *text)
-{
-    const struct engine *engine = model->pool->engine;
-    if (engine->advise != NULL) {
-        engine->advise(engine->advise_context, model, text);
-    }
-}
-
 /* ---- What is known of the child -------------------------------------------------------------- */
 
 static void note_death(struct instance *instance, uint64_t began_ns)
 {
     struct model *model = instance->model;
     struct weir_err err = { WEIR_OK, "" };
-    const enum backend_death death = instance->run.death;
     pthread_mutex_lock(&model->pool->lock);
     const bool open = circuit_refuses(&model->circuit, now_ns(instance));
-    model->last_death = death;
-    const bool another = circuit_died(&model->circuit, began_ns, now_ns(instance));
+    model->last_death = instance->run.death;
+    circuit_died(&model->circuit, began_ns, now_ns(instance));
     outage_note(model);
     const bool opened = !open && outage_check_locked(model, &err) != WEIR_OK;
     pthread_mutex_unlock(&model->pool->lock);
-    if (another) {
-        atomic_fetch_add_explicit(&model->stats.deaths[death], 1, memory_order_relaxed);
+    if (instance->run.told != DEATH_NONE) {
+        atomic_fetch_add_explicit(&model->stats.deaths[instance->run.told], 1,
+                                  memory_order_relaxed);
     }
     if (opened) {
-        advise(model, err.text);
+        engine_advise(model->pool->engine, model, LOG_WARNING, err.text);
     }
 }
 
@@ -221,7 +213,8 @@ static void convict(const struct model *model, const struct suspect *suspect,
     };
     (void)snprintf(entry.model, sizeof(entry.model), "%s", model->name);
     quarantine_add(engine->quarantine, &entry, clock_now_ns(engine->clock));
-    advise(model, "an input made its process fail twice, the second time alone: it is quarantined");
+    engine_advise(engine, model, LOG_WARNING,
+                  "an input made its process fail twice, the second time alone: it is quarantined");
 }
 
 /* The suspect ends; those that waited for it end with it, or are appended to `again`. */

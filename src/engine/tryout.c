@@ -209,7 +209,8 @@ static void measure(const struct probe *trial, struct model *model)
     probe_run_finish(&probe, &run);
 }
 
-/* What was learned in an earlier life, where it can be read; else the remark says why not. */
+/* What was learned in an earlier life, where it can be read; else the remark says why not.  That of
+ * another model came with a copied folder, or stayed when the model changed: nothing is wrong. */
 static enum weir_status read_profile(struct model *model, char rows[PROFILE_ROWS_BYTES],
                                      struct weir_err *err)
 {
@@ -218,10 +219,15 @@ static enum weir_status read_profile(struct model *model, char rows[PROFILE_ROWS
         return WEIR_OK;
     }
     const enum weir_status status = profile_store_read(model->profile_store, model, rows, &why);
-    return status == WEIR_OK || status == WEIR_ENOENT
-               ? WEIR_OK
-               : effective_remark(model->config, err, "the stored profile is not used: %s",
-                                  why.text);
+    if (status == WEIR_OK || status == WEIR_ENOENT) {
+        return WEIR_OK;
+    }
+    static const char text[] = "the stored profile is not used: %s";
+    if (status != WEIR_ECONFLICT) {
+        return effective_remark(model->config, err, text, why.text);
+    }
+    model->config->note = arena_try_printf(model->config->arena, text, why.text);
+    return model->config->note != NULL ? WEIR_OK : err_nomem(err, "a model's configuration", 0);
 }
 
 /* ---- All of it ------------------------------------------------------------------------------- */

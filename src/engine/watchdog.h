@@ -45,8 +45,8 @@ struct watchdog {
     pthread_t thread;
     bool started;
     bool stopping;
-    _Atomic uint64_t
-        wake_ns; /* It looks by then; CLOCK_NEVER: not by itself.  Written under the lock. */
+    /* It looks by then; CLOCK_NEVER: not by itself.  Written under the lock. */
+    _Atomic uint64_t wake_ns;
 };
 
 void watchdog_init(struct watchdog *dog, struct engine *engine);

@@ -72,12 +72,15 @@ void conn_adopt(struct http_conn *c, struct stream *s)
     s->x.body_bytes_max = c->loop->limits->body_bytes_max;
     list_append(&c->streams, &s->x.node);
     c->stream_count++;
+    c->loop->exchange_count++;
 }
 
 void conn_retire(struct http_conn *c, struct stream *s)
 {
     list_remove(&s->x.node);
     c->stream_count--;
+    c->loop->exchange_count--;
+    c->loop->ended_count++;
     c->idle_ns = c->loop->now_ns;
     if (s->headed) {
         s->handler->done(s->handler->context, &s->x);

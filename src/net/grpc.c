@@ -123,12 +123,12 @@ static void end_exchange(struct exchange *x, enum weir_status status, const char
     exchange_finish(x);
 }
 
-void grpc_fail(struct exchange *x, enum weir_status status, const char *text)
+void grpc_fail(struct exchange *x, enum weir_status status, const char *text, uint64_t pushback_ms)
 {
     if (status == WEIR_EENCODING) {
         exchange_header(x, "grpc-accept-encoding", BYTES_LITERAL("identity,deflate,gzip"));
     }
-    end_exchange(x, status, text, PUSHBACK_MS);
+    end_exchange(x, status, text, pushback_ms == 0 ? PUSHBACK_MS : pushback_ms);
 }
 
 static bool is_busy(const struct grpc_call *call)
@@ -602,13 +602,13 @@ struct grpc_call *grpc_open(struct exchange *x, const struct grpc_reader *reader
     struct head_grpc own;
     struct head_grpc *head = x->head == NULL ? &own : &x->head->grpc;
     if (call == NULL || closing == NULL) {
-        grpc_fail(x, WEIR_ENOMEM, "out of memory for this call");
+        grpc_fail(x, WEIR_ENOMEM, "out of memory for this call", 0);
         return NULL;
     }
     if ((head == &own || !head->known) && !read_head(x, head)) {
         head->known = false;
         grpc_fail(x, WEIR_EINVAL,
-                  "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n");
+                  "grpc-timeout: expected up to eight digits and one of H, M, S, m, u, n", 0);
         return NULL;
     }
     call->x = x;

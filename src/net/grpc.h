@@ -77,8 +77,9 @@ bool grpc_is_type(struct bytes content_type);
 struct grpc_call *grpc_open(struct exchange *x, const struct grpc_reader *reader,
                             uint64_t message_bytes_max);
 
-/* Ends an exchange that never became a call. */
-void grpc_fail(struct exchange *x, enum weir_status status, const char *text);
+/* Ends an exchange that never became a call.  `pushback_ms` is what to tell a client that may try
+ * again; 0: the usual. */
+void grpc_fail(struct exchange *x, enum weir_status status, const char *text, uint64_t pushback_ms);
 
 /* As http_handler.place(). */
 bool grpc_place(const struct grpc_call *call, char **at, size_t *room);

@@ -87,9 +87,9 @@ struct exchange {
     /* Set by head(). */
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */
     size_t body_align_at;    /* Offset in the body that will be MEM_ALIGN-aligned; preset 0. */
-    char *(*body_room)(
-        struct exchange *x); /* Asked at the body's first byte: memory for body_size bytes, good
-                                               until done(), or NULL; preset NULL: it is net's. */
+    /* Asked at the body's first byte: memory for body_size bytes, good until done(), or NULL; preset
+     * NULL: it is net's. */
+    char *(*body_room)(struct exchange *x);
     bool incremental; /* The body goes to data() as it arrives and is not kept; preset false. */
     bool expecting;   /* Incremental, at any time: bytes are due within the body time-out. */
 
@@ -117,9 +117,9 @@ struct http_handler {
     void (*request)(void *context, struct exchange *x);
     void (*canceled)(void *context, struct exchange *x);
     void (*done)(void *context, struct exchange *x);
-    void (*drained)(void *context, struct exchange *x); /* A streaming answer's unsent bytes fell
-                                                           to zero; may be NULL.  It may add pieces
-                                                           and finish. */
+    /* A streaming answer's unsent bytes fell to zero; may be NULL.  It may add pieces and
+     * finish. */
+    void (*drained)(void *context, struct exchange *x);
 };
 
 struct http_listener;

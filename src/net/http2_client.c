@@ -174,7 +174,7 @@ enum weir_status http2_client_begin(struct http2_client *client,
     assert(client->done && request->field_count <= HTTP2_CLIENT_FIELDS_MAX);
     nghttp2_nv fields[PSEUDO_FIELDS + HTTP2_CLIENT_FIELDS_MAX] = {
         field_of(BYTES_LITERAL(":method"), BYTES_LITERAL("POST")),
-        field_of(BYTES_LITERAL(":scheme"), BYTES_LITERAL("http")),
+        field_of(BYTES_LITERAL(":scheme"), bytes_of(request->secure ? "https" : "http")),
         field_of(BYTES_LITERAL(":path"), request->path),
         field_of(BYTES_LITERAL(":authority"), request->authority),
     };

@@ -27,6 +27,7 @@ struct http2_client_field {
 
 /* POST, with a body; all of it must stay until the request is done. */
 struct http2_client_request {
+    bool secure; /* The scheme is https. */
     struct bytes authority;
     struct bytes path;
     const struct http2_client_field *fields;

@@ -11,6 +11,8 @@
  * executor and its loop may, the answers of each batch would wait until the next run has used up
  * its own slice.
  *
+ * Looking for more before going to sleep is an idle handle of libuv's, which keeps it from waiting.
+ *
  * All times of a loop wait in one heap behind one libuv timer, which is started only for the
  * earliest: moving a time costs no system call, and a loop without times never wakes up.
  */
@@ -104,19 +106,42 @@ static void run_hooks(struct loop *loop)
     }
 }
 
-/* A look at the sockets that found nothing.  Timers of hooks are set when hooks run. */
-static bool nothing_happened(const struct loop *loop)
+static bool is_looking(const struct loop *loop)
 {
-    return loop->spin_ns > 0 && !loop->fresh && !has_mail(loop) && list_empty(&loop->dirty);
+    return uv_is_active((const uv_handle_t *)&loop->looking) != 0;
+}
+
+/* What an idle handle calls is of no use: while one is active, libuv does not sleep. */
+static void on_idle(uv_idle_t *handle)
+{
+    (void)handle;
+}
+
+static void look_or_sleep(struct loop *loop)
+{
+    const uint64_t own_ns = look_for_ns(&loop->look, loop->ended_count, loop->exchange_count);
+    const uint64_t ns = loop->spin_ns > 0 ? loop->spin_ns : own_ns;
+    loop->ended_count = 0;
+    if (ns > 0) {
+        loop->looks_until_ns = clock_add(uv_hrtime(), ns); /* The turn itself took as long. */
+        uv_idle_start(&loop->looking, on_idle);
+    } else {
+        uv_idle_stop(&loop->looking);
+    }
+}
+
+/* A look at the sockets that found nothing.  Timers of hooks are set when hooks run. */
+static bool found_nothing(const struct loop *loop)
+{
+    return is_looking(loop) && !loop->fresh && !has_mail(loop) && list_empty(&loop->dirty);
 }
 
 static void turn_end(struct loop *loop)
 {
-    if (nothing_happened(loop)) {
-        return;
+    if (is_looking(loop)) {
+        look_over(&loop->look, true);
     }
     loop_turn_begin(loop);
-    loop->spin_until_ns = clock_add(loop->now_ns, loop->spin_ns);
     unsigned rounds = 0;
     do {
         if (has_mail(loop)) {
@@ -131,12 +156,19 @@ static void turn_end(struct loop *loop)
         loop_wake(loop);
     }
     arm(loop);
+    look_or_sleep(loop);
     loop->fresh = false;
 }
 
 static void on_prepare(uv_prepare_t *handle)
 {
-    turn_end(handle->data);
+    struct loop *loop = handle->data;
+    if (!found_nothing(loop)) {
+        turn_end(loop);
+    } else if (uv_hrtime() >= loop->looks_until_ns) {
+        look_over(&loop->look, false);
+        uv_idle_stop(&loop->looking);
+    }
 }
 
 static void on_wake(uv_poll_t *handle, int status, int events)
@@ -200,6 +232,8 @@ enum weir_status loop_init(struct loop *loop, const struct limits *limits, struc
     }
     uv_prepare_init(&loop->uv, &loop->turn);
     uv_timer_init(&loop->uv, &loop->timer);
+    uv_idle_init(&loop->uv, &loop->looking);
+    look_init(&loop->look);
     loop->uv.data = loop;
     loop->turn.data = loop;
     loop->timer.data = loop;
@@ -222,22 +256,12 @@ void loop_set_spin(struct loop *loop, uint64_t spin_ns)
     loop->spin_ns = spin_ns;
 }
 
-/* A turn that has begun ends in the next look, which must not sleep. */
-static bool may_sleep(const struct loop *loop)
-{
-    return !loop->fresh && !has_mail(loop) && uv_hrtime() >= loop->spin_until_ns;
-}
-
 void loop_run(struct loop *loop)
 {
     block_sigpipe();
     loop_here = loop;
-    if (loop->spin_ns == 0 && !atomic_load(&loop->stopping)) {
-        uv_run(&loop->uv, UV_RUN_DEFAULT);
-    }
-    loop_turn_begin(loop); /* What was set before is looked at in the first turn. */
     while (!atomic_load(&loop->stopping)) {
-        uv_run(&loop->uv, may_sleep(loop) ? UV_RUN_ONCE : UV_RUN_NOWAIT);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
     }
     turn_end(loop);
     loop_here = NULL;
@@ -274,6 +298,7 @@ void loop_finish(struct loop *loop)
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->turn, NULL);
     uv_close((uv_handle_t *)&loop->timer, NULL);
+    uv_close((uv_handle_t *)&loop->looking, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     const int busy = uv_loop_close(&loop->uv);
     assert(busy == 0);

@@ -7,9 +7,9 @@
  *
  * One turn of a loop: read sockets and fire timers, receive mail, then the turn hooks in order of
  * registration (mail that they send to their own loop is received in the same turn), then one write
- * per connection that has something to say.  A loop with nothing to do sleeps without waking up.
- * With spin_ns it first looks for more for so long: who answers at once need not be woken, at the
- * price of a processor that is busy between requests.
+ * per connection that has something to say.  A loop with nothing to do sleeps without waking up,
+ * but where requests come one close behind the other it first looks for more (look.h); with spin_ns
+ * it does so behind every turn, at the price of a processor that is busy between requests.
  */
 #ifndef WEIR_NET_LOOP_H
 #define WEIR_NET_LOOP_H
@@ -19,6 +19,7 @@
 
 #include <uv.h>
 
+#include "net/look.h"
 #include "util/clock.h"
 #include "util/err.h"
 #include "util/heap.h"
@@ -70,11 +71,15 @@ struct loop {
     struct list dirty; /* Connections with something to write. */
     struct list connections;
     uint64_t connection_count;
-    struct http_net *net; /* NULL before the first listener. */
-    void *user;           /* The server's per-loop context. */
-    bool fresh;           /* now_ns was read in this turn. */
-    uint64_t spin_ns;     /* How long to look for more before sleeping; 0: not at all. */
-    uint64_t spin_until_ns;
+    struct http_net *net;    /* NULL before the first listener. */
+    void *user;              /* The server's per-loop context. */
+    bool fresh;              /* now_ns was read in this turn. */
+    uint32_t ended_count;    /* Exchanges that ended in this turn. */
+    uint64_t exchange_count; /* And those that have not. */
+    struct look look;
+    uv_idle_t looking; /* Active while the loop looks for more, and so does not sleep. */
+    uint64_t looks_until_ns;
+    uint64_t spin_ns; /* How long to look behind every turn; 0: as `look` says. */
     _Atomic bool stopping;
 };
 
@@ -82,7 +87,7 @@ struct loop {
 WEIR_MUST_USE enum weir_status loop_init(struct loop *loop, const struct limits *limits,
                                          struct weir_err *err);
 
-/* Before loop_run(): see spin_ns. */
+/* Before loop_run(): sets spin_ns. */
 void loop_set_spin(struct loop *loop, uint64_t spin_ns);
 
 /* Turns until loop_stop(); call on the thread that is to own the loop. */

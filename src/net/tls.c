@@ -30,7 +30,8 @@ struct tls_link {
     size_t out_sent;
     struct buffer next;
     bool ready;
-    bool failed; /* Nothing may be asked of `ssl` any more. */
+    bool failed;        /* Nothing may be asked of `ssl` any more. */
+    const char *reason; /* Then: why; static storage, or NULL. */
     char client[TLS_NAME_BYTES];
 };
 
@@ -106,7 +107,7 @@ static BIO *make_bio(struct tls_link *link)
 
 /* --- Links --- */
 
-struct tls_link *tls_open(struct tls *tls)
+struct tls_link *tls_link_create(SSL_CTX *context)
 {
     struct tls_link *link = mem_try_zero(1, sizeof(*link));
     if (link == NULL) {
@@ -114,16 +115,34 @@ struct tls_link *tls_open(struct tls *tls)
     }
     buffer_init(&link->out, TLS_OUTGOING_BYTES_MAX);
     buffer_init(&link->next, TLS_OUTGOING_BYTES_MAX);
-    SSL_CTX *context = tls_context(tls);
     link->ssl = SSL_new(context);
-    SSL_CTX_free(context); /* The link has its own count. */
     BIO *bio = link->ssl == NULL ? NULL : make_bio(link);
     if (bio == NULL) {
         tls_close(link);
         return NULL;
     }
     SSL_set_bio(link->ssl, bio, bio);
-    SSL_set_accept_state(link->ssl);
+    return link;
+}
+
+SSL *tls_link_ssl(const struct tls_link *link)
+{
+    return link->ssl;
+}
+
+const char *tls_link_reason(const struct tls_link *link)
+{
+    return link->reason == NULL ? "no reason given" : link->reason;
+}
+
+struct tls_link *tls_open(struct tls *tls)
+{
+    SSL_CTX *context = tls_context(tls);
+    struct tls_link *link = tls_link_create(context);
+    SSL_CTX_free(context); /* The link has its own count. */
+    if (link != NULL) {
+        SSL_set_accept_state(link->ssl);
+    }
     return link;
 }
 
@@ -178,6 +197,7 @@ static enum tls_result fail(struct tls_link *link)
     if (!link->ready) {
         atomic_fetch_add_explicit(&failures, 1, memory_order_relaxed);
     }
+    link->reason = ERR_reason_error_string(ERR_peek_error());
     ERR_clear_error();
     link->failed = true;
     link->in.size = 0;

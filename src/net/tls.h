@@ -5,9 +5,10 @@
  * let in.  Any thread may use it.  Its files can be read again while it is in use: connections that
  * are open keep what they began with, later ones get the new.
  *
- * A `struct tls_link` is one connection's end, for one thread.  It touches no socket: bytes of the
- * client go in by tls_feed(), what they mean comes out of tls_read(); what is to be said goes in by
- * tls_seal(), and what has to leave comes out of tls_outgoing().
+ * A `struct tls_link` is one connection's end, for one thread; tls_trust.h makes the other side's.
+ * It touches no socket: bytes of the client go in by tls_feed(), what they mean comes out of
+ * tls_read(); what is to be said goes in by tls_seal(), and what has to leave comes out of
+ * tls_outgoing().
  *
  * TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3; no renegotiation, no
  * compression, no early data; sessions are resumed by tickets, of which the server remembers
@@ -43,8 +44,8 @@ enum tls_client {
 struct tls_options {
     const char *certificate; /* PEM file: the server's, then those that lead to its root. */
     const char *key;         /* PEM file, without a passphrase. */
-    const char
-        *client_ca; /* PEM file: who may sign clients' certificates; "": none is asked for. */
+    /* PEM file: who may sign clients' certificates; "": none is asked for. */
+    const char *client_ca;
     enum tls_client client; /* With client_ca. */
     bool tls13_only;
 };

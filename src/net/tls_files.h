@@ -1,5 +1,5 @@
 /*
- * tls_files.h — what tls.c knows of certificates; for net/tls*.c only.
+ * tls_files.h — what net/tls*.c know of each other, and nobody else.
  */
 #ifndef WEIR_NET_TLS_FILES_H
 #define WEIR_NET_TLS_FILES_H
@@ -13,5 +13,12 @@ SSL_CTX *tls_context(struct tls *tls);
 
 /* The common name of a certificate's subject; empty where it has none that fits. */
 void tls_common_name(const X509 *certificate, char out[TLS_NAME_BYTES]);
+
+/* A link that is still to be told which end it is.  NULL: memory is out. */
+struct tls_link *tls_link_create(SSL_CTX *context);
+SSL *tls_link_ssl(const struct tls_link *link);
+
+/* Why it failed, as OpenSSL has it; static storage. */
+const char *tls_link_reason(const struct tls_link *link);
 
 #endif

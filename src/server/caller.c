@@ -46,8 +46,8 @@ void caller_destroy(struct caller *caller)
 void caller_wait(struct caller *caller)
 {
     if (!list_empty(&caller->home.inline_models) || caller->home.kick != 0) {
-        home_turn(
-            &caller->home); /* What came home brought further requests: an ensemble's steps. */
+        /* What came home brought further requests: an ensemble's steps. */
+        home_turn(&caller->home);
         return;
     }
     const uint64_t at_ns = home_next_ns(&caller->home);
@@ -95,13 +95,7 @@ enum weir_status caller_order(struct caller *caller, struct registry *registry,
 bool caller_models_settled(const struct catalogue *catalogue)
 {
     for (uint32_t i = 0; i < catalogue->count; i++) {
-        const struct catalogue_entry *entry = &catalogue->list[i];
-        bool loading = entry->loading;
-        for (uint32_t v = 0; v < entry->version_count; v++) {
-            const enum model_state state = entry->versions[v].state;
-            loading = loading || state == MODEL_LOADING || state == MODEL_UNKNOWN;
-        }
-        if (loading) {
+        if (!catalogue_entry_is_settled(&catalogue->list[i])) {
             return false;
         }
     }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/rate.h"
 #include "net/tls.h"
 #include "server/budget.h"
 #include "server/devices.h"
@@ -453,11 +454,21 @@ static enum weir_status check_devices(const struct config *config, struct weir_e
     return status;
 }
 
+static enum weir_status check_rates(const struct config *config, struct weir_err *err)
+{
+    struct rate_limiter *limiter = NULL;
+    const enum weir_status status = rate_limiter_create(
+        config->rate_limit_resource.items, config->rate_limit_resource.count, &limiter, err);
+    rate_limiter_destroy(limiter);
+    return status;
+}
+
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
     enum weir_status status = check_access(config, err);
     status = status == WEIR_OK ? check_ports(config, err) : status;
     status = status == WEIR_OK ? check_devices(config, err) : status;
+    status = status == WEIR_OK ? check_rates(config, err) : status;
     if (status != WEIR_OK) {
         return status;
     }

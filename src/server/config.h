@@ -100,6 +100,7 @@ struct config {
     uint64_t loops; /* Resolved: at least 1. */
     uint64_t loop_spin_ns;
     uint64_t executors;     /* Resolved: at least 1. */
+    uint64_t executor_nice; /* Added to theirs. */
     const char *processors; /* "auto", "off" or a list. */
     bool pin;
     const char *gpu_library; /* "": none. */
@@ -137,8 +138,8 @@ void config_finish(struct config *config);
 /* What a command makes of its words besides settings. */
 struct config_words {
     const char *positional; /* The list that words without a dash are added to; NULL: refused. */
-    const char *const
-        *own_flags; /* Flags that are no settings, such as "--check"; NULL at the end. */
+    /* Flags that are no settings, such as "--check"; NULL at the end. */
+    const char *const *own_flags;
     uint32_t given; /* Out: bit i is set when own_flags[i] was there. */
 };
 

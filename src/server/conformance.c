@@ -180,26 +180,19 @@ static void check_rows(struct check *check, const struct signature *signature,
 static void check_repeats(struct check *check, const struct signature *signature,
                           struct backend_context *context)
 {
+    static const uint32_t seeds[] = { 3, 5, 3 };
     struct weir_err err = { 0 };
-    struct trial first;
-    struct trial other;
-    struct trial again;
-    bool same = false;
-    enum weir_status status = begin_trial(&first, signature, context, 1, 3, &err);
-    if (status == WEIR_OK) {
-        status = begin_trial(&other, signature, context, 1, 5, &err);
-        if (status == WEIR_OK) {
-            status = begin_trial(&again, signature, context, 1, 3, &err);
-            if (status == WEIR_OK) {
-                status = run_once(&first, &err);
-                status = status == WEIR_OK ? run_once(&other, &err) : status;
-                status = status == WEIR_OK ? run_once(&again, &err) : status;
-                same = status == WEIR_OK && same_outputs(&first, &again);
-                end_trial(&again);
-            }
-            end_trial(&other);
-        }
-        end_trial(&first);
+    struct trial trials[3] = { 0 };
+    enum weir_status status = WEIR_OK;
+    for (size_t i = 0; status == WEIR_OK && i < 3; i++) {
+        status = begin_trial(&trials[i], signature, context, 1, seeds[i], &err);
+    }
+    for (size_t i = 0; status == WEIR_OK && i < 3; i++) {
+        status = run_once(&trials[i], &err);
+    }
+    const bool same = status == WEIR_OK && same_outputs(&trials[0], &trials[2]);
+    for (size_t i = 0; i < 3; i++) {
+        end_trial(&trials[i]);
     }
     (void)say(check, same, "the same input gives the same output, whatever ran between",
               status == WEIR_OK ? "the outputs differ" : "%s", err.text);

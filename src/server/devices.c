@@ -137,7 +137,8 @@ enum weir_status devices_read(struct devices *devices, const struct config *conf
         return err_nomem(err, "devices", (config->devices.count + 1) * sizeof(*devices->list));
     }
     devices->list[0] = (struct device_options){ .name = mem_try_strdup("cpu"),
-                                                .executors = (uint32_t)config->executors };
+                                                .executors = (uint32_t)config->executors,
+                                                .nice = (uint32_t)config->executor_nice };
     devices->count = 1;
     if (devices->list[0].name == NULL) {
         return err_nomem(err, "devices", sizeof("cpu"));

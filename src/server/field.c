@@ -228,19 +228,24 @@ enum weir_status field_bool(const struct field_reader *reader, const struct fiel
     return yaml_bool(node, node->file, field_place(field, target), reader->err);
 }
 
+/* A whole number in the field's range. */
+static enum weir_status read_i64(const struct field_reader *reader, const struct field *field,
+                                 const struct yaml *node, int64_t *out)
+{
+    return yaml_i64(node, node->file, field->min, field->max, out, reader->err);
+}
+
 enum weir_status field_i64(const struct field_reader *reader, const struct field *field,
                            const struct yaml *node, void *target)
 {
-    return yaml_i64(node, node->file, field->min, field->max, field_place(field, target),
-                    reader->err);
+    return read_i64(reader, field, node, field_place(field, target));
 }
 
 enum weir_status field_u32(const struct field_reader *reader, const struct field *field,
                            const struct yaml *node, void *target)
 {
     int64_t value = 0;
-    const enum weir_status status =
-        yaml_i64(node, node->file, field->min, field->max, &value, reader->err);
+    const enum weir_status status = read_i64(reader, field, node, &value);
     if (status == WEIR_OK) {
         *(uint32_t *)field_place(field, target) = (uint32_t)value;
     }
@@ -282,8 +287,7 @@ enum weir_status field_microseconds(const struct field_reader *reader, const str
                                     const struct yaml *node, void *target)
 {
     int64_t value = 0;
-    const enum weir_status status =
-        yaml_i64(node, node->file, field->min, field->max, &value, reader->err);
+    const enum weir_status status = read_i64(reader, field, node, &value);
     if (status == WEIR_OK) {
         *(uint64_t *)field_place(field, target) = (uint64_t)value * NS_PER_US;
     }

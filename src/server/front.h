@@ -25,8 +25,8 @@ struct front_options {
     const struct limits *limits;
     struct api *api;
     struct tls *tls; /* NULL: plain. */
-    uint32_t
-        activated; /* Listening sockets that were handed over; they stand for those configured. */
+    /* Listening sockets that were handed over; they stand for those configured. */
+    uint32_t activated;
     void (*ended)(void *context); /* A loop has ended; on its thread. */
     void *context;
 };

@@ -98,6 +98,17 @@ static enum weir_status locate(struct inspection *self, const char *path, struct
         name_of(path, "", self->name, sizeof(self->name));
         (void)snprintf(self->folder, sizeof(self->folder), "%s", path);
         read_config(self, path);
+        const char *backend = self->config != NULL ? self->config->backend : NULL;
+        if (backend != NULL && strncmp(backend, "onnx", 4) != 0) {
+            const struct backend_ops *ops;
+            const enum weir_status known = effective_backend(self->config, &ops, err);
+            return known != WEIR_OK
+                       ? known
+                       : err_set(err, WEIR_EINVAL,
+                                 "%s: the backend '%s' has no ONNX file; --config shows what is in "
+                                 "force",
+                                 path, backend);
+        }
         const char *file = self->config != NULL ? self->config->file_name : NULL;
         size = snprintf(self->file, sizeof(self->file), "%s/%llu/%s", path,
                         (unsigned long long)self->version, file == NULL ? MODEL_FILE : file);

@@ -45,8 +45,8 @@ WEIR_MUST_USE enum weir_status modelconfig_parse_pbtxt(struct model_config *conf
 /* A model's configuration and where it comes from: for people. */
 struct modelconfig_look {
     struct model_config *config;
-    struct yaml
-        *root; /* What the files say, merged, each value with its file and line; NULL: nothing. */
+    /* What the files say, merged, each value with its file and line; NULL: nothing. */
+    struct yaml *root;
     struct buffer problems; /* All mistakes, one per line. */
 };
 

@@ -141,10 +141,14 @@ const struct option options[] = {
     { "loops", "threads", KIND_COUNT, AT(loops), 0, 64, "0", NULL,
       "network threads; 0: one per 4 processors" },
     { "loop_spin", "threads", KIND_DURATION, AT(loop_spin_ns), 0, 0, "0s", NULL,
-      "time that a network thread looks for more before it sleeps, such as 50us: answers come "
-      "sooner, for a processor that is busy between requests" },
+      "time that a network thread always looks for more before it sleeps, such as 50us: answers "
+      "come sooner, for a processor that is busy between requests; 0: only where they come one "
+      "close behind the other" },
     { "executors", "threads", KIND_COUNT, AT(executors), 0, 256, "0", NULL,
       "models run at once on the processor; 0: one per processor" },
+    { "executor_nice", "threads", KIND_COUNT, AT(executor_nice), 0, 19, "5", NULL,
+      "how much processor time executors leave to network threads on the same processor, and to "
+      "others on the machine: added to their niceness" },
     { "processors", "threads", KIND_TEXT, AT(processors), 0, 0, "auto", NULL,
       "where models run: processors such as 0-7,16; auto: on all, and where there are several "
       "memory "

@@ -16,6 +16,30 @@ struct report_count report_count(struct registry *registry)
     return count;
 }
 
+static bool is_loading(const struct catalogue_entry *entry)
+{
+    bool loading = false;
+    for (uint32_t i = 0; i < entry->version_count; i++) {
+        loading = loading || entry->versions[i].state == MODEL_LOADING;
+    }
+    return loading;
+}
+
+struct report_loading report_loading(struct registry *registry)
+{
+    struct catalogue *catalogue = registry_snapshot(registry);
+    struct report_loading loading = { .models = catalogue->count };
+    for (uint32_t i = 0; i < catalogue->count; i++) {
+        const struct catalogue_entry *entry = &catalogue->list[i];
+        loading.settled += catalogue_entry_is_settled(entry) ? 1 : 0;
+        if (loading.name[0] == '\0' && is_loading(entry)) {
+            (void)snprintf(loading.name, sizeof(loading.name), "%s", entry->name);
+        }
+    }
+    catalogue_release(catalogue);
+    return loading;
+}
+
 /* One line of the models' table; version 0 is about the whole model. */
 struct row {
     const char *name;

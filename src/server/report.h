@@ -18,6 +18,16 @@ struct report_count {
 };
 struct report_count report_count(struct registry *registry);
 
+#define REPORT_NAME_BYTES 48
+
+/* How far the models are on their way. */
+struct report_loading {
+    uint32_t models;
+    uint32_t settled;             /* Ready, or failed. */
+    char name[REPORT_NAME_BYTES]; /* Of one that is being loaded, perhaps cut; "": none is. */
+};
+struct report_loading report_loading(struct registry *registry);
+
 /* Appends name, version, state and reason of every model. */
 void report_models(struct registry *registry, bool json, struct buffer *out);
 

@@ -55,8 +55,8 @@ struct server {
     struct gpus *gpus; /* NULL: there are none. */
     struct shm *shm;   /* NULL: no client shared memory. */
     struct api *api;
-    uint32_t
-        activated; /* Listening sockets that were handed over; they stand for those configured. */
+    /* Listening sockets that were handed over; they stand for those configured. */
+    uint32_t activated;
     struct front front;
     pthread_t main;
     struct home home; /* The main thread's. */
@@ -67,8 +67,11 @@ struct server {
     bool looking;               /* It is under way. */
     bool look_again;            /* Somebody asked for another one meanwhile. */
     bool looked;                /* Once at least. */
-    int signal;                 /* Came while waiting for models; 0: none. */
-    uint64_t stop_by_ns;        /* The drain time-out's end; 0: it has not begun. */
+    server_loading_fn *tell;    /* How far the models are; NULL: nobody wants to know. */
+    void *tell_context;
+    uint64_t tell_every_ns;
+    int signal;          /* Came while waiting for models; 0: none. */
+    uint64_t stop_by_ns; /* The drain time-out's end; 0: it has not begun. */
 };
 
 static sigset_t watched_signals(void)
@@ -109,6 +112,10 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
             log_event(LOG_WARNING, "model configuration", LOG_STR("model", name),
                       LOG_STR("remark", model->config->remark));
         }
+        if (model->config->note != NULL) {
+            log_event(LOG_INFO, "model configuration", LOG_STR("model", name),
+                      LOG_STR("remark", model->config->note));
+        }
     } else if (state == MODEL_UNAVAILABLE) {
         const bool asked = reason != NULL && strncmp(reason, "unloaded", 8) == 0;
         /* Version 0: a load that came to nothing, while older versions may serve on. */
@@ -119,11 +126,12 @@ static void on_change(void *context, const char *name, uint64_t version, enum mo
     }
 }
 
-/* Executor's thread; main's of canaries. */
-static void on_advice(void *context, const struct model *model, const char *text)
+/* Executor's or manager's thread; main's of canaries. */
+static void on_advice(void *context, const struct model *model, enum log_level level,
+                      const char *text)
 {
     (void)context;
-    log_event(LOG_WARNING, "model advice", LOG_STR("model", model->name),
+    log_event(level, "model advice", LOG_STR("model", model->name),
               LOG_U64("version", model->version), LOG_STR("remark", text));
 }
 
@@ -205,7 +213,7 @@ static void start_gpus(struct server *server)
     if (library[0] == '\0') {
         return;
     }
-    if (gpus_create(library, &server->gpus, &err) != WEIR_OK) {
+    if (gpus_create(library, GPUS_REST_NS, &server->gpus, &err) != WEIR_OK) {
         log_event(strcmp(library, NVML_LIBRARY) == 0 ? LOG_DEBUG : LOG_WARNING, "no GPU metrics",
                   LOG_STR("reason", err.text));
     }
@@ -444,6 +452,11 @@ static int wait_until(struct server *server, uint64_t until_ns, bool (*over)(str
     }
 }
 
+static uint64_t from_now(const struct server *server, uint64_t delay_ns)
+{
+    return clock_add(clock_now_ns(&server->clock), delay_ns);
+}
+
 void server_reload_from(struct server *server, reload_read_fn *read, void *context)
 {
     reload_from(&server->reload, read, context);
@@ -455,10 +468,24 @@ static bool models_settled(struct server *server)
            caller_models_settled(registry_catalogue(server->registry, &server->home));
 }
 
+void server_tell_loading(struct server *server, uint64_t every_ns, server_loading_fn *tell,
+                         void *context)
+{
+    server->tell = tell;
+    server->tell_context = context;
+    server->tell_every_ns = every_ns;
+}
+
 bool server_wait_models(struct server *server)
 {
     look_at_models(server);
-    server->signal = wait_until(server, CLOCK_NEVER, models_settled);
+    const uint64_t every_ns = server->tell == NULL ? CLOCK_NEVER : server->tell_every_ns;
+    server->signal = wait_until(server, from_now(server, every_ns), models_settled);
+    while (server->signal == 0 && !models_settled(server)) {
+        const struct report_loading loading = report_loading(server->registry);
+        server->tell(server->tell_context, &loading);
+        server->signal = wait_until(server, from_now(server, every_ns), models_settled);
+    }
     return server->signal == 0 &&
            outage_is_ready(server->engine, registry_catalogue(server->registry, &server->home));
 }
@@ -476,11 +503,6 @@ static void unblock_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-}
-
-static uint64_t from_now(const struct server *server, uint64_t delay_ns)
-{
-    return clock_add(clock_now_ns(&server->clock), delay_ns);
 }
 
 static void notify_ready(struct server *server)

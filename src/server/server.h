@@ -36,7 +36,12 @@ WEIR_MUST_USE enum weir_status server_start(const struct config *config, enum se
 /* Where the settings come from when SIGHUP asks to read them again (reload.h). */
 void server_reload_from(struct server *server, reload_read_fn *read, void *context);
 
-/* Blocks until every model is loaded or has failed.  True: all that are required are READY. 
+/* Calls `tell` about every `every_ns` while server_wait_models() waits, on its thread. */
+typedef void server_loading_fn(void *context, const struct report_loading *loading);
+void server_tell_loading(struct server *server, uint64_t every_ns, server_loading_fn *tell,
+                         void *context);
+
+/* Blocks until every model is loaded or has failed.  True: all that are required are READY.
  * False too when a signal came meanwhile, which server_wait() then acts upon. */
 bool server_wait_models(struct server *server);
 

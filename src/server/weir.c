@@ -14,12 +14,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backend/plugin.h"
 #include "backend/process_watch.h"
 #include "engine/engine.h"
 #include "engine/registry.h"
 #include "pipeline/graph.h"
 #include "pipeline/run.h"
 #include "server/caller.h"
+#include "server/devices.h"
 #include "server/modelconfig.h"
 #include "util/mem.h"
 
@@ -31,6 +33,7 @@ struct weir {
     struct registry_options options;
     const char *roots[1];
     char *repository;
+    struct devices devices;
     pthread_mutex_t lock;   /* Guards callers. */
     struct caller *callers; /* Not in use. */
 };
@@ -152,15 +155,22 @@ static enum weir_status load(struct weir *weir, const char *model, struct weir_e
 static enum weir_status start(struct weir *weir, const struct weir_options *options,
                               struct weir_err *err)
 {
-    const uint32_t executors = options->executors > 0 ? options->executors : processors();
-    const struct device_options cpu = { .name = "cpu", .executors = executors };
-    const struct engine_options engine = { .devices = &cpu,
-                                           .device_count = 1,
+    const struct config config = {
+        .executors = options->executors > 0 ? options->executors : processors(),
+        .processors = "off",
+        .devices = { (const char **)(uintptr_t)options->devices, options->device_count },
+    };
+    enum weir_status status = devices_read(&weir->devices, &config, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    const struct engine_options engine = { .devices = weir->devices.list,
+                                           .device_count = weir->devices.count,
                                            .limits = &weir->limits,
                                            .clock = &weir->clock,
                                            .threads = true,
                                            .inline_runs = true };
-    enum weir_status status = engine_create(&engine, &weir->engine, err);
+    status = engine_create(&engine, &weir->engine, err);
     if (status != WEIR_OK) {
         return status;
     }
@@ -177,6 +187,78 @@ static enum weir_status start(struct weir *weir, const struct weir_options *opti
     return registry_create(weir->engine, &weir->options, &weir->registry, err);
 }
 
+/* Plug-ins are found without a lock by whoever loads a model, so they change only while there is no
+ * engine. */
+static struct {
+    pthread_mutex_t lock;
+    uint32_t engines;
+} sharing = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static bool plugin_is_there(const char *path)
+{
+    const struct backend_ops *ops;
+    for (uint32_t i = 0; (ops = plugin_at(i)) != NULL; i++) {
+        if (strcmp(plugin_path(ops), path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One engine less uses them. */
+static void leave_plugins(void)
+{
+    pthread_mutex_lock(&sharing.lock);
+    if (--sharing.engines == 0) {
+        plugin_remove_all();
+    }
+    pthread_mutex_unlock(&sharing.lock);
+}
+
+static enum weir_status join_plugins(const struct weir_options *options, struct weir_err *err)
+{
+    enum weir_status status = WEIR_OK;
+    pthread_mutex_lock(&sharing.lock);
+    for (uint32_t i = 0; i < options->plugin_count && status == WEIR_OK; i++) {
+        const char *path = options->plugins[i];
+        if (plugin_is_there(path)) {
+            continue;
+        }
+        status = sharing.engines == 0
+                     ? plugin_add(path, err)
+                     : err_set(err, WEIR_ECONFLICT,
+                               "plug-in '%s': other engines are open without it", path);
+    }
+    sharing.engines++;
+    pthread_mutex_unlock(&sharing.lock);
+    if (status != WEIR_OK) {
+        leave_plugins();
+    }
+    return status;
+}
+
+/* Not yet started. */
+static enum weir_status create(const struct weir_options *options, struct weir **out,
+                               struct weir_err *err)
+{
+    struct weir *weir = mem_try_zero(1, sizeof(*weir));
+    char *repository = mem_try_strdup(options->repository);
+    const enum weir_status status = weir == NULL || repository == NULL
+                                        ? err_nomem(err, "an engine", sizeof(*weir))
+                                        : join_plugins(options, err);
+    if (status != WEIR_OK) {
+        mem_free(weir);
+        mem_free(repository);
+        return status;
+    }
+    weir->repository = repository;
+    limits_init(&weir->limits);
+    clock_init(&weir->clock);
+    pthread_mutex_init(&weir->lock, NULL);
+    *out = weir;
+    return WEIR_OK;
+}
+
 enum weir_status weir_open(const struct weir_options *options, struct weir **out,
                            struct weir_err *err)
 {
@@ -185,21 +267,14 @@ enum weir_status weir_open(const struct weir_options *options, struct weir **out
     }
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, backend_start);
-    struct weir *weir = mem_try_zero(1, sizeof(*weir));
-    char *repository = mem_try_strdup(options->repository);
-    if (weir == NULL || repository == NULL) {
-        mem_free(weir);
-        mem_free(repository);
-        return err_nomem(err, "an engine", sizeof(*weir));
-    }
-    weir->repository = repository;
     if (options->program != NULL) {
         process_set_program(options->program);
     }
-    limits_init(&weir->limits);
-    clock_init(&weir->clock);
-    pthread_mutex_init(&weir->lock, NULL);
-    enum weir_status status = start(weir, options, err);
+    struct weir *weir = NULL;
+    enum weir_status status = create(options, &weir, err);
+    if (status == WEIR_OK) {
+        status = start(weir, options, err);
+    }
     if (status == WEIR_OK) {
         status = load(weir, options->model, err);
     }
@@ -211,6 +286,13 @@ enum weir_status weir_open(const struct weir_options *options, struct weir **out
     return WEIR_OK;
 }
 
+static _Atomic bool left_threads;
+
+bool weir_left_threads(void)
+{
+    return left_threads;
+}
+
 void weir_close(struct weir *weir)
 {
     if (weir == NULL) {
@@ -220,7 +302,8 @@ void weir_close(struct weir *weir)
         caller_finish(caller);
     }
     if (!registry_destroy(weir->registry, CLOCK_NEVER)) {
-        return; /* What it uses stays. */
+        left_threads = true; /* What they use stays. */
+        return;
     }
     engine_destroy(weir->engine);
     while (weir->callers != NULL) {
@@ -228,9 +311,11 @@ void weir_close(struct weir *weir)
         weir->callers = caller->next;
         caller_destroy(caller);
     }
+    devices_finish(&weir->devices);
     pthread_mutex_destroy(&weir->lock);
     mem_free(weir->repository);
     mem_free(weir);
+    leave_plugins();
 }
 
 static void describe(const struct tensor_spec *specs, uint32_t count, struct weir_tensor *out)
@@ -259,11 +344,11 @@ static enum weir_status lease(struct weir *weir, const char *name, uint64_t vers
     return status;
 }
 
-enum weir_status weir_model_describe(struct weir *weir, const char *name, struct weir_model **out,
-                                     struct weir_err *err)
+enum weir_status weir_model_describe(struct weir *weir, const char *name, uint64_t version,
+                                     struct weir_model **out, struct weir_err *err)
 {
     struct model *model;
-    const enum weir_status status = lease(weir, name, 0, &model, err);
+    const enum weir_status status = lease(weir, name, version, &model, err);
     if (status != WEIR_OK) {
         return status;
     }

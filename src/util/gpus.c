@@ -9,6 +9,7 @@
 struct gpus {
     struct nvml *nvml; /* The thread's, once it runs. */
     struct clock clock;
+    uint64_t rest_ns;
     pthread_t thread;
     pthread_mutex_t lock; /* Guards what follows. */
     pthread_cond_t changed;
@@ -41,13 +42,19 @@ static void note_start(struct gpus *gpus)
     }
 }
 
+/* Lock held: has nobody asked for so long? */
+static bool has_rest(const struct gpus *gpus, uint64_t now_ns)
+{
+    return now_ns > clock_add(gpus->asked_ns, gpus->rest_ns);
+}
+
 /* Lock held: a second, or until somebody asks after a rest.  False: it stops. */
 static bool await_turn(struct gpus *gpus)
 {
     const uint64_t next_ns = clock_now_ns(&gpus->clock) + GPUS_PERIOD_NS;
     for (uint64_t now_ns = clock_now_ns(&gpus->clock); !gpus->stopping;
          now_ns = clock_now_ns(&gpus->clock)) {
-        const bool rests = now_ns > clock_add(gpus->asked_ns, GPUS_REST_NS);
+        const bool rests = has_rest(gpus, now_ns);
         if (!rests && now_ns >= next_ns) {
             return true;
         }
@@ -87,7 +94,8 @@ static void free_gpus(struct gpus *gpus)
     mem_free(gpus);
 }
 
-enum weir_status gpus_create(const char *library, struct gpus **out, struct weir_err *err)
+enum weir_status gpus_create(const char *library, uint64_t rest_ns, struct gpus **out,
+                             struct weir_err *err)
 {
     struct nvml *nvml;
     const enum weir_status status = nvml_open(library, &nvml, err);
@@ -100,6 +108,7 @@ enum weir_status gpus_create(const char *library, struct gpus **out, struct weir
         return err_nomem(err, "GPUs", sizeof(*gpus));
     }
     gpus->nvml = nvml;
+    gpus->rest_ns = rest_ns;
     clock_init(&gpus->clock);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -136,7 +145,9 @@ void gpus_destroy(struct gpus *gpus)
 uint32_t gpus_look(struct gpus *gpus, struct nvml_gpu out[NVML_GPUS_MAX])
 {
     pthread_mutex_lock(&gpus->lock);
-    gpus->asked_ns = clock_now_ns(&gpus->clock);
+    const uint64_t now_ns = clock_now_ns(&gpus->clock);
+    gpus->count = has_rest(gpus, now_ns) ? 0 : gpus->count; /* They are old. */
+    gpus->asked_ns = now_ns;
     const uint32_t count = gpus->count;
     memcpy(out, gpus->seen, count * sizeof(out[0]));
     pthread_mutex_unlock(&gpus->lock);

@@ -36,6 +36,7 @@ static const char *const level_texts[] = {
 
 static _Atomic int level_now = LOG_INFO;
 static _Atomic bool json_now;
+static _Atomic bool wipe_now;
 
 void log_setup(bool json)
 {
@@ -45,6 +46,11 @@ void log_setup(bool json)
 bool log_is_json(void)
 {
     return atomic_load_explicit(&json_now, memory_order_relaxed);
+}
+
+void log_wipe_line(bool wipe)
+{
+    atomic_store_explicit(&wipe_now, wipe, memory_order_relaxed);
 }
 
 void log_set_level(enum log_level level)
@@ -259,6 +265,9 @@ void log_fields(enum log_level level, const char *message, const struct log_fiel
     line.size = 0;
     line.json = atomic_load_explicit(&json_now, memory_order_relaxed);
     line.cut = false;
+    if (atomic_load_explicit(&wipe_now, memory_order_relaxed)) {
+        (void)put_text(&line, "\r\x1b[K");
+    }
     put_head(&line, level, message);
     for (; fields->kind != LOG_KIND_END; fields++) {
         put_field(&line, fields);

@@ -54,6 +54,9 @@ struct log_field {
 /* Set once at start; the level may be changed at any time from any thread. */
 void log_setup(bool json);
 bool log_is_json(void);
+
+/* From now on a line first wipes what stands in the terminal's last one: a line of progress. */
+void log_wipe_line(bool wipe);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 bool log_enabled(enum log_level level);

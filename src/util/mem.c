@@ -10,8 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define WIDEN_PIECE_BYTES 98304 /* Below what glibc maps by itself. */
-#define WIDEN_PIECES 128        /* 12 MiB, of a heap's 64. */
+#define MAPPED_BYTES_MIN (4 << 20)    /* Larger blocks are mappings of their own, */
+#define MAPPED_BYTES_LIMIT (32 << 20) /* at the latest from here on. */
+#define KEPT_BYTES_MAX (8 << 20)      /* At the end of a heap, for what comes next. */
 
 #ifdef WEIR_ALLOC_FAULT
 #include <dlfcn.h>
@@ -198,17 +199,30 @@ void mem_trim(void)
 #endif
 }
 
-void mem_widen_heap(void)
+/* By itself glibc lets both thresholds follow the largest block that was ever freed: then weights
+ * of 16 MiB come from heaps, where some stay behind when they are freed. */
+void *mem_widen_heap(size_t size)
 {
 #ifdef __GLIBC__
-    void *pieces[WIDEN_PIECES];
-    for (size_t i = 0; i < WIDEN_PIECES; i++) {
-        pieces[i] = malloc(WIDEN_PIECE_BYTES);
-    }
-    for (size_t i = 0; i < WIDEN_PIECES; i++) {
-        free(
-            pieces
-                [i]); /* Pages that were never written to: the heap keeps the right to them only. */
-    }
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_LIMIT);
+    void *volatile piece = malloc(size);
+    free(piece); /* Pages that were never written to: the heap keeps the right to them only. */
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES_MAX);
+    return piece;
+#else
+    (void)size;
+    return NULL;
+#endif
+}
+
+void mem_populate(void *memory, size_t size)
+{
+    const uintptr_t page = ((uintptr_t)memory + MEM_PAGE - 1) & ~(uintptr_t)(MEM_PAGE - 1);
+#ifdef MADV_POPULATE_WRITE
+    (void)madvise((void *)page, size & ~(size_t)(MEM_PAGE - 1), MADV_POPULATE_WRITE);
+#else
+    (void)page;
+    (void)size;
 #endif
 }

@@ -41,9 +41,15 @@ void mem_renew(void *memory, size_t size);
 /* Returns freed heap pages to the system; slow (milliseconds), for after an unload. */
 void mem_trim(void);
 
-/* For a thread that is about to allocate much in small pieces: makes room in its heap, which glibc
- * otherwise widens page by page, with a system call for each.  Holds no memory. */
-void mem_widen_heap(void);
+/* For a thread that is about to allocate `size` bytes (less than 32 MiB) in small pieces, and the
+ * process large ones: makes room in the thread's heap, which glibc otherwise widens page by page,
+ * with a system call for each, and holds no memory.  From then on blocks of 4 MiB or more go back
+ * to the system when they are freed.  Returns where the pieces will begin; NULL: unknown. */
+void *mem_widen_heap(size_t size);
+
+/* Brings the pages that memory will need when it is first written to; its content stays.  Nothing
+ * happens where it is not there, or the system cannot do it. */
+void mem_populate(void *memory, size_t size);
 
 /* Test builds: let the nth following mem_try_* fail once (1 is the next; 0 disarms).  Returns
  * the number of mem_try_* calls since the last arming.  Without WEIR_ALLOC_FAULT: does nothing

@@ -28,9 +28,9 @@ struct numa_cpu {
 struct numa {
     uint64_t nodes; /* Bit per node that has processors of this process. */
     uint32_t count;
-    struct numa_cpu cpus
-        [NUMA_CPUS_MAX]; /* Those that this process may run on, in the order that threads should take:
-                                            nodes in turn, in each first one thread of each core. */
+    /* Those that this process may run on, in the order that threads should take: nodes in turn, in
+     * each first one thread of each core. */
+    struct numa_cpu cpus[NUMA_CPUS_MAX];
 };
 
 struct numa_seat {

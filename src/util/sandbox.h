@@ -53,17 +53,19 @@ enum sandbox_layer {
 
 /* What is wanted; zeroed is the strictest. */
 struct sandbox {
-    const int *readable; /* Descriptors of folders and files that may be opened for reading, with
-                            * all beneath them; O_PATH is enough.  They stay open. */
+    /* Descriptors of folders and files that may be opened for reading, with all beneath them;
+     * O_PATH is enough.  They stay open. */
+    const int *readable;
     size_t readable_count;
     uint64_t memory_max; /* Bytes; 0: no limit. */
     uint32_t files_max;  /* Descriptors open at a time; 0: SANDBOX_FILES_DEFAULT. */
     uid_t uid;           /* Who a child of root becomes; 0: nobody (65534). */
     gid_t gid;           /* Likewise. */
     pid_t parent;        /* Who forked the child: it may have ended already.  0: not checked. */
-    bool libraries;      /* A plug-in or an execution provider: may also read the system's shared
-                            * libraries, to open more of them while it loads. */
-    bool devices;        /* An accelerator's runtime: its device files and any ioctl, too. */
+    /* A plug-in or an execution provider: may also read the system's shared libraries, to open more
+     * of them while it loads. */
+    bool libraries;
+    bool devices; /* An accelerator's runtime: its device files and any ioctl, too. */
 };
 
 /* One layer, as it came out. */

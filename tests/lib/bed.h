@@ -58,8 +58,9 @@ void bed_init(struct bed *bed);
 
 /* Listens on `address`, by default a free port of 127.0.0.1, and turns the loop. */
 void bed_start(struct bed *bed, const char *address);
-void bed_stop(
-    struct bed *bed); /* Stops, finishes, joins; fails the test when net broke a promise. */
+
+/* Stops, finishes, joins; fails the test when net broke a promise. */
+void bed_stop(struct bed *bed);
 
 /* Runs `call` on the loop's thread and waits for its end. */
 void bed_call(struct bed *bed, void (*call)(struct bed *bed, void *argument), void *argument);

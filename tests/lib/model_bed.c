@@ -352,11 +352,11 @@ void model_bed_settle(struct model_bed *bed)
     }
 }
 
-void model_bed_await_lost(struct model_bed *bed)
+void model_bed_await_lost(struct model_bed *bed, uint64_t count)
 {
     const uint64_t limit_ns = wait_limit_ns(bed);
     home_turn(&bed->home);
-    while (registry_catalogue(bed->registry, &bed->home)->loads_lost > 0) {
+    while (registry_catalogue(bed->registry, &bed->home)->loads_lost != count) {
         assert_true(turn_when_woken(bed, limit_ns));
     }
 }

@@ -86,9 +86,9 @@ struct model_event model_bed_await(struct model_bed *bed, const char *name, uint
                                    enum model_state state);
 uint32_t model_bed_count(struct model_bed *bed, const char *name, enum model_state state);
 
-/* Waits until no load is under way; until those written off have come back. */
+/* Waits until no load is under way; until so many that were written off are not back. */
 void model_bed_settle(struct model_bed *bed);
-void model_bed_await_lost(struct model_bed *bed);
+void model_bed_await_lost(struct model_bed *bed, uint64_t count);
 
 /* The snapshot of now as "name/version STATE reason\n" lines; the caller frees it with free(). */
 char *model_bed_index(struct model_bed *bed);

@@ -90,8 +90,10 @@ static void wake(void *context)
     (void)context;
 }
 
-static void on_advice(void *context, const struct model *model, const char *text)
+static void on_advice(void *context, const struct model *model, enum log_level level,
+                      const char *text)
 {
+    (void)level;
     struct bed *bed = context;
     (void)model;
     bed->advised++;

@@ -578,8 +578,8 @@ static void urgent_beside_load(struct world *world, uint64_t seed, bool same_mod
     LAW(*load_part >= 0.85, "the load keeps %.2f of what is left", *load_part);
 }
 
-/* A model at five times its capacity beside another one, of the same client. */
-static double noise(struct world *world, uint64_t seed, bool deadlines)
+/* A model at five times its capacity beside another one, of the same client or of another. */
+static double noise(struct world *world, uint64_t seed, bool deadlines, uint64_t client)
 {
     const struct order_options order = order_defaults();
     double solo = 0;
@@ -590,7 +590,7 @@ static double noise(struct world *world, uint64_t seed, bool deadlines)
         struct sim_model *noisy = add_model(world, 1.0e6, 0.05e6, 16);
         struct source *own = add_source(world, quiet, 0, 1);
         own->gap_ns = run_ns(quiet, 1) / 0.4;
-        struct source *other = add_source(world, noisy, 0, 1);
+        struct source *other = add_source(world, noisy, 0, client);
         other->gap_ns = with ? run_ns(noisy, 16) / 16 / 2 / 5 : 1e15;
         other->deadline_ns = deadlines ? 25 * NS_PER_MS : 0;
         live(world, 10 * NS_PER_S);
@@ -619,7 +619,8 @@ int main(int argc, char **argv)
             urgent_beside_load(world, seed, seed % 20 == 1, &p99_here, &load_here);
             p99_part = fmax(p99_part, p99_here);
             load_part = fmin(load_part, load_here);
-            noise_part = fmax(noise_part, noise(world, seed, seed % 20 == 1));
+            noise_part = fmax(noise_part, noise(world, seed, seed % 20 == 1, 1));
+            noise_part = fmax(noise_part, noise(world, seed, seed % 20 == 1, 2));
         }
     }
     mem_free(world);

@@ -100,8 +100,10 @@ static void wake(void *context)
     (void)context;
 }
 
-static void on_advice(void *context, const struct model *model, const char *text)
+static void on_advice(void *context, const struct model *model, enum log_level level,
+                      const char *text)
 {
+    (void)level;
     struct world *world = context;
     (void)model;
     LAW(strstr(text, "was lost") != NULL, "it says '%s'", text);

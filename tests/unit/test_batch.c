@@ -12,25 +12,14 @@
 #include <string.h>
 
 #include "asking.h"
-#include "backend/backend.h"
 #include "engine/circuit.h"
 #include "engine/engine.h"
 #include "engine/outage.h"
-#include "engine/pool.h"
-#include "simulated.h"
+#include "rig.h"
 
 #define WIDTH 4
 #define ROWS_MAX 8
 #define CALL_ROWS_MAX 64
-
-struct rig {
-    struct limits limits;
-    struct clock clock;
-    struct engine *engine;
-    struct model_config config;
-    struct model model;
-    struct home home;
-};
 
 struct call {
     struct request request;
@@ -40,34 +29,12 @@ struct call {
     bool ended;
 };
 
-static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
+static void start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
-    static const struct device_options device = { .name = "cpu", .executors = 1 };
-    memset(rig, 0, sizeof(*rig));
-    limits_init(&rig->limits);
-    clock_init_manual(&rig->clock, NS_PER_S);
-    const struct engine_options options = {
-        .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
-    };
-    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    rig->config = (struct model_config){ .name = "m",
-                                         .device = "cpu",
-                                         .max_batch_size = ROWS_MAX,
-                                         .max_batch_inferred = true,
-                                         .queue_timeout_ns = CLOCK_NEVER };
-    rig->config.settings = settings;
-    rig->config.setting_count = setting_count;
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
-    home_init(&rig->home, rig->engine, NULL, NULL);
-}
-
-static void rig_stop(struct rig *rig)
-{
-    home_finish(&rig->home);
-    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    engine_destroy(rig->engine);
+    rig_start(rig, NULL);
+    rig->config.max_batch_inferred = true;
+    rig_load(rig, settings, setting_count);
+    rig_adopt(rig);
 }
 
 static void on_end(struct request *request)
@@ -98,18 +65,6 @@ static void submit_rows(struct call *call, struct rig *rig, int64_t rows, float 
     submit(call, rig);
 }
 
-static void run_all(struct rig *rig)
-{
-    uint64_t wake_ns;
-    const uint64_t now_ns = clock_now_ns(&rig->clock);
-    for (struct instance *instance = pool_pull(rig->model.pool, now_ns, &wake_ns); instance != NULL;
-         instance = pool_pull(rig->model.pool, now_ns, &wake_ns)) {
-        batch_run(instance);
-        pool_settle(rig->model.pool, instance, now_ns);
-        home_turn(&rig->home);
-    }
-}
-
 static void expect_echo(struct call *call)
 {
     assert_true(call->ended);
@@ -133,9 +88,9 @@ static void test_a_request_larger_than_a_run_is_put_together(void **state)
     static const struct setting settings[] = { WIDE, { "fail_above_rows", "8" } };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     submit_rows(&call, &rig, 20, 0);
-    run_all(&rig);
+    rig_run_all(&rig);
     expect_echo(&call);
     assert_int_equal(rig.model.stats.execution_count, 3); /* 7, 7 and 6. */
     assert_int_equal(call.request.batch_rows, 20);
@@ -148,10 +103,10 @@ static void test_without_proof_it_runs_whole(void **state)
     static const struct setting settings[] = { WIDE };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 3);
+    start(&rig, settings, 3);
     rig.model.batching = false;
     submit_rows(&call, &rig, 20, 0);
-    run_all(&rig);
+    rig_run_all(&rig);
     expect_echo(&call);
     assert_int_equal(rig.model.stats.execution_count, 1);
     rig_stop(&rig);
@@ -163,21 +118,21 @@ static void test_out_of_memory_halves_and_remembers(void **state)
     static const struct setting settings[] = { WIDE, { "oom_above_rows", "3" } };
     struct rig rig;
     struct call calls[3];
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     submit_rows(&calls[0], &rig, 8, 0);
-    run_all(&rig);
+    rig_run_all(&rig);
     expect_echo(&calls[0]);
     assert_int_equal(profile_rows_cap(&rig.model.profile, 0), 2);
     uint64_t runs = rig.model.stats.execution_count;
     submit_rows(&calls[1], &rig, 8, 100);
-    run_all(&rig);
+    rig_run_all(&rig);
     expect_echo(&calls[1]);
     assert_int_equal(rig.model.stats.execution_count - runs, 4); /* Nothing fails any more. */
     runs = rig.model.stats.execution_count;
     for (size_t i = 0; i < 3; i++) {
         submit_rows(&calls[i], &rig, 1, (float)i);
     }
-    run_all(&rig);
+    rig_run_all(&rig);
     for (size_t i = 0; i < 3; i++) {
         expect_echo(&calls[i]);
     }
@@ -193,9 +148,9 @@ static void test_memory_for_not_even_a_row_is_told(void **state)
                                                { "memory_per_row", "2KiB" } };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 5);
+    start(&rig, settings, 5);
     submit_rows(&call, &rig, 20, 0);
-    run_all(&rig);
+    rig_run_all(&rig);
     assert_true(call.ended);
     assert_int_equal(call.request.status, WEIR_ENOMEM);
     assert_false(call.output.present);
@@ -218,14 +173,14 @@ static void test_texts_of_many_lengths(void **state)
         memset(bytes + size + 4, (int)('a' + i), i);
         size += 4 + i;
     }
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     call.input = (struct tensor){ .dtype = DTYPE_BYTES,
                                   .present = true,
                                   .shape = { 2, { 20, 1 } },
                                   .data = bytes,
                                   .size = size };
     submit(&call, &rig);
-    run_all(&rig);
+    rig_run_all(&rig);
     expect_echo(&call);
     assert_int_equal(rig.model.stats.execution_count, 3);
     rig_stop(&rig);
@@ -237,11 +192,11 @@ static void test_one_bad_row_fails_alone(void **state)
     static const struct setting settings[] = { WIDE, { "poison", "1000" } };
     struct rig rig;
     struct call calls[6];
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     for (size_t i = 0; i < 6; i++) {
         submit_rows(&calls[i], &rig, 1, i == 4 ? 1000 : (float)i);
     }
-    run_all(&rig);
+    rig_run_all(&rig);
     for (size_t i = 0; i < 6; i++) {
         if (i != 4) {
             expect_echo(&calls[i]);
@@ -258,10 +213,10 @@ static void test_a_bad_piece_fails_its_request(void **state)
     static const struct setting settings[] = { WIDE, { "poison", "79" } };
     struct rig rig;
     struct call calls[2];
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     submit_rows(&calls[0], &rig, 20, 0); /* The last number of its last row. */
     submit_rows(&calls[1], &rig, 20, 100);
-    run_all(&rig);
+    rig_run_all(&rig);
     assert_int_equal(calls[0].request.status, WEIR_EINVAL);
     assert_false(calls[0].output.present);
     expect_echo(&calls[1]);
@@ -275,10 +230,10 @@ static void test_pieces_are_learned_from(void **state)
     struct rig rig;
     struct call call;
     uint64_t ns;
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     for (int i = 0; i < 6; i++) {
         submit_rows(&call, &rig, 16, 0);
-        run_all(&rig);
+        rig_run_all(&rig);
         expect_echo(&call);
     }
     assert_true(profile_predict_ns(&rig.model.profile, 0, 8, &ns));
@@ -294,12 +249,12 @@ static void test_cheap_rows_are_not_cut_for_ever(void **state)
     struct rig rig;
     struct call call;
     for (uint64_t rows = ROWS_MAX + 1; rows <= CALL_ROWS_MAX; rows++) {
-        rig_start(&rig, settings, 4);
+        start(&rig, settings, 4);
         uint64_t runs = 0;
         for (int i = 0; i < 16 && runs != 1; i++) {
             const uint64_t before = atomic_load(&rig.model.stats.execution_count);
             submit_rows(&call, &rig, (int64_t)rows, 0);
-            run_all(&rig);
+            rig_run_all(&rig);
             expect_echo(&call);
             runs = atomic_load(&rig.model.stats.execution_count) - before;
             assert_in_range(runs, 1, (rows + ROWS_MAX - 1) / ROWS_MAX);
@@ -317,11 +272,11 @@ static void test_a_split_batch_kept_the_device_busy_with_all_its_runs(void **sta
     struct rig rig;
     struct call calls[4];
     struct replica_look look;
-    rig_start(&rig, settings, 4);
+    start(&rig, settings, 4);
     for (size_t i = 0; i < 4; i++) {
         submit_rows(&calls[i], &rig, 1, i == 0 ? 1000 : (float)i);
     }
-    run_all(&rig);
+    rig_run_all(&rig);
     for (size_t i = 1; i < 4; i++) {
         expect_echo(&calls[i]);
     }
@@ -339,12 +294,12 @@ static void test_a_model_in_this_process_has_lost_its_device(void **state)
     struct rig rig;
     struct call call;
     struct weir_err err = { 0 };
-    rig_start(&rig, settings, 5);
+    start(&rig, settings, 5);
     for (uint32_t i = 0; i < CIRCUIT_DEATHS_MAX; i++) {
         assert_int_equal(outage_check(&rig.model, NULL), WEIR_OK);
-        clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_S); /* Its back-off is over. */
+        rig_pass(&rig, NS_PER_S); /* Its back-off is over. */
         submit_rows(&call, &rig, 1, 0);
-        run_all(&rig);
+        rig_run_all(&rig);
         assert_int_equal(call.request.status, WEIR_EUNAVAILABLE);
     }
     assert_int_equal(outage_check(&rig.model, &err), WEIR_EUNAVAILABLE);

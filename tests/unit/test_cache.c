@@ -11,22 +11,11 @@
 #include <string.h>
 
 #include "asking.h"
-#include "backend/backend.h"
 #include "engine/cache.h"
 #include "engine/engine.h"
-#include "engine/pool.h"
-#include "simulated.h"
+#include "rig.h"
 
 #define WIDTH 16
-
-struct rig {
-    struct limits limits;
-    struct clock clock;
-    struct engine *engine;
-    struct home home;
-    struct model_config config;
-    struct model model;
-};
 
 struct call {
     struct request request;
@@ -42,44 +31,24 @@ static void load(struct rig *rig)
     static const struct setting settings[] = { { "tau0", "10us" },
                                                { "inputs", "x:FP32[-1,16]" },
                                                { "outputs", "y:FP32[-1,16] z:FP32[-1,16]" } };
-    rig->config.settings = settings;
-    rig->config.setting_count = 3;
     rig->model = (struct model){ 0 };
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    rig_load(rig, settings, 3);
+    rig_adopt(rig);
 }
 
-static void unload(struct rig *rig)
+static void start(struct rig *rig, uint64_t cache_bytes)
 {
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-}
-
-static void rig_start(struct rig *rig, uint64_t cache_bytes)
-{
-    static const struct device_options cpu = { .name = "cpu", .executors = 1 };
-    memset(rig, 0, sizeof(*rig));
-    limits_init(&rig->limits);
-    clock_init_manual(&rig->clock, NS_PER_S);
-    const struct engine_options options = { .devices = &cpu,
-                                            .device_count = 1,
-                                            .limits = &rig->limits,
-                                            .clock = &rig->clock,
-                                            .cache_bytes = cache_bytes };
-    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    home_init(&rig->home, rig->engine, NULL, NULL);
-    rig->config = (struct model_config){ .name = "m",
-                                         .device = "cpu",
-                                         .max_batch_size = 8,
-                                         .queue_timeout_ns = CLOCK_NEVER,
-                                         .response_cache = true };
+    const struct engine_options options = { .cache_bytes = cache_bytes };
+    rig_start(rig, &options);
+    rig->config.response_cache = true;
     load(rig);
 }
 
-static void rig_stop(struct rig *rig)
+/* What the cache keeps goes before the blocks are counted. */
+static void stop(struct rig *rig)
 {
-    home_finish(&rig->home);
-    unload(rig);
-    engine_destroy(rig->engine);
+    engine_set_cache(rig->engine, 0);
+    rig_stop(rig);
 }
 
 static void on_end(struct request *request)
@@ -116,13 +85,7 @@ static bool ask(struct rig *rig, float value, int64_t rows, bool second)
     home_turn(&rig->home);
     const bool known = call.ended;
     if (!known) {
-        uint64_t wake_ns;
-        struct pool *pool = rig->model.pool;
-        struct instance *instance = pool_pull(pool, clock_now_ns(&rig->clock), &wake_ns);
-        assert_non_null(instance);
-        batch_run(instance);
-        pool_settle(pool, instance, clock_now_ns(&rig->clock));
-        home_turn(&rig->home);
+        rig_finish(rig, rig_pull(rig));
     }
     assert_true(call.ended);
     return known;
@@ -132,7 +95,7 @@ static void test_equal_requests(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 1 << 20);
+    start(&rig, 1 << 20);
     assert_false(ask(&rig, 1, 1, false));
     assert_true(ask(&rig, 1, 1, false));
     assert_false(ask(&rig, 2, 1, false)); /* Other bytes, */
@@ -152,52 +115,52 @@ static void test_equal_requests(void **state)
     assert_int_equal(cache.hits, 3);
     assert_int_equal(cache.misses, 4);
     assert_int_equal(cache.entries, 4);
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 static void test_models_that_did_not_ask(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 1 << 20);
-    unload(&rig);
+    start(&rig, 1 << 20);
+    rig_unload(&rig);
     rig.config.response_cache = false;
     load(&rig);
     assert_false(ask(&rig, 1, 1, false));
     assert_false(ask(&rig, 1, 1, false));
     assert_int_equal(rig.model.stats.cache_miss.count, 0);
-    rig_stop(&rig);
-    rig_start(&rig, 0); /* Nor where the server has no cache. */
+    stop(&rig);
+    start(&rig, 0); /* Nor where the server has no cache. */
     assert_false(ask(&rig, 1, 1, false));
     assert_false(ask(&rig, 1, 1, false));
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 static void test_reload(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 1 << 20);
+    start(&rig, 1 << 20);
     assert_false(ask(&rig, 1, 1, false));
     assert_true(ask(&rig, 1, 1, false));
-    unload(&rig);
+    rig_unload(&rig);
     assert_int_equal(cache_stats(rig.engine->cache).entries, 0);
     assert_int_equal(cache_stats(rig.engine->cache).bytes, 0);
     load(&rig);
     assert_false(ask(&rig, 1, 1, false));
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 static void test_least_recently_used(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 1 << 20);
+    start(&rig, 1 << 20);
     assert_false(ask(&rig, 1, 1, false));
     const uint64_t one = cache_stats(rig.engine->cache).bytes;
     assert_true(one >= WIDTH * sizeof(float));
-    rig_stop(&rig);
-    rig_start(&rig, 2 * one + one / 2);
+    stop(&rig);
+    start(&rig, 2 * one + one / 2);
     assert_false(ask(&rig, 1, 1, false));
     assert_false(ask(&rig, 2, 1, false));
     assert_true(ask(&rig, 1, 1, false));
@@ -209,19 +172,19 @@ static void test_least_recently_used(void **state)
     assert_int_equal(cache.evictions, 2);
     assert_int_equal(cache.entries, 2);
     assert_int_equal(cache.bytes, 2 * one);
-    rig_stop(&rig);
-    rig_start(&rig, one - 1);
+    stop(&rig);
+    start(&rig, one - 1);
     assert_false(ask(&rig, 1, 1, false)); /* Too large to keep. */
     assert_false(ask(&rig, 1, 1, false));
     assert_int_equal(cache_stats(rig.engine->cache).entries, 0);
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 static void test_its_size_changes(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 0);
+    start(&rig, 0);
     assert_false(ask(&rig, 1, 1, false));
     assert_false(ask(&rig, 1, 1, false));
     assert_int_equal(cache_stats(rig.engine->cache).misses, 0); /* Nobody asks it. */
@@ -235,7 +198,7 @@ static void test_its_size_changes(void **state)
     engine_set_cache(rig.engine, 0);
     assert_int_equal(cache_stats(rig.engine->cache).bytes, 0);
     assert_false(ask(&rig, 1, 1, false));
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 /* What a client still reads stays, whatever becomes of the entry. */
@@ -243,7 +206,7 @@ static void test_answers_outlive_entries(void **state)
 {
     (void)state;
     struct rig rig;
-    rig_start(&rig, 1 << 20);
+    start(&rig, 1 << 20);
     assert_false(ask(&rig, 1, 1, false));
     struct tensor outputs[2] = { 0 };
     const bool wanted[2] = { true, false };
@@ -271,7 +234,7 @@ static void test_answers_outlive_entries(void **state)
     tensor_release(&outputs[0]);
     request.input_bytes = CACHE_INPUT_BYTES_MAX + 1;
     assert_false(cache_key(&request, rig.model.serial, &key));
-    rig_stop(&rig);
+    stop(&rig);
 }
 
 int main(void)

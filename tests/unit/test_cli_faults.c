@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "built.h"
 #include "cmd/cmd.h"
 #include "faults.h"
 #include "model_bed.h"
@@ -137,8 +138,8 @@ static int start_server(void)
 
 struct command {
     cmd_fn *run;
-    const char
-        *words; /* HTTP, GRPC, FOLDER, SOURCE, DATA, SHM and PLUGIN stand for those of this test. */
+    /* HTTP, GRPC, FOLDER, SOURCE, DATA, SHM and PLUGIN stand for those of this test. */
+    const char *words;
     const char *same; /* What it prints up to here is always the same; NULL: nothing of it. */
     bool judges;      /* Whether it ends with 0 or 1 also depends on how fast the machine is. */
 };
@@ -363,17 +364,6 @@ static void test_reading(void **state)
     TORTURE_ALL(reading);
 }
 
-/* Beside the tests lies the example of a plug-in. */
-static void find_plugin(void)
-{
-    const ssize_t size = readlink("/proc/self/exe", plugin_path, sizeof(plugin_path) - 64);
-    assert_true(size > 0);
-    plugin_path[size] = '\0';
-    char *folder = strstr(plugin_path, "/tests/unit/");
-    assert_non_null(folder);
-    strcpy(folder, "/plugins/hello.so");
-}
-
 /* Commands read the environment, too: what is not for them is taken out of it. */
 static void take_variable(const char *name, const char *otherwise, char *out, size_t size)
 {
@@ -391,7 +381,7 @@ static int set_up(void **state)
     put_models();
     take_variable("WEIR_TEST_DATA", "tests/data", data_path, sizeof(data_path));
     take_variable("WEIR_SOURCE_ROOT", ".", source_path, sizeof(source_path));
-    find_plugin();
+    built_path("plugins/hello.so", plugin_path, sizeof(plugin_path));
     (void)snprintf(shm_prefix, sizeof(shm_prefix), SHM_PREFIX "%d-", (int)getpid());
     server_end = start_server();
     return 0;

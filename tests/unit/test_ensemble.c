@@ -441,7 +441,7 @@ static void test_the_library_runs_ensembles(void **state)
     struct weir_err err = { 0 };
     assert_int_equal(weir_open(&options, &weir, &err), WEIR_OK);
     struct weir_model *model = NULL;
-    assert_int_equal(weir_model_describe(weir, "e", &model, &err), WEIR_OK);
+    assert_int_equal(weir_model_describe(weir, "e", 0, &model, &err), WEIR_OK);
     assert_string_equal(model->platform, "ensemble");
     weir_model_free(model);
     for (int i = 0; i < 100; i++) {

@@ -19,7 +19,7 @@
 #include "engine/effective.h"
 #include "engine/pool.h"
 #include "model_bed.h"
-#include "simulated.h"
+#include "rig.h"
 
 #define CLIENTS 3
 #define ASKS 200
@@ -109,8 +109,7 @@ static void submit(struct engine *engine, struct home *home, struct model *model
     assert_int_equal(engine_submit(engine, &ask->request, NULL), WEIR_OK);
 }
 
-/* --- Many at once
- * ------------------------------------------------------------------------------ */
+/* ---- Many at once ---------------------------------------------------------------------------- */
 
 struct client {
     struct model_bed *bed;
@@ -174,8 +173,7 @@ static void test_many(void **state)
     stop(&bed, model);
 }
 
-/* --- One run
- * ----------------------------------------------------------------------------------- */
+/* ---- One run --------------------------------------------------------------------------------- */
 
 static enum request_state state_of(struct model *model, const struct ask *ask)
 {
@@ -238,20 +236,9 @@ static void test_a_run_goes_on(void **state)
     stop(&bed, model);
 }
 
-/* --- By hand
- * ----------------------------------------------------------------------------------- */
+/* ---- By hand --------------------------------------------------------------------------------- */
 
 static const struct setting poisoned[] = { { "tau0", "10us" }, { "poison", "7" } };
-
-/* Executors are pulled by hand; each request is a batch. */
-struct rig {
-    struct limits limits;
-    struct clock clock;
-    struct engine *engine;
-    struct model_config config;
-    struct model model;
-    struct home home;
-};
 
 struct call {
     struct request request;
@@ -262,35 +249,20 @@ struct call {
     bool ended;
 };
 
-static void rig_start(struct rig *rig)
+/* Each request is a batch. */
+static void start_by_hand(struct rig *rig)
 {
-    static const struct device_options device = { .name = "cpu", .executors = 1 };
-    memset(rig, 0, sizeof(*rig));
-    limits_init(&rig->limits);
-    clock_init_manual(&rig->clock, NS_PER_S);
-    const struct engine_options options = {
-        .devices = &device, .device_count = 1, .limits = &rig->limits, .clock = &rig->clock
-    };
-    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    rig->config = (struct model_config){ .name = "m",
-                                         .device = "cpu",
-                                         .max_batch_size = 1,
-                                         .queue_timeout_ns = CLOCK_NEVER,
-                                         .join = true,
-                                         .settings = poisoned,
-                                         .setting_count = 2 };
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
-    home_init(&rig->home, rig->engine, NULL, NULL);
+    rig_start(rig, NULL);
+    rig->config.max_batch_size = 1;
+    rig->config.join = true;
+    rig_load(rig, poisoned, 2);
+    rig_adopt(rig);
 }
 
-static void rig_stop(struct rig *rig)
+static void stop_by_hand(struct rig *rig)
 {
-    home_finish(&rig->home);
     assert_int_equal(rig->model.pool->joined, 0);
-    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    engine_destroy(rig->engine);
+    rig_stop(rig);
 }
 
 static void on_call_end(struct request *request)
@@ -330,25 +302,6 @@ static void call_with(struct call *call, struct rig *rig, float value, uint32_t 
     call_submit(call, rig);
 }
 
-static struct instance *pull(struct rig *rig)
-{
-    uint64_t wake_ns;
-    return pool_pull(rig->model.pool, clock_now_ns(&rig->clock), &wake_ns);
-}
-
-static void finish(struct rig *rig, struct instance *instance)
-{
-    assert_non_null(instance);
-    batch_run(instance);
-    pool_settle(rig->model.pool, instance, clock_now_ns(&rig->clock));
-    home_turn(&rig->home);
-}
-
-static void pass(struct rig *rig, uint64_t ns)
-{
-    clock_turn(&rig->clock, clock_now_ns(&rig->clock) + ns);
-}
-
 /* A run is as urgent as the most urgent of those who wait for it. */
 static void test_the_most_urgent_counts(void **state)
 {
@@ -358,20 +311,20 @@ static void test_the_most_urgent_counts(void **state)
     struct call middle;
     struct call high;
     struct call lower;
-    rig_start(&rig);
+    start_by_hand(&rig);
     call_with(&low, &rig, 1, 6);
     call_with(&middle, &rig, 2, 4);
     call_with(&high, &rig, 1, 2);
     call_with(&lower, &rig, 1, 8);
     assert_int_equal(high.request.state, REQUEST_JOINED);
     assert_int_equal(lower.request.state, REQUEST_JOINED);
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_true(low.ended && high.ended && lower.ended && !middle.ended);
     assert_true(low.answer == high.answer && low.answer == lower.answer);
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_true(middle.ended);
-    assert_null(pull(&rig));
-    rig_stop(&rig);
+    assert_null(rig_pull(&rig));
+    stop_by_hand(&rig);
 }
 
 /* Who came when it ran already has not waited before it came. */
@@ -382,16 +335,16 @@ static void test_times_are_of_ones_own(void **state)
     struct call leader;
     struct call early;
     struct call late;
-    rig_start(&rig);
+    start_by_hand(&rig);
     call_with(&leader, &rig, 1, 0);
-    pass(&rig, 5);
+    rig_pass(&rig, 5);
     call_with(&early, &rig, 1, 0);
-    pass(&rig, 5);
-    struct instance *instance = pull(&rig);
-    pass(&rig, 5);
+    rig_pass(&rig, 5);
+    struct instance *instance = rig_pull(&rig);
+    rig_pass(&rig, 5);
     call_with(&late, &rig, 1, 0);
-    pass(&rig, 5);
-    finish(&rig, instance);
+    rig_pass(&rig, 5);
+    rig_finish(&rig, instance);
     const struct call *const all[] = { &leader, &early, &late };
     for (size_t i = 0; i < 3; i++) {
         const struct request_times *times = &all[i]->request.times;
@@ -403,7 +356,7 @@ static void test_times_are_of_ones_own(void **state)
         assert_int_equal(times->ended_ns, leader.request.times.ended_ns);
         assert_int_equal(all[i]->request.batch_rows, 1);
     }
-    rig_stop(&rig);
+    stop_by_hand(&rig);
 }
 
 /* All are told why it failed; whoever comes then has a run of its own. */
@@ -414,19 +367,19 @@ static void test_a_failure_is_everybodys(void **state)
     struct call leader;
     struct call follower;
     struct call next;
-    rig_start(&rig);
+    start_by_hand(&rig);
     call_with(&leader, &rig, 7, 0);
     call_with(&follower, &rig, 7, 0);
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_int_not_equal(leader.request.status, WEIR_OK);
     assert_int_equal(follower.request.status, leader.request.status);
     assert_true(leader.request.err.text[0] != '\0');
     assert_string_equal(follower.request.err.text, leader.request.err.text);
     call_with(&next, &rig, 7, 0);
     assert_int_equal(next.request.state, REQUEST_WAITING);
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_true(next.ended);
-    rig_stop(&rig);
+    stop_by_hand(&rig);
 }
 
 /* The first of those who joined takes the place, and the urgency, of one that goes. */
@@ -437,7 +390,7 @@ static void test_one_that_goes_hands_over(void **state)
     struct call leader;
     struct call other;
     struct call heirs[3];
-    rig_start(&rig);
+    start_by_hand(&rig);
     call_with(&leader, &rig, 1, 2);
     call_with(&other, &rig, 2, 4);
     call_with(&heirs[0], &rig, 1, 6);
@@ -449,14 +402,14 @@ static void test_one_that_goes_hands_over(void **state)
     assert_ptr_equal(heirs[1].request.leader, &heirs[0].request);
     call_with(&heirs[2], &rig, 1, 6);
     assert_ptr_equal(heirs[2].request.leader, &heirs[0].request);
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_false(other.ended);
     for (size_t i = 0; i < 3; i++) {
         assert_true(heirs[i].ended && heirs[i].request.status == WEIR_OK);
     }
-    finish(&rig, pull(&rig));
+    rig_finish(&rig, rig_pull(&rig));
     assert_true(other.ended);
-    rig_stop(&rig);
+    stop_by_hand(&rig);
 }
 
 /* Each has its own deadline, and counts on its own. */
@@ -467,7 +420,7 @@ static void test_who_is_late_is_told_so(void **state)
     struct call leader;
     struct call hasty;
     struct call gone;
-    rig_start(&rig);
+    start_by_hand(&rig);
     call_with(&leader, &rig, 1, 0);
     call_make(&hasty, &rig, 1);
     hasty.request.deadline_ns = clock_now_ns(&rig.clock) + 10;
@@ -478,13 +431,13 @@ static void test_who_is_late_is_told_so(void **state)
     assert_int_equal(gone.request.status, WEIR_ECANCELED);
     assert_int_equal(gone.request.times.ended_ns, NS_PER_S);
     assert_int_equal(rig.model.stats.fail.count, 1);
-    pass(&rig, 20);
-    finish(&rig, pull(&rig)); /* Before the home has looked after deadlines. */
+    rig_pass(&rig, 20);
+    rig_finish(&rig, rig_pull(&rig)); /* Before the home has looked after deadlines. */
     assert_int_equal(hasty.request.status, WEIR_ETIMEOUT);
     assert_true(hasty.request.err.text[0] != '\0');
     assert_true(hasty.request.times.ended_ns >= NS_PER_S + 20);
     assert_int_equal(leader.request.status, WEIR_OK);
-    rig_stop(&rig);
+    stop_by_hand(&rig);
 }
 
 int main(void)

@@ -243,6 +243,29 @@ static void test_a_loop_that_spins_does_the_same(void **state)
     assert_in_range(b.turns, 1, 20);
 }
 
+/* The hook of a loop that has just answered its only request. */
+static void on_answer(struct loop_hook *hook)
+{
+    struct bench *b = list_entry(hook, struct bench, hook);
+    b->loop.ended_count = b->turns == 0 ? 1 : 0;
+    b->turns++;
+}
+
+/* Nothing comes: it has looked once, in vain, and has slept since. */
+static void test_a_loop_looks_for_the_next_request(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct alarm a;
+    begin(&b);
+    b.hook.turn = on_answer;
+    assert_int_equal(b.loop.look.naps, 0);
+    set(&b, &a, 9, 50 * NS_PER_MS);
+    run(&b);
+    assert_int_equal(b.loop.look.naps, LOOK_NAPS_MIN);
+    assert_in_range(b.turns, 2, 6);
+}
+
 /* A hook's mail to its own loop is there in the same turn, and the hooks see what it did. */
 struct note_mail {
     struct loop_mail mail;
@@ -338,6 +361,7 @@ int main(void)
         cmocka_unit_test(test_times_come_in_order),
         cmocka_unit_test(test_an_idle_loop_sleeps),
         cmocka_unit_test(test_a_loop_that_spins_does_the_same),
+        cmocka_unit_test(test_a_loop_looks_for_the_next_request),
         cmocka_unit_test(test_hooks_and_mail_alternate),
         cmocka_unit_test(test_stopped_before_it_runs),
         cmocka_unit_test(test_work_runs_elsewhere_and_ends_here),

@@ -1,7 +1,8 @@
 /*
  * A load in this process that does not come back is written off: others are loaded meanwhile, and
  * what comes of it later is given back.  Here the loader is held where it reads the model's
- * configuration.
+ * configuration.  So is what a loader does with a model that serves or goes: here it is held in the
+ * backend.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend_impl.h"
+#include "backend/sim.h"
+#include "engine/model.h"
 #include "engine/worker.h"
 #include "model_bed.h"
 #include "server/modelconfig.h"
@@ -30,8 +34,8 @@ static struct model_bed bed;
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint32_t
-        to_pass; /* Readings of the configuration of the model "stuck" from now on: these go on, */
+    /* Readings of the configuration of the model "stuck" from now on: these go on, */
+    uint32_t to_pass;
     uint32_t to_hold; /* and then these are held. */
     uint32_t held;
 } gate = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0, 0 };
@@ -43,6 +47,16 @@ static bool on_loader(void)
     return strcmp(name, "weir-loader") == 0;
 }
 
+/* The calling thread is held here until it is let go; lock held. */
+static void wait_at_gate(void)
+{
+    gate.to_hold--;
+    gate.held++;
+    while (gate.held > 0) {
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    }
+}
+
 static enum weir_status configure(void *context, const char *name, int folder_fd,
                                   const char *override, struct model_config **out,
                                   struct weir_err *err)
@@ -52,11 +66,7 @@ static enum weir_status configure(void *context, const char *name, int folder_fd
     if (counts && gate.to_pass > 0) {
         gate.to_pass--;
     } else if (counts && gate.to_hold > 0) {
-        gate.to_hold--;
-        gate.held++;
-        while (gate.held > 0) {
-            pthread_cond_wait(&gate.changed, &gate.lock);
-        }
+        wait_at_gate();
     }
     pthread_mutex_unlock(&gate.lock);
     return modelconfig_read(context, name, folder_fd, override, out, err);
@@ -80,9 +90,50 @@ static void let_go(void)
     pthread_mutex_unlock(&gate.lock);
 }
 
+static struct backend_ops held_ops; /* As those of the simulated device, but for these two. */
+
+static void hold_here(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    if (gate.to_hold > 0) {
+        wait_at_gate();
+    }
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void unload_held(struct backend_model *model)
+{
+    hold_here();
+    sim_ops.unload(model);
+}
+
+static enum weir_status promote_held(struct backend_model *model, struct weir_err *err)
+{
+    hold_here();
+    return sim_ops.promote(model, err);
+}
+
+static void (*note_change)(void *, const char *, uint64_t, enum model_state, const char *,
+                           const struct model *);
+
+/* The manager, before anybody else sees the model. */
+static void on_change(void *context, const char *name, uint64_t version, enum model_state state,
+                      const char *reason, const struct model *model)
+{
+    if (model != NULL && strcmp(name, "stuck") == 0) {
+        model->replicas[0].backend->ops = &held_ops;
+    }
+    note_change(context, name, version, state, reason, model);
+}
+
 static int set_up(void **state)
 {
     (void)model_bed_set_up(state);
+    held_ops = sim_ops;
+    held_ops.unload = unload_held;
+    held_ops.promote = promote_held;
+    note_change = bed.options.changed;
+    bed.options.changed = on_change;
     bed.options.configure = configure;
     return 0;
 }
@@ -90,7 +141,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     let_go();
-    model_bed_await_lost(&bed);
+    model_bed_await_lost(&bed, 0);
     return model_bed_tear_down(state);
 }
 
@@ -107,11 +158,13 @@ static enum weir_status load(const char *name, struct weir_err *err)
     return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, err);
 }
 
-/* It holds its place, but is no load under way: while there is one, nobody is measured. */
+/* It holds its place, but is no load under way and does not leave: while there is one that does,
+ * nobody is measured. */
 static void expect_booked(uint64_t models)
 {
     const struct ledger_account *total = &registry_catalogue(bed.registry, &bed.home)->accounts[0];
     assert_int_equal(total->models, models);
+    assert_int_equal(total->leaving_models, 0);
     assert_int_equal(total->bytes[LEDGER_LOADING], 0);
 }
 
@@ -136,7 +189,7 @@ static void test_others_are_loaded_meanwhile(void **state)
     assert_int_equal(load("stuck", NULL), WEIR_OK);
     assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
     let_go();
-    model_bed_await_lost(&bed);
+    model_bed_await_lost(&bed, 0);
     const struct model_event event = model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
     assert_non_null(strstr(event.reason, "unloaded, replaced by a newer load"));
     expect_booked(2);
@@ -170,6 +223,20 @@ static void test_the_other_version_comes_up(void **state)
     assert_int_equal(model_bed_infer(&bed, "stuck", 2), WEIR_OK);
 }
 
+/* No less where it is the asking that hangs. */
+static void test_nor_does_its_asking_hold_up_the_other_version(void **state)
+{
+    (void)state;
+    put_stuck(LIMIT);
+    model_bed_put(&bed, 0, "stuck/2/", "");
+    hold(0, 1);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    model_bed_expect(&bed, "stuck/1 UNAVAILABLE", "load_limit of 1.0 s");
+    assert_int_equal(model_bed_infer(&bed, "stuck", 2), WEIR_OK);
+    expect_booked(1);
+}
+
 static void test_a_model_does_not_take_ever_more_threads(void **state)
 {
     (void)state;
@@ -182,26 +249,47 @@ static void test_a_model_does_not_take_ever_more_threads(void **state)
         assert_non_null(strstr(err.text, "takes longer"));
     }
     assert_int_equal(load("stuck", &err), WEIR_EINVAL);
-    assert_non_null(strstr(err.text, "3 loads of it"));
+    assert_non_null(strstr(err.text, "3 loads of the same files and settings"));
+    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 3);
     let_go();
-    model_bed_await_lost(&bed);
+    model_bed_await_lost(&bed, 0);
     put_stuck("");
     assert_int_equal(load("stuck", NULL), WEIR_OK);
 }
 
-static void test_nor_do_its_versions(void **state)
+/* What hangs is none of the files and settings that are there now. */
+static void test_one_that_was_mended_is_loaded_beside_those_that_hang(void **state)
 {
     (void)state;
+    put_stuck(SHORT_LIMIT);
+    hold(0, 3);
+    model_bed_start(&bed);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
+    }
+    put_stuck("");
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 3);
+}
+
+static void test_nor_do_all_its_versions(void **state)
+{
+    (void)state;
+    struct weir_err err;
     char path[32];
     put_stuck(SHORT_LIMIT);
-    for (int version = 2; version <= 6; version++) {
+    for (int version = 2; version <= 18; version++) {
         (void)snprintf(path, sizeof(path), "stuck/%d/", version);
         model_bed_put(&bed, 0, path, "");
     }
     hold(0, UINT32_MAX);
     model_bed_start(&bed);
     assert_int_equal(load("stuck", NULL), WEIR_EINVAL);
-    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 3);
+    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 16);
+    put_stuck("");
+    assert_int_equal(load("stuck", &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "16 loads or unloads of it"));
 }
 
 /* There is nothing to be loaded, so nothing is lost. */
@@ -243,6 +331,78 @@ static void test_its_folder_may_go(void **state)
     model_bed_remove(&bed, 0, "stuck");
     assert_int_equal(model_bed_order(&bed, REGISTRY_REFRESH, NULL, NULL, NULL), WEIR_OK);
     assert_int_equal(load("stuck", NULL), WEIR_ENOENT);
+}
+
+/* ---- After the load -------------------------------------------------------------------------- */
+
+static void test_an_unload_that_hangs_holds_nobody_up(void **state)
+{
+    (void)state;
+    put_stuck(LIMIT);
+    model_bed_sim(&bed, "other", 1, "");
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    hold(0, 1);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "stuck", NULL, NULL), WEIR_OK);
+    assert_int_equal(load("other", NULL), WEIR_OK); /* By the loader that hangs. */
+    const struct model_event event = model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    assert_non_null(strstr(event.reason, "unloading it takes longer than its load_limit of 1.0 s"));
+    model_bed_expect(&bed, "stuck/1 UNLOADING", "'isolation: process'");
+    expect_booked(2);
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+    expect_booked(3);
+    let_go();
+    model_bed_await_lost(&bed, 0);
+    const struct model_event gone = model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    assert_non_null(strstr(gone.reason, "unloaded, replaced by a newer load"));
+    expect_booked(2);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+}
+
+/* Nobody waits for it: neither for its place nor for its end. */
+static void test_one_that_comes_back_was_only_late(void **state)
+{
+    (void)state;
+    put_stuck(LIMIT);
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    hold(0, 1);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "stuck", NULL, NULL), WEIR_OK);
+    (void)model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    assert_int_equal(registry_catalogue(bed.registry, &bed.home)->loads_lost, 1);
+    expect_booked(1);
+    let_go();
+    (void)model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    model_bed_expect(&bed, "stuck/1 UNAVAILABLE", "unloaded");
+    expect_booked(0);
+}
+
+/* It serves as it did, and goes once its weights are packed after all. */
+static void test_a_promotion_that_hangs_holds_nobody_up(void **state)
+{
+    (void)state;
+    put_stuck(LIMIT "promote_after: 100\nparameters: { mapped: 1MiB, tau0: 1us }\n");
+    model_bed_sim(&bed, "other", 1, "");
+    model_bed_start(&bed);
+    assert_int_equal(load("stuck", NULL), WEIR_OK);
+    hold(0, 1);
+    for (int i = 0; i < 100; i++) { /* The load's own runs did not make it hot. */
+        assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+    }
+    model_bed_await_lost(&bed, 1);
+    model_bed_expect(&bed, "stuck/1 READY", "packing its weights takes longer");
+    assert_int_equal(load("other", NULL), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "stuck", 0), WEIR_OK);
+    expect_booked(2);
+    let_go();
+    model_bed_await_lost(&bed, 0);
+    char *index = model_bed_index(&bed);
+    assert_null(strstr(index, "packing"));
+    free(index);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "stuck", NULL, NULL), WEIR_OK);
+    (void)model_bed_await(&bed, "stuck", 1, MODEL_UNAVAILABLE);
+    expect_booked(1);
 }
 
 /* ---- The worker ------------------------------------------------------------------------------ */
@@ -301,12 +461,23 @@ int main(void)
                                                  &bed),
         cmocka_unit_test_prestate_setup_teardown(test_a_model_does_not_take_ever_more_threads,
                                                  set_up, tear_down, &bed),
-        cmocka_unit_test_prestate_setup_teardown(test_nor_do_its_versions, set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_nor_does_its_asking_hold_up_the_other_version,
+                                                 set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(
+            test_one_that_was_mended_is_loaded_beside_those_that_hang, set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_nor_do_all_its_versions, set_up, tear_down,
+                                                 &bed),
         cmocka_unit_test_prestate_setup_teardown(test_what_serves_is_looked_at_nevertheless, set_up,
                                                  tear_down, &bed),
         cmocka_unit_test_prestate_setup_teardown(test_a_hang_before_the_load_is_one_too, set_up,
                                                  tear_down, &bed),
         cmocka_unit_test_prestate_setup_teardown(test_its_folder_may_go, set_up, tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_an_unload_that_hangs_holds_nobody_up, set_up,
+                                                 tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_one_that_comes_back_was_only_late, set_up,
+                                                 tear_down, &bed),
+        cmocka_unit_test_prestate_setup_teardown(test_a_promotion_that_hangs_holds_nobody_up,
+                                                 set_up, tear_down, &bed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

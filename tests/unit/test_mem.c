@@ -5,9 +5,13 @@
 
 #include <cmocka.h>
 
+#include <pthread.h>
 #include <string.h>
 
 #include "util/mem.h"
+#include "util/memstat.h"
+
+#define MIB ((size_t)1 << 20)
 
 static void test_start_up_memory_is_zeroed(void **state)
 {
@@ -107,6 +111,57 @@ static void test_resizing_keeps_the_bytes(void **state)
     mem_trim();
 }
 
+static void test_widened_heap_is_populated(void **state)
+{
+    (void)state;
+    (void)mem_widen_heap(4 * MIB);
+    unsigned char *memory = mem_try_alloc(4 * MIB);
+    assert_non_null(memory);
+    memset(memory, 7, 4 * MIB);
+    mem_populate(memory, 4 * MIB);
+    for (size_t i = 0; i < 4 * MIB; i++) {
+        if (memory[i] != 7) {
+            fail_msg("byte %zu is %u", i, memory[i]);
+        }
+    }
+    mem_free(memory);
+}
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+static uint64_t resident_bytes(void)
+{
+    struct memstat now;
+    memstat_read(&now);
+    return now.resident_bytes;
+}
+
+/* By itself glibc takes blocks of up to 30 MiB from heaps once such a block was freed. */
+static void *use_and_free(void *out)
+{
+    uint64_t *bytes = out;
+    (void)mem_widen_heap(MIB);
+    for (size_t size = 30 * MIB; size > 10 * MIB; size -= 14 * MIB) {
+        void *block = mem_try_alloc(size);
+        assert_non_null(block);
+        memset(block, 1, size);
+        bytes[0] = resident_bytes();
+        mem_free(block);
+        bytes[1] = resident_bytes();
+    }
+    return NULL;
+}
+
+static void test_large_blocks_go_back_at_once(void **state)
+{
+    (void)state;
+    uint64_t bytes[2];
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, use_and_free, bytes), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_true(bytes[0] > bytes[1] + 12 * MIB);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -117,6 +172,10 @@ int main(void)
         cmocka_unit_test(test_renewed_pages_can_be_written),
         cmocka_unit_test(test_copies_texts),
         cmocka_unit_test(test_resizing_keeps_the_bytes),
+        cmocka_unit_test(test_widened_heap_is_populated),
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+        cmocka_unit_test(test_large_blocks_go_back_at_once),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

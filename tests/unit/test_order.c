@@ -113,10 +113,10 @@ static void test_who_comes_starts_at_the_least_time(void **state)
     (void)state;
     start();
     struct order_client *busy = order_client(&order, 1, 1);
-    struct order_client *rare = order_client(&order, 2, 1);
     order_enter(&order, busy, 3, NOW);
     order_charge(&order, busy, NS_PER_S);
-    order_enter(&order, rare, 3, NOW); /* It saved nothing up. */
+    struct order_client *rare = order_client(&order, 2, 1);
+    order_enter(&order, rare, 3, NOW); /* It saved nothing up before it was here. */
     assert_int_equal(rare->time, busy->time);
     order_charge(&order, rare, NS_PER_S);
     order_leave(&order, rare, 1, NOW);
@@ -125,6 +125,24 @@ static void test_who_comes_starts_at_the_least_time(void **state)
     order_leave(&order, rare, 1, NOW);
     order_enter(&order, rare, 3, NOW + 2 * NS_PER_S); /* but not for ever. */
     assert_int_equal(rare->time, busy->time);
+}
+
+static void test_who_uses_little_saves_up_a_little(void **state)
+{
+    (void)state;
+    start();
+    struct order_client *busy = order_client(&order, 1, 1);
+    struct order_client *heavy = order_client(&order, 2, 4);
+    order_enter(&order, busy, 3, NOW);
+    order_enter(&order, heavy, 3, NOW);
+    order_leave(&order, heavy, 1, NOW);
+    order_charge(&order, busy, NS_PER_MS);
+    order_enter(&order, heavy, 3, NOW);
+    assert_int_equal(heavy->time, 0);
+    order_leave(&order, heavy, 1, NOW);
+    order_charge(&order, busy, NS_PER_S);
+    order_enter(&order, heavy, 3, NOW + 2 * NS_PER_S);
+    assert_int_equal(busy->time - heavy->time, 5 * NS_PER_MS * ORDER_TIME_PER_NS);
 }
 
 static void test_accounts_are_used_again(void **state)
@@ -170,6 +188,7 @@ int main(void)
         cmocka_unit_test(test_time_is_charged_by_weight),
         cmocka_unit_test(test_a_client_has_its_part_of_those_that_are_here),
         cmocka_unit_test(test_who_comes_starts_at_the_least_time),
+        cmocka_unit_test(test_who_uses_little_saves_up_a_little),
         cmocka_unit_test(test_accounts_are_used_again),
         cmocka_unit_test(test_runs_are_short_while_more_urgent_requests_come),
     };

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "asking.h"
+#include "built.h"
 #include "engine/engine.h"
 #include "engine/placement.h"
 #include "engine/pool.h"
@@ -184,6 +185,12 @@ static void finish(struct rig *rig, struct instance *instance)
     home_turn(&rig->home);
 }
 
+static void abandon(struct rig *rig, struct model *model)
+{
+    engine_abandon(rig->engine, model);
+    backend_unload(model->backend);
+}
+
 static void test_a_model_keeps_to_its_memory_node(void **state)
 {
     struct rig *rig = *state;
@@ -196,8 +203,7 @@ static void test_a_model_keeps_to_its_memory_node(void **state)
     assert_null(pull_at(rig, pool, 0));
     finish(rig, pull_at(rig, pool, 1));
     assert_int_equal(rig->clients[0].ended, WEIR_OK);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
+    abandon(rig, &rig->model);
 }
 
 /* On both GPUs; the first one is lost at the first run there. */
@@ -275,67 +281,73 @@ static void test_an_executor_that_is_back_sits_where_one_is_missing(void **state
     withdraw(rig);
 }
 
-/* The only executor of a wide model's memory node hangs after the model has reserved its places. */
+/* A wide model that keeps to the second memory node, and two others: one whose runs may hang, and one
+ * whose runs do not. */
+struct trio {
+    struct model_config configs[2];
+    struct model wide;
+    struct model other;
+};
+
+static struct pool *adopt_trio(struct rig *rig, struct trio *trio)
+{
+    *trio = (struct trio){ .configs = { rig->config, rig->config } };
+    trio->configs[0].numa_nodes = 1U << 1;
+    trio->configs[0].intra_threads = 2;
+    rig->config.run_limit_ns = NS_PER_MS;
+    simulated_adopt(&trio->wide, &trio->configs[0], rig->engine);
+    simulated_adopt(&trio->other, &trio->configs[1], rig->engine);
+    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    return rig->model.pool;
+}
+
+static void abandon_trio(struct rig *rig, struct trio *trio)
+{
+    abandon(rig, &rig->model);
+    abandon(rig, &trio->wide);
+    abandon(rig, &trio->other);
+}
+
+/* The only executor of the wide model's node hangs after the model has reserved its places. */
 static void test_a_reservation_that_nobody_can_take_holds_nobody_up(void **state)
 {
     struct rig *rig = *state;
-    struct model_config configs[2] = { rig->config, rig->config };
-    struct model models[2] = { 0 }; /* The wide one, and another one. */
-    configs[0].numa_nodes = 1U << 1;
-    configs[0].intra_threads = 2;
-    rig->config.run_limit_ns = NS_PER_MS;
-    for (int i = 0; i < 2; i++) {
-        simulated_adopt(&models[i], &configs[i], rig->engine);
-    }
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
-    struct pool *pool = rig->model.pool;
-    ask(rig, &rig->clients[0], &models[1]);
+    struct trio trio;
+    struct pool *pool = adopt_trio(rig, &trio);
+    ask(rig, &rig->clients[0], &trio.other);
     struct instance *first = pull_at(rig, pool, 0);
-    ask(rig, &rig->clients[1], &models[0]);
+    ask(rig, &rig->clients[1], &trio.wide);
     assert_null(pull_at(rig, pool, 1)); /* One of its two places is taken. */
     ask(rig, &rig->clients[2], &rig->model);
     struct instance *hung = pull_at(rig, pool, 1);
     hang(rig, hung, &pool->executors[1]);
     finish(rig, first);
-    ask(rig, &rig->clients[0], &models[1]);
+    ask(rig, &rig->clients[0], &trio.other);
     finish(rig, pull_at(rig, pool, 0));
     assert_int_equal(rig->clients[0].ended, WEIR_OK);
     finish(rig, hung);
     finish(rig, pull_at(rig, pool, 1));
     assert_int_equal(rig->clients[1].ended, WEIR_OK);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    for (int i = 0; i < 2; i++) {
-        engine_abandon(rig->engine, &models[i]);
-        backend_unload(models[i].backend);
-    }
+    abandon_trio(rig, &trio);
 }
 
 /* An executor of the other memory node hangs: those that could run the wide model are awaited even so. */
 static void test_a_reservation_outlives_an_executor_that_could_not_take_it(void **state)
 {
     struct rig *rig = *state;
-    struct model_config configs[2] = { rig->config, rig->config };
-    struct model models[2] = { 0 }; /* The wide one, and another one. */
-    configs[0].numa_nodes = 1U << 1;
-    configs[0].intra_threads = 2;
-    rig->config.run_limit_ns = NS_PER_MS;
-    for (int i = 0; i < 2; i++) {
-        simulated_adopt(&models[i], &configs[i], rig->engine);
-    }
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
-    struct pool *pool = rig->model.pool;
+    struct trio trio;
+    struct pool *pool = adopt_trio(rig, &trio);
     ask(rig, &rig->clients[0], &rig->model);
     struct instance *hung = pull_at(rig, pool, 0);
     hang(rig, hung, &pool->executors[0]);
-    ask(rig, &rig->clients[1], &models[1]);
+    ask(rig, &rig->clients[1], &trio.other);
     struct instance *first = pull_at(rig, pool, 1);
     first->executor = &pool->executors[1];
-    ask(rig, &rig->clients[2], &models[0]);
+    ask(rig, &rig->clients[2], &trio.wide);
     assert_null(pull_at(rig, pool, 1)); /* One of its two places is taken. */
     clock_turn(&rig->clock, clock_now_ns(&rig->clock) + NS_PER_S);
     finish(rig, first);
-    ask(rig, &rig->clients[1], &models[1]);
+    ask(rig, &rig->clients[1], &trio.other);
     list_append(&pool->idle, &pool->executors[1].idle);
     assert_null(pull_at(rig, pool, 0)); /* The one that sleeps has it. */
     list_remove(&pool->executors[1].idle);
@@ -344,12 +356,7 @@ static void test_a_reservation_outlives_an_executor_that_could_not_take_it(void 
     finish(rig, pull_at(rig, pool, 0));
     assert_int_equal(rig->clients[1].ended, WEIR_OK);
     finish(rig, hung);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    for (int i = 0; i < 2; i++) {
-        engine_abandon(rig->engine, &models[i]);
-        backend_unload(models[i].backend);
-    }
+    abandon_trio(rig, &trio);
 }
 
 static void test_who_shares_a_run_is_served_by_another_device(void **state)
@@ -431,10 +438,8 @@ static void test_places_are_kept_for_the_node_that_reserved_them(void **state)
     assert_int_equal(rig->clients[1].ended, WEIR_OK);
     finish(rig, pull_at(rig, pool, 0));
     assert_int_equal(rig->clients[2].ended, WEIR_OK);
-    engine_abandon(rig->engine, &wide);
-    backend_unload(wide.backend);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
+    abandon(rig, &wide);
+    abandon(rig, &rig->model);
 }
 
 static void test_pools_of_unlike_devices_are_refused(void **state)
@@ -463,14 +468,30 @@ static void test_gpus_of_machines_without_any(void **state)
     (void)state;
     struct gpus *gpus = NULL;
     struct weir_err err = { 0 };
-    assert_int_equal(gpus_create("libno-such-library.so.1", &gpus, &err), WEIR_ENOENT);
+    assert_int_equal(gpus_create("libno-such-library.so.1", 0, &gpus, &err), WEIR_ENOENT);
     assert_non_null(strstr(err.text, "libno-such-library"));
-    assert_int_equal(gpus_create("libm.so.6", &gpus, &err), WEIR_EUNAVAILABLE);
+    assert_int_equal(gpus_create("libm.so.6", 0, &gpus, &err), WEIR_EUNAVAILABLE);
     assert_non_null(strstr(err.text, "has no nvmlInit_v2"));
     gpus_destroy(gpus);
 }
 
-/* Beside the tests lies a library with two GPUs. */
+/* The build made a library with two GPUs. */
+static void test_figures_of_gpus_are_read_anew_after_a_rest(void **state)
+{
+    (void)state;
+    struct gpus *gpus = NULL;
+    struct nvml_gpu seen[NVML_GPUS_MAX];
+    char path[512];
+    built_path("tests/unit/fake_nvml.so", path, sizeof(path));
+    assert_int_equal(gpus_create(path, 50 * NS_PER_MS, &gpus, NULL), WEIR_OK);
+    (void)usleep(60000);
+    assert_int_equal(gpus_look(gpus, seen), 0); /* Those of the start are old. */
+    while (gpus_look(gpus, seen) < 2) {
+        (void)usleep(1000);
+    }
+    gpus_destroy(gpus);
+}
+
 static void test_memory_may_run_out_for_gpus(void **state)
 {
     (void)state;
@@ -478,17 +499,14 @@ static void test_memory_may_run_out_for_gpus(void **state)
         skip();
     }
     char path[512];
-    const ssize_t size = readlink("/proc/self/exe", path, sizeof(path) - 32);
-    assert_true(size > 0);
-    path[size] = '\0';
-    strcpy(strrchr(path, '/'), "/fake_nvml.so");
+    built_path("tests/unit/fake_nvml.so", path, sizeof(path));
     enum weir_status status = WEIR_ENOMEM;
     uint64_t nth = 1;
     for (; nth < 10 && status != WEIR_OK; nth++) {
         struct gpus *gpus = NULL;
         struct weir_err err = { 0 };
         (void)mem_fault_arm(nth);
-        status = gpus_create(path, &gpus, &err);
+        status = gpus_create(path, 0, &gpus, &err);
         (void)mem_fault_arm(0);
         if (status != WEIR_OK && strstr(err.text, "out of memory") == NULL) {
             fail_msg("%s", err.text);
@@ -517,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_a_node_without_an_executor_is_refused),
         cmocka_unit_test(test_pools_of_unlike_devices_are_refused),
         cmocka_unit_test(test_gpus_of_machines_without_any),
+        cmocka_unit_test(test_figures_of_gpus_are_read_anew_after_a_rest),
         cmocka_unit_test(test_memory_may_run_out_for_gpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

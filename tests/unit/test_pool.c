@@ -12,24 +12,12 @@
 #include <string.h>
 
 #include "asking.h"
-#include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
-#include "simulated.h"
+#include "rig.h"
 
 #define WIDTH 4
 #define ROWS_MAX 8
-
-struct rig {
-    struct limits limits;
-    struct clock clock;
-    struct engine *engine;
-    struct model_config config;
-    struct model model;
-    struct pool *pool;
-    struct home home;
-    bool unleased;
-};
 
 struct call {
     struct request request;
@@ -46,47 +34,25 @@ static const struct setting short_lived[] = { { "tau0", "10us" },
                                               { "inputs", "x:FP32[-1,4]" },
                                               { "outputs", "y:FP32[-1,4]" } };
 
-static void unleased(struct model *model)
+static bool unleased;
+
+static void on_unleased(struct model *model)
 {
-    list_entry(model, struct rig, model)->unleased = true;
+    (void)model;
+    unleased = true;
 }
 
-/* Executors are pulled by hand; change the configuration or the signature, then adopt. */
-static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
+/* Change the configuration or the signature, then adopt. */
+static void start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
     static const struct device_options device = { .name = "cpu", .executors = 2 };
-    memset(rig, 0, sizeof(*rig));
-    limits_init(&rig->limits);
-    clock_init_manual(&rig->clock, NS_PER_S);
     const struct engine_options options = { .devices = &device,
                                             .device_count = 1,
-                                            .limits = &rig->limits,
-                                            .clock = &rig->clock,
                                             .inline_runs = true };
-    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    rig->config = (struct model_config){
-        .name = "m", .device = "cpu", .max_batch_size = ROWS_MAX, .queue_timeout_ns = CLOCK_NEVER
-    };
-    rig->config.settings = settings;
-    rig->config.setting_count = setting_count;
-    simulated_load(&rig->model, &rig->config, rig->engine);
-    rig->model.unleased = unleased;
-}
-
-static void rig_adopt(struct rig *rig)
-{
-    assert_int_equal(engine_adopt(rig->engine, &rig->model, NULL), WEIR_OK);
-    rig->pool = rig->model.pool;
-    home_init(&rig->home, rig->engine, NULL, NULL);
-}
-
-static void rig_stop(struct rig *rig)
-{
-    home_finish(&rig->home);
-    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    engine_destroy(rig->engine);
+    rig_start(rig, &options);
+    rig_load(rig, settings, setting_count);
+    rig->model.unleased = on_unleased;
+    unleased = false;
 }
 
 static void on_end(struct request *request)
@@ -131,52 +97,32 @@ static void submit_rows(struct call *calls, uint32_t count, struct rig *rig)
     }
 }
 
-static struct instance *pull(struct rig *rig)
-{
-    uint64_t wake_ns;
-    return pool_pull(rig->pool, clock_now_ns(&rig->clock), &wake_ns);
-}
-
-static void finish(struct rig *rig, struct instance *instance)
-{
-    batch_run(instance);
-    pool_settle(rig->pool, instance, clock_now_ns(&rig->clock));
-    home_turn(&rig->home);
-}
-
-static void finish_all(struct rig *rig)
-{
-    for (struct instance *instance = pull(rig); instance != NULL; instance = pull(rig)) {
-        finish(rig, instance);
-    }
-}
-
 static void test_a_delay_waits_for_company(void **state)
 {
     (void)state;
     struct rig rig;
     struct call calls[ROWS_MAX + 1];
     uint64_t wake_ns = 0;
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig.config.queue_delay_ns = NS_PER_MS;
     rig_adopt(&rig);
     submit_rows(calls, 1, &rig);
-    assert_null(pool_pull(rig.pool, clock_now_ns(&rig.clock), &wake_ns));
+    assert_null(pool_pull(rig.model.pool, clock_now_ns(&rig.clock), &wake_ns));
     assert_int_equal(wake_ns, clock_now_ns(&rig.clock) + NS_PER_MS);
     clock_turn(&rig.clock, wake_ns);
-    struct instance *instance = pull(&rig);
+    struct instance *instance = rig_pull(&rig);
     assert_non_null(instance);
     assert_int_equal(instance->batch.count, 1);
-    finish(&rig, instance);
+    rig_finish(&rig, instance);
 
     submit_rows(calls, ROWS_MAX + 1, &rig); /* A full batch does not wait, what is left does. */
-    instance = pull(&rig);
+    instance = rig_pull(&rig);
     assert_non_null(instance);
     assert_int_equal(instance->batch.count, ROWS_MAX);
-    finish(&rig, instance);
-    assert_null(pull(&rig));
-    clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_MS);
-    finish_all(&rig);
+    rig_finish(&rig, instance);
+    assert_null(rig_pull(&rig));
+    rig_pass(&rig, NS_PER_MS);
+    rig_run_all(&rig);
     assert_true(calls[ROWS_MAX].ended);
     rig_stop(&rig);
 }
@@ -186,19 +132,19 @@ static uint32_t riders(const struct model_config *change)
 {
     struct rig rig;
     struct call calls[ROWS_MAX];
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig.config.instances = change->instances;
     rig.config.preferred_count = change->preferred_count;
     rig.config.preferred[0] = change->preferred[0];
     rig_adopt(&rig);
     submit_rows(calls, ROWS_MAX, &rig);
-    rig.pool->idle_count = 1;
-    struct instance *instance = pull(&rig);
-    rig.pool->idle_count = 0;
+    rig.model.pool->idle_count = 1;
+    struct instance *instance = rig_pull(&rig);
+    rig.model.pool->idle_count = 0;
     assert_non_null(instance);
     const uint32_t count = instance->batch.count;
-    finish(&rig, instance);
-    finish_all(&rig);
+    rig_finish(&rig, instance);
+    rig_run_all(&rig);
     rig_stop(&rig);
     return count;
 }
@@ -218,16 +164,16 @@ static void test_bytes_in_line_are_limited_behind_a_large_request(void **state)
     struct rig rig;
     struct call large;
     struct call small;
-    rig_start(&rig, short_lived, 4);
+    start(&rig, short_lived, 4);
     rig.limits.queue_bytes_max = 100;
     rig_adopt(&rig);
     call_make(&large, &rig, ROWS_MAX, WIDTH); /* 128 bytes: alone it may. */
     call_make(&small, &rig, 1, WIDTH);
     assert_int_equal(call_submit(&large), WEIR_OK);
     assert_int_equal(call_submit(&small), WEIR_EFULL);
-    finish_all(&rig);
+    rig_run_all(&rig);
     assert_int_equal(call_submit(&small), WEIR_OK);
-    finish_all(&rig);
+    rig_run_all(&rig);
     rig_stop(&rig);
 }
 
@@ -238,7 +184,7 @@ static void learn(struct rig *rig)
         struct call call;
         call_make(&call, rig, 1, WIDTH);
         assert_int_equal(call_submit(&call), WEIR_OK);
-        finish_all(rig);
+        rig_run_all(rig);
         home_turn(&rig->home);
         assert_true(call.ended);
     }
@@ -249,7 +195,7 @@ static void test_a_home_runs_short_work_of_known_size_only(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    rig_start(&rig, short_lived, 4);
+    start(&rig, short_lived, 4);
     rig_adopt(&rig);
     learn(&rig);
     call_make(&call, &rig, 1, WIDTH);
@@ -262,7 +208,7 @@ static void test_a_home_runs_short_work_of_known_size_only(void **state)
     assert_int_equal(call_submit(&call), WEIR_OK);
     home_turn(&rig.home);
     assert_false(call.ended);
-    finish_all(&rig);
+    rig_run_all(&rig);
     assert_true(call.ended);
     rig_stop(&rig);
 }
@@ -272,7 +218,7 @@ static void test_a_home_keeps_the_model_it_promised_to_run(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    rig_start(&rig, short_lived, 4);
+    start(&rig, short_lived, 4);
     rig_adopt(&rig);
     learn(&rig);
     call_make(&call, &rig, 1, WIDTH);
@@ -285,9 +231,9 @@ static void test_a_home_keeps_the_model_it_promised_to_run(void **state)
     struct home_mail *message = list_entry(mail, struct home_mail, mail);
     message->deliver(message);
     assert_true(call.ended);
-    assert_false(rig.unleased); /* The home has not looked at its line yet. */
+    assert_false(unleased); /* The home has not looked at its line yet. */
     home_turn(&rig.home);
-    assert_true(rig.unleased);
+    assert_true(unleased);
     assert_null(rig.model.inline_home);
     rig_stop(&rig);
 }
@@ -297,18 +243,18 @@ static void test_a_canceled_run_is_not_late(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig_adopt(&rig);
     call_make(&call, &rig, 1, 16);
     call.request.deadline_ns = clock_now_ns(&rig.clock) + NS_PER_MS;
     assert_int_equal(call_submit(&call), WEIR_OK);
-    struct instance *instance = pull(&rig);
+    struct instance *instance = rig_pull(&rig);
     assert_non_null(instance);
     engine_cancel(rig.engine, &call.request);
     clock_turn(&rig.clock, call.request.deadline_ns);
     home_turn(&rig.home);
     assert_false(call.late);
-    finish(&rig, instance);
+    rig_finish(&rig, instance);
     assert_true(call.ended);
     assert_int_equal(call.request.status, WEIR_ECANCELED);
     rig_stop(&rig);
@@ -321,7 +267,7 @@ static void test_requests_with_and_without_an_optional_input_ride_apart(void **s
                                                { "outputs", "y:FP32[-1,4]" } };
     struct rig rig;
     struct call calls[2];
-    rig_start(&rig, settings, 2);
+    start(&rig, settings, 2);
     rig.model.signature->inputs[1].optional = true;
     rig_adopt(&rig);
     for (int i = 0; i < 2; i++) {
@@ -334,11 +280,11 @@ static void test_requests_with_and_without_an_optional_input_ride_apart(void **s
                                           .size = sizeof(float) };
     assert_int_equal(call_submit(&calls[0]), WEIR_OK);
     assert_int_equal(call_submit(&calls[1]), WEIR_OK);
-    struct instance *instance = pull(&rig);
+    struct instance *instance = rig_pull(&rig);
     assert_non_null(instance);
     assert_int_equal(instance->batch.count, 1);
-    finish(&rig, instance);
-    finish_all(&rig);
+    rig_finish(&rig, instance);
+    rig_run_all(&rig);
     rig_stop(&rig);
 }
 
@@ -347,13 +293,13 @@ static void test_runs_without_batching_count_once(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    rig_start(&rig, short_lived, 4);
+    start(&rig, short_lived, 4);
     rig.config.max_batch_size = 0;
     rig.model.batching = false;
     rig_adopt(&rig);
     call_make(&call, &rig, 5, WIDTH); /* Five of something, but one inference. */
     assert_int_equal(call_submit(&call), WEIR_OK);
-    finish_all(&rig);
+    rig_run_all(&rig);
     assert_int_equal(call.request.status, WEIR_OK);
     assert_int_equal(rig.model.stats.inference_count, 1);
     assert_int_equal(rig.model.stats.batches[1].compute.count, 1);
@@ -366,13 +312,13 @@ static void test_requests_of_one_run_count_each(void **state)
     struct rig rig;
     struct call calls[4];
     const struct model_stats *stats = &rig.model.stats;
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig_adopt(&rig);
     for (uint32_t i = 0; i < 4; i++) { /* A millisecond after each other. */
         submit_rows(&calls[i], 1, &rig);
-        clock_turn(&rig.clock, clock_now_ns(&rig.clock) + NS_PER_MS);
+        rig_pass(&rig, NS_PER_MS);
     }
-    finish_all(&rig);
+    rig_run_all(&rig);
     const uint64_t run_ns = calls[0].request.times.computed_ns - calls[0].request.times.taken_ns;
     assert_int_equal(stats->batches[4].compute.count, 1);
     assert_int_equal(stats->batches[4].compute.ns, run_ns);
@@ -395,7 +341,7 @@ static void test_who_takes_no_parts_is_refused_by_a_model_that_streams(void **st
     static const struct setting settings[] = { { "parts", "3" } };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 1);
+    start(&rig, settings, 1);
     rig_adopt(&rig);
     call_make(&call, &rig, 1, 16);
     assert_int_equal(call_submit(&call), WEIR_EINVAL);
@@ -408,7 +354,7 @@ static void test_who_wants_no_output_is_refused(void **state)
     static const bool none = false;
     struct rig rig;
     struct call call;
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig_adopt(&rig);
     call_make(&call, &rig, 1, 16);
     call.request.wanted = &none;
@@ -425,7 +371,7 @@ static void test_the_configuration_may_allow_less_than_the_model(void **state)
     struct weir_err err = { 0 };
     struct rig rig;
     struct call call;
-    rig_start(&rig, settings, 2);
+    start(&rig, settings, 2);
     rig.config.inputs = &input;
     rig.config.input_count = 1;
     rig_adopt(&rig);
@@ -435,7 +381,7 @@ static void test_the_configuration_may_allow_less_than_the_model(void **state)
                         "input 'x' has shape [1,5], expected [-1,4] by its configuration");
     call_make(&call, &rig, 2, WIDTH);
     assert_int_equal(call_submit(&call), WEIR_OK);
-    finish_all(&rig);
+    rig_run_all(&rig);
     assert_true(call.ended);
     rig_stop(&rig);
 }
@@ -448,7 +394,7 @@ static void test_levels(void **state)
     static const uint32_t order[] = { 2, 5, 1, 3, 4, 0 };
     struct rig rig;
     struct call calls[6];
-    rig_start(&rig, plain, 1);
+    start(&rig, plain, 1);
     rig.config.max_batch_size = 1;
     rig.config.priority_levels = 3;
     rig.config.priority_default = 2;
@@ -459,9 +405,9 @@ static void test_levels(void **state)
         assert_int_equal(call_submit(&calls[i]), WEIR_OK);
     }
     for (size_t i = 0; i < 6; i++) {
-        struct instance *instance = pull(&rig);
+        struct instance *instance = rig_pull(&rig);
         assert_ptr_equal(list_first(&instance->batch.members), &calls[order[i]].request.line);
-        finish(&rig, instance);
+        rig_finish(&rig, instance);
     }
     rig_stop(&rig);
 }

@@ -225,6 +225,7 @@ static void test_only_the_guilty_run_is_blamed(void **state)
     assert_int_equal(bystander.status, WEIR_EBACKEND);
     assert_int_equal((ride.run.death == DEATH_FAULT) + (bystander.run.death == DEATH_FAULT), 1);
     assert_int_equal((ride.run.death == DEATH_KILLED) + (bystander.run.death == DEATH_KILLED), 1);
+    assert_int_equal(ride.run.told + bystander.run.told, DEATH_FAULT); /* By one of them. */
     backend_context_destroy(bystander.context);
     backend_context_destroy(context);
     backend_unload(model);
@@ -249,6 +250,35 @@ static void test_a_kill_from_outside_blames_nobody(void **state)
     assert_int_equal(killed.run.death, DEATH_KILLED);
     assert_false(backend_death_suspects(killed.run.death));
     backend_context_destroy(killed.context);
+    backend_unload(model);
+}
+
+/* Though their runs were under way at the same time, none is taken for another one. */
+static void test_the_end_of_each_process_is_told(void **state)
+{
+    (void)state;
+    static const struct setting settings[SETTINGS_MAX] = { { "tau0", "60s" },
+                                                           { "exclusive", "false" },
+                                                           { "prepare", "1us" } };
+    static struct backend_isolation of_instance = { .scope = ISOLATION_INSTANCE };
+    static struct ride killed[2];
+    struct backend_model *model = load(settings, &of_instance);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        killed[i] = (struct ride){ .context = ride_context(model), .rows = 1 };
+        assert_int_equal(pthread_create(&threads[i], NULL, ride_main, &killed[i]), 0);
+    }
+    while (!killed[0].prepared || !killed[1].prepared) {
+        (void)usleep(1000);
+    }
+    for (pid_t pid; processes(&pid) > 0;) {
+        (void)kill(pid, SIGKILL); /* It may have gone just now. */
+    }
+    for (int i = 0; i < 2; i++) {
+        (void)pthread_join(threads[i], NULL);
+        assert_int_equal(killed[i].run.told, DEATH_KILLED);
+        backend_context_destroy(killed[i].context);
+    }
     backend_unload(model);
 }
 
@@ -720,6 +750,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_crash_is_told_and_the_next_run_has_a_new_process),
         cmocka_unit_test(test_only_the_guilty_run_is_blamed),
         cmocka_unit_test(test_a_kill_from_outside_blames_nobody),
+        cmocka_unit_test(test_the_end_of_each_process_is_told),
         cmocka_unit_test(test_a_run_over_its_limit_is_stopped),
         cmocka_unit_test(test_a_run_that_does_not_stop_is_ended),
         cmocka_unit_test(test_a_frozen_process_is_replaced),

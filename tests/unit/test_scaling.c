@@ -22,6 +22,12 @@ static double gain(const struct device *device, double n)
     return n / (1 + device->a * (n - 1) + device->b * n * (n - 1));
 }
 
+/* Rows per second. */
+static double rate(const struct scaling *scaling, uint32_t runs)
+{
+    return scaling_rate(scaling, runs) * 1e9;
+}
+
 static double draw(struct device *device)
 {
     device->random = device->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -56,7 +62,7 @@ static void test_the_law_is_found_in_what_was_measured(void **state)
     assert_true(fabs(law.a - device.a) < 0.001);
     assert_true(fabs(law.b - device.b) < 0.001);
     assert_true(fabs(law.one * 1e9 - 1e3) < 1);
-    assert_true(fabs(scaling_rate(&scaling, 2) - 1e3 * gain(&device, 2)) < 1);
+    assert_true(fabs(rate(&scaling, 2) - 1e3 * gain(&device, 2)) < 1);
 }
 
 static void test_the_knee_of_the_law(void **state)
@@ -266,10 +272,10 @@ static void test_only_runs_at_the_cap_count_for_it(void **state)
         (void)scaling_observe(&scaling, 2, 1, 1000000, true);
     }
     for (uint32_t runs = 1; runs <= 4; runs++) {
-        assert_true(scaling_rate(&scaling, runs) <= 0);
+        assert_true(rate(&scaling, runs) <= 0);
     }
     assert_int_equal(scaling_cap(&scaling), 4);
-    assert_true(scaling_rate(&scaling, 0) <= 0 && scaling_rate(&scaling, 5) <= 0);
+    assert_true(rate(&scaling, 0) <= 0 && rate(&scaling, 5) <= 0);
 }
 
 /* What has no rows or took no time by the clock tells nothing. */
@@ -283,10 +289,10 @@ static void test_runs_of_nothing_are_left_out(void **state)
         assert_false(scaling_observe(&scaling, 2, 0, 1000000, true));
         assert_false(scaling_observe(&scaling, 2, 4, 0, true));
     }
-    assert_true(scaling_rate(&scaling, 2) <= 0);
+    assert_true(rate(&scaling, 2) <= 0);
     assert_int_equal(scaling_cap(&scaling), 2);
     settle_many(&scaling, &device, 100);
-    assert_true(fabs(scaling_rate(&scaling, 2) - 2e3) < 1);
+    assert_true(fabs(rate(&scaling, 2) - 2e3) < 1);
 }
 
 /* With one run, or more than can be told apart, there is nothing to find. */
@@ -312,11 +318,11 @@ static void test_old_rates_fade(void **state)
     struct scaling scaling;
     scaling_init(&scaling, 2, true);
     settle_many(&scaling, &slow, 100);
-    assert_true(fabs(scaling_rate(&scaling, 2) - 1e3) < 1);
+    assert_true(fabs(rate(&scaling, 2) - 1e3) < 1);
     for (uint32_t i = 0; i < 100; i++) {
         (void)scaling_observe(&scaling, 2, 4, 4000000, true); /* Twice as quick now. */
     }
-    assert_true(scaling_rate(&scaling, 2) > 1.7e3);
+    assert_true(rate(&scaling, 2) > 1.7e3);
 }
 
 static void test_nothing_is_learned_where_nobody_waits(void **state)
@@ -328,7 +334,7 @@ static void test_nothing_is_learned_where_nobody_waits(void **state)
         assert_false(scaling_observe(&scaling, 4, 1, 1000000, false));
     }
     assert_int_equal(scaling_cap(&scaling), 4);
-    assert_true(scaling_rate(&scaling, 4) <= 0);
+    assert_true(rate(&scaling, 4) <= 0);
 }
 
 /* A trial that the load left alone ends. */

@@ -85,8 +85,7 @@ static void stop(struct model_bed *bed)
     model_bed_finish(bed);
 }
 
-/* --- Clients
- * ----------------------------------------------------------------------------------- */
+/* ---- Clients --------------------------------------------------------------------------------- */
 
 struct client {
     struct model_bed *bed;
@@ -273,8 +272,7 @@ static void test_oldest(void **state)
     test_threads(SEQUENCE_OLDEST, 5);
 }
 
-/* --- Requests that are refused
- * ----------------------------------------------------------------- */
+/* ---- Requests that are refused --------------------------------------------------------------- */
 
 static void on_end(struct request *request)
 {
@@ -374,8 +372,7 @@ static void test_refusals(void **state)
     stop(&bed); /* With a sequence that never ended. */
 }
 
-/* --- Versions that are offered no more
- * ------------------------------------------------------------------ */
+/* ---- Versions that are offered no more ------------------------------------------------------- */
 
 /* Its sequence gets the place of one that nobody can go on with. */
 static void test_what_was_accepted_runs_on_an_unloaded_version(void **state)
@@ -403,8 +400,7 @@ static void test_what_was_accepted_runs_on_an_unloaded_version(void **state)
     stop(&bed);
 }
 
-/* --- Configurations that are refused
- * ----------------------------------------------------------- */
+/* ---- Configurations that are refused --------------------------------------------------------- */
 
 static void refused(struct model_bed *bed, const char *why)
 {

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "bed.h"
+#include "built.h"
 #include "faults.h"
 #include "model_bed.h"
 #include "net/encoding.h"
@@ -176,24 +177,13 @@ static void stop_server(void)
     server = NULL;
 }
 
-/* Beside the tests lies the example of a plug-in. */
-static void find_plugin(void)
-{
-    const ssize_t size = readlink("/proc/self/exe", plugin_path, sizeof(plugin_path) - 64);
-    assert_true(size > 0);
-    plugin_path[size] = '\0';
-    char *folder = strstr(plugin_path, "/tests/unit/");
-    assert_non_null(folder);
-    strcpy(folder, "/plugins/hello.so");
-}
-
 static int set_up(void **state)
 {
     (void)state;
     if (!faults_are_built()) {
         return 0; /* All of them are skipped. */
     }
-    find_plugin();
+    built_path("plugins/hello.so", plugin_path, sizeof(plugin_path));
     model_bed_init(&models);
     put_models();
     (void)snprintf(shm_name, sizeof(shm_name), "test-faults-%d", (int)getpid());

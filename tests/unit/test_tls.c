@@ -16,47 +16,11 @@
 #include <cmocka.h>
 
 #include "faults.h"
+#include "identity.h"
 #include "net/tls.h"
+#include "net/tls_trust.h"
 
 #define YEAR_S (365L * 24 * 3600)
-
-/* --- Certificates --- */
-
-struct identity {
-    EVP_PKEY *key;
-    X509 *certificate;
-};
-
-/* Signed by `issuer`, or by itself. */
-static struct identity make_identity(const char *name, const struct identity *issuer,
-                                     long expires_s)
-{
-    static long serial;
-    struct identity made = { EVP_EC_gen("P-256"), X509_new() };
-    X509 *x = made.certificate;
-    ASN1_INTEGER_set(X509_get_serialNumber(x), ++serial);
-    X509_set_version(x, X509_VERSION_3);
-    X509_gmtime_adj(X509_getm_notBefore(x), -2 * YEAR_S);
-    X509_gmtime_adj(X509_getm_notAfter(x), expires_s);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_UTF8,
-                               (const unsigned char *)name, -1, -1, 0);
-    X509_set_issuer_name(x, X509_get_subject_name(issuer == NULL ? x : issuer->certificate));
-    X509_set_pubkey(x, made.key);
-    X509V3_CTX context;
-    X509V3_set_ctx(&context, x, x, NULL, NULL, 0);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(
-        NULL, &context, NID_basic_constraints, issuer == NULL ? "critical,CA:TRUE" : "CA:FALSE");
-    X509_add_ext(x, extension, -1);
-    X509_EXTENSION_free(extension);
-    assert_true(X509_sign(x, issuer == NULL ? made.key : issuer->key, EVP_sha256()) > 0);
-    return made;
-}
-
-static void drop_identity(struct identity *identity)
-{
-    EVP_PKEY_free(identity->key);
-    X509_free(identity->certificate);
-}
 
 struct bed {
     char folder[64];
@@ -68,16 +32,6 @@ struct bed {
     struct identity client;
     struct tls_options options;
 };
-
-static void put(const char *path, const struct identity *identity, bool key)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    const int written = key ? PEM_write_PrivateKey(file, identity->key, NULL, NULL, 0, NULL, NULL)
-                            : PEM_write_X509(file, identity->certificate);
-    assert_int_equal(written, 1);
-    fclose(file);
-}
 
 static void put_text(const char *path, const char *text)
 {
@@ -97,12 +51,12 @@ static int set_up(void **state)
     (void)snprintf(bed->certificate, sizeof(bed->certificate), "%s/cert.pem", bed->folder);
     (void)snprintf(bed->key, sizeof(bed->key), "%s/key.pem", bed->folder);
     (void)snprintf(bed->client_ca, sizeof(bed->client_ca), "%s/ca.pem", bed->folder);
-    bed->root = make_identity("root", NULL, YEAR_S);
-    bed->server = make_identity("localhost", &bed->root, YEAR_S);
-    bed->client = make_identity("alice", &bed->root, YEAR_S);
-    put(bed->certificate, &bed->server, false);
-    put(bed->key, &bed->server, true);
-    put(bed->client_ca, &bed->root, false);
+    bed->root = identity_make("root", NULL, YEAR_S);
+    bed->server = identity_make("localhost", &bed->root, YEAR_S);
+    bed->client = identity_make("alice", &bed->root, YEAR_S);
+    identity_put(bed->certificate, &bed->server, false);
+    identity_put(bed->key, &bed->server, true);
+    identity_put(bed->client_ca, &bed->root, false);
     bed->options =
         (struct tls_options){ .certificate = bed->certificate, .key = bed->key, .client_ca = "" };
     *state = bed;
@@ -112,9 +66,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     struct bed *bed = *state;
-    drop_identity(&bed->root);
-    drop_identity(&bed->server);
-    drop_identity(&bed->client);
+    identity_drop(&bed->root);
+    identity_drop(&bed->server);
+    identity_drop(&bed->client);
     unlink(bed->certificate);
     unlink(bed->key);
     unlink(bed->client_ca);
@@ -416,9 +370,9 @@ static void test_weak_ciphers(void **state)
 static void test_client_certificates(void **state)
 {
     struct bed *bed = *state;
-    struct identity stranger_root = make_identity("stranger", NULL, YEAR_S);
-    struct identity stranger = make_identity("mallory", &stranger_root, YEAR_S);
-    struct identity late = make_identity("late", &bed->root, -YEAR_S);
+    struct identity stranger_root = identity_make("stranger", NULL, YEAR_S);
+    struct identity stranger = identity_make("mallory", &stranger_root, YEAR_S);
+    struct identity late = identity_make("late", &bed->root, -YEAR_S);
     const struct {
         enum tls_client mode;
         const struct identity *shown;
@@ -447,9 +401,9 @@ static void test_client_certificates(void **state)
         tls_destroy(tls);
     }
     bed->options.client_ca = "";
-    drop_identity(&late);
-    drop_identity(&stranger);
-    drop_identity(&stranger_root);
+    identity_drop(&late);
+    identity_drop(&stranger);
+    identity_drop(&stranger_root);
 }
 
 /* --- Reloading --- */
@@ -472,9 +426,9 @@ static void test_reload(void **state)
     struct weir_err err = { 0 };
     assert_false(reload(tls, WEIR_OK, &err));
 
-    struct identity fresh = make_identity("renewed", &bed->root, YEAR_S);
-    put(bed->certificate, &fresh, false);
-    put(bed->key, &fresh, true);
+    struct identity fresh = identity_make("renewed", &bed->root, YEAR_S);
+    identity_put(bed->certificate, &fresh, false);
+    identity_put(bed->key, &fresh, true);
     assert_true(reload(tls, WEIR_OK, &err));
     assert_string_equal(tls_facts(tls).subject, "renewed");
     struct peer *later = meet(tls, bed);
@@ -486,9 +440,9 @@ static void test_reload(void **state)
     drop_peer(old);
     drop_peer(later);
     tls_destroy(tls);
-    drop_identity(&fresh);
-    put(bed->certificate, &bed->server, false);
-    put(bed->key, &bed->server, true);
+    identity_drop(&fresh);
+    identity_put(bed->certificate, &bed->server, false);
+    identity_put(bed->key, &bed->server, true);
 }
 
 /* Half of a renewal, or rubbish: the old pair serves on, and each change is tried once. */
@@ -496,9 +450,9 @@ static void test_broken_reload(void **state)
 {
     struct bed *bed = *state;
     struct tls *tls = make_tls(bed);
-    struct identity fresh = make_identity("half", &bed->root, YEAR_S);
+    struct identity fresh = identity_make("half", &bed->root, YEAR_S);
     struct weir_err err = { 0 };
-    put(bed->certificate, &fresh, false);
+    identity_put(bed->certificate, &fresh, false);
     assert_false(reload(tls, WEIR_EINVAL, &err));
     assert_non_null(strstr(err.text, "does not belong"));
     assert_false(reload(tls, WEIR_OK, &err));
@@ -511,13 +465,13 @@ static void test_broken_reload(void **state)
     assert_false(reload(tls, WEIR_EINVAL, &err));
     drop_peer(meet(tls, bed));
 
-    put(bed->key, &fresh, true);
+    identity_put(bed->key, &fresh, true);
     assert_true(reload(tls, WEIR_OK, &err));
     assert_string_equal(tls_facts(tls).subject, "half");
     tls_destroy(tls);
-    drop_identity(&fresh);
-    put(bed->certificate, &bed->server, false);
-    put(bed->key, &bed->server, true);
+    identity_drop(&fresh);
+    identity_put(bed->certificate, &bed->server, false);
+    identity_put(bed->key, &bed->server, true);
 }
 
 /* A handshake and an answer, as far as they come. */
@@ -599,7 +553,7 @@ static void test_wrong_files(void **state)
     bed->options.key = bed->certificate;
     expect_refused(bed, "expected a private key in PEM");
     bed->options.key = bed->key;
-    put(bed->key, &bed->client, true);
+    identity_put(bed->key, &bed->client, true);
     expect_refused(bed, "does not belong to the certificate");
     FILE *file = fopen(bed->key, "w");
     assert_int_equal(PEM_write_PrivateKey(file, bed->server.key, EVP_aes_128_cbc(),
@@ -607,26 +561,26 @@ static void test_wrong_files(void **state)
                      1);
     fclose(file);
     expect_refused(bed, "without a passphrase");
-    put(bed->key, &bed->server, true);
+    identity_put(bed->key, &bed->server, true);
     put_text(bed->client_ca, "");
     bed->options.client_ca = bed->client_ca;
     expect_refused(bed, "tls_client_ca");
     bed->options.client_ca = "";
-    put(bed->client_ca, &bed->root, false);
+    identity_put(bed->client_ca, &bed->root, false);
 }
 
 static void test_expired(void **state)
 {
     struct bed *bed = *state;
-    struct identity late = make_identity("late", &bed->root, -YEAR_S);
-    put(bed->certificate, &late, false);
-    put(bed->key, &late, true);
+    struct identity late = identity_make("late", &bed->root, -YEAR_S);
+    identity_put(bed->certificate, &late, false);
+    identity_put(bed->key, &late, true);
     struct tls *tls = make_tls(bed);
     assert_true(tls_facts(tls).expired);
     tls_destroy(tls);
-    drop_identity(&late);
-    put(bed->certificate, &bed->server, false);
-    put(bed->key, &bed->server, true);
+    identity_drop(&late);
+    identity_put(bed->certificate, &bed->server, false);
+    identity_put(bed->key, &bed->server, true);
     tls = make_tls(bed);
     assert_false(tls_facts(tls).expired);
     assert_true(tls_facts(tls).expires_s > 1700000000);
@@ -725,6 +679,80 @@ static void test_resumed(void **state)
     bed->options.client_ca = "";
 }
 
+/* --- Our own client's end --- */
+
+/* What one side says to the other; how that takes it. */
+static enum tls_result carry(struct tls_link *from, struct tls_link *to)
+{
+    char plain[64];
+    size_t size = 0;
+    const struct bytes out = tls_outgoing(from);
+    tls_feed(to, out);
+    enum tls_result result = tls_read(to, plain, sizeof(plain), &size);
+    if (result == TLS_READY) {
+        result = tls_read(to, plain, sizeof(plain), &size);
+    }
+    tls_sent(from, out.size);
+    return result;
+}
+
+/* NULL: the client took the server for what it says; else why not. */
+static const char *refusal_of(struct tls *tls, const struct tls_trust_options *options,
+                              const char *host, bool http2)
+{
+    static char fault[128];
+    struct tls_trust *trust = NULL;
+    struct weir_err err = { 0 };
+    if (tls_trust_create(options, &trust, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    struct tls_link *ours = tls_trust_open(trust, host, http2);
+    struct tls_link *theirs = tls_open(tls);
+    assert_non_null(ours);
+    size_t size = 0;
+    enum tls_result result = tls_read(ours, NULL, 0, &size); /* It speaks first. */
+    while (result == TLS_MORE && !tls_ready(ours)) {
+        assert_int_equal(carry(ours, theirs), TLS_MORE);
+        result = carry(theirs, ours);
+    }
+    const bool good = tls_ready(ours);
+    if (good) {
+        char scratch[TLS_RECORD_BYTES];
+        const struct bytes hello = BYTES_LITERAL("hello");
+        assert_int_equal(tls_protocol(ours), http2 ? TLS_HTTP2 : TLS_HTTP1);
+        assert_true(tls_seal(ours, &hello, 1, scratch));
+        assert_int_equal(carry(ours, theirs), TLS_DATA);
+    } else {
+        (void)snprintf(fault, sizeof(fault), "%s", tls_trust_fault(ours));
+    }
+    tls_close(ours);
+    tls_close(theirs);
+    tls_trust_destroy(trust);
+    return good ? NULL : fault;
+}
+
+static void test_our_client_looks_at_who_answers(void **state)
+{
+    const struct bed *bed = *state;
+    struct tls *tls = make_tls(bed);
+    const struct tls_trust_options root = { .ca = bed->client_ca };
+    const struct tls_trust_options anybody = { .insecure = true };
+    const struct tls_trust_options usual = { 0 };
+    assert_null(refusal_of(tls, &root, "localhost", true));
+    assert_null(refusal_of(tls, &root, "localhost", false));
+    assert_non_null(strstr(refusal_of(tls, &root, "other.example", true), "ostname mismatch"));
+    assert_non_null(strstr(refusal_of(tls, &root, "127.0.0.1", true), "IP address mismatch"));
+    assert_non_null(strstr(refusal_of(tls, &usual, "localhost", true), "certificate"));
+    assert_null(refusal_of(tls, &anybody, "other.example", true));
+    tls_destroy(tls);
+
+    struct tls_trust *trust = NULL;
+    struct weir_err err = { 0 };
+    const struct tls_trust_options key = { .ca = bed->key };
+    assert_int_equal(tls_trust_create(&key, &trust, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, bed->key));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -745,6 +773,7 @@ int main(void)
         cmocka_unit_test(test_rubbish),
         cmocka_unit_test(test_bounded_output),
         cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_our_client_looks_at_who_answers),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

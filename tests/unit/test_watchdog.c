@@ -8,6 +8,9 @@
 
 #include <cmocka.h>
 
+#include <sched.h>
+
+#include "engine/engine.h"
 #include "engine/watchdog.h"
 
 #define BEGAN_NS (100 * NS_PER_S)
@@ -43,11 +46,48 @@ static void test_a_limit_without_end_is_none(void **state)
     assert_int_equal(next_ns, CLOCK_NEVER);
 }
 
+/* Without pools: a look finds no run, and nothing more is due. */
+static struct clock real_clock;
+static struct engine engine = { .clock = &real_clock };
+
+static void test_it_looks_when_the_earliest_run_is_due(void **state)
+{
+    (void)state;
+    struct watchdog dog;
+    watchdog_init(&dog, &engine);
+    watchdog_note(&dog, BEGAN_NS + 2);
+    watchdog_note(&dog, BEGAN_NS + 3);
+    assert_int_equal(dog.wake_ns, BEGAN_NS + 2);
+    watchdog_note(&dog, BEGAN_NS + 1);
+    assert_int_equal(dog.wake_ns, BEGAN_NS + 1);
+    watchdog_finish(&dog);
+}
+
+/* One that it slept for does not keep it from one that is due sooner, nor from the next. */
+static void test_each_note_is_looked_at(void **state)
+{
+    (void)state;
+    struct watchdog dog;
+    clock_init(&real_clock);
+    watchdog_init(&dog, &engine);
+    assert_int_equal(watchdog_start(&dog, NULL), WEIR_OK);
+    watchdog_note(&dog, CLOCK_NEVER - 1);
+    for (int i = 0; i < 100; i++) {
+        watchdog_note(&dog, clock_now_ns(&real_clock));
+        while (dog.wake_ns != CLOCK_NEVER) {
+            sched_yield();
+        }
+    }
+    watchdog_finish(&dog);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_run_is_stopped_then_written_off),
         cmocka_unit_test(test_a_limit_without_end_is_none),
+        cmocka_unit_test(test_it_looks_when_the_earliest_run_is_due),
+        cmocka_unit_test(test_each_note_is_looked_at),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

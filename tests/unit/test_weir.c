@@ -17,6 +17,7 @@
 
 #include <weir/weir.h>
 
+#include "built.h"
 #include "util/mem.h"
 
 #define CALLERS 8
@@ -47,8 +48,9 @@ static struct weir *open_model(const char *repository, const char *model, uint32
     return weir;
 }
 
-/* A repository with one simulated model, "slow", whose runs end only when they are told to, but
- * for the one that the load makes. */
+#define HANGS "parameters: { hang_at: 2 }\n" /* Its runs end when told to, but the load's does. */
+
+/* A repository with one simulated model, "slow". */
 struct slow {
     char root[64];
     char version[96];
@@ -56,7 +58,7 @@ struct slow {
     struct weir *weir;
 };
 
-static void open_slow(struct slow *slow)
+static void open_slow(struct slow *slow, const char *settings)
 {
     char model[80];
     (void)snprintf(slow->root, sizeof(slow->root), "/tmp/weir-library-XXXXXX");
@@ -68,7 +70,7 @@ static void open_slow(struct slow *slow)
     assert_int_equal(mkdir(slow->version, 0777), 0);
     FILE *file = fopen(slow->yaml, "w");
     assert_non_null(file);
-    fputs("backend: sim\nmax_batch_size: 0\nbatching: off\nparameters: { hang_at: 2 }\n", file);
+    (void)fprintf(file, "backend: sim\nmax_batch_size: 0\nbatching: off\n%s", settings);
     assert_int_equal(fclose(file), 0);
     slow->weir = open_model(slow->root, "slow", 1);
 }
@@ -136,7 +138,7 @@ static void test_a_model_says_what_it_takes(void **state)
     (void)state;
     struct weir *weir = open_model(models_folder(), "add_sub", 1);
     struct weir_model *model = NULL;
-    assert_int_equal(weir_model_describe(weir, "add_sub", &model, NULL), WEIR_OK);
+    assert_int_equal(weir_model_describe(weir, "add_sub", 0, &model, NULL), WEIR_OK);
     assert_string_equal(model->name, "add_sub");
     assert_int_equal(model->version, 1);
     assert_string_equal(model->platform, "onnxruntime_onnx");
@@ -149,7 +151,7 @@ static void test_a_model_says_what_it_takes(void **state)
     assert_int_equal(model->output_count, 2);
     weir_model_free(model);
     struct weir_err err = { 0 };
-    assert_int_equal(weir_model_describe(weir, "nobody", &model, &err), WEIR_ENOENT);
+    assert_int_equal(weir_model_describe(weir, "nobody", 0, &model, &err), WEIR_ENOENT);
     assert_non_null(strstr(err.text, "nobody"));
     weir_close(weir);
 }
@@ -224,7 +226,7 @@ static void test_a_waiting_call_can_be_canceled(void **state)
     const float row[16] = { 0 };
     struct slow slow;
     struct weir_result *result = NULL;
-    open_slow(&slow);
+    open_slow(&slow, HANGS);
     struct weir_call *running = start_slow(&slow, row, 0);
     struct weir_call *waiting = start_slow(&slow, row, 0);
     weir_cancel(waiting);
@@ -242,7 +244,7 @@ static void test_a_call_that_waits_too_long_times_out(void **state)
     struct slow slow;
     struct weir_result *result = NULL;
     struct weir_err err = { 0 };
-    open_slow(&slow);
+    open_slow(&slow, HANGS);
     struct weir_call *running = start_slow(&slow, row, 0);
     struct weir_call *late = start_slow(&slow, row, SECOND_NS / 5);
     assert_int_equal(weir_wait(late, &result, &err), WEIR_ETIMEOUT);
@@ -367,7 +369,8 @@ static void test_a_broken_model_leaves_the_others_alone(void **state)
     int32_t sum = 0;
     int32_t difference = 0;
     assert_int_equal(add_sub(weir, 1, 2, &sum, &difference, &err), WEIR_OK);
-    assert_int_equal(weir_model_describe(weir, "takes_sequence", &model, &err), WEIR_EUNAVAILABLE);
+    assert_int_equal(weir_model_describe(weir, "takes_sequence", 0, &model, &err),
+                     WEIR_EUNAVAILABLE);
     assert_non_null(strstr(err.text, "is a sequence"));
     weir_close(weir);
 }
@@ -429,6 +432,96 @@ static void test_sizes_are_computed(void **state)
     assert_string_equal(weir_version(), WEIR_VERSION);
 }
 
+/* Closing waits for it as long as its load_limit says, and no longer. */
+static void test_an_unload_that_hangs_is_left_alone(void **state)
+{
+    (void)state;
+    struct slow slow;
+    open_slow(&slow, "load_limit: 1s\nparameters: { unload: 1h }\n");
+    assert_false(weir_left_threads());
+    close_slow(&slow);
+    assert_true(weir_left_threads());
+}
+
+static enum weir_status open_at(const char *root, const char *device, const char *plugin,
+                                struct weir **out, struct weir_err *err)
+{
+    const struct weir_options options = { .repository = root,
+                                          .model = "twice",
+                                          .executors = 1,
+                                          .devices = &device,
+                                          .device_count = device != NULL,
+                                          .plugins = &plugin,
+                                          .plugin_count = plugin != NULL };
+    return weir_open(&options, out, err);
+}
+
+static float twice(struct weir *weir, float x)
+{
+    struct weir_result *result = NULL;
+    struct weir_err err = { 0 };
+    const struct weir_tensor input =
+        weir_tensor_of("x", WEIR_FP32, &x, 2, (const int64_t[]){ 1, 1 });
+    if (weir_infer(weir, "twice", &input, 1, NULL, &result, &err) != WEIR_OK) {
+        fail_msg("%s", err.text);
+    }
+    const float y = *(const float *)weir_result_output(result, "y")->data;
+    weir_result_free(result);
+    return y;
+}
+
+static void put_file(const char *root, const char *name, const char *text)
+{
+    char path[128];
+    (void)snprintf(path, sizeof(path), "%s/%s", root, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    (void)fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_a_program_brings_devices_and_plugins(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/weir-library-XXXXXX";
+    char path[128];
+    char hello[512];
+    struct weir *weir = NULL;
+    struct weir *other = NULL;
+    struct weir_err err = { 0 };
+    built_path("plugins/hello.so", hello, sizeof(hello));
+    assert_non_null(mkdtemp(root));
+    (void)snprintf(path, sizeof(path), "%s/twice", root);
+    assert_int_equal(mkdir(path, 0777), 0);
+    (void)snprintf(path, sizeof(path), "%s/twice/1", root);
+    assert_int_equal(mkdir(path, 0777), 0);
+    put_file(root, "twice/model.yaml", "backend: hello\ndevice: npu\n");
+    put_file(root, "twice/1/factor.txt", "2\n");
+
+    assert_int_equal(open_at(root, "npu:1", NULL, &weir, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "hello"));
+    assert_int_equal(open_at(root, "npu", hello, &weir, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "expected NAME:RUNS"));
+    assert_int_equal(open_at(root, NULL, hello, &weir, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "npu"));
+    assert_int_equal(open_at(root, "npu:1", "/no/such.so", &weir, &err), WEIR_ENOENT);
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(open_at(root, "npu:1", hello, &weir, &err), WEIR_OK);
+        assert_int_equal(open_at(root, "npu:1", hello, &other, &err), WEIR_OK);
+        assert_true(twice(other, 1.5F) == 3);
+        weir_close(other);
+        assert_true(twice(weir, 2) == 4);
+        assert_int_equal(open_at(root, "npu:1", "/no/such.so", &other, &err), WEIR_ECONFLICT);
+        weir_close(weir);
+    }
+    static const char *const made[] = { "twice/1/factor.txt", "twice/model.yaml", "twice/1",
+                                        "twice", "" };
+    for (size_t i = 0; i < sizeof(made) / sizeof(*made); i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", root, made[i]);
+        assert_int_equal(remove(path), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -446,6 +539,8 @@ int main(void)
         cmocka_unit_test(test_memory_may_run_out_in_a_call),
         cmocka_unit_test(test_memory_may_run_out_while_opening),
         cmocka_unit_test(test_sizes_are_computed),
+        cmocka_unit_test(test_a_program_brings_devices_and_plugins),
+        cmocka_unit_test(test_an_unload_that_hangs_is_left_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 import onnx_cases
+from onnx_writer import field
 
 # The field of InferTensorContents that a type's values come in.
 CONTENTS = {
@@ -24,21 +25,12 @@ CONTENTS = {
 PACKED = {"FP32": 6, "FP64": 7}  # Their fields' numbers.
 
 
-def varint(value):
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out + bytes([value]))
-
-
 def contents_of(tensor):
     """A message of contents.  Floats are packed by hand: through Python they would lose the bits of
     a signaling NaN."""
     if tensor.kind.name in PACKED:
-        data = tensor.to_bytes()
-        key = varint(PACKED[tensor.kind.name] << 3 | 2)
-        return pb.InferTensorContents.FromString(key + varint(len(data)) + data)
+        packed = field(PACKED[tensor.kind.name], tensor.to_bytes())
+        return pb.InferTensorContents.FromString(packed)
     made = pb.InferTensorContents()
     getattr(made, CONTENTS[tensor.kind.name]).extend(tensor.values.ravel().tolist())
     return made

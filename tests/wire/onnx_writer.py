@@ -1,35 +1,23 @@
-"""Writes ONNX files byte by byte, right ones and such as no exporter would make.
+"""ONNX files, right ones and such as no exporter would make.
 
-A message is bytes; `field(number, value)` is one field of it.  The numbers are those of onnx.proto.
 Every model here is y = x + w over four floats, and what differs is where w comes from.
 """
 
 import os
 import struct
+import sys
 
-FLOAT, INT64 = 1, 7
+from serving import ROOT
+
+sys.path.insert(0, str(ROOT / "bench"))
+import onnx_file  # noqa: E402
+from onnx_file import FLOAT, INT64, field, model, node, value_info  # noqa: E402
+
 VALUES = struct.pack("<4f", 1, 2, 3, 4)
 
 
-def varint(value):
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes(out) + bytes([value])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
 def tensor(name, dims=(4,), kind=FLOAT, data=VALUES):
-    head = b"".join(field(1, size) for size in dims) + field(2, kind) + field(8, name)
-    return head + (field(9, data) if data is not None else b"")
+    return onnx_file.tensor(name, dims, kind, data)
 
 
 def external(name, dims=(4,), **entries):
@@ -46,31 +34,20 @@ def sparse(values):
     return field(1, values) + field(2, indices) + field(3, 4)
 
 
-def value_info(name, shape=("batch", 4)):
-    dims = b"".join(
-        field(1, field(2, size) if isinstance(size, str) else field(1, size)) for size in shape
-    )
-    return field(1, name) + field(2, field(1, field(1, FLOAT) + field(2, dims)))
-
-
-def node(kind, inputs, outputs, attributes=b""):
-    names = b"".join(field(1, name) for name in inputs) + b"".join(field(2, n) for n in outputs)
-    return names + field(4, kind) + attributes
-
-
 def attribute(name, number, value):
     """A tensor (5), a graph (6) or a sparse tensor (22)."""
     return field(5, field(1, name) + field(number, value) + field(20, {5: 4, 6: 5, 22: 11}[number]))
 
 
 def graph(nodes, more=b"", takes=("x",), gives=("y",)):
-    body = b"".join(field(1, made) for made in nodes) + field(2, "g") + more
-    body += b"".join(field(11, value_info(name)) for name in takes)
-    return body + b"".join(field(12, value_info(name)) for name in gives)
-
-
-def model(graph_bytes):
-    return field(1, 8) + field(7, graph_bytes) + field(8, field(1, "") + field(2, 17))
+    """Of inputs and outputs by name, rows of four."""
+    rows = ("batch", 4)
+    return onnx_file.graph(
+        nodes,
+        [value_info(name, rows) for name in takes],
+        [value_info(name, rows) for name in gives],
+        more,
+    )
 
 
 ADD = node("Add", ["x", "w"], ["y"])

@@ -290,6 +290,22 @@ def test_limits_of_a_key(repository, tmp_path):
         server.await_("its end", lambda: status(server, single) == 200)
 
 
+@needs_grpc
+def test_the_rate_of_a_key_over_grpc(repository, tmp_path):
+    """Who comes too often is told when to come again, by the second, as over REST."""
+    file = tmp_path / "keys.yaml"
+    words = (("x-api-key", make_key(file, "seldom", "--rate", "0.01")),)
+    with Server(tmp_path, "--api-keys", file, repository) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            stub.ServerMetadata(pb.ServerMetadataRequest(), metadata=words)
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ServerMetadata(pb.ServerMetadataRequest(), metadata=words)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = dict(caught.value.trailing_metadata())
+    assert 50_000 < int(trailers["grpc-retry-pushback-ms"]) <= 100_000
+
+
 # --- Restricted groups, as Triton has them --------------------------------------------------------
 
 

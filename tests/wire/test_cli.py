@@ -121,13 +121,12 @@ def test_help_of_each_command(command):
     assert text.startswith(f"usage: weir {command}")
     assert text == works(command, "--help") == works(command, "-h")
     assert "\x1b" not in text
-    assert all(line == line.rstrip() for line in text.splitlines())
+    assert all(line == line.rstrip() and len(line) <= 80 for line in text.splitlines())
 
 
 def test_help_lists_what_there_is():
     assert works("help") == works("--help")
     serve = works("help", "serve")
-    assert max(map(len, serve.splitlines())) <= 80
     assert "[15s]" in serve and "[0 ns]" not in serve
     assert "(error, warning, info or debug) [info]" in re.sub(r"\s+", " ", serve)
     for flag in ("--http-port", "--limits.body-bytes-max", "--check", "--model-control"):
@@ -157,6 +156,7 @@ def test_version():
         (("infer", "a", "--timeout", "3"), "--timeout: found '3', expected a duration"),
         (("infer", "a", "--url", "u", "--local", "l"), "--url and --local exclude each other"),
         (("inspect",), "no file named"),
+        (("inspect", ""), "no file named"),
         (("inspect", "a", "b"), "unexpected word 'b' after 'a'"),
         (("quarantine", "x"), "found 'x', expected list or clear"),
         (("quarantine", "list", "clear"), "unexpected word 'clear' after 'list'"),
@@ -164,6 +164,8 @@ def test_version():
         (("config", "x"), "unexpected word 'x', expected options only"),
         (("config", "--htp-port", "1"), "did you mean '--http-port'?"),
         (("serve", "--http-port", "x"), "--http-port: found 'x', expected a whole number"),
+        (("serve", "--check", "--rate-limit-resource", "x"),
+         "rate_limit_resource: found 'x', expected NAME:COUNT"),
     ],
 )
 def test_mistakes_on_the_command_line(words, sentence, tmp_path):
@@ -179,24 +181,27 @@ def test_who_has_read_enough_sees_no_complaint():
     assert done.returncode != 0 and done.stderr == b""
 
 
-def test_colours_on_terminals_only():
-    def on_a_terminal(env):
-        parent, child = pty.openpty()
-        subprocess.run([BINARY, "help"], stdout=child, timeout=PATIENCE_S, check=True,
-                       env={**os.environ, "TERM": "xterm", **env})
-        os.close(child)
-        text = b""
-        try:
-            while more := os.read(parent, 65536):
-                text += more
-        except OSError:  # Linux' way to say that the other end is closed.
-            pass
-        os.close(parent)
-        return text
+def on_a_terminal(stream, *words, env=None):
+    """What a command that succeeds writes to `stream` where that is a terminal."""
+    parent, child = pty.openpty()
+    done = subprocess.Popen([BINARY, *map(str, words)], **{"stdout": subprocess.DEVNULL,
+                            stream: child}, env={**os.environ, "TERM": "xterm", **(env or {})})
+    os.close(child)
+    text = b""
+    try:
+        while more := os.read(parent, 65536):
+            text += more
+    except OSError:  # Linux' way to say that the other end is closed.
+        pass
+    os.close(parent)
+    assert done.wait(PATIENCE_S) == 0
+    return text
 
-    assert b"\x1b[1m" in on_a_terminal({"NO_COLOR": ""})
-    assert b"\x1b" not in on_a_terminal({"NO_COLOR": "1"})
-    assert b"\x1b" not in on_a_terminal({"TERM": "dumb"})
+
+def test_colours_on_terminals_only():
+    assert b"\x1b[1m" in on_a_terminal("stdout", "help", env={"NO_COLOR": ""})
+    assert b"\x1b" not in on_a_terminal("stdout", "help", env={"NO_COLOR": "1"})
+    assert b"\x1b" not in on_a_terminal("stdout", "help", env={"TERM": "dumb"})
 
 
 # --- Settings -------------------------------------------------------------------------------------
@@ -259,6 +264,39 @@ def test_check_of_a_broken_model(tmp_path):
     assert re.search(r"^bad name +-  UNAVAILABLE  .*", done.stdout, re.MULTILINE)
 
 
+def test_loads_that_take_long_say_how_far_they_are(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "slow", parameters={"load": "2s"}, batching="off")
+    words = ("serve", "--check", "--json", root)
+    with subprocess.Popen([BINARY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as elsewhere:
+        seen = on_a_terminal("stderr", *words)
+        out, log = elsewhere.communicate(timeout=PATIENCE_S)
+    assert b"\r\x1b[K0 of 1 models loaded: slow, 0 s" in seen
+    assert seen.endswith(b"\r\x1b[K"), "the line is wiped at its end"
+    assert [row["state"] for row in json.loads(out)] == ["READY"]
+    told = [json.loads(line) for line in log.splitlines()]
+    told = [line for line in told if line["message"] == "models are loading"]
+    assert (told[0]["done"], told[0]["of"], told[0]["model"]) == (0, 1, "slow")
+
+
+def test_a_slow_load_right_here_says_what_it_waits_for(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "slow", parameters={"load": "1500ms"}, batching="off")
+    seen = on_a_terminal("stderr", "infer", "slow", "--local", root)
+    assert b"\r\x1b[Kloading: slow, 0 s" in seen and seen.endswith(b"\r\x1b[K")
+
+
+def test_a_model_that_does_not_go_is_left_alone(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "m", parameters={"unload": "1h"}, load_limit="1s")
+    values = ",".join(["2"] * 16)
+    assert "2" in works("infer", "m", "--local", root, "--input", f"x={values}")
+
+
 def test_check_needs_no_port(repository, server):
     works("serve", "--check", "--port", server.port, repository)
 
@@ -286,6 +324,10 @@ def test_what_a_model_takes(how):
     told = json.loads(works("infer", "add_sub", *how, "--json"))
     assert (told["name"], told["version"]) == ("add_sub", "1")
     assert told["inputs"][1] == {"name": "INPUT1", "datatype": "INT32", "shape": [-1, 16]}
+
+
+def test_what_a_version_takes_that_is_not_there(how):
+    is_refused(1, "version 7 is not", "infer", "add_sub", *how, "--version", "7")
 
 
 def test_numbers_as_text(how):
@@ -430,7 +472,7 @@ def test_a_server_that_is_not_there(tmp_path):
     is_refused(1, "127.0.0.1:1: cannot connect: Connection refused", "infer", "a",
                "--url", "http://127.0.0.1:1")
     is_refused(1, "cannot connect", "infer", "a", "--url", f"unix:{tmp_path}/none")
-    for url in ("https://x", "http://x/y", "http://", "http://x:99999", "ftp://x", "unix:"):
+    for url in ("https://x/y", "http://x/y", "http://", "http://x:99999", "ftp://x", "unix:"):
         is_refused(1, f"url: found '{url}', expected", "infer", "a", "--url", url)
 
 
@@ -557,6 +599,14 @@ def test_the_best_classes_are_shown():
 
 def inspect(path):
     return json.loads(works("inspect", "--json", path))
+
+
+def test_inspect_a_model_of_another_backend(tmp_path):
+    put_sim(tmp_path, "m")
+    put_sim(tmp_path, "n", backend="hello")
+    is_refused(1, "the backend 'sim' has no ONNX file; --config shows", "inspect", tmp_path / "m")
+    is_refused(1, "there is no backend 'hello'", "inspect", tmp_path / "n")
+    assert "sim" in works("inspect", "--config", tmp_path / "m")
 
 
 def test_inspect_a_folder_and_a_file():

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -38,8 +39,6 @@ def repository(tmp_path):
 
 
 def deaths(server, how, model="m"):
-    """A death is counted as the first run tells of it that was under way: for a bystander of a crash its process
-    was killed."""
     return server.metrics().of_model("weir_model_process_deaths_total", model, death=how) or 0
 
 
@@ -313,7 +312,8 @@ def test_a_model_that_always_crashes_is_given_a_pause(tmp_path):
             assert server.infer("m", sim_request(row)).status in (422, 503)
         refused = server.infer("m", sim_request(good_row(1)))
         assert refused.status == 503 and "crashed" in refused.error
-        assert "Retry-After" in refused.headers
+        left_s = float(re.search(r"tried again in ([\d.]+) s", refused.error)[1])
+        assert abs(int(refused.headers["Retry-After"]) - left_s) < 2.2
         state, reason = server.state("m")
         assert state == "UNAVAILABLE" and "5 times" in reason
         assert server.get("/v2/models/m/ready").status == 400

@@ -378,21 +378,40 @@ def test_a_changed_folder_is_loaded_anew(tmp_path, root):
         )
 
 
+def put_ensemble(root, name, *parts):
+    """Each part takes what the one before gives."""
+    steps = [
+        {
+            "model_name": part,
+            "model_version": -1,
+            "input_map": {"x": "x" if i == 0 else f"t{i}"},
+            "output_map": {"y": "y" if i == len(parts) - 1 else f"t{i + 1}"},
+        }
+        for i, part in enumerate(parts)
+    ]
+    config = {"platform": "ensemble", "ensemble_scheduling": {"step": steps}, "max_batch_size": 8}
+    (root / name / "1").mkdir(parents=True)
+    write_whole(root / name / "model.yaml", json.dumps(config).encode())
+
+
 def test_an_ensemble_brings_its_parts(tmp_path, root):
     put(root, "part")
-    mapping = {"x": "x"}, {"y": "y"}
-    step = {"model_name": "part", "model_version": -1, "input_map": mapping[0],
-            "output_map": mapping[1]}
-    dims = [{"name": "x", "data_type": "TYPE_FP32", "dims": [16]}]
-    config = {
-        "platform": "ensemble",
-        "max_batch_size": 8,
-        "input": dims,
-        "output": [{**dims[0], "name": "y"}],
-        "ensemble_scheduling": {"step": [step]},
-    }
-    (root / "all" / "1").mkdir(parents=True)
-    write_whole(root / "all" / "model.yaml", json.dumps(config).encode())
+    put_ensemble(root, "all", "part")
     with Server(tmp_path, root, *DEMAND) as server:
         assert ask(server, "all").status == 200
         assert resident(server) == {"all", "part"}
+
+
+@pytest.mark.parametrize(
+    "words", [("--resident-models-max", "3"), ("--memory-devices", "npu:250MiB")]
+)
+@pytest.mark.parametrize("eviction", ["lru", "cost"])
+def test_ensembles_and_others_make_room_for_each_other(tmp_path, root, words, eviction):
+    """An ensemble's parts do not go for its own sake; with it they do, whatever it takes itself."""
+    put(root, "a", "b", "c", **sized("100MiB", device="npu"))
+    put_ensemble(root, "ab", "a", "b")
+    words = (*words, "--devices", "npu:1", "--eviction", eviction, "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        for name in ("ab", "c", "ab", "c", "ab"):
+            answer = ask(server, name)
+            assert answer.status == 200, answer.body

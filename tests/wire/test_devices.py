@@ -84,6 +84,17 @@ def test_a_lost_device_costs_no_request(server):
     assert server.logged().count("device 'gpu1' was lost") == 1
 
 
+def test_a_hot_model_gets_its_weights_packed_on_each_device(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "m", parameters={**QUICK, "mapped": "1MiB"}, device="gpu", promote_after=5)
+    with Server(tmp_path, "--devices", "gpu0:1,gpu1:1", "--log-level", "debug", root) as server:
+        with Load(server, "m", sim_request(), clients=4) as load:
+            server.await_("packed", lambda: server.logged().count("weights packed") == 2)
+            load.answered(1)
+        assert not load.wrong
+
+
 def test_figures_of_gpus(server):
     assert sample(server, "nv_gpu_utilization", 'gpu_uuid="GPU-000000a0"') == 0.37
     assert sample(server, "nv_gpu_memory_total_bytes", 'gpu_uuid="GPU-000000a0"') == 85899345920
@@ -128,21 +139,36 @@ def test_the_longest_names_are_labels(tmp_path):
         assert sample(server, "weir_device_batches_total", f'pool="{escaped}",device="{escaped}0"') == 0
 
 
+def threads(server, name):
+    """The server's threads of that name."""
+    found = []
+    for task in os.listdir(f"/proc/{server.process.pid}/task"):
+        with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="ascii") as file:
+            if file.read().strip() == name:
+                found.append(int(task))
+    return found
+
+
 def test_executors_keep_to_their_processors(tmp_path):
     root = small(tmp_path)
     first = min(os.sched_getaffinity(0))
     with Server(tmp_path, "--processors", str(first), "--executors", "2", root) as server:
-
-        def where():
-            found = []
-            for task in os.listdir(f"/proc/{server.process.pid}/task"):
-                with open(f"/proc/{server.process.pid}/task/{task}/comm", encoding="ascii") as name:
-                    if name.read().strip() == "weir-cpu":
-                        found.append(os.sched_getaffinity(int(task)))
-            return found
-
-        server.await_("both have begun", lambda: where() == [{first}, {first}])
+        server.await_("both have begun", lambda: [
+            os.sched_getaffinity(task) for task in threads(server, "weir-cpu")] == [{first}, {first}])
         assert server.infer("m", sim_request()).status == 200
+
+
+@pytest.mark.parametrize("options, more", [([], 5), (["--executor-nice", "2"], 2)])
+def test_executors_leave_network_threads_the_processor(tmp_path, options, more):
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    with Server(tmp_path, "--devices", "gpu0:1", "--executors", "1", *options, small(tmp_path)) as server:
+
+        def nice(name):
+            return {os.getpriority(os.PRIO_PROCESS, task) for task in threads(server, name)}
+
+        server.await_("they are nicer", lambda: nice("weir-cpu") == {min(usual + more, 19)})
+        server.await_("others are not", lambda: nice("weir-gpu0") == {usual})
+        assert nice("weir-loop") == {usual}
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path):

@@ -3,6 +3,7 @@
 Afterwards nothing may be left of it: no lease, no byte, no exit but in order.
 """
 
+import struct
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from serving import PATIENCE_S, Server, put_model, put_sim
+from serving import PATIENCE_S, Server, put_model, put_sim, sim_request
+from test_http2 import DATA, END_HEADERS, HEADERS, Peer, frame, head
 
 grpc = pytest.importorskip("grpc")
 pytest.importorskip("tritonclient.grpc")
@@ -165,6 +167,35 @@ def test_more_than_may_be_in_flight_is_refused_and_comes_back(repository, tmp_pa
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         nothing_is_left(server)
         assert ask(1_000_000).raw_output_contents[0] == bytes(4_000_000)
+
+
+def test_tensors_that_are_announced_take_no_room_from_models(repository, tmp_path):
+    """Clients that say how much will come, and send none of it, against a budget of memory."""
+    made = request("quick")
+    made.ClearField("raw_input_contents")
+    start = made.SerializeToString() + b"\x3a" + varint(900 << 20)
+    prefix = struct.pack(">BI", 0, len(start) + (900 << 20))
+    fields = {"te": "trailers", "content_type": "application/grpc"}
+    call = head("/inference.GRPCInferenceService/ModelInfer", "POST", **fields)
+    words = ("--model-control", "demand", "--memory-max", "2GiB", "--poll-interval", "100ms")
+    with Server(tmp_path, *words, repository) as server, Peer(server.ports[1]) as peer:
+        assert server.infer("slow", sim_request()).status == 200
+        for stream in (1, 3, 5):
+            peer.send(frame(HEADERS, END_HEADERS, stream, call))
+            peer.send(frame(DATA, 0, stream, prefix + start))
+        server.await_("three announcements",
+                      lambda: server.metrics().get("weir_blocks_used_bytes") > 2 << 30)
+        assert server.infer("quick", sim_request()).status == 200
+        states = {entry["name"]: entry["state"] for entry in server.index()}
+        assert (states["slow"], states["quick"]) == ("READY", "READY")
+
+
+def varint(number):
+    out = b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
 
 
 def test_requests_that_wait_are_bounded_over_grpc_too(repository, tmp_path):

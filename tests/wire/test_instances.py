@@ -23,7 +23,9 @@ def server(tmp_path_factory):
     put_sim(root, "many", parameters=CONTENDED, instances=4, **common)
     put_sim(root, "auto", parameters=KNEE, instances="auto", **common)
     put_sim(root, "four", parameters=SERIAL, instances=4, **{**common, "device": "accelerator"})
-    devices = "npu:4:unpipelined,accelerator:4:unpipelined"
+    slow = {"tau0": "12ms", "alpha": "1ms"}
+    put_sim(root, "slow", parameters=slow, device="serial")
+    devices = "npu:4:unpipelined,accelerator:4:unpipelined,serial:1:unpipelined"
     with Server(root.parent, "--devices", devices, root) as server:
         yield server
 
@@ -61,6 +63,21 @@ def test_left_alone_it_stops_at_the_knee(server):
             lambda: server.metrics().of_model("weir_model_runs_max", "auto") == 2,
         )
     assert server.metrics().of_model("weir_model_instances_hurt", "auto") == 0
+
+
+def test_a_blocking_budget_that_holds_batches_small_is_said(server):
+    def told():
+        urgent = {**sim_request(), "parameters": {"priority": 1}}
+        assert server.infer("slow", urgent).status == 200
+        return server.state("slow")[1]
+
+    assert server.state("slow") == ("READY", "")
+    with load(server, "slow"):
+        reason = server.await_("a reason in the index", told)
+    assert "batches are held at 1 row while more urgent requests come" in reason
+    assert "blocking_budget (10 ms)" in reason
+    lines = [line for line in server.logged().splitlines() if "blocking_budget" in line]
+    assert len(lines) == 1 and '"level":"info"' in lines[0]
 
 
 def test_more_instances_than_contexts_are_refused_by_the_name_of_the_limit(server):

@@ -61,6 +61,38 @@ def test_a_load_that_hangs_in_the_server_is_written_off(tmp_path):
         assert "model unavailable" in server.logged() and "load unfinished" in server.logged()
 
 
+def test_what_hangs_after_a_load_is_written_off(tmp_path):
+    """Packing the weights of a hot model, and unloading another one: nothing waits for them."""
+    hot = {"tau0": "1ms", "mapped": "1MiB", "pack": "1h"}
+    root = repository(tmp_path, "hot", hot, load_limit="1s", promote_after=1)
+    put_sim(root, "going", parameters={"unload": "1h"}, load_limit="1s")
+    put_sim(root, "next")
+    words = ("--model-control", "explicit", "--load-model", "hot", "--load-model", "going")
+    with Server(tmp_path, *words, "--devices", "other:1", root) as server:
+        assert server.infer("hot", sim_request()).status == 200
+        server.await_("it is told", lambda: "packing its weights" in (server.state("hot")[1] or ""))
+        assert server.unload("going").status == 200
+        assert server.load("next").status == 200
+        state, reason = server.state("going")
+        assert state == "UNLOADING" and "unloading it takes longer" in reason
+        assert server.infer("going", sim_request()).status == 404
+        assert server.infer("hot", sim_request()).status == 200
+        assert server.metrics().get("weir_model_loads_hung") == 2
+        assert server.stop() == 0
+        for part in ("model advice", "model unavailable", "load unfinished"):
+            assert part in server.logged()
+
+
+def test_a_trial_run_that_hangs_in_the_server_is_written_off(tmp_path):
+    """By its run_limit, not by the limit of loads, which may be long."""
+    root = repository(tmp_path, "m", {"hang_at": 1}, run_limit="100ms")
+    with serving(tmp_path, root) as server:
+        reason = server.await_("the load's end", lambda: failed(server, "m"))
+        assert "run_limit" in reason and "isolation: process" in reason
+        assert server.infer("other", sim_request()).status == 200
+        assert server.metrics().get("weir_model_loads_hung") == 1
+
+
 def test_a_load_under_way_ends_with_the_drain_time(tmp_path):
     """Nobody waits for this one: it was found by polling."""
     root = repository(tmp_path, "m", {})

@@ -3,15 +3,15 @@ objects that shrink under the server."""
 
 import json
 import os
-import re
 import subprocess
 import tempfile
+import threading
 import uuid
 
 import numpy as np
 import pytest
 
-from serving import Server, put_model, put_sim, tensor
+from serving import Server, put_model, put_sim, sim_request, tensor
 
 http = pytest.importorskip("tritonclient.http")
 shared_memory = pytest.importorskip("tritonclient.utils.shared_memory")
@@ -38,7 +38,7 @@ def server(tmp_path_factory):
     put_model(root, "identity_bytes")
     put_model(root, "identity_fp32")
     put_sim(root, "slow", parameters={"tau0": "1200ms", "inputs": "x:FP32[-1,16]",
-                                      "outputs": "y:FP32[-1,16]"})
+                                      "outputs": "y:FP32[-1,16]"}, instances=1)
     with Server(scratch, root, "--shared-memory", PREFIX) as started:
         yield started
 
@@ -185,8 +185,6 @@ def test_an_object_that_shrinks(protocol, objects):
 
 def test_a_region_in_use_stays(server, protocol, objects):
     kind, client = protocol
-    server.get("/v2/models/slow")
-    at_rest = leases(server, "slow")
     handle = objects("data", 2 * SIZE)
     values = np.arange(16, dtype=np.float32)
     shared_memory.set_shared_memory_region(handle, [values])
@@ -195,6 +193,11 @@ def test_a_region_in_use_stays(server, protocol, objects):
     item.set_shared_memory("data", SIZE)
     wanted = kind.InferRequestedOutput("y")
     wanted.set_shared_memory("data", SIZE, offset=SIZE)
+    # Who waits in the model's line holds its regions; who runs is not counted there.
+    first = threading.Thread(target=server.infer, args=("slow", sim_request()))
+    first.start()
+    server.await_("the first one runs", lambda: leases(server, "slow") > leases(server, "add_sub"))
+    server.await_("it has left the line", lambda: server.pending("slow") == 0)
     if kind is http:
         running = client.async_infer("slow", [item], outputs=[wanted])
         wait = running.get_result
@@ -208,10 +211,10 @@ def test_a_region_in_use_stays(server, protocol, objects):
                 client.is_server_live()
             assert ended == [None]
 
-    # The request holds its model, and its regions before that.
-    server.await_("it holds them", lambda: leases(server, "slow") > at_rest)
+    server.await_("the second one is in line", lambda: server.pending("slow") == 1)
     client.unregister_system_shared_memory("data")
     wait()
+    first.join()
     assert (shared_memory.get_contents_as_numpy(handle, np.float32, [16], SIZE) == values).all()
     with pytest.raises(InferenceServerException, match="unable to find"):
         client.infer("slow", [item])
@@ -219,9 +222,7 @@ def test_a_region_in_use_stays(server, protocol, objects):
 
 def leases(server, model):
     """Who keeps the model loaded."""
-    found = re.search(rf'^weir_model_leases{{model="{model}",version="1"}} (\d+)$',
-                      server.get("/metrics").body.decode(), re.M)
-    return int(found[1])
+    return server.metrics().of_model("weir_model_leases", model)
 
 
 @pytest.mark.parametrize("key, status", [

@@ -4,6 +4,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from certificates import Authority
-from serving import PATIENCE_S, Server, put_model, put_sim
+from serving import BINARY, PATIENCE_S, Server, put_model, put_sim
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None or shutil.which("curl") is None, reason="needs openssl and curl"
@@ -457,6 +458,65 @@ def test_other_machines_are_let_in_only_with_keys_certificates_or_on_purpose(
         assert "other machines" not in server.logged()
     with Server(tmp_path, "--host", "0.0.0.0", "--allow-wide-bind", repository) as server:
         assert "anybody who reaches the port" in server.logged()
+
+
+# --- Our own commands -----------------------------------------------------------------------------
+
+
+def weir(*words):
+    return subprocess.run([BINARY, *map(str, words)], capture_output=True, text=True,
+                          timeout=PATIENCE_S)
+
+
+def url(server, kind):
+    return f"{kind}://localhost:{server.port}"
+
+
+@pytest.mark.parametrize("kind", ["https", "grpcs"])
+def test_weir_infer(server, authority, tmp_path, kind):
+    rows = np.random.default_rng(1).random((20000, 16), np.float32)
+    np.save(tmp_path / "in.npy", rows)
+    words = ("infer", "wide", "--url", url(server, kind), "--input", f"x=@{tmp_path / 'in.npy'}",
+             "--output", tmp_path / "out.npy")
+    done = weir(*words, "--ca", authority.certificate, "--repeat", 3)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), rows)
+    assert weir(*words, "--insecure").returncode == 0
+    done = weir(*words)
+    assert done.returncode == 1 and re.search(r"localhost:\d+: TLS: .*certificate.*--ca FILE", done.stderr)
+
+
+def test_weir_infer_by_address(server, authority):
+    done = weir("infer", "wide", "--url", f"https://127.0.0.1:{server.port}",
+                "--ca", authority.certificate)
+    assert done.returncode == 0 and "takes  x" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["https", "grpcs"])
+def test_weir_bench(server, authority, kind):
+    words = ("bench", "wide", "--url", url(server, kind), "--requests", 100, "--concurrency", 8,
+             "--shape", "x=5000,16", "--zero", "--json")
+    done = weir(*words, "--ca", authority.certificate)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)["runs"][0]
+    assert (run["sent"], run["ok"]) == (100, 100)
+    done = weir(*words)
+    assert done.returncode == 1 and re.search(r"localhost:\d+: TLS: .*certificate.*--ca FILE", done.stderr)
+
+
+def test_weir_quarantine(server, authority):
+    done = weir("quarantine", "list", "--url", url(server, "https"), "--ca", authority.certificate)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_wrong_is_said_to_whoever_asks(server, repository, authority, tmp_path):
+    done = weir("infer", "wide", "--url", url(server, "https"), "--ca", tmp_path / "none.pem")
+    assert done.returncode == 1 and "none.pem': cannot be read" in done.stderr
+    with Server(tmp_path, repository) as plain:
+        done = weir("infer", "wide", "--url", url(plain, "https"), "--ca", authority.certificate)
+        assert done.returncode == 1 and "TLS: wrong version number" in done.stderr
+    done = weir("infer", "wide", "--url", url(server, "grpc"))
+    assert done.returncode == 1 and "if it speaks TLS, say grpcs://" in done.stderr
 
 
 # --- Published clients ----------------------------------------------------------------------------

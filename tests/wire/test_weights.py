@@ -142,5 +142,6 @@ def test_a_provider_that_is_not_there_is_done_without_where_cpu_follows(tmp_path
     with Server(tmp_path, root) as server:
         state, reason = server.state("m")
         assert state == "READY"
-        assert "execution provider 'cuda' cannot be used here" in reason
+        assert "execution provider 'cuda' cannot be used" in reason
+        assert "libonnxruntime_providers_cuda.so" in reason
         assert ask(server, "m", width=16)[-1] == 1
