@@ -6,7 +6,6 @@
  * work is under way and the budgets have room for it.  Nobody goes for it.
  */
 #include "engine/entry.h"
-#include "engine/pool.h"
 #include "util/log.h"
 
 #define LOOK_NS (1 * NS_PER_S) /* How often hot models are looked for, while some may become hot. */
@@ -71,13 +70,7 @@ static bool promote_one(struct entry_host *host, struct model *model, struct bac
     model_acquire(model);
     resident->promoting = true;
     resident->promoted = hot;
-    resident->promote = (struct loader_job){
-        .ops = &promote_ops,
-        .resident = resident,
-        .loader = model->pool->index,
-        .limit_ns = lifecycle_limit_ns(model->config),
-    };
-    loader_send(host, &resident->promote);
+    loader_send_loaded(resident, &resident->promote, &promote_ops);
     return true;
 }
 

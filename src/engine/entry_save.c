@@ -3,7 +3,6 @@
  * process is killed.  Unloading writes it too.
  */
 #include "engine/entry.h"
-#include "engine/pool.h"
 #include "engine/profile_store.h"
 
 static void save(struct loader_job *job)
@@ -27,7 +26,7 @@ static const struct loader_ops save_ops = {
     .done = saved,
 };
 
-static void save_one(struct entry_host *host, struct model *model)
+static void save_one(struct model *model)
 {
     struct resident *resident = model->owner;
     if (resident->saving || !profile_store_is_due(model->profile_store, model)) {
@@ -35,13 +34,7 @@ static void save_one(struct entry_host *host, struct model *model)
     }
     model_acquire(model);
     resident->saving = true;
-    resident->save = (struct loader_job){
-        .ops = &save_ops,
-        .resident = resident,
-        .loader = model->pool->index,
-        .limit_ns = lifecycle_limit_ns(model->config),
-    };
-    loader_send(host, &resident->save);
+    loader_send_loaded(resident, &resident->save, &save_ops);
 }
 
 void entry_save(struct entry_host *host)
@@ -50,7 +43,7 @@ void entry_save(struct entry_host *host)
         for (struct slot *slot = entry_first_slot(entry); slot != NULL;
              slot = entry_next_slot(entry, slot)) {
             if (slot->model != NULL) {
-                save_one(host, slot->model);
+                save_one(slot->model);
             }
         }
     }

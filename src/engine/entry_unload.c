@@ -2,7 +2,6 @@
  * A version that is offered no more: once its last lease is gone, a loader gives its memory back.
  */
 #include "engine/entry.h"
-#include "engine/pool.h"
 #include "util/err.h"
 
 static void unload(struct loader_job *job)
@@ -51,14 +50,7 @@ static const struct loader_ops unload_ops = {
 static void send_unload(struct worker_job *job)
 {
     struct resident *resident = list_entry(job, struct resident, job);
-    const struct model *model = resident->model;
-    resident->unload = (struct loader_job){
-        .ops = &unload_ops,
-        .resident = resident,
-        .loader = model->pool->index,
-        .limit_ns = lifecycle_limit_ns(model->config),
-    };
-    loader_send(resident->entry->host, &resident->unload);
+    loader_send_loaded(resident, &resident->unload, &unload_ops);
 }
 
 void entry_unleased(struct model *model)

@@ -1,6 +1,7 @@
 #include "engine/loader.h"
 
 #include "engine/entry.h"
+#include "engine/pool.h"
 #include "util/err.h"
 
 #define LOOK_NS (10 * NS_PER_MS) /* How soon it is seen that a job has begun. */
@@ -173,4 +174,17 @@ void loader_send(struct entry_host *host, struct loader_job *job)
     list_append(&host->out, &job->node);
     host->jobs++;
     worker_send(&host->loaders[job->loader], &job->job);
+}
+
+void loader_send_loaded(struct resident *resident, struct loader_job *job,
+                        const struct loader_ops *ops)
+{
+    const struct model *model = resident->model;
+    *job = (struct loader_job){
+        .ops = ops,
+        .resident = resident,
+        .loader = model->pool->index,
+        .limit_ns = lifecycle_limit_ns(model->config),
+    };
+    loader_send(resident->entry->host, job);
 }

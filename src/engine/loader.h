@@ -34,7 +34,7 @@ struct loader_ops {
     void (*done)(struct loader_job *self); /* or has come back, be it late (self->lost). */
 };
 
-/* Zeroed but for the first five, which are set before it is sent. */
+/* Zeroed but for the first five, which are set before loader_send(). */
 struct loader_job {
     const struct loader_ops *ops;
     struct resident *resident;
@@ -49,6 +49,10 @@ struct loader_job {
 };
 
 void loader_send(struct entry_host *host, struct loader_job *job);
+
+/* The same where the model is loaded: `job`, which the resident has, is made work of this kind. */
+void loader_send_loaded(struct resident *resident, struct loader_job *job,
+                        const struct loader_ops *ops);
 
 /* Once per turn: writes off what takes too long.  *next_ns is when to look again, at the latest. */
 void loader_watch(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns);
