@@ -58,8 +58,7 @@
 enum {
     OPTION_URL = 1,
     OPTION_GRPC,
-    OPTION_CA,
-    OPTION_INSECURE,
+    OPTION_TRUST,
     OPTION_TARGET,
     OPTION_CONCURRENCY,
     OPTION_RATE,
@@ -108,7 +107,7 @@ static const struct value_option value_options[] = {
 static const struct flag flag_table[] = {
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
+    SECURE_FLAGS(OPTION_TRUST),
     { "--target", "NAME=URL", "one of several to compare; grpc://... by gRPC", OPTION_TARGET },
     { "--concurrency", "N[..M[:STEP]]", "closed loop: so many requests under way [1]",
       OPTION_CONCURRENCY },
@@ -519,11 +518,8 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         return wish->target_count == 0
                    ? add_target(wish, "A", value, err)
                    : err_set(err, WEIR_EINVAL, "--url and --target exclude each other");
-    case OPTION_CA:
-        wish->ca = value;
-        return WEIR_OK;
-    case OPTION_INSECURE:
-        wish->insecure = true;
+    case OPTION_TRUST:
+        secure_trust(value);
         return WEIR_OK;
     case OPTION_TARGET:
         return read_target(wish, (char *)(uintptr_t)value, err);
@@ -653,7 +649,6 @@ enum weir_status wish_read(struct wish *wish, int count, char **words, struct we
     status = status == WEIR_OK ? check(wish, err) : status;
     if (status == WEIR_OK) {
         fill_defaults(wish);
-        secure_trust(wish->ca, wish->insecure);
     }
     return status;
 }

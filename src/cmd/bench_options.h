@@ -39,8 +39,6 @@ struct wish {
     struct wish_target targets[BENCH_TARGETS_MAX];
     uint32_t target_count;
     bool grpc; /* Targets without a scheme of their own. */
-    const char *ca;
-    bool insecure;
 
     enum bench_load load;
     double loads[BENCH_LOADS_MAX]; /* Concurrencies, rates, or numbers of users. */

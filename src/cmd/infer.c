@@ -39,8 +39,7 @@ enum {
     OPTION_OVERLAY,
     OPTION_URL,
     OPTION_GRPC,
-    OPTION_CA,
-    OPTION_INSECURE,
+    OPTION_TRUST,
     OPTION_LOCAL,
     OPTION_VERSION,
     OPTION_REPEAT,
@@ -57,7 +56,7 @@ static const struct flag flag_table[] = {
     { "--overlay", "FILE.png", "paint the mask that comes out over the picture", OPTION_OVERLAY },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
+    SECURE_FLAGS(OPTION_TRUST),
     { "--local", "FOLDER", "no server: run the model from this folder of models", OPTION_LOCAL },
     { "--version", "N", "this version of the model [the latest]", OPTION_VERSION },
     { "--repeat", "N", "ask N times [as often as --parallel]", OPTION_REPEAT },
@@ -81,8 +80,6 @@ struct wish {
     const char *url;
     const char *local;
     bool grpc;
-    const char *ca;
-    bool insecure;
     uint64_t version;
     uint64_t repeat;
     uint64_t parallel;
@@ -171,11 +168,8 @@ static enum weir_status take_option(void *context, int key, const char *value, s
     case OPTION_GRPC:
         wish->grpc = true;
         return WEIR_OK;
-    case OPTION_CA:
-        wish->ca = value;
-        return WEIR_OK;
-    case OPTION_INSECURE:
-        wish->insecure = true;
+    case OPTION_TRUST:
+        secure_trust(value);
         return WEIR_OK;
     case OPTION_LOCAL:
         wish->local = value;
@@ -217,7 +211,6 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
         return err_set(err, WEIR_EINVAL, "--grpc and --local exclude each other");
     }
     wish->grpc = wish->grpc || (wish->url != NULL && client_is_grpc(wish->url));
-    secure_trust(wish->ca, wish->insecure);
     if (wish->url == NULL) {
         wish->url = wish->grpc ? DEFAULT_GRPC_URL : DEFAULT_URL;
     }

@@ -17,8 +17,7 @@
 enum {
     OPTION_MODEL = 1,
     OPTION_URL,
-    OPTION_CA,
-    OPTION_INSECURE,
+    OPTION_TRUST,
     OPTION_TIMEOUT,
     OPTION_JSON,
 };
@@ -26,7 +25,7 @@ enum {
 static const struct flag flag_table[] = {
     { "--model", "NAME", "clear: those of this model only", OPTION_MODEL },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
-    SECURE_FLAGS(OPTION_CA, OPTION_INSECURE),
+    SECURE_FLAGS(OPTION_TRUST),
     { "--timeout", "DURATION", "patience with the server [10s]", OPTION_TIMEOUT },
     { "--json", NULL, "the server's answer as it is", OPTION_JSON },
     FLAGS_END,
@@ -36,8 +35,6 @@ struct wish {
     const char *act; /* "list" or "clear". */
     const char *model;
     const char *url;
-    const char *ca;
-    bool insecure;
     uint64_t timeout_ns;
     bool json;
 };
@@ -64,11 +61,8 @@ static enum weir_status take_option(void *context, int key, const char *value, s
     case OPTION_URL:
         wish->url = value;
         return WEIR_OK;
-    case OPTION_CA:
-        wish->ca = value;
-        return WEIR_OK;
-    case OPTION_INSECURE:
-        wish->insecure = true;
+    case OPTION_TRUST:
+        secure_trust(value);
         return WEIR_OK;
     case OPTION_TIMEOUT:
         return bytes_to_duration_ns(bytes_of(value), &wish->timeout_ns)
@@ -158,7 +152,6 @@ static enum weir_status ask(const struct wish *wish, struct buffer *out, struct 
     struct client client;
     struct client_reply reply;
     struct buffer body;
-    secure_trust(wish->ca, wish->insecure);
     enum weir_status status = client_init(&client, wish->url, wish->timeout_ns, err);
     if (status != WEIR_OK) {
         return status;

@@ -13,9 +13,13 @@ static struct {
     struct tls_trust *client; /* Made when the first link is, and kept. */
 } trust = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-void secure_trust(const char *ca, bool insecure)
+void secure_trust(const char *ca)
 {
-    trust.options = (struct tls_trust_options){ .ca = ca, .insecure = insecure };
+    if (ca == NULL) {
+        trust.options.insecure = true;
+    } else {
+        trust.options.ca = ca;
+    }
 }
 
 enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,

@@ -8,16 +8,17 @@
 
 #include "net/tls_trust.h"
 
-/* The rows of a command's table of flags; their keys are its own. */
-#define SECURE_FLAGS(ca_key, insecure_key)                                              \
-    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", (ca_key) }, \
-    {                                                                                   \
-        "--insecure", NULL, "do not look at the server's certificate", (insecure_key)   \
+/* The rows of a command's table of flags.  Both have the key that the command names; what it takes by
+ * that key goes to secure_trust(). */
+#define SECURE_FLAGS(key)                                                            \
+    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", (key) }, \
+    {                                                                                \
+        "--insecure", NULL, "do not look at the server's certificate", (key)         \
     }
 
-/* `ca` is a PEM file, NULL for whom the system trusts; with `insecure` any certificate will do.
- * Before the first connection. */
-void secure_trust(const char *ca, bool insecure);
+/* Trusts the certificates of this PEM file, which is borrowed for good; NULL: any certificate will do.
+ * Where neither was said, whom the system trusts.  Before the first connection. */
+void secure_trust(const char *ca);
 
 /* A link to a server; tls_close().  Any thread.  WEIR_EINVAL: the file is none; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
