@@ -23,7 +23,11 @@ void rig_start(struct rig *rig, const struct engine_options *options)
     }
     memset(rig, 0, sizeof(*rig));
     limits_init(&rig->limits);
-    clock_init_manual(&rig->clock, NS_PER_S);
+    if (all.threads) {
+        clock_init(&rig->clock);
+    } else {
+        clock_init_manual(&rig->clock, NS_PER_S);
+    }
     all.limits = &rig->limits;
     all.clock = &rig->clock;
     if (all.device_count == 0) {

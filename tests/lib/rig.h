@@ -9,6 +9,9 @@
  *     a request of rig.home for rig.model is submitted
  *     rig_finish(&rig, rig_pull(&rig));
  *     rig_stop(&rig);
+ *
+ * With options.threads the engine has its own executors and the system's clock: nothing is pulled
+ * and no time passed by hand.
  */
 #ifndef WEIR_TESTS_RIG_H
 #define WEIR_TESTS_RIG_H
@@ -31,9 +34,10 @@ struct rig {
     struct home home;
 };
 
-/* Makes the engine as `options` say (may be NULL), but with the rig's limits and clock, which begins at
- * one second; where no devices are named there is a "cpu" with one executor.  rig.config is of a
- * model "m" there, with runs of 8 rows at most and requests that wait for any time. */
+/* Makes the engine as `options` say (may be NULL), but with the rig's limits and clock; one turned by
+ * hand begins at one second.  Where no devices are named there is a "cpu" with one executor.
+ * rig.config is of a model "m" there, with runs of 8 rows at most and requests that wait for any
+ * time. */
 void rig_start(struct rig *rig, const struct engine_options *options);
 
 /* Loads the model that rig.config describes, with these settings of the simulated device. */

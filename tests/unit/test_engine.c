@@ -17,23 +17,14 @@
 #include <string.h>
 
 #include "asking.h"
-#include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
-#include "simulated.h"
+#include "rig.h"
 #include "util/mem.h"
 
 #define ROW 16
 #define CLIENTS 4
 #define CALLS 60
-
-struct rig {
-    struct limits limits;
-    struct clock clock;
-    struct engine *engine;
-    struct model_config config;
-    struct model model;
-};
 
 /* A thread's home and how it sleeps. */
 struct client {
@@ -55,42 +46,22 @@ struct call {
     struct request_part *unread[64];
 };
 
-static void rig_start_on(struct rig *rig, const struct device_options *device,
-                         const struct setting *settings, uint32_t setting_count, uint64_t parts_max)
+static const struct device_options two_executors = { .name = "cpu", .executors = 2 };
+
+static void load_on(struct rig *rig, const struct device_options *device,
+                    const struct setting *settings, uint32_t setting_count)
 {
-    memset(rig, 0, sizeof(*rig));
-    backend_start();
-    limits_init(&rig->limits);
-    rig->limits.parts_max = parts_max;
-    clock_init(&rig->clock);
-    const struct engine_options options = { .devices = device,
-                                            .device_count = 1,
-                                            .limits = &rig->limits,
-                                            .clock = &rig->clock,
-                                            .threads = true,
-                                            .inline_runs = true };
-    assert_int_equal(engine_create(&options, &rig->engine, NULL), WEIR_OK);
-    rig->config = (struct model_config){
-        .name = "m", .device = "cpu", .max_batch_size = 8, .queue_timeout_ns = CLOCK_NEVER
+    const struct engine_options options = {
+        .devices = device, .device_count = 1, .threads = true, .inline_runs = true
     };
-    rig->config.settings = settings;
-    rig->config.setting_count = setting_count;
-    simulated_adopt(&rig->model, &rig->config, rig->engine);
+    rig_start(rig, &options);
+    rig_load(rig, settings, setting_count);
 }
 
-static void rig_start(struct rig *rig, const struct setting *settings, uint32_t setting_count,
-                      uint64_t parts_max)
+static void start(struct rig *rig, const struct setting *settings, uint32_t setting_count)
 {
-    const struct device_options device = { .name = "cpu", .executors = 2 };
-    rig_start_on(rig, &device, settings, setting_count, parts_max);
-}
-
-static void rig_stop(struct rig *rig)
-{
-    assert_int_equal(block_pool_used_bytes(rig->engine->blocks), 0);
-    engine_abandon(rig->engine, &rig->model);
-    backend_unload(rig->model.backend);
-    engine_destroy(rig->engine);
+    load_on(rig, &two_executors, settings, setting_count);
+    rig_adopt(rig);
 }
 
 static void client_wake(void *context)
@@ -236,7 +207,7 @@ static void run_clients_on(struct rig *rig)
 static void run_clients(const struct setting *settings, uint32_t count)
 {
     struct rig rig;
-    rig_start(&rig, settings, count, 8);
+    start(&rig, settings, count);
     run_clients_on(&rig);
     rig_stop(&rig);
 }
@@ -294,7 +265,7 @@ static void test_clients_that_leave_harm_nobody(void **state)
                                                { "exclusive", "false" } };
     struct rig rig;
     pthread_t threads[CLIENTS];
-    rig_start(&rig, settings, 3, 8);
+    start(&rig, settings, 3);
     for (int round = 0; round < 10; round++) {
         for (int i = 0; i < CLIENTS; i++) {
             assert_int_equal(pthread_create(&threads[i], NULL, hasty_main, &rig), 0);
@@ -328,7 +299,7 @@ static void test_cancel_stops_a_run_that_hangs(void **state)
     struct rig rig;
     struct client client;
     struct call call;
-    rig_start(&rig, settings, 1, 8);
+    start(&rig, settings, 1);
     client_start(&client, &rig);
     call_make(&call, &client, 0);
     call_submit(&call, &client);
@@ -355,7 +326,7 @@ static void test_a_deadline_answers_before_the_run_ends(void **state)
     struct rig rig;
     struct client client;
     struct call call;
-    rig_start(&rig, settings, 1, 8);
+    start(&rig, settings, 1);
     client_start(&client, &rig);
     uint64_t patience_ns = 10 * NS_PER_MS;
     do { /* Until the run has begun before the deadline: on a busy machine it may be late itself. */
@@ -378,11 +349,10 @@ static void test_a_full_line_refuses_at_once(void **state)
     struct client client;
     struct call calls[3];
     struct weir_err err = { 0 };
-    rig_start(&rig, settings, 1, 8);
+    load_on(&rig, &two_executors, settings, 1);
     rig.config.instances = 1;
-    engine_abandon(rig.engine, &rig.model);
     rig.config.requests_max = 1;
-    assert_int_equal(engine_adopt(rig.engine, &rig.model, &err), WEIR_OK);
+    rig_adopt(&rig);
     client_start(&client, &rig);
     for (int i = 0; i < 3; i++) {
         call_make(&calls[i], &client, (float)i);
@@ -411,7 +381,8 @@ static void test_unread_parts_hold_the_run_back(void **state)
     struct rig rig;
     struct client client;
     struct call call;
-    rig_start(&rig, settings, 2, 3);
+    start(&rig, settings, 2);
+    rig.limits.parts_max = 3;
     client_start(&client, &rig);
     call_make(&call, &client, 5);
     call_submit(&call, &client);
@@ -440,7 +411,8 @@ static void test_cancel_frees_a_run_that_waits_for_its_reader(void **state)
     struct rig rig;
     struct client client;
     struct call call;
-    rig_start(&rig, settings, 2, 2);
+    start(&rig, settings, 2);
+    rig.limits.parts_max = 2;
     client_start(&client, &rig);
     call_make(&call, &client, 5);
     call_submit(&call, &client);
@@ -465,7 +437,7 @@ static void test_a_draining_engine_finishes_what_it_took(void **state)
     struct client client;
     struct call calls[2];
     struct weir_err err = { 0 };
-    rig_start(&rig, NULL, 0, 8);
+    start(&rig, NULL, 0);
     client_start(&client, &rig);
     call_make(&calls[0], &client, 0);
     call_make(&calls[1], &client, 1);
@@ -487,7 +459,7 @@ static void test_requests_are_checked_against_their_model(void **state)
     struct client client;
     struct call call;
     struct weir_err err = { 0 };
-    rig_start(&rig, NULL, 0, 8);
+    start(&rig, NULL, 0);
     client_start(&client, &rig);
 
     call_make(&call, &client, 0);
@@ -538,9 +510,10 @@ static void test_a_pipeline_gets_as_deep_as_it_must(void **state)
                                                { "prepare", "400us" },
                                                { "finish", "400us" } };
     struct rig rig;
-    rig_start_on(&rig, &device, settings, 3, 8);
+    load_on(&rig, &device, settings, 3);
     rig.config.max_batch_size = 1; /* A run each, so that there are enough of them. */
     rig.model.batching = false;
+    rig_adopt(&rig);
     run_clients_on(&rig);
     struct pool *pool = rig.model.pool;
     pthread_mutex_lock(&pool->lock); /* They stay, however deep it is by what the last runs took. */
@@ -593,7 +566,7 @@ static void test_idle_executors_sleep(void **state)
     (void)state;
     static const struct setting settings[] = { { "tau0", "10us" } };
     struct rig rig;
-    rig_start(&rig, settings, 1, 8);
+    start(&rig, settings, 1);
     rig.model.pool->cpu_count = 8; /* Also on a machine with fewer. */
     run_clients_on(&rig);
     await_idle(rig.model.pool);
