@@ -99,6 +99,13 @@ static void settle(struct rig *rig)
     home_turn(&rig->home);
 }
 
+static void run_all(struct rig *rig)
+{
+    for (begin(rig); running != NULL; begin(rig)) {
+        settle(rig);
+    }
+}
+
 /* Until the profile knows what a run takes. */
 static void learn_all(struct rig *rig)
 {
@@ -106,9 +113,7 @@ static void learn_all(struct rig *rig)
         for (uint32_t i = 0; i <= round % 8; i++) {
             assert_int_equal(submit(rig, &calls[i], CLOCK_NEVER), WEIR_OK);
         }
-        for (begin(rig); running != NULL; begin(rig)) {
-            settle(rig);
-        }
+        run_all(rig);
         rig_pass(rig, MS(1));
     }
 }
@@ -122,13 +127,18 @@ static void learn(struct rig *rig)
     assert_true(tau0 > 1.9e6 && tau0 < 2.1e6 && alpha > 0.95e6 && alpha < 1.05e6);
 }
 
+static void start_learned(struct rig *rig)
+{
+    start(rig);
+    rig_adopt(rig);
+    learn(rig);
+}
+
 static void test_a_hopeless_request_is_refused_and_told_why(void **state)
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_EOVERLOAD);
     assert_string_equal(calls[0].err.text, "model 'm' is overloaded: an answer is expected in 3.0 "
                                            "ms, the deadline is in 2.0 ms");
@@ -152,9 +162,7 @@ static void test_while_there_is_room_a_narrow_chance_is_taken(void **state)
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit(&rig, &calls[0], MS(20)), WEIR_OK);
     begin(&rig); /* Until 3 ms; the next one would end at 6, 6.1 with what runs may sway. */
     assert_int_equal(submit(&rig, &calls[1], MS(6) + MS(9) / 100), WEIR_OK);
@@ -171,9 +179,7 @@ static void test_an_idle_model_tries_what_should_be_late(void **state)
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_EOVERLOAD);
     rig_pass(&rig, MS(200));
     assert_int_equal(submit(&rig, &calls[0], MS(2)), WEIR_OK);
@@ -192,9 +198,7 @@ static void test_who_becomes_hopeless_is_told_while_executors_are_busy(void **st
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit(&rig, &calls[0], MS(20)), WEIR_OK);
     begin(&rig);
     assert_int_equal(submit(&rig, &calls[1], MS(10)), WEIR_OK);
@@ -219,9 +223,7 @@ static void test_the_window_lets_the_oldest_go(void **state)
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit(&rig, &calls[0], MS(40)), WEIR_OK);
     begin(&rig);
     assert_int_equal(submit(&rig, &calls[1], MS(20)), WEIR_OK);
@@ -303,9 +305,7 @@ static void test_retry_after_is_the_measured_time_to_serve_the_line(void **state
     /* 44 rows wait; those before took 1.25 to 3 ms each. */
     assert_in_range(engine_retry_after_ms(&rig.model), 44, 120);
     assert_int_equal(engine_retry_after_s(rig.engine, &rig.model), 1);
-    for (begin(&rig); running != NULL; begin(&rig)) {
-        settle(&rig);
-    }
+    run_all(&rig);
     rig_stop(&rig);
 }
 
@@ -335,9 +335,7 @@ static void test_the_limit_holds_where_the_profile_does_not(void **state)
     assert_true(refused > 0);
     assert_int_equal(rig.model.stats.refused_limit, refused);
     assert_true(engine_adaptive_limit(&rig.model) < 40);
-    for (begin(&rig); running != NULL; begin(&rig)) {
-        settle(&rig);
-    }
+    run_all(&rig);
     home_turn(&rig.home);
     assert_int_equal(rig.model.overload.in_hand, 0);
     rig_stop(&rig);
@@ -348,9 +346,7 @@ static void test_a_request_larger_than_its_clients_part_of_a_run_is_let_in(void 
 {
     (void)state;
     struct rig rig;
-    start(&rig);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_learned(&rig);
     assert_int_equal(submit_for(&rig, &calls[0], 1, 8, MS(20)), WEIR_OK);
     begin(&rig); /* Until 10 ms. */
     assert_int_equal(submit_for(&rig, &calls[1], 1, 8, MS(23)), WEIR_OK);
@@ -361,9 +357,7 @@ static void test_a_request_larger_than_its_clients_part_of_a_run_is_let_in(void 
     settle(&rig);
     assert_true(calls[2].ended);
     assert_int_equal(calls[2].request.status, WEIR_OK);
-    for (begin(&rig); running != NULL; begin(&rig)) {
-        settle(&rig);
-    }
+    run_all(&rig);
     home_turn(&rig.home);
     rig_stop(&rig);
 }
