@@ -23,6 +23,7 @@
 #include "net/http1.h"
 #include "net/loop.h"
 #include "net/net.h"
+#include "net/socket.h"
 #include "net/tls.h"
 
 enum conn_state { CONN_OPEN, CONN_LAST, CONN_LINGER, CONN_GONE, CONN_STATE_COUNT };
@@ -40,12 +41,7 @@ struct line {
 #define CONN_SNIFF_BYTES 4 /* Enough to tell HTTP/2's preface ("PRI ") from a request line. */
 
 struct http_conn {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
+    union socket_handle uv;
     int fd; /* Of the same, from its accept to its close. */
     struct loop *loop;
     struct http_net *net;

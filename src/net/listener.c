@@ -30,12 +30,7 @@
 #define RETRY_NS (100 * NS_PER_MS) /* Out of memory for a client: try again. */
 
 struct http_listener {
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
+    union socket_handle uv;
     struct list_node node; /* In `all`. */
     struct list_node own;  /* In net->listeners. */
     struct loop_timer retry;

@@ -15,6 +15,14 @@
 
 #define SOCKET_JOIN_BYTES 16384 /* As much is cheaper to put together than to name in pieces. */
 
+/* libuv's, of a TCP or a Unix socket, by all the names that its calls know it under. */
+union socket_handle {
+    uv_handle_t handle;
+    uv_stream_t stream;
+    uv_tcp_t tcp;
+    uv_pipe_t pipe;
+};
+
 /* How many of `bytes`, the sum of the pieces, the socket took; 0: it is full.  Negative: an error
  * of libuv's.  `scratch` has SOCKET_JOIN_BYTES. */
 ssize_t socket_send(int fd, const uv_buf_t *bufs, unsigned count, size_t bytes, char *scratch);
