@@ -134,19 +134,8 @@ void *arena_try_aligned(struct arena *arena, size_t size, size_t align)
 
 char *arena_try_strndup(struct arena *arena, const char *text, size_t size)
 {
-    size_t with_nul;
-    if (__builtin_add_overflow(size, (size_t)1, &with_nul)) {
-        return NULL;
-    }
-    char *copy = arena_try_aligned(arena, with_nul, 1);
-    if (copy == NULL) {
-        return NULL;
-    }
-    if (size > 0) {
-        memcpy(copy, text, size);
-    }
-    copy[size] = '\0';
-    return copy;
+    char *memory = size < SIZE_MAX ? arena_try_aligned(arena, size + 1, 1) : NULL;
+    return mem_write_text(memory, text, size);
 }
 
 char *arena_try_printf(struct arena *arena, const char *format, ...)

@@ -172,24 +172,24 @@ char *mem_try_strdup(const char *text)
 
 char *mem_try_strndup(const char *text, size_t size)
 {
-    size_t with_nul;
-    if (__builtin_add_overflow(size, (size_t)1, &with_nul)) {
-        return NULL;
-    }
-    char *copy = mem_try_alloc(with_nul);
-    if (copy == NULL) {
-        return NULL;
-    }
-    if (size > 0) {
-        memcpy(copy, text, size);
-    }
-    copy[size] = '\0';
-    return copy;
+    return mem_write_text(size < SIZE_MAX ? mem_try_alloc(size + 1) : NULL, text, size);
 }
 
 void mem_free(void *memory)
 {
     free(memory);
+}
+
+char *mem_write_text(char *memory, const char *text, size_t size)
+{
+    if (memory == NULL) {
+        return NULL;
+    }
+    if (size > 0) {
+        memcpy(memory, text, size);
+    }
+    memory[size] = '\0';
+    return memory;
 }
 
 void mem_trim(void)

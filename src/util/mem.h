@@ -33,6 +33,10 @@ WEIR_MUST_USE char *mem_try_strdup(const char *text);
 WEIR_MUST_USE char *mem_try_strndup(const char *text, size_t size); /* Adds the NUL. */
 void mem_free(void *memory);
 
+/* Writes `size` bytes of text and the NUL; returns `memory`, which may be NULL: then nothing
+ * happens. */
+char *mem_write_text(char *memory, const char *text, size_t size);
+
 /* For memory of mem_try_pages() whose content is of no use any more: what is written there next
  * lies in huge pages, as far as they fit and where the system has some for who asks.  Large copies
  * are faster there. */
