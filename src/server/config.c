@@ -400,41 +400,41 @@ static enum weir_status check_ports(const struct config *config, struct weir_err
     return WEIR_OK;
 }
 
-/* Takes the next number of "20,10", or keeps the one before at the end.  False: it is none. */
-static bool next_share(const char **text, uint64_t *share)
+/* The last one holds for the rest. */
+static enum weir_status resolve_shares(const struct config_list *given, struct order_options *order,
+                                       struct weir_err *err)
 {
-    if (**text == '\0') {
-        return true;
+    if (given->count == 0 || given->count > ORDER_CLASSES) {
+        return err_set(err, WEIR_EINVAL,
+                       "class_shares: found %" PRIu64 " numbers, expected 1 to %d", given->count,
+                       ORDER_CLASSES);
     }
-    const size_t digits = strcspn(*text, ",");
-    if (!bytes_to_u64((struct bytes){ *text, digits }, 100, share)) {
-        return false;
+    uint64_t share = 0;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < ORDER_CLASSES; i++) {
+        if (i < given->count && !bytes_to_u64(bytes_of(given->items[i]), 100, &share)) {
+            return err_set(err, WEIR_EINVAL,
+                           "class_shares: found '%s', expected a whole number of per cent from 0 "
+                           "to 100",
+                           given->items[i]);
+        }
+        order->shares[i] = (uint32_t)share * (ORDER_SHARE_ALL / 100);
+        sum += share;
     }
-    *text += digits;
-    if (**text == ',') {
-        (*text)++;
-        return **text != '\0';
-    }
-    return true;
+    return sum <= 100 ? WEIR_OK
+                      : err_set(err, WEIR_EINVAL,
+                                "class_shares: found %" PRIu64
+                                " per cent for all %d priorities, where the last number holds for "
+                                "the rest, expected at most 100",
+                                sum, ORDER_CLASSES);
 }
 
 static enum weir_status resolve_order(struct config *config, struct weir_err *err)
 {
     struct order_options *order = &config->order;
-    const char *rest = config->class_shares;
-    uint64_t share = 0;
-    uint64_t sum = 0;
-    bool good = *rest != '\0';
-    for (uint32_t i = 0; i < ORDER_CLASSES && good; i++) {
-        good = next_share(&rest, &share);
-        order->shares[i] = (uint32_t)share * (ORDER_SHARE_ALL / 100);
-        sum += share;
-    }
-    if (!good || *rest != '\0' || sum > 100) {
-        return err_set(err, WEIR_EINVAL,
-                       "class_shares: found '%s', expected 1 to %d numbers of per cent with commas "
-                       "between them, of which the last one holds for the rest, at most 100 in all",
-                       config->class_shares, ORDER_CLASSES);
+    const enum weir_status status = resolve_shares(&config->class_shares, order, err);
+    if (status != WEIR_OK) {
+        return status;
     }
     order->ageing_ns = config->ageing_ns > 0 ? config->ageing_ns : CLOCK_NEVER;
     order->budget_ns = config->blocking_budget_ns;

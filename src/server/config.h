@@ -107,7 +107,7 @@ struct config {
     struct config_list plugins;
     struct config_list devices; /* "NAME:RUNS[:unpipelined]" each. */
     bool inline_runs;
-    const char *class_shares; /* Per cent by class, with commas. */
+    struct config_list class_shares; /* Per cent by class. */
     uint64_t ageing_ns;
     uint64_t blocking_budget_ns;
     struct order_options order;             /* Resolved from these three. */

@@ -160,7 +160,7 @@ const struct option options[] = {
       "differ in their number only form a pool" },
     { "gpu_library", "threads", KIND_TEXT, AT(gpu_library), 0, 0, NVML_LIBRARY, NULL,
       "NVIDIA's management library, for the metrics nv_gpu_*; empty: none are read" },
-    { "class_shares", "threads", KIND_TEXT, AT(class_shares), 0, 0, "10", NULL,
+    { "class_shares", "threads", KIND_LIST, AT(class_shares), 0, 0, "10", NULL,
       "per cent of a device's time that priorities 1 to 8 are sure of while they have work, such "
       "as 20,10: the last one holds for the rest" },
     { "ageing", "threads", KIND_DURATION, AT(ageing_ns), 0, 0, "10s", NULL,

@@ -162,6 +162,27 @@ static void test_every_kind_of_value_from_every_source(void **state)
     config_finish(&config);
 }
 
+/* In a file they are a list, or a text as elsewhere. */
+static void test_the_last_share_holds_for_the_rest(void **state)
+{
+    (void)state;
+    const struct reading readings[] = { { .file = "class_shares: [20, 5.5]\n" },
+                                        { .file = "class_shares: [20, 5]\n" },
+                                        { .file = "class_shares: 20,5\n" },
+                                        { .words = { "--class-shares", "20,5" } } };
+    assert_refused(&readings[0], "class_shares: found '5.5', expected a whole number of per cent "
+                                 "from 0 to 100");
+    for (size_t i = 1; i < sizeof(readings) / sizeof(*readings); i++) {
+        struct config config;
+        read_well(&config, &readings[i]);
+        assert_int_equal(config.order.shares[0], 20 * (ORDER_SHARE_ALL / 100));
+        for (uint32_t k = 1; k < ORDER_CLASSES; k++) {
+            assert_int_equal(config.order.shares[k], 5 * (ORDER_SHARE_ALL / 100));
+        }
+        config_finish(&config);
+    }
+}
+
 static void test_words_are_repositories_and_replace_weaker_ones(void **state)
 {
     (void)state;
@@ -281,11 +302,13 @@ static const struct {
       "--http-port: found '', expected a whole number from 0 to 65535" },
     { { .words = { "--pin=x" } }, "--pin: found 'x', expected true or false" },
     { { .words = { "--class-shares", "20,13" } },
-      "class_shares: found '20,13', expected 1 to 8 numbers of per cent with commas between them, "
-      "of which the last one holds for the rest, at most 100 in all" },
-    { { .words = { "--class-shares", "10," } },
-      "class_shares: found '10,', expected 1 to 8 numbers of per cent with commas between them, of "
-      "which the last one holds for the rest, at most 100 in all" },
+      "class_shares: found 111 per cent for all 8 priorities, where the last number holds for the "
+      "rest, expected at most 100" },
+    { { .words = { "--class-shares", "20,x" } },
+      "class_shares: found 'x', expected a whole number of per cent from 0 to 100" },
+    { { .file = "class_shares: [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" },
+      "class_shares: found 9 numbers, expected 1 to 8" },
+    { { .file = "class_shares: []\n" }, "class_shares: found 0 numbers, expected 1 to 8" },
     { { .words = { "--processors", "foo" } },
       "processors: found 'foo', expected auto, off or numbers such as 0-7,16" },
     { { .words = { "--devices", "npu" } },
@@ -458,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_the_stronger_source_wins),
         cmocka_unit_test(test_every_kind_of_value_from_every_source),
+        cmocka_unit_test(test_the_last_share_holds_for_the_rest),
         cmocka_unit_test(test_words_are_repositories_and_replace_weaker_ones),
         cmocka_unit_test(test_own_flags_are_told_apart),
         cmocka_unit_test(test_the_file_is_chosen),
