@@ -8,6 +8,7 @@
 #include "api/call.h"
 #include "api/device_show.h"
 #include "api/memory_show.h"
+#include "util/clock.h"
 #include "util/json.h"
 
 static uint64_t load(const _Atomic uint64_t *value)
@@ -105,6 +106,40 @@ static void write_double(struct buffer *out, const char *key, double value)
     json_double(out, value);
 }
 
+/* Nothing where it is above all that the histogram tells apart. */
+static void write_quantile(struct buffer *out, const char *key, const struct histogram *times,
+                           double q)
+{
+    const uint64_t ns = histogram_quantile_ns(times, q);
+    if (ns != UINT64_MAX) {
+        write_double(out, key, (double)ns / NS_PER_US);
+    }
+}
+
+static void write_times(struct buffer *out, const char *key, const struct histogram *times)
+{
+    json_key(out, key);
+    buffer_char(out, '{');
+    write_number(out, "count", histogram_count(times));
+    write_quantile(out, "p50_us", times, 0.5);
+    write_quantile(out, "p99_us", times, 0.99);
+    write_quantile(out, "p999_us", times, 0.999);
+    write_quantile(out, "max_us", times, 1);
+    buffer_char(out, '}');
+}
+
+/* Weir's own: how long requests took, stage by stage. */
+static void write_latency(struct buffer *out, const struct model_stats *stats)
+{
+    json_key(out, "latency");
+    buffer_char(out, '{');
+    write_times(out, "queue", &stats->queue_time);
+    write_times(out, "gather", &stats->gather_time);
+    write_times(out, "compute", &stats->compute_time);
+    write_times(out, "total", &stats->total_time);
+    buffer_char(out, '}');
+}
+
 static void write_shape(struct buffer *out, const struct profile_shape *shape)
 {
     double tau0_ns = 0;
@@ -177,6 +212,7 @@ static void write_model(struct buffer *out, struct model *model)
     write_inference_stats(out, stats);
     write_response_stats(out, stats);
     write_batch_stats(out, stats);
+    write_latency(out, stats);
     write_profile(out, model);
     write_overload(out, model);
     memory_show_usage(model, out);

@@ -641,6 +641,15 @@ static void test_statistics_have_every_key(void **state)
         yyjson_val *entry = yyjson_obj_get(stats, zero[i]);
         assert_true(yyjson_is_uint(yyjson_obj_get(entry, "count")));
     }
+    static const char *const timed[] = { "queue", "gather", "compute", "total" };
+    yyjson_val *latency = yyjson_obj_get(model, "latency");
+    for (size_t i = 0; i < 4; i++) {
+        yyjson_val *times = yyjson_obj_get(latency, timed[i]);
+        const double most = yyjson_get_num(yyjson_obj_get(times, "max_us"));
+        assert_int_equal(yyjson_get_uint(yyjson_obj_get(times, "count")), 1);
+        assert_true(most >= 1);
+        assert_true(yyjson_get_num(yyjson_obj_get(times, "p50_us")) == most); /* There is one. */
+    }
     assert_true(yyjson_is_arr(yyjson_obj_get(model, "batch_stats")));
     assert_true(yyjson_is_obj(yyjson_obj_get(model, "response_stats")));
     assert_true(yyjson_is_arr(yyjson_obj_get(model, "memory_usage")));

@@ -89,7 +89,7 @@ def index(json):
 def statistics(json):
     """The same of statistics."""
     for model in json["model_stats"]:
-        del model["profile"], model["overload"]
+        del model["latency"], model["profile"], model["overload"]
     return json_format.ParseDict(json, pb.ModelStatisticsResponse())
 
 
