@@ -23,6 +23,7 @@
 #define STREAMS_A_CONNECTION 64
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define CONNECT_NS (10 * NS_PER_S)
+#define AWAY_NS (100 * NS_PER_MS) /* A server that hangs up is dialed anew in less. */
 
 struct job {
     uint64_t intended_ns;
@@ -65,10 +66,11 @@ struct load {
     uint32_t last;
     uint32_t inflight;
 
-    double area;      /* Integral of requests under way. */
-    uint64_t area_ns; /* Up to here. */
-    uint64_t last_ns; /* The last measured answer. */
-    uint64_t idle_ns; /* Spent on looking, with `spin`. */
+    double area;            /* Integral of requests under way. */
+    uint64_t area_ns;       /* Up to here. */
+    uint64_t last_ns;       /* The last measured answer. */
+    uint64_t idle_ns;       /* Spent on looking, with `spin`. */
+    uint64_t away_since_ns; /* Nothing is under way and something due since then; 0: no. */
     struct watch_cpu cpu;
     struct watch_cpu server;
 };
@@ -424,6 +426,27 @@ static uint64_t wake_ns(const struct load *load, uint64_t end_ns)
     return at_ns < next_ns ? at_ns : next_ns;
 }
 
+static void end_away(struct load *load)
+{
+    const uint64_t since_ns =
+        load->away_since_ns > load->from_ns ? load->away_since_ns : load->from_ns;
+    if (load->away_since_ns != 0 && load->now_ns > since_ns + AWAY_NS) {
+        load->run->away_ns += load->now_ns - since_ns;
+    }
+    load->away_since_ns = 0;
+}
+
+/* After everything that is due was tried. */
+static void watch_away(struct load *load)
+{
+    const bool due = load->due_count > 0 || load->now_ns >= load->next_ns;
+    if (!due || load->inflight > 0) {
+        end_away(load);
+    } else if (load->away_since_ns == 0) {
+        load->away_since_ns = load->now_ns;
+    }
+}
+
 static void begin_window(struct load *load)
 {
     load->area = 0;
@@ -472,10 +495,12 @@ static void play_window(struct load *load)
         if (load->now_ns >= load->next_ns) {
             launch_open(load);
         }
+        watch_away(load);
         check_timeouts(load);
         tell_progress(load, &progress_ns);
         turn(load, wake_ns(load, warming ? load->from_ns : load->until_ns));
     }
+    end_away(load);
     if (warming) {
         begin_window(load);
     }

@@ -334,6 +334,9 @@ static void write_run(const struct bench_run *run, struct buffer *out)
     number(out, "offered", run->offered);
     write_time(out, "started", run->started_wall_ms);
     number(out, "elapsed_s", (double)run->elapsed_ns / 1e9);
+    if (run->away_ns > 0) {
+        number(out, "away_s", (double)run->away_ns / 1e9);
+    }
     count(out, "rows", run->rows);
     write_judgement(run, out);
     count(out, "sent", run->sent);

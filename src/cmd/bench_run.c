@@ -21,6 +21,7 @@
 /* What a run may show of its generator and still be one of the server. */
 #define CPU_MAX 0.8
 #define LAG_SHARE_MAX 0.05
+#define AWAY_SHARE_MAX 0.01
 #define LAG_NS_ANYHOW NS_PER_MS /* Without an SLO so much lag is never held against a run. */
 #define LITTLE_OFF_MAX 0.1
 #define FAILED_SHARE_MAX 0.01
@@ -338,6 +339,12 @@ static bool lags(const struct bench_run *run)
     return lag_ns > LAG_NS_ANYHOW && (double)lag_ns > LAG_SHARE_MAX * p99_ns;
 }
 
+/* A closed loop asks nothing of a server that is gone, so that its figures are of the rest. */
+static bool is_away(const struct bench_run *run)
+{
+    return (double)run->away_ns > AWAY_SHARE_MAX * (double)run->elapsed_ns;
+}
+
 /* A closed loop always finds a limit, and says so when that was the generator: what it measured
  * is true then, if not of the server.  An open loop that did not keep to its times measured
  * nothing. */
@@ -347,11 +354,12 @@ static uint32_t flaws_of(const struct bench_run *run)
     const bool open = bench_load_is_open(run->load);
     const bool found[BENCH_FLAW_COUNT] = {
         [BENCH_FLAW_CPU] = open && run->generator_cpu > CPU_MAX,
-        [BENCH_FLAW_LAG] = open && lags(run),
+        [BENCH_FLAW_LAG] = open && lags(run) && !is_away(run),
         [BENCH_FLAW_LITTLE] = breaks_little(run),
         [BENCH_FLAW_SHORT] = count == 0 || (open && run->verdict == VERDICT_OPEN &&
                                             (double)count * (1 - run->quantile) < 1 - 1e-9),
         [BENCH_FLAW_ERRORS] = (double)run->counts[BENCH_FAILED] > FAILED_SHARE_MAX * (double)count,
+        [BENCH_FLAW_AWAY] = is_away(run),
         [BENCH_FLAW_STOPPED] = run->stopped,
     };
     uint32_t flaws = 0;

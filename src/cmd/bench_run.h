@@ -47,6 +47,7 @@ enum bench_outcome bench_outcome_of_grpc(int code);
     X(LITTLE, "little", "requests in flight differ from rate times latency")             \
     X(SHORT, "too-few", "too few requests for the percentile that is judged")            \
     X(ERRORS, "errors", "requests failed for other reasons than load")                   \
+    X(AWAY, "away", "no connection to the server for part of the run")                   \
     X(STOPPED, "stopped", "the run ended before its time")
 
 enum bench_flaw {
@@ -153,6 +154,7 @@ struct bench_run {
     uint64_t bytes_received;
     double inflight_mean;   /* Integral of requests in flight over time / elapsed; 0: unknown. */
     double generator_cpu;   /* 0..1: of the busiest thread that sends. */
+    uint64_t away_ns;       /* Something was due, nothing under way: no connection could be had. */
     uint64_t server_cpu_ns; /* CPU time of the server in the window; 0: unknown. */
     uint64_t server_memory; /* Peak proportional set in bytes; 0: unknown. */
     bool stopped;           /* By a signal or a broken target. */

@@ -164,6 +164,17 @@ static void test_other_flaws(void **state)
     bench_run_finish(&run);
 
     run = measured(0);
+    run.away_ns = run.elapsed_ns / 100; /* Reconnecting takes a moment, */
+    bench_run_close(&run);
+    assert_int_equal(run.flaws, 0);
+    bench_run_finish(&run);
+    run = measured(0);
+    run.away_ns = run.elapsed_ns / 50; /* a server that is gone takes longer. */
+    bench_run_close(&run);
+    assert_true(has(&run, BENCH_FLAW_AWAY));
+    bench_run_finish(&run);
+
+    run = measured(0);
     run.stopped = true;
     bench_run_close(&run);
     assert_true(has(&run, BENCH_FLAW_STOPPED));
