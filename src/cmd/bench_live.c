@@ -18,18 +18,29 @@ static void add_failures(char *out, size_t size, const struct bench_run *run)
     }
 }
 
+static void add_latency(char *out, size_t size, const struct hdr *latency)
+{
+    char p50[32];
+    char p99[32];
+    (void)snprintf(out, size, "  p50 %s  p99 %s",
+                   bytes_format_duration(hdr_quantile_ns(latency, 0.5), p50),
+                   bytes_format_duration(hdr_quantile_ns(latency, 0.99), p99));
+}
+
 void live_show(void *user, const struct load_progress *progress)
 {
     const struct live *live = user;
     const struct bench_run *run = progress->run;
     char failures[160];
     char of[16] = "";
-    char p50[32];
-    char p99[32];
+    char latency[80] = "";
     if (!live->on) {
         return;
     }
     add_failures(failures, sizeof(failures), run);
+    if (run->latency.total > 0) {
+        add_latency(latency, sizeof(latency), &run->latency);
+    }
     if (live->runs > 0) {
         (void)snprintf(of, sizeof(of), "/%u", live->runs);
     }
@@ -37,13 +48,11 @@ void live_show(void *user, const struct load_progress *progress)
     const double seconds =
         progress->elapsed_ns > window_ns ? (double)(progress->elapsed_ns - window_ns) / 1e9 : 0;
     char line[400];
-    (void)snprintf(line, sizeof(line),
-                   "run %u%s  %s  %s  %.0f of %.0f s  %s%.0f/s  p50 %s  p99 %s%s", live->run, of,
-                   live->target, live->load, (double)progress->elapsed_ns / 1e9,
-                   (double)progress->planned_ns / 1e9, progress->warming ? "warming up  " : "",
-                   seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0,
-                   bytes_format_duration(hdr_quantile_ns(&run->latency, 0.5), p50),
-                   bytes_format_duration(hdr_quantile_ns(&run->latency, 0.99), p99), failures);
+    (void)snprintf(line, sizeof(line), "run %u%s  %s%s%s  %.0f of %.0f s  %s%.0f/s%s%s", live->run,
+                   of, live->target, live->target[0] == '\0' ? "" : "  ", live->load,
+                   (double)progress->elapsed_ns / 1e9, (double)progress->planned_ns / 1e9,
+                   progress->warming ? "warming up  " : "",
+                   seconds > 0 ? (double)run->counts[BENCH_OK] / seconds : 0, latency, failures);
     /* One that wraps could not be wiped. */
     fprintf(stderr, "\r\x1b[K%.*s", term_columns(stderr) - 1, line);
     (void)fflush(stderr);

@@ -104,12 +104,18 @@ static void fill_rate_range(const struct bench_report *report, const struct benc
     put_range(cell, &point->metrics[column->metric], bench_format_count);
 }
 
+/* 0 is not known: nothing was answered. */
+static const char *time_text(double us, char *out)
+{
+    return us > 0 ? bench_format_us(us, out) : "-";
+}
+
 static void fill_time(const struct bench_report *report, const struct bench_point *point,
                       const struct column *column, struct cell *cell)
 {
     char text[BENCH_TEXT_MAX];
     (void)report;
-    put(cell, bench_format_us(point->metrics[column->metric].median, text));
+    put(cell, time_text(point->metrics[column->metric].median, text));
 }
 
 static void fill_time_range(const struct bench_report *report, const struct bench_point *point,
@@ -354,10 +360,10 @@ static void write_classes(const struct bench_report *report, bool color, struct 
             buffer_printf(
                 out, "  %-28s %9s %7.2f %% %9s %9s %9s %9s\n", name,
                 bench_format_count((double)class->sent, texts[0]), (double)class->good / sent * 100,
-                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.5) / 1e3, texts[1]),
-                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.99) / 1e3, texts[2]),
-                bench_format_us((double)hdr_quantile_ns(&class->latency, 0.999) / 1e3, texts[3]),
-                bench_format_us((double)class->latency.max_ns / 1e3, texts[4]));
+                time_text((double)hdr_quantile_ns(&class->latency, 0.5) / 1e3, texts[1]),
+                time_text((double)hdr_quantile_ns(&class->latency, 0.99) / 1e3, texts[2]),
+                time_text((double)hdr_quantile_ns(&class->latency, 0.999) / 1e3, texts[3]),
+                time_text((double)class->latency.max_ns / 1e3, texts[4]));
         }
     }
     if (headed) {
@@ -378,6 +384,11 @@ static bool first_at(const struct bench_report *report, const struct bench_point
     return false;
 }
 
+static bool was_answered(const struct bench_point *point)
+{
+    return point->metrics[BENCH_METRIC_P50].median > 0;
+}
+
 static double ratio(const struct bench_point *a, const struct bench_point *b,
                     enum bench_metric metric)
 {
@@ -393,7 +404,7 @@ static void write_comparison(const struct bench_report *report, struct buffer *o
     char text[BENCH_TEXT_MAX];
     for (bool more = bench_point_next(report, NULL, &b); more && !report->searched;
          more = bench_point_next(report, &b, &b)) {
-        if (b.target == 0 || !first_at(report, &b, &a)) {
+        if (b.target == 0 || !first_at(report, &b, &a) || !was_answered(&a) || !was_answered(&b)) {
             continue;
         }
         buffer_printf(out, "%s against %s at %s: %.2f x answers/s, %.2f x p50, %.2f x p99",

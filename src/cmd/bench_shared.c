@@ -40,8 +40,8 @@ static enum weir_status tell_rest(struct session *session, const char *name, con
     (void)snprintf(path, sizeof(path), "/v2/systemsharedmemory/region/%s/%s", name, verb);
     enum weir_status status = client_call(&session->client, &request, &reply, err);
     if (status == WEIR_OK && reply.status != 200) {
-        status = err_set(err, WEIR_EIO, "shared memory: the server answers %d: %.*s", reply.status,
-                         reply.body.size < 300 ? (int)reply.body.size : 300, reply.body.data);
+        status = client_refusal(&reply, err);
+        (void)err_prefix(err, "shared memory");
     }
     client_reply_finish(&reply);
     return status;
