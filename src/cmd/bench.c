@@ -16,6 +16,7 @@
 #include "cmd/bench_options.h"
 #include "cmd/bench_plan.h"
 #include "cmd/bench_report.h"
+#include "cmd/bench_watch.h"
 #include "cmd/cmd.h"
 #include "cmd/term.h"
 #include "util/clock.h"
@@ -89,15 +90,6 @@ static enum weir_status add_source(struct play *play, uint32_t class_index, uint
     return WEIR_OK;
 }
 
-static bool has_draw(const struct wish *wish)
-{
-    bool any = wish->class_count == 0;
-    for (uint32_t i = 0; i < wish->class_count; i++) {
-        any = any || (wish->classes[i].rate <= 0 && wish->classes[i].concurrency == 0);
-    }
-    return any;
-}
-
 static struct arrivals_spec arrivals_at(const struct wish *wish, double load, uint64_t window_ns,
                                         uint64_t seed)
 {
@@ -117,7 +109,7 @@ static enum weir_status make_play(const struct wish *wish, double load, uint64_t
                                   struct weir_err *err)
 {
     enum weir_status status = WEIR_OK;
-    if (has_draw(wish)) {
+    if (wish_has_draw(wish)) {
         const struct arrivals_spec spec = arrivals_at(wish, load, window_ns, seed);
         const bool open = wish->load == BENCH_LOAD_OPEN;
         status = add_source(play, LOAD_ANY_CLASS, open ? 0 : (uint32_t)load, &spec, err);
@@ -140,8 +132,11 @@ static enum weir_status make_play(const struct wish *wish, double load, uint64_t
         spec.kind = wish->arrivals.kind == ARRIVALS_CONSTANT ? ARRIVALS_CONSTANT : ARRIVALS_POISSON;
         spec.rate = class->rate;
         status = add_source(play, i, class->concurrency, &spec, err);
-        run->load = class->rate > 0 ? BENCH_LOAD_OPEN : run->load;
-        run->offered += has_draw(wish) ? 0 : class->rate > 0 ? class->rate : 0;
+        if (class->rate > 0) {
+            /* A closed loop beside it has a number of another unit. */
+            run->offered = (run->load == BENCH_LOAD_OPEN ? run->offered : 0) + class->rate;
+            run->load = BENCH_LOAD_OPEN;
+        }
     }
     return status;
 }
@@ -257,6 +252,18 @@ static enum weir_status measure(struct bench *bench, uint32_t target, uint32_t r
 
 /* ---- All of them ----------------------------------------------------------------------------- */
 
+/* What is there by then is reported; that it is not all must be said. */
+static enum weir_status broke_off(const struct bench *bench, uint32_t target,
+                                  enum weir_status status, struct weir_err *err)
+{
+    if (bench->wish.target_count > 1) {
+        (void)err_prefix(err, "%s", bench->rows[target].name);
+    }
+    return bench->run_count == 0
+               ? status
+               : (err_prefix(err, "ended after %u runs", bench->run_count), status);
+}
+
 static enum weir_status measure_loads(struct bench *bench, struct weir_err *err)
 {
     const struct wish *wish = &bench->wish;
@@ -269,7 +276,7 @@ static enum weir_status measure_loads(struct bench *bench, struct weir_err *err)
                 const enum weir_status status =
                     measure(bench, target, repeat, load, wish->duration_ns, err);
                 if (status != WEIR_OK) {
-                    return status;
+                    return broke_off(bench, target, status, err);
                 }
             }
         }
@@ -296,7 +303,7 @@ static enum weir_status search_once(struct bench *bench, uint32_t target, uint32
         const enum weir_status status =
             measure(bench, target, repeat, search.rate, step_ns(wish, search.rate), err);
         if (status != WEIR_OK) {
-            return status;
+            return broke_off(bench, target, status, err);
         }
         const struct bench_run *run = &bench->runs[bench->run_count - 1];
         if (run->flaws == 0) {
@@ -421,6 +428,10 @@ static void note_settings(struct bench *bench)
 {
     static const char *const formats[] = { "binary", "JSON", "shared memory" };
     const struct wish *wish = &bench->wish;
+    if (wish->requests > 0) {
+        note(bench, "ends after",
+             arena_try_printf(&bench->arena, "%llu requests", (unsigned long long)wish->requests));
+    }
     note_number(bench, "rows in a request", wish->rows);
     note(bench, "tensors", formats[wish->format]);
     note_number(bench, "different requests", bench->targets[0].variants);
@@ -566,6 +577,10 @@ static enum weir_status prepare(struct bench *bench, struct weir_err *err)
     enum weir_status status = pin(wish, err);
     if (status == WEIR_OK && wish->html != NULL) {
         status = file_try(wish->html, err); /* Now, not when all has been measured. */
+    }
+    if (status == WEIR_OK && wish->server_pid != 0 && !watch_is_there((pid_t)wish->server_pid)) {
+        status = err_set(err, WEIR_ENOENT, "--server-pid: there is no process %llu to look at",
+                         (unsigned long long)wish->server_pid);
     }
     for (uint32_t i = 0; i < wish->target_count && status == WEIR_OK; i++) {
         static const char *const protocols[] = { "REST, binary", "REST, JSON",

@@ -32,7 +32,7 @@
     X(SLO, "--slo", TIME, slo_ns, 0, "DURATION", "answers later than this are misses")            \
     X(DEADLINE, "--deadline", TIME, deadline_ns, 0, "DURATION",                                   \
       "tell the server how long an answer is of use")                                             \
-    X(TIMEOUT, "--timeout", TIME, timeout_ns, 0, "DURATION", "give a request up after this [60s]") \
+    X(TIMEOUT, "--timeout", TIME, timeout_ns, 0, "DURATION", "give a request up after this [60s; 0: never]") \
     X(DRAIN, "--drain", TIME, drain_ns, 0, "DURATION",                                            \
       "wait so long for the last answers [SLO, or 5s]")                                     \
     X(ON, "--on", TIME, arrivals.on_ns, 0, "DURATION", "with --users: how long one is active [10s]") \
@@ -86,7 +86,10 @@ enum {
 #define VALUE_KEY(key, name, kind, field, most, word, help) OPTION_##key,
     VALUES(VALUE_KEY)
 #undef VALUE_KEY
+        OPTION_COUNT
 };
+
+_Static_assert(OPTION_COUNT <= 64, "struct wish has a bit for each");
 
 enum value_kind { KIND_NUMBER, KIND_TIME };
 
@@ -255,6 +258,11 @@ static enum weir_status add_target(struct wish *wish, const char *name, const ch
     if (wish->target_count == BENCH_TARGETS_MAX) {
         return err_set(err, WEIR_EINVAL, "--target: given more than %d times", BENCH_TARGETS_MAX);
     }
+    for (uint32_t i = 0; i < wish->target_count; i++) {
+        if (strcmp(wish->targets[i].name, name) == 0) {
+            return err_set(err, WEIR_EINVAL, "--target: '%s' names two targets", name);
+        }
+    }
     struct wish_target *target = &wish->targets[wish->target_count++];
     target->name = name;
     target->grpc = client_is_grpc(url);
@@ -321,11 +329,11 @@ static const char *const class_keys[] = {
 #undef CLASS_KEY_TEXT
 };
 
-static enum weir_status read_class_count(const char *value, uint32_t most, uint32_t *out,
-                                         struct weir_err *err)
+static enum weir_status read_class_count(const char *name, const char *value, uint32_t most,
+                                         uint32_t *out, struct weir_err *err)
 {
     uint64_t number = 0;
-    const enum weir_status status = read_number("--class", value, most, &number, err);
+    const enum weir_status status = read_number(name, value, most, &number, err);
     if (status == WEIR_OK) {
         *out = (uint32_t)number;
     }
@@ -335,21 +343,23 @@ static enum weir_status read_class_count(const char *value, uint32_t most, uint3
 static enum weir_status set_class(struct wish_class *class, enum class_key key, const char *value,
                                   struct weir_err *err)
 {
+    char name[96];
+    (void)snprintf(name, sizeof(name), "--class %s: %s", class->name, class_keys[key]);
     switch (key) {
     case CLASS_share:
-        return read_class_count(value, 1000000, &class->share, err);
+        return read_class_count(name, value, 1000000, &class->share, err);
     case CLASS_concurrency:
-        return read_class_count(value, LOAD_CONCURRENCY_MAX, &class->concurrency, err);
+        return read_class_count(name, value, LOAD_CONCURRENCY_MAX, &class->concurrency, err);
     case CLASS_rate:
-        return read_real("--class", value, RATE_MAX, &class->rate, NULL, err);
+        return read_real(name, value, RATE_MAX, &class->rate, NULL, err);
     case CLASS_priority:
-        return read_number("--class", value, INT64_MAX, &class->priority, err);
+        return read_number(name, value, INT64_MAX, &class->priority, err);
     case CLASS_slo:
-        return read_time("--class", value, &class->slo_ns, err);
+        return read_time(name, value, &class->slo_ns, err);
     case CLASS_deadline:
-        return read_time("--class", value, &class->deadline_ns, err);
+        return read_time(name, value, &class->deadline_ns, err);
     case CLASS_rows:
-        return read_number("--class", value, 1000000, &class->rows, err);
+        return read_number(name, value, 1000000, &class->rows, err);
     case CLASS_key:
         class->key = getenv(value);
         return class->key != NULL
@@ -464,6 +474,9 @@ static enum weir_status take_load(struct wish *wish, int key, const char *value,
     case OPTION_SPEED:
         return read_real("--speed", value, 1e6, &wish->arrivals.speed, NULL, err);
     case OPTION_USERS:
+        if (wish->load_count > 1) {
+            return err_set(err, WEIR_EINVAL, "--users: expected one --rate, which is each one's");
+        }
         wish->load = BENCH_LOAD_OPEN;
         wish->arrivals.kind = ARRIVALS_USERS;
         wish->arrivals.rate = wish->load_count > 0 ? wish->loads[0] : wish->arrivals.rate;
@@ -508,6 +521,7 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
 static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
     struct wish *wish = context;
+    wish->given |= UINT64_C(1) << key;
     if (key > OPTION_VALUES) {
         return read_value(wish, key, value, err);
     }
@@ -528,6 +542,9 @@ static enum weir_status take_option(void *context, int key, const char *value, s
     case OPTION_INPUT:
         return take_input(wish, value, err);
     case OPTION_HEADER:
+        if (strchr(value, ':') == NULL) {
+            return err_set(err, WEIR_EINVAL, "--header: found '%s', expected 'Name: value'", value);
+        }
         return flags_append("--header", wish->headers, &wish->header_count, REQUEST_HEADERS_MAX,
                             value, err);
     case OPTION_SHAPE:
@@ -572,11 +589,19 @@ static uint64_t usual_drain_ns(const struct wish *wish)
     return slo_ns > 0 ? slo_ns : DRAIN_NS;
 }
 
+bool wish_has_draw(const struct wish *wish)
+{
+    bool any = wish->class_count == 0;
+    for (uint32_t i = 0; i < wish->class_count; i++) {
+        any = any || (wish->classes[i].rate <= 0 && wish->classes[i].concurrency == 0);
+    }
+    return any;
+}
+
 static void fill_defaults(struct wish *wish)
 {
     const bool offline = wish->load == BENCH_LOAD_OFFLINE;
-    const bool own = wish->class_count > 0 && wish->load_count == 0 &&
-                     (wish->classes[0].rate > 0 || wish->classes[0].concurrency > 0);
+    const bool own = !wish_has_draw(wish);
     if (wish->search) {
         wish->load = BENCH_LOAD_OPEN;
     }
@@ -600,10 +625,74 @@ static void fill_defaults(struct wish *wish)
     wish->drain_ns = wish->drain_ns == UINT64_MAX ? usual_drain_ns(wish) : wish->drain_ns;
 }
 
+#define BIT(name) (UINT64_C(1) << OPTION_##name)
+
+/* Options that say different things of the same. */
+static const uint64_t pairs[] = {
+    BIT(CONCURRENCY) | BIT(RATE),  BIT(CONCURRENCY) | BIT(RECORDED),
+    BIT(CONCURRENCY) | BIT(USERS), BIT(CONCURRENCY) | BIT(SEARCH),
+    BIT(OFFLINE) | BIT(RATE),      BIT(OFFLINE) | BIT(RECORDED),
+    BIT(OFFLINE) | BIT(USERS),     BIT(OFFLINE) | BIT(SEARCH),
+    BIT(RECORDED) | BIT(RATE),     BIT(RECORDED) | BIT(USERS),
+    BIT(RECORDED) | BIT(ARRIVALS), BIT(USERS) | BIT(ARRIVALS),
+    BIT(FORMAT) | BIT(SHARED),     BIT(JSON) | BIT(CSV),
+};
+
+/* Options that mean nothing alone. */
+static const struct {
+    uint64_t option;
+    uint64_t others; /* One of them is needed. */
+} needs[] = {
+    { BIT(SPEED), BIT(RECORDED) },    { BIT(FIXED), BIT(USERS) },
+    { BIT(ON), BIT(USERS) },          { BIT(OFF), BIT(USERS) },
+    { BIT(RESOLUTION), BIT(SEARCH) }, { BIT(ARRIVALS), BIT(RATE) | BIT(SEARCH) | BIT(CLASS) },
+};
+
+/* The first option whose bit is in `bits`. */
+static const char *option_name(uint64_t bits)
+{
+    const struct flag *flag = flag_table;
+    while ((bits >> flag->key & 1) == 0) {
+        flag++;
+    }
+    return flag->name;
+}
+
+static uint64_t option_bit(const char *name)
+{
+    const struct flag *flag = flag_table;
+    while (strcmp(flag->name, name) != 0) {
+        flag++;
+    }
+    return UINT64_C(1) << flag->key;
+}
+
+static enum weir_status check_together(uint64_t given, struct weir_err *err)
+{
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        if ((given & pairs[i]) == pairs[i]) {
+            const char *first = option_name(pairs[i]);
+            return err_set(err, WEIR_EINVAL, "%s and %s exclude each other", first,
+                           option_name(pairs[i] & ~option_bit(first)));
+        }
+    }
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        if ((given & needs[i].option) != 0 && (given & needs[i].others) == 0) {
+            return err_set(err, WEIR_EINVAL, "%s goes with %s", option_name(needs[i].option),
+                           option_name(needs[i].others));
+        }
+    }
+    return WEIR_OK;
+}
+
 static enum weir_status check(const struct wish *wish, struct weir_err *err)
 {
     if (wish->model == NULL) {
         return err_set(err, WEIR_EINVAL, "no model named");
+    }
+    const enum weir_status together = check_together(wish->given, err);
+    if (together != WEIR_OK) {
+        return together;
     }
     if (wish->search && wish->slo_ns == 0) {
         return err_set(err, WEIR_EINVAL, "--search needs --slo");
@@ -613,6 +702,12 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
         return err_set(err, WEIR_EINVAL,
                        "--search goes with --arrivals, not with --recorded, --users or --class");
     }
+    const uint64_t loads = BIT(CONCURRENCY) | BIT(RATE) | BIT(USERS) | BIT(RECORDED) | BIT(OFFLINE);
+    if ((wish->given & loads) != 0 && !wish_has_draw(wish)) {
+        return err_set(err, WEIR_EINVAL,
+                       "%s is of classes without a load of their own: here all have one",
+                       option_name(wish->given & loads));
+    }
     bool closed = wish->load != BENCH_LOAD_OPEN;
     for (uint32_t i = 0; i < wish->class_count; i++) {
         closed = closed || wish->classes[i].concurrency > 0;
@@ -621,14 +716,27 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
         return err_set(err, WEIR_EINVAL,
                        "--requests goes with a closed loop: an open one ends by --duration");
     }
-    if (wish->json && wish->csv) {
-        return err_set(err, WEIR_EINVAL, "--json and --csv exclude each other");
-    }
     if (wish->duration_ns == 0) {
         return err_set(err, WEIR_EINVAL, "--duration: expected more than 0");
     }
     if (wish->arrivals.kind == ARRIVALS_USERS && wish->arrivals.rate <= 0) {
         return err_set(err, WEIR_EINVAL, "--users needs --rate, which is each one's");
+    }
+    return WEIR_OK;
+}
+
+/* Once it is known which targets are asked by gRPC. */
+static enum weir_status check_protocols(const struct wish *wish, struct weir_err *err)
+{
+    uint32_t grpc = 0;
+    for (uint32_t i = 0; i < wish->target_count; i++) {
+        grpc += wish->targets[i].grpc;
+    }
+    if ((wish->given & BIT(STREAMS)) != 0 && grpc == 0) {
+        return err_set(err, WEIR_EINVAL, "--streams goes with gRPC");
+    }
+    if ((wish->given & BIT(FORMAT)) != 0 && grpc == wish->target_count) {
+        return err_set(err, WEIR_EINVAL, "--format goes with REST: gRPC has one of its own");
     }
     return WEIR_OK;
 }
@@ -649,6 +757,7 @@ enum weir_status wish_read(struct wish *wish, int count, char **words, struct we
     status = status == WEIR_OK ? check(wish, err) : status;
     if (status == WEIR_OK) {
         fill_defaults(wish);
+        status = check_protocols(wish, err);
     }
     return status;
 }

@@ -77,6 +77,7 @@ struct wish {
     uint64_t server_pid;
     bool spin;
 
+    uint64_t given; /* Bits by option: which ones the command line has. */
     bool json;
     bool csv;
     const char *html;
@@ -86,5 +87,8 @@ struct wish {
 WEIR_MUST_USE enum weir_status wish_read(struct wish *wish, int count, char **words,
                                          struct weir_err *err);
 void wish_help(struct buffer *out);
+
+/* The load of the command line is for somebody: there are no classes, or one without its own. */
+bool wish_has_draw(const struct wish *wish);
 
 #endif

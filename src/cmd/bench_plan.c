@@ -61,6 +61,32 @@ static enum weir_status read_given(struct making *making, struct weir_err *err)
     return WEIR_OK;
 }
 
+static bool has_name(const struct spec *specs, uint32_t count, const struct request_shape *told)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (strlen(specs[i].name) == told->name_size &&
+            memcmp(specs[i].name, told->name, told->name_size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* In a mix of models a shape may be another one's. */
+static enum weir_status check_shapes(const struct making *making, struct weir_err *err)
+{
+    const struct interface *model = &making->interface;
+    for (uint32_t i = 0; i < making->wish->shape_count && making->class == NULL; i++) {
+        const struct request_shape *told = &making->wish->shapes[i];
+        if (!has_name(model->inputs, model->input_count, told) &&
+            !has_name(model->outputs, model->output_count, told)) {
+            return err_set(err, WEIR_EINVAL, "--shape: model '%s' has no input or output '%.*s'",
+                           model->model, (int)told->name_size, told->name);
+        }
+    }
+    return WEIR_OK;
+}
+
 static void set_specs(struct making *making, uint64_t rows)
 {
     const struct wish *wish = making->wish;
@@ -95,7 +121,10 @@ static enum weir_status build(struct making *making, struct load_class *out, str
     const uint64_t rows = making->class != NULL && making->class->rows != 0 ? making->class->rows
                                                                             : making->wish->rows;
     set_specs(making, rows);
-    enum weir_status status = read_given(making, err);
+    enum weir_status status = check_shapes(making, err);
+    if (status == WEIR_OK) {
+        status = read_given(making, err);
+    }
     if (status == WEIR_OK) {
         status = request_inputs_make(making->arena, &making->inputs, &inputs, err);
     }

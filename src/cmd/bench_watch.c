@@ -51,6 +51,11 @@ static uint64_t process_ns(pid_t pid)
     return ns;
 }
 
+bool watch_is_there(pid_t pid)
+{
+    return process_ns(pid) > 0;
+}
+
 void watch_cpu_begin(struct watch_cpu *watch, pid_t pid)
 {
     watch->pid = pid;

@@ -5,6 +5,7 @@
 #ifndef WEIR_CMD_BENCH_WATCH_H
 #define WEIR_CMD_BENCH_WATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -12,6 +13,9 @@ struct watch_cpu {
     pid_t pid; /* 0: the calling thread. */
     uint64_t begun_ns;
 };
+
+/* There is such a process, and it can be looked at. */
+bool watch_is_there(pid_t pid);
 
 void watch_cpu_begin(struct watch_cpu *watch, pid_t pid);
 

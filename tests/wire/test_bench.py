@@ -203,6 +203,21 @@ def test_a_class_without_an_slo_is_waited_for(server):
     assert seen["classes"][1]["unanswered"] == 0
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_class_may_have_a_load_beside_the_common_one(server, turned):
+    classes = ["--class", "own:rate=40"], ["--class", "common:share=1"]
+    first, second = reversed(classes) if turned else classes
+    seen = one("sim", *at(server), *first, *second, "--duration", "500ms", "--warmup", "0s")
+    assert all(each["ok"] > 0 for each in seen["classes"])
+    assert seen["load"] == "open" and seen["offered"] == 40
+
+
+def test_what_nothing_came_of_has_no_latency(server):
+    done = run("sim", *at(server), "--rows", 9, "--requests", 2)
+    assert done.returncode == 1 and "2 x 400" in done.stdout
+    assert "0.00 us" not in done.stdout
+
+
 def test_shares_of_a_common_load(server):
     seen = one("sim", *at(server), "--class", "a:share=9", "--class", "b:share=1", "--requests", 400,
                "--concurrency", 4)
@@ -320,6 +335,36 @@ def test_a_server_that_dies(tmp_path, grpc):
         server.process.wait(PATIENCE_S)
 
 
+def test_a_closed_loop_whose_server_goes_away_is_invalid(tmp_path):
+    (tmp_path / "models").mkdir()
+    put_sim(tmp_path / "models", "sim")
+    with Server(tmp_path, tmp_path / "models") as server:
+        process = subprocess.Popen([BINARY, "bench", "sim", *at(server), "--concurrency", "1", "--duration",
+                                    "3s", "--warmup", "0s", "--json"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        server.await_("requests", lambda: successes(server, "sim") > 200)
+        server.process.kill()
+        out, said = process.communicate(timeout=PATIENCE_S)
+        server.process.wait(PATIENCE_S)
+    (seen,) = json.loads(out)["runs"]
+    # One request in hundreds broke; that nothing was asked afterwards is what spoils the figures.
+    assert seen["ok"] > 0 and seen["away_s"] > 0
+    assert "away" in seen["flaws"] and process.returncode == 1
+    assert b"no connection to the server" in said
+
+
+def test_a_target_that_is_gone_is_named(server, tmp_path):
+    (tmp_path / "models").mkdir()
+    put_sim(tmp_path / "models", "sim", parameters={"crash_at": 30})
+    with Server(tmp_path, tmp_path / "models") as dies:
+        done = run("sim", "--target", f"good=http://127.0.0.1:{server.ports[0]}", "--target",
+                   f"gone=http://127.0.0.1:{dies.ports[0]}", "--repeat", 2, "--concurrency", 4,
+                   "--duration", "1s", "--warmup", "0s", "--drain", "0s")
+        dies.process.wait(PATIENCE_S)
+    assert done.returncode == 1 and "ended after 3 runs: gone: 127.0.0.1" in done.stderr
+    assert "good" in done.stdout  # What there is by then is shown.
+
+
 class Closes(http.server.BaseHTTPRequestHandler):
     """Another server: it answers in chunks and hangs up after each answer."""
 
@@ -411,11 +456,24 @@ def test_inputs_from_files_and_shapes(server, tmp_path):
     assert document["runs"][0]["ok"] == 5
     done = run(*words, "--shape", "INPUT0=7,7,7")
     assert done.returncode == 1 and "--shape INPUT0" in done.stderr
+    done = run(*words, "--shape", "INPUT7=7")
+    assert done.returncode == 1 and "no input or output 'INPUT7'" in done.stderr
 
 
 def test_a_process_to_watch(server):
     seen = one("sim", *at(server), "--requests", 200, "--server-pid", server.process.pid)
     assert seen["server_cpu_s"] > 0 and seen["server_memory_bytes"] > 1 << 20
+
+
+def test_a_process_that_is_not_there(server):
+    done = run("sim", *at(server), "--requests", 2, "--server-pid", 2**31 - 1)
+    assert done.returncode == 1 and "--server-pid" in done.stderr and done.stdout == ""
+
+
+def test_shared_memory_that_the_server_does_not_allow(server):
+    done = run("sim", *at(server), "--requests", 2, "--shared-memory", "others.")
+    assert done.returncode == 1 and "shared memory: the server answers 4" in done.stderr
+    assert "{" not in done.stderr
 
 
 def test_a_page_and_a_table(server, tmp_path):
@@ -462,6 +520,7 @@ def test_a_live_line_on_terminals_only(server):
     words = ("sim", *at(server), "--duration", "2s", "--warmup", "0s")
     seen = on_terminal(*words)
     assert "run 1/1" in seen and "p99" in seen
+    assert "p50 0" not in seen  # Nothing has been answered yet.
     assert re.sub(r"\x1b\[\d*m", "", seen).endswith("\r\x1b[K")
     assert "run 1/1" not in on_terminal(*words, "--json")
 
@@ -474,6 +533,18 @@ def test_a_live_line_on_terminals_only(server):
     (("m", "--input", "x"), "--input: found 'x', expected NAME=VALUE or NAME=@FILE"),
     (("m", "--search"), "--search needs --slo"),
     (("m", "--json", "--csv"), "--json and --csv"),
+    (("m", "--concurrency", "4", "--rate", "5"), "--concurrency and --rate exclude each other"),
+    (("m", "--rate", "5", "--offline"), "--rate and --offline exclude each other"),
+    (("m", "--users", "3", "--rate", "5", "--arrivals", "constant"), "--arrivals and --users"),
+    (("m", "--rate", "1,2", "--users", "3"), "--users: expected one --rate"),
+    (("m", "--speed", "2"), "--speed goes with --recorded"),
+    (("m", "--off", "2s"), "--off goes with --users"),
+    (("m", "--streams", "2"), "--streams goes with gRPC"),
+    (("m", "--grpc", "--format", "json"), "--format goes with REST"),
+    (("m", "--header", "nothing"), "--header: found 'nothing'"),
+    (("m", "--target", "a=x:1", "--target", "a=x:2"), "'a' names two targets"),
+    (("m", "--class", "a:rate=0"), "--class a: rate: found '0'"),
+    (("m", "--class", "a:rate=5", "--concurrency", "3"), "--concurrency is of classes without"),
     (("m", "--rate", "3", "--requests", "3"), "--requests goes with a closed loop"),
     (("m", "--users", "3"), "--users needs --rate"),
     (("m", "--class", "a:b=c"), "--class: found 'b=c'"),
