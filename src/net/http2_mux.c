@@ -9,16 +9,13 @@
  * Streams with body left stand in a line and send in turn, a frame each; one whose own window is
  * closed leaves the line until the server opens it.  A stream that ends while it is in the line
  * keeps its place until its turn, because the line is linked forwards only.
- *
- * Request fields: each connection's table takes them in the order in which they are first sent.
- * When the server does not take the whole table (4096 bytes, the protocol's default), all fields
- * are spelled out.
  */
 #include "net/http2_mux.h"
 
 #include <assert.h>
 
 #include "net/http2_plan.h"
+#include "net/http2_table.h"
 #include "util/mem.h"
 
 #define OUT_BYTES ((size_t)256 << 10)
@@ -26,14 +23,11 @@
 #define FRAME_BYTES 16384 /* The protocol's default, which is not changed. */
 #define FRAME_HEAD 9
 #define BLOCK_BYTES_MAX ((size_t)64 << 10)
-#define TABLE_BYTES 4096
-#define TABLE_ENTRY 32 /* What the protocol adds to an entry's size. */
 #define WINDOW_DEFAULT 65535
 #define WINDOW_MAX INT32_MAX
 #define WINDOW_REFILL (1 << 29)
 #define STREAM_LAST (INT32_MAX - 1024)
 #define NONE UINT32_MAX
-#define NOT_SENT UINT32_MAX
 
 enum {
     FRAME_DATA = 0,
@@ -93,17 +87,12 @@ struct http2_mux {
     /* The server's side. */
     bool ready;
     bool closing;
-    bool spelled; /* Its table is smaller: fields are spelled out. */
-    bool shrunk;  /* And it has yet to be told. */
+    struct http2_table table;
     uint32_t peer_streams;
     uint32_t peer_frame;
     int64_t peer_window; /* Of new streams. */
     int64_t window;      /* Of the connection. */
     uint64_t consumed;   /* Since it was last given back. */
-
-    uint32_t inserted[HTTP2_PLAN_FIELDS_MAX]; /* When, 0..; NOT_SENT. */
-    uint32_t inserted_count;
-    size_t table_bytes;
 
     /* The frame that is coming in. */
     uint8_t frame_head[FRAME_HEAD];
@@ -131,12 +120,6 @@ static size_t out_room(const struct http2_mux *mux)
 static void put(struct http2_mux *mux, const void *bytes, size_t size)
 {
     http2_out_put(&mux->out, bytes, size);
-}
-
-static void put_byte(struct http2_mux *mux, unsigned value)
-{
-    const char byte = (char)value;
-    put(mux, &byte, 1);
 }
 
 static void store32(uint8_t *at, uint32_t value)
@@ -200,62 +183,12 @@ static void put_hello(struct http2_mux *mux)
     put_number_frame(mux, FRAME_WINDOW_UPDATE, 0, WINDOW_MAX - WINDOW_DEFAULT);
 }
 
-/* ---- Request fields -------------------------------------------------------------------------- */
-
-/* An integer with a prefix of `bits`, RFC 7541 5.1. */
-static void put_integer(struct http2_mux *mux, unsigned first, unsigned bits, size_t value)
-{
-    const size_t most = ((size_t)1 << bits) - 1;
-    if (value < most) {
-        put_byte(mux, first | (unsigned)value);
-        return;
-    }
-    put_byte(mux, first | (unsigned)most);
-    value -= most;
-    while (value >= 128) {
-        put_byte(mux, (unsigned)(value & 127) | 128);
-        value >>= 7;
-    }
-    put_byte(mux, (unsigned)value);
-}
-
-static void put_text(struct http2_mux *mux, struct bytes text)
-{
-    put_integer(mux, 0, 7, text.size);
-    put(mux, text.data, text.size);
-}
-
-static void put_field(struct http2_mux *mux, uint32_t number)
-{
-    const struct http2_client_field *field = &mux->plan->fields[number];
-    if (!mux->spelled && mux->inserted[number] != NOT_SENT) {
-        /* 61 entries are the protocol's own; then come the newest. */
-        put_integer(mux, 0x80, 7, 61 + mux->inserted_count - mux->inserted[number]);
-        return;
-    }
-    const size_t size = field->name.size + field->value.size + TABLE_ENTRY;
-    const bool insert = !mux->spelled && mux->table_bytes + size <= TABLE_BYTES;
-    put_byte(mux, insert ? 0x40 : 0);
-    put_text(mux, field->name);
-    put_text(mux, field->value);
-    if (insert) {
-        mux->inserted[number] = mux->inserted_count++;
-        mux->table_bytes += size;
-    }
-}
-
 static void put_headers(struct http2_mux *mux, const struct http2_head *head, uint32_t id,
                         bool ends)
 {
     const size_t at = mux->out.size;
     put_frame(mux, 0, FRAME_HEADERS, 0, id);
-    if (mux->shrunk) {
-        put_byte(mux, 0x20); /* The table has no entries from here on. */
-        mux->shrunk = false;
-    }
-    for (uint32_t i = 0; i < head->count; i++) {
-        put_field(mux, head->fields[i]);
-    }
+    http2_table_put(&mux->table, mux->plan, head, &mux->out);
     put_frame_head(mux->out.own + at, mux->out.size - at - FRAME_HEAD, FRAME_HEADERS,
                    FLAG_END_HEADERS | (ends ? FLAG_END_STREAM : 0), id);
 }
@@ -442,9 +375,8 @@ static enum weir_status on_settings(struct http2_mux *mux, struct bytes payload,
          at += 6, payload.size -= 6) {
         const uint32_t key = (uint32_t)at[0] << 8 | at[1];
         const uint32_t value = load32(at + 2);
-        if (key == SETTING_TABLE && value < TABLE_BYTES && !mux->spelled) {
-            mux->spelled = true;
-            mux->shrunk = true;
+        if (key == SETTING_TABLE) {
+            http2_table_resize(&mux->table, value);
         } else if (key == SETTING_STREAMS) {
             mux->peer_streams = value;
         } else if (key == SETTING_WINDOW && value <= WINDOW_MAX) {
@@ -671,7 +603,7 @@ struct http2_mux *http2_mux_create(struct http2_plan *plan, const struct http2_m
     mux->peer_frame = FRAME_BYTES;
     mux->peer_window = WINDOW_DEFAULT;
     mux->window = WINDOW_DEFAULT;
-    memset(mux->inserted, 0xff, sizeof(mux->inserted));
+    http2_table_init(&mux->table);
     put_hello(mux);
     return mux;
 }
