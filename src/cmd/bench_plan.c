@@ -129,8 +129,11 @@ static enum weir_status build(struct making *making, struct load_class *out, str
         status = request_inputs_make(making->arena, &making->inputs, &inputs, err);
     }
     if (status == WEIR_OK && making->wish->format == REQUEST_SHARED) {
-        status = shared_make(making->arena, making->wish->shared_prefix, &making->session,
-                             &making->inputs, &inputs, &target->regions, &making->spec.region, err);
+        const struct shared_wish shared = { .prefix = making->wish->shared_prefix,
+                                            .session = &making->session,
+                                            .spec = &making->inputs,
+                                            .inputs = &inputs };
+        status = shared_make(making->arena, &shared, &target->regions, &making->spec.region, err);
     }
     if (status == WEIR_OK) {
         status = request_make(making->arena, &making->spec, &inputs, target->plan, &requests, err);

@@ -103,10 +103,11 @@ void shared_finish(struct plan_region *regions)
 
 /* ---- The object ------------------------------------------------------------------------------ */
 
-static enum weir_status measure(struct arena *arena, const struct request_inputs_spec *spec,
-                                const struct request_inputs *inputs, struct request_region *region,
-                                struct weir_err *err)
+static enum weir_status measure(struct arena *arena, const struct shared_wish *wish,
+                                struct request_region *region, struct weir_err *err)
 {
+    const struct request_inputs_spec *spec = wish->spec;
+    const struct request_inputs *inputs = wish->inputs;
     uint64_t *sizes = arena_try_zero(arena, (size_t)spec->model->output_count + 1, sizeof(*sizes));
     if (sizes == NULL) {
         return err_nomem(err, "outputs", 0);
@@ -171,40 +172,53 @@ static enum weir_status fill(struct plan_region *region, const struct request_in
     return WEIR_OK;
 }
 
-enum weir_status shared_make(struct arena *arena, const char *prefix, struct session *session,
-                             const struct request_inputs_spec *spec,
-                             const struct request_inputs *inputs, struct plan_region **regions,
-                             const struct request_region **out, struct weir_err *err)
+/* In the list, so that it is given back whatever follows. */
+static enum weir_status add_region(struct arena *arena, const struct shared_wish *wish,
+                                   struct plan_region **regions, struct weir_err *err)
 {
     static uint32_t count;
     struct plan_region *region = arena_try_zero(arena, 1, sizeof(*region));
     if (region == NULL) {
         return err_nomem(err, "shared memory", sizeof(*region));
     }
-    const int size = snprintf(region->name, sizeof(region->name), "%sbench.%d.%u", prefix,
+    const int size = snprintf(region->name, sizeof(region->name), "%sbench.%d.%u", wish->prefix,
                               (int)getpid(), count++);
-    if (size >= (int)sizeof(region->name) || strchr(prefix, '/') != NULL) {
+    if (size >= (int)sizeof(region->name) || strchr(wish->prefix, '/') != NULL) {
         return err_set(err, WEIR_EINVAL,
                        "--shared-memory: found '%s', expected a short prefix without slashes",
-                       prefix);
+                       wish->prefix);
     }
-    region->options = session->options;
+    region->options = wish->session->options;
     region->options.timeout_ns = ASK_NS;
     region->next = *regions;
     *regions = region;
-    enum weir_status status = measure(arena, spec, inputs, &region->region, err);
-    const uint64_t bytes =
-        inputs->variant_count * (region->region.input_stride + region->region.output_stride);
+    return WEIR_OK;
+}
+
+enum weir_status shared_make(struct arena *arena, const struct shared_wish *wish,
+                             struct plan_region **regions, const struct request_region **out,
+                             struct weir_err *err)
+{
+    enum weir_status status = add_region(arena, wish, regions, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
+    struct plan_region *made = *regions;
+    struct request_region *region = &made->region;
+    status = measure(arena, wish, region, err);
+    const uint64_t all =
+        wish->inputs->variant_count * (region->input_stride + region->output_stride);
+    const uint64_t bytes = all > 0 ? all : 1;
     if (status == WEIR_OK) {
-        status = fill(region, inputs, bytes > 0 ? bytes : 1, err);
+        status = fill(made, wish->inputs, bytes, err);
     }
     if (status == WEIR_OK) {
-        status = register_region(session, region->name, bytes > 0 ? bytes : 1, err);
+        status = register_region(wish->session, made->name, bytes, err);
     }
     if (status == WEIR_OK) {
-        region->registered = true;
-        region->region.name = region->name;
-        *out = &region->region;
+        made->registered = true;
+        region->name = made->name;
+        *out = region;
     }
     return status;
 }
