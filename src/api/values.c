@@ -242,7 +242,7 @@ enum weir_status values_read(struct infer_call *call, yyjson_val *data, const ch
     return wrong == NULL ? WEIR_OK : complain_value(name, dtype, wrong, err);
 }
 
-#define WRITE_SIGNED(name, type, least, greatest)                             \
+#define WRITE_NUMBERS(name, type, append)                                     \
     static void write_##name(struct buffer *out, const struct tensor *tensor) \
     {                                                                         \
         for (size_t at = 0; at < tensor->size; at += sizeof(type)) {          \
@@ -251,24 +251,15 @@ enum weir_status values_read(struct infer_call *call, yyjson_val *data, const ch
             if (at > 0) {                                                     \
                 buffer_char(out, ',');                                        \
             }                                                                 \
-            buffer_i64(out, value);                                           \
+            append(out, value);                                               \
         }                                                                     \
     }
+#define WRITE_SIGNED(name, type, least, greatest) WRITE_NUMBERS(name, type, buffer_i64)
+#define WRITE_UNSIGNED(name, type, greatest) WRITE_NUMBERS(name, type, buffer_u64)
 SIGNED_TYPES(WRITE_SIGNED)
-
-#define WRITE_UNSIGNED(name, type, greatest)                                  \
-    static void write_##name(struct buffer *out, const struct tensor *tensor) \
-    {                                                                         \
-        for (size_t at = 0; at < tensor->size; at += sizeof(type)) {          \
-            type value;                                                       \
-            memcpy(&value, tensor->data + at, sizeof value);                  \
-            if (at > 0) {                                                     \
-                buffer_char(out, ',');                                        \
-            }                                                                 \
-            buffer_u64(out, value);                                           \
-        }                                                                     \
-    }
 UNSIGNED_TYPES(WRITE_UNSIGNED)
+WRITE_NUMBERS(FP32, float, json_float)
+WRITE_NUMBERS(FP64, double, json_double)
 
 static void write_BOOL(struct buffer *out, const struct tensor *tensor)
 {
@@ -277,30 +268,6 @@ static void write_BOOL(struct buffer *out, const struct tensor *tensor)
             buffer_char(out, ',');
         }
         json_bool(out, tensor->data[at] != 0);
-    }
-}
-
-static void write_FP32(struct buffer *out, const struct tensor *tensor)
-{
-    for (size_t at = 0; at < tensor->size; at += sizeof(float)) {
-        float value;
-        memcpy(&value, tensor->data + at, sizeof value);
-        if (at > 0) {
-            buffer_char(out, ',');
-        }
-        json_float(out, value);
-    }
-}
-
-static void write_FP64(struct buffer *out, const struct tensor *tensor)
-{
-    for (size_t at = 0; at < tensor->size; at += sizeof(double)) {
-        double value;
-        memcpy(&value, tensor->data + at, sizeof value);
-        if (at > 0) {
-            buffer_char(out, ',');
-        }
-        json_double(out, value);
     }
 }
 
