@@ -173,31 +173,13 @@ static const char *buckets_text(const struct model_config *config, char out[BUCK
 /* Weir's own settings, which Triton's message has no place for. */
 static void walk_own(struct walk *walk)
 {
-    static const char *const modes[] = {
-#define MODE_TEXT(name, text) text,
-        BATCHING_MODES(MODE_TEXT)
-#undef MODE_TEXT
-    };
-    static const char *const overloads[] = {
-#define MODE_TEXT(name, text) text,
-        OVERLOAD_MODES(MODE_TEXT)
-#undef MODE_TEXT
-    };
-    static const char *const limits[] = {
-#define MODE_TEXT(name, text) text,
-        LIMIT_MODES(MODE_TEXT)
-#undef MODE_TEXT
-    };
-    static const char *const isolations[] = {
-#define MODE_TEXT(name, text) text,
-        ISOLATION_MODES(MODE_TEXT)
-#undef MODE_TEXT
-    };
-    static const char *const weights[] = {
-#define MODE_TEXT(name, text) text,
-        WEIGHTS_MODES(MODE_TEXT)
-#undef MODE_TEXT
-    };
+#define TEXT(name, text) text,
+    static const char *const modes[] = { BATCHING_MODES(TEXT) };
+    static const char *const overloads[] = { OVERLOAD_MODES(TEXT) };
+    static const char *const limits[] = { LIMIT_MODES(TEXT) };
+    static const char *const isolations[] = { ISOLATION_MODES(TEXT) };
+    static const char *const weights[] = { WEIGHTS_MODES(TEXT) };
+#undef TEXT
     const struct model_config *config = walk->self->config;
     char buckets[BUCKETS_TEXT];
     char deadline[32];

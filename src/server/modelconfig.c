@@ -182,63 +182,30 @@ static enum weir_status read_parameters(const struct field_reader *reader,
     return WEIR_OK;
 }
 
-static const char *const batching_words[] = {
-#define MODE_TEXT(name, text) [BATCHING_##name] = text,
-    BATCHING_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words batching_modes = { "", batching_words, 3, "auto, insist or off" };
+#define TEXT(name, text) text,
+static const char *const batching_words[] = { BATCHING_MODES(TEXT) };
+static const char *const overload_words[] = { OVERLOAD_MODES(TEXT) };
+static const char *const limit_words[] = { LIMIT_MODES(TEXT) };
+static const char *const isolation_words[] = { ISOLATION_MODES(TEXT) };
+static const char *const scope_words[] = { ISOLATION_SCOPES(TEXT) };
+static const char *const update_words[] = { UPDATE_MODES(TEXT) };
+static const char *const required_words[] = { REQUIRED_MODES(TEXT) };
+static const char *const weights_words[] = { WEIGHTS_MODES(TEXT) };
+#undef TEXT
 
-static const char *const overload_words[] = {
-#define MODE_TEXT(name, text) [OVERLOAD_##name] = text,
-    OVERLOAD_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words overload_modes = { "", overload_words, 2, "drop or queue" };
-
-static const char *const limit_words[] = {
-#define MODE_TEXT(name, text) [LIMIT_##name] = text,
-    LIMIT_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words limit_modes = { "", limit_words, 3, "auto, all or off" };
-
-static const char *const isolation_words[] = {
-#define MODE_TEXT(name, text) [ISOLATE_##name] = text,
-    ISOLATION_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words isolation_modes = { "", isolation_words, 2, "none or process" };
-
-static const char *const scope_words[] = {
-#define SCOPE_TEXT(name, text) [ISOLATION_##name] = text,
-    ISOLATION_SCOPES(SCOPE_TEXT)
-#undef SCOPE_TEXT
-};
-static const struct field_words isolation_scopes = { "", scope_words, 3,
-                                                     "model, group or instance" };
-
-static const char *const update_words[] = {
-#define MODE_TEXT(name, text) [UPDATE_##name] = text,
-    UPDATE_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words update_modes = { "", update_words, 2, "keep or replace" };
-
-static const char *const required_words[] = {
-#define MODE_TEXT(name, text) [REQUIRED_##name] = text,
-    REQUIRED_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words required_modes = { "", required_words, 3, "auto, true or false" };
-
-static const char *const weights_words[] = {
-#define MODE_TEXT(name, text) [WEIGHTS_##name] = text,
-    WEIGHTS_MODES(MODE_TEXT)
-#undef MODE_TEXT
-};
-static const struct field_words weights_modes = { "", weights_words, 3,
-                                                  "auto, mapped or prepacked" };
+#define WORDS(words, expected)                                    \
+    {                                                             \
+        "", (words), sizeof(words) / sizeof(*(words)), (expected) \
+    }
+static const struct field_words batching_modes = WORDS(batching_words, "auto, insist or off");
+static const struct field_words overload_modes = WORDS(overload_words, "drop or queue");
+static const struct field_words limit_modes = WORDS(limit_words, "auto, all or off");
+static const struct field_words isolation_modes = WORDS(isolation_words, "none or process");
+static const struct field_words isolation_scopes = WORDS(scope_words, "model, group or instance");
+static const struct field_words update_modes = WORDS(update_words, "keep or replace");
+static const struct field_words required_modes = WORDS(required_words, "auto, true or false");
+static const struct field_words weights_modes = WORDS(weights_words, "auto, mapped or prepacked");
+#undef WORDS
 
 static enum weir_status read_name(const struct field_reader *reader, const struct field *field,
                                   const struct yaml *node, void *target)

@@ -12,44 +12,15 @@
 
 #define LIST_MAX 64
 
-static const char *const control_texts[] = {
-#define CONTROL_TEXT(name, text) text,
-    MODEL_CONTROLS(CONTROL_TEXT)
-#undef CONTROL_TEXT
-        NULL,
-};
-
-static const char *const eviction_texts[] = {
-#define EVICTION_TEXT(name, text) text,
-    EVICTIONS(EVICTION_TEXT)
-#undef EVICTION_TEXT
-        NULL,
-};
-
-static const char *const level_texts[] = {
-#define LEVEL_TEXT(name, text) text,
-    LOG_LEVELS(LEVEL_TEXT)
-#undef LEVEL_TEXT
-        NULL,
-};
-
+#define TEXT(name, text) text,
+static const char *const control_texts[] = { MODEL_CONTROLS(TEXT) NULL };
+static const char *const eviction_texts[] = { EVICTIONS(TEXT) NULL };
+static const char *const level_texts[] = { LOG_LEVELS(TEXT) NULL };
 static const char *const rate_texts[] = { "off", "execution_count", NULL };
-
-static const char *const tls_client_texts[] = {
-#define TLS_CLIENT_TEXT(name, text) text,
-    TLS_CLIENTS(TLS_CLIENT_TEXT)
-#undef TLS_CLIENT_TEXT
-        NULL,
-};
-
-static const char *const tls_min_texts[] = {
-#define TLS_MIN_TEXT(name, text) text,
-    TLS_MINS(TLS_MIN_TEXT)
-#undef TLS_MIN_TEXT
-        NULL,
-};
-
+static const char *const tls_client_texts[] = { TLS_CLIENTS(TEXT) NULL };
+static const char *const tls_min_texts[] = { TLS_MINS(TEXT) NULL };
 static const char *const format_texts[] = { "auto", "text", "json", NULL };
+#undef TEXT
 
 #define AT(field) offsetof(struct config, field)
 #define COUNT_MAX UINT64_C(1000000000)
