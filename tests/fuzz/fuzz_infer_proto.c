@@ -8,63 +8,8 @@
 #include <string.h>
 
 #include "api/infer_proto.h"
-#include "fake_model.h"
+#include "infer_promise.h"
 #include "net/body.h"
-
-static void check(int promise)
-{
-    if (!promise) {
-        abort();
-    }
-}
-
-static void make_model(struct fake_model *fake)
-{
-    /* A to N: every type. */
-    static const char *const names[] = { "A", "B", "C", "D", "E", "F", "G",
-                                         "H", "I", "J", "K", "L", "M", "N" };
-    const struct shape any = { 2, { -1, -1 } };
-    fake_model_init(fake);
-    fake_model_output(fake, "Y", DTYPE_FP32, any);
-    fake_model_output(fake, "Z", DTYPE_FP16, any);
-    for (int i = 0; i < DTYPE_COUNT; i++) {
-        fake_model_input(fake, names[i], (enum dtype)i, any);
-        fake->inputs[i].optional = true;
-    }
-}
-
-static void check_input(const struct tensor *tensor, const struct tensor_spec *spec)
-{
-    size_t size;
-    check(tensor->dtype == spec->dtype);
-    check(shape_fits(&tensor->shape, &spec->shape));
-    if (spec->dtype == DTYPE_BYTES) {
-        check(tensor_check_strings(tensor, NULL) == WEIR_OK);
-        return;
-    }
-    check(tensor_bytes(tensor->dtype, &tensor->shape, &size, NULL) == WEIR_OK);
-    check(size == tensor->size);
-    volatile uint8_t last = size > 0 ? tensor->data[size - 1] : 0;
-    (void)last;
-}
-
-static void check_result(const struct infer_call *call, enum weir_status status,
-                         const struct weir_err *err)
-{
-    if (status != WEIR_OK) {
-        check(status == WEIR_EINVAL || status == WEIR_EUNSUPPORTED || status == WEIR_ENOMEM ||
-              status == WEIR_ETOOBIG);
-        check(err->status == status && err->text[0] != '\0');
-        return;
-    }
-    const struct signature *signature = call->model->signature;
-    for (uint32_t i = 0; i < signature->input_count; i++) {
-        if (call->request.inputs[i].present) {
-            check_input(&call->request.inputs[i], &signature->inputs[i]);
-        }
-    }
-    check(call->output_count >= 1 && call->output_count <= signature->output_count);
-}
 
 static enum weir_status decode(struct fake_call *call, struct infer_proto *proto,
                                const struct limits *limits, struct bytes message, size_t piece,
@@ -114,14 +59,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct infer_proto protos[2];
     struct weir_err errs[2] = { 0 };
     limits_init(&limits);
-    make_model(&fake);
+    promise_model(&fake);
     fake_call_open(&calls[0], &fake);
     fake_call_open(&calls[1], &fake);
     const enum weir_status whole =
         decode(&calls[0], &protos[0], &limits, message, message.size + 1, &errs[0]);
     const enum weir_status cut = decode(&calls[1], &protos[1], &limits, message, piece, &errs[1]);
-    check_result(&calls[0].infer, whole, &errs[0]);
-    check_result(&calls[1].infer, cut, &errs[1]);
+    promise_call(&calls[0].infer, whole, &errs[0]);
+    promise_call(&calls[1].infer, cut, &errs[1]);
     check(whole == cut);
     if (whole == WEIR_OK) {
         check_equal(&calls[0].infer, &calls[1].infer);
