@@ -230,6 +230,12 @@ void bed_start(struct bed *bed, const char *address)
     assert_int_equal(pthread_create(&bed->thread, NULL, turn, bed), 0);
 }
 
+int bed_open(struct bed *bed)
+{
+    bed_start(bed, NULL);
+    return client_connect(bed);
+}
+
 void bed_stop(struct bed *bed)
 {
     loop_stop(&bed->loop);
@@ -239,6 +245,12 @@ void bed_stop(struct bed *bed)
     assert_int_equal(http_bodies_bytes(), 0);
     pthread_mutex_destroy(&bed->lock);
     pthread_cond_destroy(&bed->changed);
+}
+
+void bed_close(struct bed *bed, int fd)
+{
+    close(fd);
+    bed_stop(bed);
 }
 
 struct call {
@@ -468,6 +480,15 @@ void client_expect(int fd, const char *request, int status, const char *body)
         fail_msg("%s\nwas answered with %d '%s'", request, r.status, r.body);
     }
     response_finish(&r);
+}
+
+unsigned client_count(const char *text, const char *part)
+{
+    unsigned count = 0;
+    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part)) {
+        count++;
+    }
+    return count;
 }
 
 char *client_drain(int fd, size_t *size)

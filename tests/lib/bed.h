@@ -59,8 +59,12 @@ void bed_init(struct bed *bed);
 /* Listens on `address`, by default a free port of 127.0.0.1, and turns the loop. */
 void bed_start(struct bed *bed, const char *address);
 
+/* bed_start() by default, and a client of it: its socket. */
+int bed_open(struct bed *bed);
+
 /* Stops, finishes, joins; fails the test when net broke a promise. */
 void bed_stop(struct bed *bed);
+void bed_close(struct bed *bed, int fd); /* The client goes first. */
 
 /* Runs `call` on the loop's thread and waits for its end. */
 void bed_call(struct bed *bed, void (*call)(struct bed *bed, void *argument), void *argument);
@@ -93,6 +97,14 @@ void response_finish(struct response *response);
 
 /* The whole of a response to `request`, compared: status and body. */
 void client_expect(int fd, const char *request, int status, const char *body);
+
+/* Requests as text; a body follows POST.  The handler must not see CANARY. */
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST(path, size) "POST " path " HTTP/1.1\r\nHost: a\r\nContent-Length: " #size "\r\n\r\n"
+#define CANARY GET("/canary")
+
+/* How often the text has the part. */
+unsigned client_count(const char *text, const char *part);
 
 /* Everything until the connection ends, NUL-terminated; the caller frees it with free(). */
 char *client_drain(int fd, size_t *size);

@@ -15,19 +15,6 @@
 #include "bad_requests.h"
 #include "bed.h"
 
-#define CANARY "GET /canary HTTP/1.1\r\nHost: a\r\n\r\n"
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-#define POST(path, size) "POST " path " HTTP/1.1\r\nHost: a\r\nContent-Length: " #size "\r\n\r\n"
-
-static unsigned occurrences(const char *text, const char *part)
-{
-    unsigned count = 0;
-    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part)) {
-        count++;
-    }
-    return count;
-}
-
 static void test_a_bad_request_is_told_and_ends_the_connection(void **state)
 {
     (void)state;
@@ -47,7 +34,7 @@ static void test_a_bad_request_is_told_and_ends_the_connection(void **state)
         char *answer = client_drain(fd, &size);
         snprintf(status, sizeof(status), "HTTP/1.1 %d ", bad->status);
         if (strncmp(answer, status, strlen(status)) != 0 ||
-            occurrences(answer, "HTTP/1.1 4") != 1 || strstr(answer, "{\"error\":\"") == NULL ||
+            client_count(answer, "HTTP/1.1 4") != 1 || strstr(answer, "{\"error\":\"") == NULL ||
             strstr(answer, bad->says) == NULL ||
             strstr(answer, "\r\nConnection: close\r\n") == NULL ||
             http_refused_count(WEIR_EINVAL) != refused + 1) {
@@ -68,8 +55,7 @@ static void test_a_bad_request_waits_for_its_turn(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a") "nonsense\r\n" CANARY);
     bed_await(&bed, &bed.counts.held, 1);
     bed_release(&bed, "a");
@@ -89,8 +75,7 @@ static void test_keep_alive(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     for (unsigned i = 0; i < 1000; i++) {
         client_expect(fd, GET("/ok"), 200, "ok");
     }
@@ -99,8 +84,7 @@ static void test_keep_alive(void **state)
                   "{\"error\":\"no such route\"}");
     client_expect(fd, "GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200, "ok");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
     assert_int_equal(bed.counts.done, 1003);
 }
 
@@ -110,14 +94,12 @@ static void test_a_request_may_arrive_byte_by_byte(void **state)
     static const char request[] = POST("/echo", 5) "hello";
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     for (size_t i = 0; i < sizeof(request) - 1; i++) {
         client_send(fd, request + i, 1);
     }
     client_expect(fd, "", 200, "hello");
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_pipelined_answers_keep_their_order(void **state)
@@ -125,8 +107,7 @@ static void test_pipelined_answers_keep_their_order(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd,
                 GET("/hold/a") GET("/ok") GET("/hold/b") POST("/echo", 3) "xyz" GET("/stream/2"));
     bed_await(&bed, &bed.counts.request, 5); /* All of them run, although the first is not done. */
@@ -137,8 +118,7 @@ static void test_pipelined_answers_keep_their_order(void **state)
     client_expect(fd, "", 200, "b");
     client_expect(fd, "", 200, "xyz");
     client_expect(fd, "", 200, "part\npart\n");
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_reading_stops_when_the_line_is_full(void **state)
@@ -147,8 +127,7 @@ static void test_reading_stops_when_the_line_is_full(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.pipelined_max = 4;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a"));
     for (unsigned i = 0; i < 2000; i++) {
         client_text(fd, GET("/ok"));
@@ -159,8 +138,7 @@ static void test_reading_stops_when_the_line_is_full(void **state)
     for (unsigned i = 0; i < 2000; i++) {
         client_expect(fd, "", 200, "ok");
     }
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_a_full_line_is_full(void **state)
@@ -169,8 +147,7 @@ static void test_a_full_line_is_full(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.pipelined_max = 4;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     for (unsigned i = 0; i < 6; i++) {
         client_text(fd, GET("/hold/a"));
     }
@@ -199,8 +176,7 @@ static void test_headers_that_are_read_ahead_are_few(void **state)
                               "GET /ok HTTP/1.1\r\nHost: a\r\nX-Pad: %0*d\r\n\r\n", PAD, 0);
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a"));
     for (unsigned i = 0; i < REQUESTS; i++) {
         client_send(fd, request, (size_t)size);
@@ -228,8 +204,7 @@ static void test_an_answer_that_is_not_read_counts_and_holds_up_its_connection(v
     struct bed bed;
     struct response response;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, POST("/echo", 16777216));
     client_send(fd, body, SIZE);
     client_text(fd, GET("/ok"));
@@ -255,8 +230,7 @@ static void test_chunked_body(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_expect(fd,
                   "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
                   "5\r\nhello\r\n8;x=y\r\n, chunks\r\n0\r\nX-Trailer: z\r\n\r\n",
@@ -283,8 +257,7 @@ static void test_chunked_body(void **state)
         assert_int_equal(r.body[i * 1000 + 999], 'x');
     }
     response_finish(&r);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_large_body_there_and_back(void **state)
@@ -293,8 +266,7 @@ static void test_large_body_there_and_back(void **state)
     const size_t size = 20 * 1000 * 1000;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     char *body = test_malloc(size);
     for (size_t i = 0; i < size; i++) {
         body[i] = (char)(i * 2654435761U >> 16);
@@ -312,8 +284,7 @@ static void test_large_body_there_and_back(void **state)
         client_expect(fd, "", 200, "ok");
     }
     test_free(body);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
     assert_int_equal(bed.counts.sent_bytes, 2);
 }
 
@@ -324,8 +295,7 @@ static void test_bodies_are_aligned_where_asked(void **state)
     static const unsigned at[] = { 0, 1, 64, 99 };
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     char *body = test_calloc(1, 600000);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
@@ -340,8 +310,7 @@ static void test_bodies_are_aligned_where_asked(void **state)
         }
     }
     test_free(body);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_expect(void **state)
@@ -349,8 +318,7 @@ static void test_expect(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     struct response r;
     client_text(fd, GET("/hold/a") "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
                                    "Content-Length: 4\r\n\r\n");
@@ -367,8 +335,7 @@ static void test_expect(void **state)
                   "Content-Length: 4\r\n\r\n",
                   403, "{\"error\":\"refused at the door\"}");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_refused_before_the_body(void **state)
@@ -377,8 +344,7 @@ static void test_refused_before_the_body(void **state)
     static const char refusal[] = "{\"error\":\"refused at the door\"}";
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    int fd = client_connect(&bed);
+    int fd = bed_open(&bed);
     client_expect(fd, POST("/refuse", 5), 403,
                   refusal); /* The answer does not wait for the body. */
     client_expect(fd, "hello" GET("/ok"), 200, "ok");
@@ -442,8 +408,7 @@ static void test_the_answer_survives_a_client_that_sends_on(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.body_bytes_max = 1000;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, POST("/ok", 5000000));
     char *body = test_calloc(1, 5000000);
     client_send(fd, body, 5000000);
@@ -452,8 +417,7 @@ static void test_the_answer_survives_a_client_that_sends_on(void **state)
     client_receive(fd, false, &r);
     assert_int_equal(r.status, 413);
     response_finish(&r);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_all_bodies_together_are_bounded(void **state)
@@ -535,8 +499,7 @@ static void test_head(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     struct response r;
     client_text(fd,
                 "HEAD /ok HTTP/1.1\r\nHost: a\r\n\r\nHEAD /stream/3 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -548,8 +511,7 @@ static void test_head(void **state)
     assert_non_null(strstr(r.head, "\r\nTransfer-Encoding: chunked\r\n"));
     response_finish(&r);
     client_expect(fd, GET("/ok"), 200, "ok");
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_http_1_0(void **state)
@@ -583,8 +545,7 @@ static void test_http_1_0(void **state)
     assert_non_null(strstr(r.head, "\r\nConnection: close\r\n"));
     assert_string_equal(r.body, "part\npart\npart\n");
     response_finish(&r);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_streams(void **state)
@@ -592,13 +553,11 @@ static void test_streams(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_expect(fd, GET("/stream/0"), 200, "");
     client_expect(fd, GET("/stream/2"), 200, "part\npart\n");
     client_expect(fd, GET("/ok"), 200, "ok");
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_a_stream_waits_for_its_reader(void **state)
@@ -606,8 +565,7 @@ static void test_a_stream_waits_for_its_reader(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/flood"));
     char part[1000];
     for (unsigned i = 0; i < 1000; i++) {
@@ -623,8 +581,7 @@ static void test_an_unfinished_answer_is_seen_to_be_cut(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     struct response r;
     client_text(fd, GET("/short") CANARY);
     client_receive(fd, false, &r);
@@ -632,8 +589,7 @@ static void test_an_unfinished_answer_is_seen_to_be_cut(void **state)
     assert_true(r.closed);
     assert_string_equal(r.body, "cut");
     response_finish(&r);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_values_cannot_add_lines(void **state)
@@ -641,8 +597,7 @@ static void test_values_cannot_add_lines(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     struct response r;
     client_text(fd, "GET /header HTTP/1.1\r\nHost: a\r\nX-Find: \xe2\x82\xac a\tb\r\n\r\n");
     client_receive(fd, false, &r);
@@ -650,8 +605,7 @@ static void test_values_cannot_add_lines(void **state)
     assert_null(strstr(r.head, "Content-Type"));
     assert_non_null(strstr(r.head, "\r\nDate: "));
     response_finish(&r);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 int main(void)

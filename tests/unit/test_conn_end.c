@@ -15,28 +15,15 @@
 #include "bed.h"
 #include "util/mem.h"
 
-#define CANARY "GET /canary HTTP/1.1\r\nHost: a\r\n\r\n"
-#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
-#define POST(path, size) "POST " path " HTTP/1.1\r\nHost: a\r\nContent-Length: " #size "\r\n\r\n"
 #define TINY_NS (20 * NS_PER_MS)
 #define SHORT_NS (500 * NS_PER_MS) /* But not too short to say something, on a busy machine. */
-
-static unsigned occurrences(const char *text, const char *part)
-{
-    unsigned count = 0;
-    for (const char *at = strstr(text, part); at != NULL; at = strstr(at + 1, part)) {
-        count++;
-    }
-    return count;
-}
 
 static void test_a_client_that_goes_cancels(void **state)
 {
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a") GET("/ok") GET("/hold/b") "GET /incompl");
     bed_await(&bed, &bed.counts.held, 2);
     close(fd);
@@ -52,8 +39,7 @@ static void test_a_canceled_exchange_lives_until_it_is_finished(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.hold_when_canceled = true;
-    bed_start(&bed, NULL);
-    int fd = client_connect(&bed);
+    int fd = bed_open(&bed);
     client_text(fd, POST("/hold/a", 5) "hello");
     bed_await(&bed, &bed.counts.held, 1);
     close(fd);
@@ -66,8 +52,7 @@ static void test_a_canceled_exchange_lives_until_it_is_finished(void **state)
     bed_release(&bed, "a");
     bed_await(&bed, &bed.counts.done, 2);
     assert_int_equal(http_bodies_bytes(), 0);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_a_body_cut_off_never_reaches_the_handler(void **state)
@@ -75,8 +60,7 @@ static void test_a_body_cut_off_never_reaches_the_handler(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, POST("/ok", 10) "hello");
     bed_await(&bed, &bed.counts.head, 1);
     close(fd);
@@ -91,14 +75,12 @@ static void test_a_client_may_shut_its_side(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/ok"));
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
     client_expect(fd, "", 200, "ok");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_slow_headers_are_timed_out(void **state)
@@ -119,8 +101,7 @@ static void test_slow_headers_are_timed_out(void **state)
     close(fd);
     fd = client_connect(&bed); /* Where no request has begun, nobody waits for an answer. */
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_an_empty_line_begins_no_request(void **state)
@@ -130,12 +111,10 @@ static void test_an_empty_line_begins_no_request(void **state)
     bed_init(&bed);
     bed.limits.header_timeout_ns = TINY_NS;
     bed.limits.idle_timeout_ns = TINY_NS;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, "\r\n");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_slow_bodies_are_timed_out(void **state)
@@ -153,8 +132,7 @@ static void test_slow_bodies_are_timed_out(void **state)
     assert_non_null(strstr(r.body, "{\"error\":\"request body"));
     response_finish(&r);
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
     assert_int_equal(bed.counts.request, 0);
 }
 
@@ -165,12 +143,10 @@ static void test_one_answer_is_enough(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.body_timeout_ns = TINY_NS;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_expect(fd, POST("/refuse", 5), 403, "{\"error\":\"refused at the door\"}");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_idle_connections_are_closed(void **state)
@@ -179,12 +155,10 @@ static void test_idle_connections_are_closed(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.idle_timeout_ns = TINY_NS;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_expect(fd, GET("/ok"), 200, "ok");
     client_expect_end(fd);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 /* A request that runs for long is not idle. */
@@ -195,8 +169,7 @@ static void test_time_outs_spare_the_patient(void **state)
     bed_init(&bed);
     bed.limits.idle_timeout_ns = SHORT_NS;
     bed.limits.header_timeout_ns = SHORT_NS;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a"));
     bed_await(&bed, &bed.counts.held, 1);
     const int idle = client_connect(&bed); /* Its end shows that the time has passed. */
@@ -215,12 +188,10 @@ static void test_a_reader_that_stalls_is_cut(void **state)
     struct bed bed;
     bed_init(&bed);
     bed.limits.write_timeout_ns = 5 * TINY_NS;
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/flood"));
     bed_await(&bed, &bed.counts.canceled, 1);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 static void test_too_many_connections_are_told(void **state)
@@ -297,8 +268,7 @@ static void test_stopping_cancels_what_is_left(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_text(fd, GET("/hold/a") GET("/hold/b") POST("/echo", 5) "hel");
     bed_await(&bed, &bed.counts.head, 3);
     bed_stop(&bed);
@@ -357,8 +327,7 @@ static void test_memory_may_run_out(void **state)
     for (uint64_t nth = 1; failed; nth++) {
         struct bed_counts none = { 0 };
         bed.counts = none;
-        bed_start(&bed, NULL);
-        const int fd = client_connect(&bed);
+        const int fd = bed_open(&bed);
         (void)mem_fault_arm(nth);
         for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
             const char *part = parts[i] == NULL ? body : parts[i];
@@ -369,11 +338,10 @@ static void test_memory_may_run_out(void **state)
         char *answers = client_drain(fd, &size);
         failed = mem_fault_arm(0) >= nth;
         if (!failed) {
-            assert_int_equal(occurrences(answers, "HTTP/1.1 200 OK"), 9);
+            assert_int_equal(client_count(answers, "HTTP/1.1 200 OK"), 9);
         }
         free(answers);
-        close(fd);
-        bed_stop(&bed);
+        bed_close(&bed, fd);
     }
     test_free(body);
 }

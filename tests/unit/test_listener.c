@@ -135,8 +135,7 @@ static void test_closing_a_listener_leaves_connections(void **state)
     (void)state;
     struct bed bed;
     bed_init(&bed);
-    bed_start(&bed, NULL);
-    const int fd = client_connect(&bed);
+    const int fd = bed_open(&bed);
     client_expect(fd, GET_OK, 200, "ok");
     bed_call(&bed, close_listener, NULL);
     client_expect(fd, GET_OK, 200, "ok");
@@ -147,8 +146,7 @@ static void test_closing_a_listener_leaves_connections(void **state)
     assert_int_equal(connect(late, (const struct sockaddr *)&to, sizeof(to)), -1);
     assert_int_equal(errno, ECONNREFUSED);
     close(late);
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
 }
 
 /* --- Unix sockets --- */
@@ -195,8 +193,7 @@ static void test_unix_socket(void **state)
     assert_true(fd >= 0);
     client_expect(fd, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 200,
                   "hello");
-    close(fd);
-    bed_stop(&bed);
+    bed_close(&bed, fd);
     assert_int_equal(stat(place.path, &info), -1); /* Cleared away. */
     assert_int_equal(rmdir(place.folder), 0);
 }
