@@ -41,6 +41,13 @@ static void put_chain(void)
     model_bed_ensemble(&bed, "e", chain);
 }
 
+/* The trial at load is its first run; the second hangs. */
+static void let_b_hang(void)
+{
+    model_bed_put(&bed, 0, "b/model.yaml",
+                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+}
+
 static void start_explicit(void)
 {
     bed.options.control = CONTROL_EXPLICIT;
@@ -297,8 +304,7 @@ static void test_a_deadline_holds_for_all_steps(void **state)
     model_bed_sim(&bed, "b", 1, fast);
     model_bed_ensemble(&bed, "e", chain);
     bed.options.control = CONTROL_ALL;
-    model_bed_put(&bed, 0, "b/model.yaml",
-                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    let_b_hang();
     model_bed_start(&bed);
     model_bed_settle(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
@@ -315,8 +321,7 @@ static void test_cancel(void **state)
 {
     (void)state;
     put_chain();
-    model_bed_put(&bed, 0, "b/model.yaml",
-                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    let_b_hang();
     model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask ask;
@@ -337,8 +342,7 @@ static void test_cancel_reaches_the_step_that_runs(void **state)
 {
     (void)state;
     put_chain();
-    model_bed_put(&bed, 0, "b/model.yaml",
-                  "backend: sim\nbatching: off\nparameters:\n  hang_at: 2\n  tau0: 1us\n");
+    let_b_hang();
     model_bed_start_all(&bed);
     struct model *model = model_bed_lease(&bed, "e", 0);
     struct ask ask;

@@ -77,6 +77,13 @@ static enum weir_status add(struct rig *rig, uint32_t index, const char *device,
     return engine_adopt(rig->engine, model, err);
 }
 
+/* Its runs need so much of "r". */
+static void add_on_cpu(struct rig *rig, uint32_t index, uint32_t count)
+{
+    const struct rate_resource need = { "r", count, false };
+    assert_int_equal(add(rig, index, "cpu", need, 0, NULL), WEIR_OK);
+}
+
 static void rig_stop(struct rig *rig)
 {
     home_finish(&rig->home);
@@ -126,10 +133,8 @@ static void test_one_at_a_time(void **state)
     struct rig rig;
     struct call calls[2];
     rig_start(&rig, true, NULL);
-    assert_int_equal(add(&rig, 0, "cpu", (struct rate_resource){ "r", 2, false }, 0, NULL),
-                     WEIR_OK);
-    assert_int_equal(add(&rig, 1, "cpu", (struct rate_resource){ "r", 1, false }, 0, NULL),
-                     WEIR_OK);
+    add_on_cpu(&rig, 0, 2);
+    add_on_cpu(&rig, 1, 1);
     submit(&rig, &calls[0], &rig.models[0]);
     submit(&rig, &calls[1], &rig.models[1]);
     struct instance *first = pull(&rig, 0);
@@ -149,10 +154,8 @@ static void test_off_limits_nothing(void **state)
     struct rig rig;
     struct call calls[2];
     rig_start(&rig, false, NULL);
-    assert_int_equal(add(&rig, 0, "cpu", (struct rate_resource){ "r", 1, false }, 0, NULL),
-                     WEIR_OK);
-    assert_int_equal(add(&rig, 1, "cpu", (struct rate_resource){ "r", 1, false }, 0, NULL),
-                     WEIR_OK);
+    add_on_cpu(&rig, 0, 1);
+    add_on_cpu(&rig, 1, 1);
     submit(&rig, &calls[0], &rig.models[0]);
     submit(&rig, &calls[1], &rig.models[1]);
     struct instance *first = pull(&rig, 0);
@@ -170,8 +173,7 @@ static void test_limits(void **state)
     struct call calls[2];
     struct weir_err err;
     rig_start(&rig, true, "r:2");
-    assert_int_equal(add(&rig, 0, "cpu", (struct rate_resource){ "r", 1, false }, 0, NULL),
-                     WEIR_OK);
+    add_on_cpu(&rig, 0, 1);
     assert_int_equal(add(&rig, 1, "cpu", (struct rate_resource){ "r", 3, false }, 0, &err),
                      WEIR_EINVAL);
     assert_non_null(strstr(err.text, "needs 3 of the resource 'r', the server has 2"));
