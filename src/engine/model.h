@@ -163,6 +163,7 @@ struct model {
     uint32_t held_count;     /* Batches that a blocking budget kept small and nobody was told of. */
     uint64_t held_rows;      /* One of those that somebody was told of; 0: none. */
     uint64_t held_budget_ns; /* Then. */
+    uint64_t rows_too_many;  /* The fewest that somebody was told did not fit in memory; 0: none. */
     struct stage_times stages;
     struct profile profile;
     struct overload overload;

@@ -383,7 +383,7 @@ void pool_settle(struct pool *pool, struct instance *instance, uint64_t now_ns)
         learn(instance);
         stats_count_batch(model, batch);
     }
-    const struct pool_scale_news news = pool_scale_end(pool, model, batch, now_ns);
+    const struct pool_scale_news news = pool_scale_end(pool, instance, now_ns);
     overload_run_ended(model, batch, now_ns);
     list_splice(&ended, &batch->ended);
     const bool shared = give_back(pool, instance);

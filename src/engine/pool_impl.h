@@ -73,12 +73,14 @@ void pool_scale_begin(struct pool *pool, struct model *model, struct batch *batc
 
 /* What is left to do about it without the lock. */
 struct pool_scale_news {
-    bool widen; /* stage_widen() */
-    bool hurts; /* instances_reason has been set. */
-    bool held;  /* engine_held_text() has something to say. */
+    bool widen;             /* stage_widen() */
+    bool hurts;             /* instances_reason has been set. */
+    bool held;              /* engine_held_text() has something to say. */
+    uint64_t rows_too_many; /* Did not fit in the memory of `device`; 0: nothing new. */
+    const char *device;
 };
-struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
-                                      const struct batch *batch, uint64_t now_ns);
+struct pool_scale_news pool_scale_end(struct pool *pool, struct instance *instance,
+                                      uint64_t now_ns);
 
 /* Without the lock, with a lease on the model. */
 void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_news news);

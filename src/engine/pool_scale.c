@@ -127,10 +127,36 @@ bool engine_held_text(struct model *model, char out[MODEL_ADVICE_BYTES])
     return held;
 }
 
-struct pool_scale_news pool_scale_end(struct pool *pool, struct model *model,
-                                      const struct batch *batch, uint64_t now_ns)
+/* Each time fewer rows are too many: a few times in all. */
+static uint64_t note_memory(struct model *model, const struct batch *batch)
 {
-    struct pool_scale_news news = { .held = note_held(pool, model, batch) };
+    const uint64_t rows = batch->canary ? 0 : batch->rows_too_many;
+    if (rows == 0 || (model->rows_too_many > 0 && rows >= model->rows_too_many)) {
+        return 0;
+    }
+    model->rows_too_many = rows;
+    return rows;
+}
+
+static void tell_memory(struct pool *pool, struct model *model, struct pool_scale_news news)
+{
+    char text[MODEL_ADVICE_BYTES];
+    (void)snprintf(
+        text, sizeof(text),
+        "a run of %llu rows did not fit in the memory of device '%.32s'; batches have at most "
+        "%llu from now on",
+        (unsigned long long)news.rows_too_many, news.device,
+        (unsigned long long)news.rows_too_many / 2);
+    engine_advise(pool->engine, model, LOG_WARNING, text);
+}
+
+struct pool_scale_news pool_scale_end(struct pool *pool, struct instance *instance, uint64_t now_ns)
+{
+    struct model *model = instance->model;
+    const struct batch *batch = &instance->batch;
+    struct pool_scale_news news = { .held = note_held(pool, model, batch),
+                                    .rows_too_many = note_memory(model, batch),
+                                    .device = pool->devices[instance->replica->device].name };
     const bool deeper = learn_stages(model, batch);
     const bool other = learn_scaling(pool, model, batch, now_ns);
     if (deeper || other) {
@@ -146,6 +172,9 @@ void pool_scale_act(struct pool *pool, struct model *model, struct pool_scale_ne
     char text[MODEL_ADVICE_BYTES];
     if (news.hurts) {
         engine_advise(pool->engine, model, LOG_WARNING, model->instances_text);
+    }
+    if (news.rows_too_many > 0) {
+        tell_memory(pool, model, news);
     }
     if (news.held && engine_held_text(model, text)) {
         engine_advise(pool->engine, model, LOG_INFO, text);

@@ -85,6 +85,7 @@ struct world {
     uint64_t failed;                 /* Runs of batches that were not good at once. */
     uint64_t starved;                /* That were out of memory. */
     uint32_t advised;
+    uint32_t short_of_memory; /* Times that somebody was told. */
 };
 
 static const char *const names[DEVICES_MAX] = { "gpu0", "gpu1", "gpu2", "gpu3" };
@@ -106,6 +107,10 @@ static void on_advice(void *context, const struct model *model, enum log_level l
     (void)level;
     struct world *world = context;
     (void)model;
+    if (strstr(text, "did not fit in the memory of device 'gpu0'") != NULL) {
+        world->short_of_memory++;
+        return;
+    }
     LAW(strstr(text, "was lost") != NULL, "it says '%s'", text);
     world->advised++;
 }
@@ -398,6 +403,8 @@ static void less_memory(struct world *world, uint64_t seed)
     (void)serve(world, 2000);
     LAW(world->rows_most[0] <= 2, "seed %" PRIu64 ": a run of %" PRIu64 " rows on gpu0", seed,
         world->rows_most[0]);
+    LAW(world->short_of_memory > 0 && world->short_of_memory < 8, "seed %" PRIu64 ": told %u times",
+        seed, world->short_of_memory);
     world->failed = 0;
     (void)serve(world, 500);
     LAW(world->failed == 0, "seed %" PRIu64 ": %" PRIu64 " runs were out of memory again", seed,

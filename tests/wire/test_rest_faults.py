@@ -154,6 +154,7 @@ def test_batches_too_large_for_the_memory_are_split(server):
             assert [answer.status for answer in answers] == [200] * 16
             assert [a.json()["outputs"][0]["data"][0] for a in answers] == list(range(16))
     sizes = [entry["batch_size"] for entry in server.stats("narrow")["batch_stats"]]
+    server.await_("the warning", lambda: "rows did not fit in the memory of device 'cpu'" in server.logged())
     assert sizes
 
 
