@@ -45,7 +45,7 @@ def test_a_model_that_fails_unasked_is_not_ready_until_it_answers(tmp_path):
         assert canaries(server, "m", "canaries_failed") >= 37
         assert canaries(server, "other") == 0
         assert "its canary run failed: simulated failure" in server.logged()
-        assert "ready again" in server.logged()
+        server.await_("the log", lambda: "ready again" in server.logged())
         assert server.stats("m")["inference_count"] == 0  # Nobody has asked.
         assert server.stats("m")["execution_count"] == 0
 

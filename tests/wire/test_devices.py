@@ -81,7 +81,7 @@ def test_a_lost_device_costs_no_request(server):
     assert "gpu1" in devices(server, "loses")["gpu1"]["reason"]
     assert "reason" not in devices(server, "loses")["gpu0"]
     assert server.state("loses") == ("READY", "")
-    assert server.logged().count("device 'gpu1' was lost") == 1
+    server.await_("the log", lambda: server.logged().count("device 'gpu1' was lost") == 1)
 
 
 def test_a_hot_model_gets_its_weights_packed_on_each_device(tmp_path):

@@ -314,7 +314,7 @@ def test_a_renewed_certificate_is_used_without_a_signal(renewable, authority):
     before = serial(renewable)
     renew(authority.issue("renewed"), renewable.files)
     renewable.await_("the new certificate", lambda: serial(renewable) != before)
-    assert "TLS certificate read again" in renewable.logged()
+    renewable.await_("the log", lambda: "TLS certificate read again" in renewable.logged())
 
 
 def test_renewal_under_load_drops_nothing(renewable, authority):
