@@ -70,8 +70,9 @@ def nothing_is_left(server):
     server.await_("leases and bytes come back", is_clean)
 
 
-def test_calls_under_way_end_before_a_server_that_stops(server):
-    with channel_to(server) as channel:
+def test_calls_under_way_end_before_a_server_that_stops(repository, tmp_path):
+    """One loop: what it holds of a request when it answers another one, it has put in line."""
+    with Server(tmp_path, "--loops", "1", repository) as server, channel_to(server) as channel:
         stub = stub_of(channel)
         waiting = [stub.ModelInfer.future(request("slower", i)) for i in range(3)]
         answers = stub.ModelStreamInfer(iter([request("slower", 7), request("slower", 8)]))

@@ -25,8 +25,12 @@ def root(tmp_path):
     return folder
 
 
+# What one loop holds of a request when it answers another one, it has put in line.
+ONE_LOOP = ("--loops", "1")
+
+
 class Held:
-    """An inference on a connection of its own, already accepted."""
+    """An inference on a connection of its own, already accepted by a server of one loop."""
 
     def __init__(self, server, model):
         self.raw = Raw(server.port)
@@ -181,7 +185,7 @@ def test_grace(tmp_path, root):
 def test_accepted_requests_finish(tmp_path, root):
     """After the grace time: an answer under way comes, whole and with `Connection: close`."""
     put_sim(root, "slow", max_batch_size=0, batching="off", parameters={"tau0": "2s"})
-    with Server(tmp_path, root) as server:
+    with Server(tmp_path, *ONE_LOOP, root) as server:
         held = Held(server, "slow")
         server.process.send_signal(signal.SIGTERM)
         answer = held.end()
@@ -202,7 +206,7 @@ def test_idle_connections_do_not_hold_up_the_end(tmp_path, root):
 
 def test_new_connections_are_refused_after_the_grace(tmp_path, root):
     put_sim(root, "slow", max_batch_size=0, batching="off", parameters={"tau0": "2s"})
-    with Server(tmp_path, root) as server:
+    with Server(tmp_path, *ONE_LOOP, root) as server:
         held = Held(server, "slow")
         server.process.send_signal(signal.SIGTERM)
 
@@ -223,7 +227,7 @@ def test_new_connections_are_refused_after_the_grace(tmp_path, root):
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_second_signal_ends_at_once(tmp_path, root, how):
     put_sim(root, "hangs", max_batch_size=0, batching="off", parameters={"hang_at": 2})
-    with Server(tmp_path, root) as server:
+    with Server(tmp_path, *ONE_LOOP, root) as server:
         held = Held(server, "hangs")
         server.process.send_signal(how)
         server.await_("stopping", lambda: "stopping" in server.logged())
@@ -235,7 +239,7 @@ def test_a_second_signal_ends_at_once(tmp_path, root, how):
 
 def test_a_run_that_never_ends_is_given_up(tmp_path, root):
     put_sim(root, "hangs", max_batch_size=0, batching="off", parameters={"hang_at": 2})
-    with Server(tmp_path, "--limits.drain-timeout", "300ms", root) as server:
+    with Server(tmp_path, *ONE_LOOP, "--limits.drain-timeout", "300ms", root) as server:
         held = Held(server, "hangs")
         assert server.stop() == 1
         assert "the drain time-out passed" in server.logged()

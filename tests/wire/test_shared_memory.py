@@ -39,7 +39,8 @@ def server(tmp_path_factory):
     put_model(root, "identity_fp32")
     put_sim(root, "slow", parameters={"tau0": "1200ms", "inputs": "x:FP32[-1,16]",
                                       "outputs": "y:FP32[-1,16]"}, instances=1)
-    with Server(scratch, root, "--shared-memory", PREFIX) as started:
+    # What one loop holds of a request when it answers another one, it has put in line.
+    with Server(scratch, root, "--loops", "1", "--shared-memory", PREFIX) as started:
         yield started
 
 
