@@ -68,7 +68,7 @@ def at_once(calls):
 def test_an_endless_loop_is_stopped_at_its_deadline(server):
     body = {"inputs": [tensor("count", "INT64", [], [2**62])]}
     for _ in range(3):
-        answer = server.infer("loop", body, DEADLINE)
+        answer = server.in_time(lambda: server.infer("loop", body, DEADLINE))
         assert (answer.status, "deadline" in answer.error) == (504, True)
         healthy(server)
     server.await_("stopped", lambda: server.stats("loop")["inference_stats"]["fail"]["count"] == 3)

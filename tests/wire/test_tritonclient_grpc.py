@@ -27,7 +27,7 @@ NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_len
 def repository(tmp_path_factory):
     root = tmp_path_factory.mktemp("tritonclient_grpc") / "models"
     put_models(root)
-    put_sim(root, "stuck", parameters={"tau0": "1s"}, max_batch_size=1)
+    put_sim(root, "stuck", parameters={"tau0": "1s"}, max_batch_size=1, overload="queue")
     put_sim(root, "quick", parameters={"tau0": "10us"}, max_batch_size=1)
     put_sim(root, "streams", parameters={"parts": "5", "tau0": "1ms"}, max_batch_size=0)
     put_sim(root, "floods", parameters={"parts": "3000", "tau0": "1us"}, max_batch_size=0)
@@ -298,11 +298,21 @@ def test_the_time_goes_where_the_answer_says(stub):
 
 
 def test_a_deadline_that_passes_is_said_and_ends_the_inference(server, client):
-    refused(lambda: client.infer("slow", rows(), client_timeout=0.03), "DEADLINE_EXCEEDED")
-    # The model's own time-out, which the client does not watch.
-    refused(lambda: client.infer("slow", rows(), timeout=20_000), "DEADLINE_EXCEEDED")
-    refused(lambda: client.infer("stuck", rows(), timeout=20_000), "DEADLINE_EXCEEDED")
-    server.await_("ended", lambda: ended(server, "slow", 2) and ended(server, "stuck", 1))
+    before = fails(server, "stuck")
+
+    def ends(**limit):
+        """Asks again where a busy machine let the time pass before the model was asked."""
+
+        def ended():
+            refused(lambda: client.infer("stuck", rows(), **limit), "DEADLINE_EXCEEDED")
+            at_rest(server, "stuck")
+            return fails(server, "stuck") > before
+
+        server.await_("an inference ends", ended)
+
+    ends(client_timeout=0.03)
+    before = fails(server, "stuck")
+    ends(timeout=20_000)  # The model's own time-out, which the client does not watch.
     assert client.infer("slow", rows(1)).as_numpy("y").sum() == 16
 
 
@@ -322,8 +332,12 @@ def asked(server, model):
     return here + stats["success"]["count"] + stats["fail"]["count"]
 
 
-def ended(server, model, fails):
-    return server.stats(model)["inference_stats"]["fail"]["count"] >= fails
+def fails(server, model):
+    return server.stats(model)["inference_stats"]["fail"]["count"]
+
+
+def at_rest(server, model):
+    server.await_("nothing is left", lambda: not busy(server, model))
 
 
 def test_many_requests_at_once(client):
@@ -343,13 +357,14 @@ def test_many_requests_at_once(client):
 
 def test_a_canceled_request_leaves_the_model(server, client):
     found = queue.Queue()
-    before = server.stats("stuck")["inference_stats"]["fail"]["count"]
+    at_rest(server, "stuck")
+    before = fails(server, "stuck")
     call = client.async_infer("stuck", rows(), lambda result, error: found.put(error))
     server.await_("accepted", lambda: busy(server, "stuck"))
     call.cancel()
     assert "CANCELLED" in str(found.get(timeout=PATIENCE_S).status())
     assert client.infer("quick", rows(1)).as_numpy("y").sum() == 16
-    server.await_("ended", lambda: ended(server, "stuck", before + 1))
+    server.await_("ended", lambda: fails(server, "stuck") == before + 1)
 
 
 @pytest.mark.parametrize("algorithm", ("gzip", "deflate"))
@@ -524,8 +539,8 @@ def test_a_client_that_does_not_read_stops_the_model_and_not_the_server(server, 
 
 
 def test_a_canceled_stream_cancels_its_requests(server, streaming, client):
-    server.await_("idle", lambda: not busy(server, "stuck"))
-    before, all_before = server.stats("stuck")["inference_stats"]["fail"]["count"], asked(server, "stuck")
+    at_rest(server, "stuck")
+    before, all_before = fails(server, "stuck"), asked(server, "stuck")
     with Stream(streaming) as stream:
         stream.ask("quick", rows(1))
         stream.response()
@@ -534,8 +549,8 @@ def test_a_canceled_stream_cancels_its_requests(server, streaming, client):
         stream.ask("quick", rows(1))
         server.await_("accepted", lambda: asked(server, "stuck") >= all_before + 5)
         streaming.stop_stream(cancel_requests=True)
-    server.await_("nothing is left", lambda: not busy(server, "stuck"))
-    assert server.stats("stuck")["inference_stats"]["fail"]["count"] > before
+    at_rest(server, "stuck")
+    assert fails(server, "stuck") > before
     assert asked(server, "stuck") == all_before + 5
 
 
