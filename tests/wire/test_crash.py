@@ -289,14 +289,14 @@ def test_killing_children_costs_nobody_an_answer(tmp_path):
 
 def test_a_hung_run_ends_with_its_child(tmp_path):
     root = repository(tmp_path)
-    isolated(root, run_limit="200ms")
+    isolated(root, run_limit="500ms")
     put_sim(root, "other", parameters={"tau0": "1ms"})
     with Server(tmp_path, root) as server:
         began = time.monotonic()
         answer = server.infer("m", sim_request(guilty_row(STUCK)))
         took = time.monotonic() - began
         assert answer.status == 422 and "hung" in answer.error
-        assert took >= 2 * 1.2  # The first run, and the one alone.
+        assert took >= 2 * 1.5  # The first run, and the one alone.
         assert deaths(server, "hung") == 2
         assert server.infer("other", sim_request(good_row(1))).status == 200
         assert echoes(server.infer("m", sim_request(good_row(1))), good_row(1))
