@@ -247,10 +247,16 @@ static void launch_open(struct load *load)
     set_next(load);
 }
 
+/* A closed source neither sends nor counts what comes after the window. */
+static bool is_over(const struct load *load)
+{
+    return load->now_ns >= load->until_ns && load->options->requests_max == 0;
+}
+
 static void begin_closed(struct load *load, uint32_t source)
 {
     const uint64_t most = load->options->requests_max;
-    if (load->ending || (most > 0 && load->begun >= most)) {
+    if (load->ending || is_over(load) || (most > 0 && load->begun >= most)) {
         return;
     }
     if (begin(load, source, load->now_ns)) {
@@ -284,8 +290,7 @@ static bool counts(const struct load *load, const struct job *job, enum bench_ou
     if (job->measured || is_open(load, job->source)) {
         return job->measured;
     }
-    const bool late = load->now_ns >= load->until_ns && load->options->requests_max == 0;
-    return load->now_ns >= load->from_ns && (!late || outcome == BENCH_UNANSWERED);
+    return load->now_ns >= load->from_ns && (!is_over(load) || outcome == BENCH_UNANSWERED);
 }
 
 static void end_job(struct load *load, uint32_t index, enum bench_outcome outcome)
