@@ -3,6 +3,10 @@
  *
  * Each is a home of the engine's.  Its hook runs at the end of every turn, so that all answers
  * which came home in that turn are written together.
+ *
+ * Where every executor computes and loops have no processor of their own, each turn takes one from a
+ * run, and leaves it with cold caches; what it reads has to wait in any case.  So the sockets wait,
+ * until shortly before an executor is free: docs/decisions/0007.
  */
 #include <assert.h>
 #include <string.h>
@@ -12,7 +16,12 @@
 #include "api/infer_json.h"
 #include "api/infer_recall.h"
 #include "api/kserve_grpc_job.h"
+#include "engine/pool.h"
 #include "util/mem.h"
+
+#define WAIT_MAX_NS (2 * NS_PER_MS)     /* Of a request in a socket: it may have to be refused. */
+#define READ_AHEAD_NS (250 * NS_PER_US) /* Of an executor's end, so that what came is in line. */
+#define AT_ONCE_NS (100 * NS_PER_MS)    /* Who is answered without an executor is not to wait. */
 
 static void receive_wake(struct loop_mail *mail)
 {
@@ -67,6 +76,26 @@ static void turn(struct loop_hook *hook)
     }
 }
 
+/* Until when the loop may let its sockets wait.  What is half read or half sent is in no hurry only
+ * if it has been given to the engine as a whole. */
+static uint64_t moderate(void *context)
+{
+    const struct api_loop *self = context;
+    const struct home *home = &self->home;
+    const uint64_t open = self->loop->exchange_count;
+    const uint64_t loops = atomic_load_explicit(&self->api->loop_count, memory_order_relaxed);
+    if (open == 0 || home->pending < open || !pool_is_crowded(home->engine->pools[0], loops)) {
+        return 0;
+    }
+    const uint64_t now_ns = clock_now_ns(home->engine->clock);
+    const uint64_t free_ns = home_taken_until_ns(home);
+    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS) || free_ns < READ_AHEAD_NS) {
+        return 0;
+    }
+    const uint64_t most_ns = clock_add(now_ns, WAIT_MAX_NS);
+    return free_ns - READ_AHEAD_NS < most_ns ? free_ns - READ_AHEAD_NS : most_ns;
+}
+
 void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
 {
     const uint32_t index = atomic_load_explicit(&api->loop_count, memory_order_relaxed);
@@ -88,6 +117,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     home_init(&self->home, api->options.engine, wake_loop, self);
     loop->user = self;
     loop_hook_add(loop, &self->hook);
+    loop_set_moderation(loop, moderate, self);
     api->loops[index] = self;
     atomic_store_explicit(&api->loop_count, index + 1, memory_order_release);
 }

@@ -544,6 +544,7 @@ enum weir_status kserve_submit(struct infer_call *call, struct api_loop *loop, s
     request->client = call->client.digest;
     request->client_weight = call->client.weight;
     request->deadline_ns = call->deadline_ns;
+    request->waited_ns = loop->loop->now_ns - loop->loop->came_ns;
     set_timeout(call);
     request->ended = request_ended;
     request->late = request_late;

@@ -492,7 +492,7 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
     job->allow_streams = allow_streams;
     job->deadline_ns = deadline_ns;
     if (job->recalled) {
-        job->infer.received_ns = job->loop->loop->now_ns;
+        job->infer.received_ns = job->loop->loop->came_ns;
         job->infer.deadline_ns = deadline_ns;
         submit(job);
         return;

@@ -340,7 +340,7 @@ void engine_set_deadline(struct request *request, uint64_t now_ns)
 {
     const uint64_t allowed_ns = request->model->config->deadline_ns;
     if (request->deadline_ns == CLOCK_NEVER && allowed_ns > 0 && !request->canary) {
-        request->deadline_ns = clock_add(now_ns, allowed_ns);
+        request->deadline_ns = clock_add(now_ns - request->waited_ns, allowed_ns);
     }
 }
 
@@ -383,6 +383,7 @@ enum weir_status engine_submit(struct engine *engine, struct request *request, s
         request->keyed = cache_key(request, model->serial, &request->key);
         if (request->keyed && cached && answered_before(engine, request)) {
             home->pending++;
+            home->at_once_ns = now_ns;
             home_send(home, &request->end_mail);
             return WEIR_OK;
         }

@@ -137,6 +137,7 @@ static uint64_t run_inline(struct home *home, struct model *model, uint64_t now_
         }
         batch_run(instance);
         now_ns = clock_now_ns(home->engine->clock);
+        home->at_once_ns = now_ns;
         pool_settle(pool, instance, now_ns);
     }
     pool_release_inline(pool, model, now_ns);
@@ -172,6 +173,16 @@ void home_turn(struct home *home)
     deliver_all(home);
     kick(home);
     turning = outer;
+}
+
+uint64_t home_taken_until_ns(const struct home *home)
+{
+    uint64_t first_ns = CLOCK_NEVER;
+    for (uint32_t i = 0; i < home->engine->pool_count; i++) {
+        const uint64_t until_ns = pool_taken_until_ns(home->engine->pools[i]);
+        first_ns = until_ns < first_ns ? until_ns : first_ns;
+    }
+    return first_ns;
 }
 
 uint64_t home_next_ns(const struct home *home)

@@ -32,7 +32,8 @@ struct home {
     _Atomic bool refreshing;   /* That mail is on its way. */
     uint64_t pending;          /* Requests submitted and not ended. */
     struct list inline_models; /* Of model.inline_node: short work this home runs itself. */
-    uint64_t kick; /* Bit per pool: there is work for its executors since the last turn. */
+    uint64_t kick;       /* Bit per pool: there is work for its executors since the last turn. */
+    uint64_t at_once_ns; /* The last time that a request was answered here without an executor. */
 };
 
 /* `wake(context)` is called by other threads when there is mail: it must make the owner call
@@ -48,6 +49,10 @@ void home_turn(struct home *home);
 
 /* When home_turn() is due at the latest; CLOCK_NEVER when nothing is timed. */
 uint64_t home_next_ns(const struct home *home);
+
+/* When the first executor is expected to be free, of all devices': until then nothing that comes can
+ * begin.  0: one is free, or nobody knows. */
+uint64_t home_taken_until_ns(const struct home *home);
 
 /* Lets the catalogue snapshot go, so that an idle home keeps no model loaded. */
 void home_rest(struct home *home);

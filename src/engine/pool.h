@@ -138,6 +138,13 @@ struct pool_device_look {
 };
 struct pool_device_look pool_look(struct pool *pool, uint32_t device); /* Any thread. */
 
+/* When the first of the runs under way is expected to end where all places are taken, by the
+ * profile; 0: one is free.  Any thread. */
+uint64_t pool_taken_until_ns(struct pool *pool);
+
+/* The executors and so many other threads are more than the processors.  Any thread. */
+bool pool_is_crowded(const struct pool *pool, uint64_t others);
+
 /* Executor's thread: the next batch, however long it takes; NULL: the pool is stopping. */
 struct instance *pool_next(struct pool *pool, struct executor *executor);
 

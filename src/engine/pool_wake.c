@@ -81,6 +81,23 @@ struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
     return list_entry(node, struct executor, idle);
 }
 
+uint64_t pool_taken_until_ns(struct pool *pool)
+{
+    pthread_mutex_lock(&pool->lock);
+    const struct list_node *first = list_first(&pool->runs);
+    const bool may_begin =
+        pool->places_taken < pool->executor_count || (pool->pipelined && pool->idle_count > 0);
+    const uint64_t until_ns =
+        first == NULL || may_begin ? 0 : list_entry(first, struct batch, run)->expected_ns;
+    pthread_mutex_unlock(&pool->lock);
+    return until_ns;
+}
+
+bool pool_is_crowded(const struct pool *pool, uint64_t others)
+{
+    return pool->executor_count + others > pool->cpu_count;
+}
+
 void pool_kick(struct pool *pool)
 {
     const uint64_t now_ns = clock_now_ns(pool->engine->clock);

@@ -26,6 +26,7 @@ void request_init(struct request *request)
     request->client = 0;
     request->client_weight = 0;
     request->deadline_ns = CLOCK_NEVER;
+    request->waited_ns = 0;
     request->queue_timeout_ns = CLOCK_NEVER;
     request->sequence_id = (struct sequence_id){ 0 };
     request->sequence_start = false;

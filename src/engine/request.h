@@ -102,9 +102,10 @@ struct request {
     const bool *wanted;     /* Per output. */
     uint32_t priority;      /* As on the wire: 1 most urgent; 0: the model's default. */
     uint64_t client; /* Whose it is: a digest of the client's key; 0: nobody in particular. */
-    uint32_t priority_best;         /* Most urgent priority it may have, as on the wire; 0: any. */
-    uint32_t client_weight;         /* Share of device time against other clients; 0 is 1. */
-    uint64_t deadline_ns;           /* CLOCK_NEVER: none. */
+    uint32_t priority_best; /* Most urgent priority it may have, as on the wire; 0: any. */
+    uint32_t client_weight; /* Share of device time against other clients; 0 is 1. */
+    uint64_t deadline_ns;   /* CLOCK_NEVER: none. */
+    uint64_t waited_ns; /* In its socket, at most; the model's deadline begins so much earlier. */
     uint64_t queue_timeout_ns;      /* Longest wait in line; CLOCK_NEVER: the model's. */
     struct sequence_id sequence_id; /* Only sequence models look at these three. */
     bool sequence_start;

@@ -68,7 +68,7 @@ void conn_adopt(struct http_conn *c, struct stream *s)
     s->x.peer_memo = &c->peer_memo;
     s->x.peer_user = c->peer_user;
     s->x.client = c->tls == NULL ? (struct bytes){ 0 } : tls_client_name(c->tls);
-    s->x.begun_ns = c->loop->now_ns;
+    s->x.begun_ns = c->loop->came_ns;
     s->x.body_bytes_max = c->loop->limits->body_bytes_max;
     list_append(&c->streams, &s->x.node);
     c->stream_count++;

@@ -81,8 +81,8 @@ struct exchange {
     uint32_t listener;    /* Index given to http_listen(). */
     struct bytes body;    /* Complete when request() is called; not NUL-terminated. */
     uint64_t body_size;   /* Declared, known to head(); 0: not declared. */
-    uint64_t begun_ns;    /* First byte of the header. */
-    uint64_t received_ns; /* Last byte of the body. */
+    uint64_t begun_ns;    /* First byte of the header came, at the earliest. */
+    uint64_t received_ns; /* And the last one of the body. */
 
     /* Set by head(). */
     uint64_t body_bytes_max; /* Preset to limits->body_bytes_max. */

@@ -347,7 +347,7 @@ static void take_end(struct stream *s)
 {
     struct exchange *x = &s->x;
     s->complete = true;
-    x->received_ns = x->loop->now_ns;
+    x->received_ns = x->loop->came_ns;
     x->body = (struct bytes){ s->body.data, s->body.size };
     if (s->headed && !x->finished && (x->status == 0 || x->incremental)) {
         s->requested = true;

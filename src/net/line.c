@@ -129,7 +129,7 @@ static void take_end(struct http_conn *c, struct stream *s)
     s->head_bytes = x->arena.used_bytes;
     c->ahead_bytes += s->head_bytes;
     end_reading(c, s, s->last || c->net->draining);
-    x->received_ns = c->loop->now_ns;
+    x->received_ns = c->loop->came_ns;
     x->body = (struct bytes){ s->body.data, s->body.size };
     if (x->status == 0) {
         s->requested = true;

@@ -12,6 +12,7 @@
  * its own slice.
  *
  * Looking for more before going to sleep is an idle handle of libuv's, which keeps it from waiting.
+ * To let sockets wait is to sleep on the eventfd alone before libuv sleeps on everything.
  *
  * All times of a loop wait in one heap behind one libuv timer, which is started only for the
  * earliest: moving a time costs no system call, and a loop without times never wakes up.
@@ -20,6 +21,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
@@ -38,6 +40,8 @@ void loop_turn_begin(struct loop *loop)
     if (!loop->fresh) {
         loop->fresh = true;
         loop->now_ns = uv_hrtime();
+        loop->came_ns = loop->now_ns - loop->waited_ns;
+        loop->waited_ns = 0;
     }
 }
 
@@ -130,6 +134,27 @@ static void look_or_sleep(struct loop *loop)
     }
 }
 
+/* Lets sockets wait for as long as they may, unless mail comes or a time does. */
+static void let_sockets_wait(struct loop *loop)
+{
+    if (loop->moderate == NULL || is_looking(loop)) {
+        return;
+    }
+    const uint64_t most_ns = loop->moderate(loop->moderate_context);
+    const uint64_t until_ns = loop->timer_ns < most_ns ? loop->timer_ns : most_ns;
+    const uint64_t now_ns = most_ns == 0 ? 0 : uv_hrtime();
+    if (until_ns <= now_ns) {
+        return;
+    }
+    struct pollfd wake = { .fd = loop->wake_fd, .events = POLLIN };
+    const struct timespec rest = { .tv_sec = (time_t)((until_ns - now_ns) / NS_PER_S),
+                                   .tv_nsec = (long)((until_ns - now_ns) % NS_PER_S) };
+    (void)ppoll(&wake, 1, &rest, NULL);
+    uv_update_time(&loop->uv);
+    struct pollfd all = { .fd = uv_backend_fd(&loop->uv), .events = POLLIN };
+    loop->waited_ns = poll(&all, 1, 0) == 1 ? uv_hrtime() - now_ns : 0; /* Else it sleeps on. */
+}
+
 /* A look at the sockets that found nothing.  Timers of hooks are set when hooks run. */
 static bool found_nothing(const struct loop *loop)
 {
@@ -157,6 +182,7 @@ static void turn_end(struct loop *loop)
     }
     arm(loop);
     look_or_sleep(loop);
+    let_sockets_wait(loop);
     loop->fresh = false;
 }
 
@@ -215,7 +241,9 @@ static int open_wake(struct loop *loop)
 
 enum weir_status loop_init(struct loop *loop, const struct limits *limits, struct weir_err *err)
 {
-    *loop = (struct loop){ .limits = limits, .timer_ns = CLOCK_NEVER, .now_ns = uv_hrtime() };
+    *loop = (struct loop){ .limits = limits, .timer_ns = CLOCK_NEVER };
+    loop->now_ns = uv_hrtime();
+    loop->came_ns = loop->now_ns;
     list_init(&loop->hooks);
     list_init(&loop->dirty);
     list_init(&loop->connections);
@@ -322,6 +350,12 @@ void loop_timer_set(struct loop *loop, struct loop_timer *timer, uint64_t at_ns)
 void loop_timer_clear(struct loop *loop, struct loop_timer *timer)
 {
     heap_remove(&loop->timers, &timer->node);
+}
+
+void loop_set_moderation(struct loop *loop, loop_moderate_fn *moderate, void *context)
+{
+    loop->moderate = moderate;
+    loop->moderate_context = context;
 }
 
 void loop_hook_add(struct loop *loop, struct loop_hook *hook)

@@ -9,7 +9,9 @@
  * registration (mail that they send to their own loop is received in the same turn), then one write
  * per connection that has something to say.  A loop with nothing to do sleeps without waking up,
  * but where requests come one close behind the other it first looks for more (look.h); with spin_ns
- * it does so behind every turn, at the price of a processor that is busy between requests.
+ * it does so behind every turn, at the price of a processor that is busy between requests.  Where
+ * its owner says that nothing could be done about what sockets bring, it lets them wait (moderation),
+ * so that one turn serves many requests.
  */
 #ifndef WEIR_NET_LOOP_H
 #define WEIR_NET_LOOP_H
@@ -28,6 +30,9 @@
 #include "util/mailbox.h"
 
 struct http_net; /* The connections' part of a loop, known to conn.h. */
+
+/* Asked at the end of each turn: until when sockets may wait, 0: not at all.  Mail and times go on. */
+typedef uint64_t loop_moderate_fn(void *context);
 
 /* A message to a loop: embed it, set `receive`, loop_send().  Runs on the loop's thread. */
 struct loop_mail {
@@ -58,7 +63,9 @@ struct loop_work {
 /* Owned by the thread in loop_run(); before and after it, by whoever calls init and finish. */
 struct loop {
     uv_loop_t uv;
-    uint64_t now_ns; /* Monotonic; read when a turn begins. */
+    uint64_t now_ns;    /* Monotonic; read when a turn begins. */
+    uint64_t came_ns;   /* What this turn reads came then or later: now_ns less waited_ns. */
+    uint64_t waited_ns; /* So long sockets had to wait before the next turn. */
     const struct limits *limits;
     struct mailbox mailbox; /* Of struct loop_mail. */
     int wake_fd;            /* An eventfd: see loop_wake(). */
@@ -79,7 +86,9 @@ struct loop {
     struct look look;
     uv_idle_t looking; /* Active while the loop looks for more, and so does not sleep. */
     uint64_t looks_until_ns;
-    uint64_t spin_ns; /* How long to look behind every turn; 0: as `look` says. */
+    uint64_t spin_ns;           /* How long to look behind every turn; 0: as `look` says. */
+    loop_moderate_fn *moderate; /* NULL: sockets never wait. */
+    void *moderate_context;
     _Atomic bool stopping;
 };
 
@@ -89,6 +98,9 @@ WEIR_MUST_USE enum weir_status loop_init(struct loop *loop, const struct limits 
 
 /* Before loop_run(): sets spin_ns. */
 void loop_set_spin(struct loop *loop, uint64_t spin_ns);
+
+/* Before loop_run(). */
+void loop_set_moderation(struct loop *loop, loop_moderate_fn *moderate, void *context);
 
 /* Turns until loop_stop(); call on the thread that is to own the loop. */
 void loop_run(struct loop *loop);

@@ -8,6 +8,9 @@
 
 #include <cmocka.h>
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include "net/loop.h"
 
 #define LETTERS 1000
@@ -140,6 +143,13 @@ static void receive_chain(struct loop_mail *mail)
     loop_send(&chain->bench->loop, &chain->mail);
 }
 
+static void *send_one(void *context)
+{
+    struct chain *chain = context;
+    loop_send(&chain->bench->loop, &chain->mail);
+    return NULL;
+}
+
 static void test_a_loop_gets_its_own_mail(void **state)
 {
     (void)state;
@@ -266,6 +276,120 @@ static void test_a_loop_looks_for_the_next_request(void **state)
     assert_in_range(b.turns, 2, 6);
 }
 
+/* --- Moderation --- */
+
+/* Something to read, which comes as the sockets begin to wait. */
+struct source {
+    struct bench *bench;
+    uv_poll_t poll;
+    int fd;
+    bool goes_on; /* The loop, when it has been read. */
+    uint64_t
+        waits_until_ns; /* That its sockets may, as it says the second time; then: not at all. */
+    unsigned calls;
+    uint64_t asked_ns; /* When it said so. */
+    uint64_t came_ns;  /* What was there, for all that the loop knows, */
+    uint64_t read_ns;  /* and when it was read. */
+};
+
+static uint64_t let_wait(void *context)
+{
+    struct source *source = context;
+    const uint64_t until_ns = source->waits_until_ns;
+    source->calls++;
+    if (source->calls == 1) {
+        loop_wake(&source->bench->loop); /* libuv polls for a new source from its first sleep on. */
+        return 0;
+    }
+    if (source->calls > 2) {
+        return 0;
+    }
+    assert_int_equal(eventfd_write(source->fd, 1), 0);
+    source->asked_ns = uv_hrtime();
+    return until_ns;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    struct source *source = poll->data;
+    assert_int_equal(status, 0);
+    assert_int_equal(events, UV_READABLE);
+    loop_turn_begin(&source->bench->loop);
+    source->came_ns = source->bench->loop.came_ns;
+    source->read_ns = uv_hrtime();
+    uv_close((uv_handle_t *)poll, NULL);
+    if (!source->goes_on) {
+        loop_stop(&source->bench->loop);
+    }
+}
+
+static void source_open(struct source *source, struct bench *b, uint64_t waits_until_ns)
+{
+    *source = (struct source){ .bench = b, .waits_until_ns = waits_until_ns };
+    source->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_true(source->fd >= 0);
+    assert_int_equal(uv_poll_init(&b->loop.uv, &source->poll, source->fd), 0);
+    source->poll.data = source;
+    assert_int_equal(uv_poll_start(&source->poll, UV_READABLE, on_readable), 0);
+    loop_set_moderation(&b->loop, let_wait, source);
+}
+
+static void test_sockets_wait_while_they_may(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct source source;
+    begin(&b);
+    const uint64_t until_ns = uv_hrtime() + 20 * NS_PER_MS;
+    source_open(&source, &b, until_ns);
+    run(&b);
+    close(source.fd);
+    assert_true(source.read_ns >= until_ns);
+    assert_in_range(source.came_ns, source.asked_ns, until_ns);
+}
+
+/* Or it would wait for an hour. */
+static void test_times_and_mail_do_not_wait_with_them(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct source source;
+    struct alarm alarm;
+    begin(&b);
+    set(&b, &alarm, 9, NS_PER_MS);
+    source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
+    source.goes_on = true;
+    run(&b);
+    close(source.fd);
+    assert_int_equal(b.count, 1);
+    assert_true(source.read_ns >= alarm.at_ns);
+
+    struct chain chain = { { .receive = receive_chain }, &b, 0 };
+    pthread_t thread;
+    begin(&b);
+    source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
+    assert_int_equal(pthread_create(&thread, NULL, send_one, &chain), 0);
+    run(&b);
+    pthread_join(thread, NULL);
+    close(source.fd);
+}
+
+static void test_a_loop_that_spins_lets_nothing_wait(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct source source;
+    begin(&b);
+    loop_set_spin(&b.loop, NS_PER_MS);
+    source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
+    assert_int_equal(eventfd_write(source.fd, 1), 0);
+    run(&b);
+    close(source.fd);
+    assert_int_equal(source.calls, 0);
+}
+
+/* --- Hooks --- */
+
 /* A hook's mail to its own loop is there in the same turn, and the hooks see what it did. */
 struct note_mail {
     struct loop_mail mail;
@@ -362,6 +486,9 @@ int main(void)
         cmocka_unit_test(test_an_idle_loop_sleeps),
         cmocka_unit_test(test_a_loop_that_spins_does_the_same),
         cmocka_unit_test(test_a_loop_looks_for_the_next_request),
+        cmocka_unit_test(test_sockets_wait_while_they_may),
+        cmocka_unit_test(test_times_and_mail_do_not_wait_with_them),
+        cmocka_unit_test(test_a_loop_that_spins_lets_nothing_wait),
         cmocka_unit_test(test_hooks_and_mail_alternate),
         cmocka_unit_test(test_stopped_before_it_runs),
         cmocka_unit_test(test_work_runs_elsewhere_and_ends_here),

@@ -277,6 +277,13 @@ static void test_the_model_gives_a_deadline_to_those_that_bring_none(void **stat
     assert_int_equal(submit(&rig, &calls[1], MS(9)), WEIR_OK);
     assert_int_equal(calls[1].request.deadline_ns, clock_now_ns(&rig.clock) + MS(9));
     assert_int_equal(home_next_ns(&rig.home), clock_now_ns(&rig.clock) + MS(7));
+
+    struct request waited; /* In its socket: it has so much less left. */
+    asking_init(&waited, &rig.home, &rig.model, NULL, NULL);
+    waited.waited_ns = MS(2);
+    engine_set_deadline(&waited, clock_now_ns(&rig.clock));
+    assert_int_equal(waited.deadline_ns, clock_now_ns(&rig.clock) + MS(5));
+
     rig_pass(&rig, MS(7));
     home_turn(&rig.home);
     assert_int_equal(calls[0].request.status, WEIR_ETIMEOUT);

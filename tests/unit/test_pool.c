@@ -190,6 +190,47 @@ static void learn(struct rig *rig)
     }
 }
 
+static void test_when_an_executor_will_be_free_is_known(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call calls[2];
+    struct instance *runs[2];
+    start(&rig, plain, 1);
+    rig_adopt(&rig);
+    assert_int_equal(home_taken_until_ns(&rig.home), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(home_taken_until_ns(&rig.home), 0); /* Of two, one is free. */
+        submit_rows(&calls[i], 1, &rig);
+        runs[i] = rig_pull(&rig);
+        assert_non_null(runs[i]);
+    }
+    /* Nobody knows how long such runs take. */
+    assert_true(home_taken_until_ns(&rig.home) <= clock_now_ns(&rig.clock));
+    rig_finish(&rig, runs[0]);
+    assert_int_equal(home_taken_until_ns(&rig.home), 0);
+    rig_finish(&rig, runs[1]);
+    for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
+        submit_rows(calls, 1, &rig);
+        rig_run_all(&rig);
+        home_turn(&rig.home);
+    }
+    const uint64_t begun_ns = clock_now_ns(&rig.clock);
+    for (int i = 0; i < 2; i++) {
+        submit_rows(&calls[i], 1, &rig);
+        runs[i] = rig_pull(&rig);
+        rig_pass(&rig, i == 0 ? NS_PER_US : 0);
+    }
+    assert_in_range(home_taken_until_ns(&rig.home), begun_ns + 10 * NS_PER_US,
+                    begun_ns + NS_PER_MS);
+    rig.model.pool->cpu_count = 3;
+    assert_false(pool_is_crowded(rig.model.pool, 1));
+    assert_true(pool_is_crowded(rig.model.pool, 2));
+    rig_finish(&rig, runs[0]);
+    rig_finish(&rig, runs[1]);
+    rig_stop(&rig);
+}
+
 static void test_a_home_runs_short_work_of_known_size_only(void **state)
 {
     (void)state;
@@ -419,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_executors_share_what_waits),
         cmocka_unit_test(test_bytes_in_line_are_limited_behind_a_large_request),
+        cmocka_unit_test(test_when_an_executor_will_be_free_is_known),
         cmocka_unit_test(test_a_home_runs_short_work_of_known_size_only),
         cmocka_unit_test(test_a_home_keeps_the_model_it_promised_to_run),
         cmocka_unit_test(test_a_canceled_run_is_not_late),
