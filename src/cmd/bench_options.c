@@ -150,25 +150,6 @@ void wish_help(struct buffer *out)
 
 /* ---- Values ---------------------------------------------------------------------------------- */
 
-static enum weir_status read_time(const char *name, const char *text, uint64_t *out,
-                                  struct weir_err *err)
-{
-    return bytes_to_duration_ns(bytes_of(text), out)
-               ? WEIR_OK
-               : err_set(err, WEIR_EINVAL, "%s: found '%s', expected a duration such as 250ms",
-                         name, text);
-}
-
-static enum weir_status read_number(const char *name, const char *text, uint64_t most,
-                                    uint64_t *out, struct weir_err *err)
-{
-    if (!bytes_to_u64(bytes_of(text), most, out) || *out == 0) {
-        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a whole number from 1 to %llu",
-                       name, text, (unsigned long long)most);
-    }
-    return WEIR_OK;
-}
-
 static bool is_of_number(const char *at)
 {
     return strchr("0123456789+-eE", *at) != NULL || (*at == '.' && at[1] != '.');
@@ -246,8 +227,8 @@ static enum weir_status read_value(struct wish *wish, int key, const char *text,
 {
     const struct value_option *option = &value_options[key - OPTION_VALUES - 1];
     uint64_t *out = (uint64_t *)(void *)((char *)wish + option->offset);
-    return option->kind == KIND_TIME ? read_time(option->name, text, out, err)
-                                     : read_number(option->name, text, option->most, out, err);
+    return option->kind == KIND_TIME ? flags_duration(option->name, text, out, err)
+                                     : flags_number(option->name, text, option->most, out, err);
 }
 
 /* ---- Targets, classes, shapes ---------------------------------------------------------------- */
@@ -333,7 +314,7 @@ static enum weir_status read_class_count(const char *name, const char *value, ui
                                          uint32_t *out, struct weir_err *err)
 {
     uint64_t number = 0;
-    const enum weir_status status = read_number(name, value, most, &number, err);
+    const enum weir_status status = flags_number(name, value, most, &number, err);
     if (status == WEIR_OK) {
         *out = (uint32_t)number;
     }
@@ -353,13 +334,13 @@ static enum weir_status set_class(struct wish_class *class, enum class_key key, 
     case CLASS_rate:
         return read_real(name, value, RATE_MAX, &class->rate, NULL, err);
     case CLASS_priority:
-        return read_number(name, value, INT64_MAX, &class->priority, err);
+        return flags_number(name, value, INT64_MAX, &class->priority, err);
     case CLASS_slo:
-        return read_time(name, value, &class->slo_ns, err);
+        return flags_duration(name, value, &class->slo_ns, err);
     case CLASS_deadline:
-        return read_time(name, value, &class->deadline_ns, err);
+        return flags_duration(name, value, &class->deadline_ns, err);
     case CLASS_rows:
-        return read_number(name, value, 1000000, &class->rows, err);
+        return flags_number(name, value, 1000000, &class->rows, err);
     case CLASS_key:
         class->key = getenv(value);
         return class->key != NULL

@@ -80,6 +80,27 @@ enum weir_status flags_append(const char *name, const char **list, uint32_t *cou
     return WEIR_OK;
 }
 
+enum weir_status flags_number(const char *name, const char *value, uint64_t max, uint64_t *out,
+                              struct weir_err *err)
+{
+    uint64_t number = 0;
+    if (!bytes_to_u64(bytes_of(value), max, &number) || number == 0) {
+        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a whole number from 1 to %llu",
+                       name, value, (unsigned long long)max);
+    }
+    *out = number;
+    return WEIR_OK;
+}
+
+enum weir_status flags_duration(const char *name, const char *value, uint64_t *out_ns,
+                                struct weir_err *err)
+{
+    return bytes_to_duration_ns(bytes_of(value), out_ns)
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL,
+                         "%s: found '%s', expected a duration such as 30s or 500ms", name, value);
+}
+
 /* As it is typed, with what follows it. */
 static int spell(const struct flag *flag, char *out, size_t size)
 {

@@ -36,6 +36,12 @@ WEIR_MUST_USE enum weir_status flags_read(const struct flag *table, int count, c
 WEIR_MUST_USE enum weir_status flags_append(const char *name, const char **list, uint32_t *count,
                                             uint32_t max, const char *value, struct weir_err *err);
 
+/* The value of the option `name` as a whole number from 1 to `max`, or as a duration.  WEIR_EINVAL. */
+WEIR_MUST_USE enum weir_status flags_number(const char *name, const char *value, uint64_t max,
+                                            uint64_t *out, struct weir_err *err);
+WEIR_MUST_USE enum weir_status flags_duration(const char *name, const char *value, uint64_t *out_ns,
+                                              struct weir_err *err);
+
 /* "  --input NAME=VALUE    what it does", one line per row. */
 void flags_help(const struct flag *table, struct buffer *out);
 

@@ -121,16 +121,6 @@ static uint64_t now_ns(void)
 
 /* ---- The command line ------------------------------------------------------------------------ */
 
-static enum weir_status number(const char *name, const char *text, uint64_t max, uint64_t *out,
-                               struct weir_err *err)
-{
-    if (!bytes_to_u64(bytes_of(text), max, out) || *out == 0) {
-        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a whole number from 1 to %llu",
-                       name, text, (unsigned long long)max);
-    }
-    return WEIR_OK;
-}
-
 static enum weir_status take_word(struct wish *wish, const char *word, struct weir_err *err)
 {
     if (wish->model != NULL) {
@@ -175,16 +165,13 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         wish->local = value;
         return WEIR_OK;
     case OPTION_VERSION:
-        return number("--version", value, INT64_MAX, &wish->version, err);
+        return flags_number("--version", value, INT64_MAX, &wish->version, err);
     case OPTION_REPEAT:
-        return number("--repeat", value, REPEAT_MAX, &wish->repeat, err);
+        return flags_number("--repeat", value, REPEAT_MAX, &wish->repeat, err);
     case OPTION_PARALLEL:
-        return number("--parallel", value, PARALLEL_MAX, &wish->parallel, err);
+        return flags_number("--parallel", value, PARALLEL_MAX, &wish->parallel, err);
     case OPTION_TIMEOUT:
-        return bytes_to_duration_ns(bytes_of(value), &wish->timeout_ns)
-                   ? WEIR_OK
-                   : err_set(err, WEIR_EINVAL,
-                             "--timeout: found '%s', expected a duration such as 30s", value);
+        return flags_duration("--timeout", value, &wish->timeout_ns, err);
     case OPTION_TIMING:
         wish->timing = true;
         return WEIR_OK;

@@ -21,16 +21,6 @@ static const struct flag flag_table[] = {
     FLAGS_END,
 };
 
-static enum weir_status read_number(const char *flag, const char *text, uint64_t max, uint64_t *out,
-                                    struct weir_err *err)
-{
-    if (!bytes_to_u64(bytes_of(text), max, out) || *out == 0) {
-        return err_set(err, WEIR_EINVAL, "%s: found '%s', expected a whole number from 1 to %llu",
-                       flag, text, (unsigned long long)max);
-    }
-    return WEIR_OK;
-}
-
 static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
     struct newkey *wanted = context;
@@ -39,11 +29,11 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         wanted->allow = value;
         return WEIR_OK;
     case OPTION_PRIORITY:
-        return read_number("--priority", value, 1000000, &wanted->priority, err);
+        return flags_number("--priority", value, 1000000, &wanted->priority, err);
     case OPTION_WEIGHT:
-        return read_number("--weight", value, 1000, &wanted->weight, err);
+        return flags_number("--weight", value, 1000, &wanted->weight, err);
     case OPTION_CONCURRENCY:
-        return read_number("--concurrency", value, 1000000, &wanted->concurrency, err);
+        return flags_number("--concurrency", value, 1000000, &wanted->concurrency, err);
     case OPTION_RATE:
         wanted->rate = value;
         return WEIR_OK;

@@ -65,10 +65,7 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         secure_trust(value);
         return WEIR_OK;
     case OPTION_TIMEOUT:
-        return bytes_to_duration_ns(bytes_of(value), &wish->timeout_ns)
-                   ? WEIR_OK
-                   : err_set(err, WEIR_EINVAL,
-                             "--timeout: found '%s', expected a duration such as 30s", value);
+        return flags_duration("--timeout", value, &wish->timeout_ns, err);
     case OPTION_JSON:
         wish->json = true;
         return WEIR_OK;
