@@ -85,6 +85,19 @@ static struct model_config *parse(const char *text, bool loose, struct weir_err 
     return NULL;
 }
 
+/* Each row's first text is refused in words that have the second. */
+static void expect_refusals(const char *const rows[][2], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct weir_err err = { 0 };
+        assert_null(parse(rows[i][0], false, &err));
+        assert_int_equal(err.status, WEIR_EINVAL);
+        if (strstr(err.text, rows[i][1]) == NULL) {
+            fail_msg("'%s': found '%s', expected '%s'", rows[i][0], err.text, rows[i][1]);
+        }
+    }
+}
+
 static void check_full(const struct model_config *config)
 {
     assert_string_equal(config->backend, "sim");
@@ -228,12 +241,7 @@ static void test_shape_buckets(void **state)
         { "shape_buckets: { input: x, dim: 1, sizes: [0] }", "from 1 to 16777216" },
         { "shape_buckets: { input: x, dim: 1, length: 3 }", "unknown key 'length'" },
     };
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        assert_null(parse(rows[i][0], false, &err));
-        if (strstr(err.text, rows[i][1]) == NULL) {
-            fail_msg("'%s' does not say '%s'", err.text, rows[i][1]);
-        }
-    }
+    expect_refusals(rows, COUNT_OF(rows));
 }
 
 static void test_isolation(void **state)
@@ -257,12 +265,7 @@ static void test_isolation(void **state)
         { "isolation: process\nisolation_scope: group", "found no isolation_group" },
         { "memory_limit: 1GiB", "without isolation: process" },
     };
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        assert_null(parse(rows[i][0], false, &err));
-        if (strstr(err.text, rows[i][1]) == NULL) {
-            fail_msg("'%s' does not say '%s'", err.text, rows[i][1]);
-        }
-    }
+    expect_refusals(rows, COUNT_OF(rows));
 }
 
 static void test_mistakes_are_named(void **state)
@@ -329,14 +332,7 @@ static void test_mistakes_are_named(void **state)
         { "- a", "found a list, expected a map" },
         { "text", "expected a map" },
     };
-    for (size_t i = 0; i < COUNT_OF(rows); i++) {
-        struct weir_err err = { 0 };
-        assert_null(parse(rows[i][0], false, &err));
-        assert_int_equal(err.status, WEIR_EINVAL);
-        if (strstr(err.text, rows[i][1]) == NULL) {
-            fail_msg("'%s': found '%s', expected '%s'", rows[i][0], err.text, rows[i][1]);
-        }
-    }
+    expect_refusals(rows, COUNT_OF(rows));
 }
 
 static void test_an_override_may_be_protobufs_json(void **state)
