@@ -14,16 +14,13 @@
  *
  *     sim_pool [--seeds N] [--seed S]
  */
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "asking.h"
 #include "backend/backend.h"
 #include "engine/engine.h"
 #include "engine/pool.h"
+#include "seeds.h"
 #include "simulated.h"
 #include "util/mem.h"
 
@@ -32,17 +29,7 @@
 #define FLIGHTS_MAX 64
 #define WIDTH 16
 #define ROWS_LARGE 4
-#define SEEDS 60
 #define ANSWERS 1500
-
-#define LAW(condition, ...)                                    \
-    do {                                                       \
-        if (!(condition)) {                                    \
-            fprintf(stderr, "sim_pool: " __VA_ARGS__);         \
-            fprintf(stderr, " (%s:%d)\n", __FILE__, __LINE__); \
-            exit(1);                                           \
-        }                                                      \
-    } while (0)
 
 struct world;
 
@@ -63,6 +50,7 @@ struct flight {
 
 struct world {
     uint64_t seed;
+    uint64_t random;
     struct clock clock;
     struct limits limits;
     struct engine *engine;
@@ -92,8 +80,7 @@ static const char *const names[DEVICES_MAX] = { "gpu0", "gpu1", "gpu2", "gpu3" }
 
 static uint64_t draw(struct world *world, uint64_t below)
 {
-    world->seed = world->seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (world->seed >> 33) % below;
+    return dice_below(&world->random, below);
 }
 
 static void wake(void *context)
@@ -118,9 +105,10 @@ static void on_advice(void *context, const struct model *model, enum log_level l
 static void on_end(struct request *request)
 {
     struct client *client = list_entry(request, struct client, request);
+    struct world *world = client->world;
     LAW(request->status == WEIR_OK, "a request failed: %s", request->err.text);
     LAW(memcmp(client->output.data, client->data, client->input.size) == 0, "a wrong answer");
-    client->world->answers++;
+    world->answers++;
     tensor_release(&client->output);
     model_release(request->model);
     client->asks = true;
@@ -149,6 +137,7 @@ static void open_world(struct world *world, uint64_t seed, const struct setting 
     struct device_options devices[1 + DEVICES_MAX] = { { .name = "cpu", .executors = 1 } };
     memset(world, 0, sizeof(*world));
     world->seed = seed;
+    world->random = dice_of(seed);
     world->rows = 1;
     world->device_count = 2 + (uint32_t)draw(world, DEVICES_MAX - 1);
     world->executors = 1 + (uint32_t)draw(world, 2);
@@ -332,18 +321,15 @@ static void sums_up(struct world *world, uint64_t seed)
     const double rate = serve(world, ANSWERS);
     const double most = sum_of_speeds(world);
     const double balance = pool_balance(world->pool);
-    LAW(rate >= 0.97 * most && rate <= 1.03 * most,
-        "seed %" PRIu64 ": %u devices do %.3f per ms, expected %.3f", seed, world->device_count,
-        rate, most);
+    LAW(rate >= 0.97 * most && rate <= 1.03 * most, "%u devices do %.3f per ms, expected %.3f",
+        world->device_count, rate, most);
     /* Where two runs of a device are under way at once, their times overlap. */
-    LAW(world->executors > 1 || balance >= 0.98, "seed %" PRIu64 ": a balance of %.3f", seed,
-        balance);
+    LAW(world->executors > 1 || balance >= 0.98, "a balance of %.3f", balance);
     for (uint32_t i = 1; i < world->device_count && world->executors == 1; i++) {
         const double pace = world->model.replicas[i].pace;
         const double real = world->slowness[i] / world->slowness[0];
         LAW(fabs(pace - real) <= 0.15 * real || world->pipelined,
-            "seed %" PRIu64 ": device %u is said to take %.2f times as long, it takes %.2f", seed,
-            i, pace, real);
+            "device %u is said to take %.2f times as long, it takes %.2f", i, pace, real);
     }
     drain(world);
     close_world(world);
@@ -358,8 +344,8 @@ static void lost_for_good(struct world *world, uint64_t seed)
     (void)serve(world, 1000);
     const double rate = serve(world, ANSWERS);
     const double left = sum_of_speeds(world) - 1 / world->slowness[1];
-    LAW(rate >= 0.95 * left && rate <= 1.03 * left,
-        "seed %" PRIu64 ": without one device %.3f per ms, expected %.3f", seed, rate, left);
+    LAW(rate >= 0.95 * left && rate <= 1.03 * left, "without one device %.3f per ms, expected %.3f",
+        rate, left);
     LAW(world->advised == 1, "it was told %u times", world->advised);
     struct replica_look look;
     LAW(replica_look(&world->model, 1, &look) && strstr(look.why, "gpu1") != NULL,
@@ -377,8 +363,7 @@ static void lost_for_a_time(struct world *world, uint64_t seed)
     (void)serve(world, 4000);
     const double rate = serve(world, ANSWERS);
     const double most = sum_of_speeds(world);
-    LAW(rate >= 0.97 * most, "seed %" PRIu64 ": back again %.3f per ms, expected %.3f", seed, rate,
-        most);
+    LAW(rate >= 0.97 * most, "back again %.3f per ms, expected %.3f", rate, most);
     drain(world);
     close_world(world);
 }
@@ -401,39 +386,26 @@ static void less_memory(struct world *world, uint64_t seed)
     };
     open_world(world, seed, settings, 4);
     (void)serve(world, 2000);
-    LAW(world->rows_most[0] <= 2, "seed %" PRIu64 ": a run of %" PRIu64 " rows on gpu0", seed,
-        world->rows_most[0]);
-    LAW(world->short_of_memory > 0 && world->short_of_memory < 8, "seed %" PRIu64 ": told %u times",
-        seed, world->short_of_memory);
+    LAW(world->rows_most[0] <= 2, "a run of %" PRIu64 " rows on gpu0", world->rows_most[0]);
+    LAW(world->short_of_memory > 0 && world->short_of_memory < 8, "told %u times",
+        world->short_of_memory);
     world->failed = 0;
     (void)serve(world, 500);
-    LAW(world->failed == 0, "seed %" PRIu64 ": %" PRIu64 " runs were out of memory again", seed,
-        world->failed);
+    LAW(world->failed == 0, "%" PRIu64 " runs were out of memory again", world->failed);
     world->rows = ROWS_LARGE;
     world->starved = 0;
     (void)serve(world, 500);
-    LAW(world->starved == 0, "seed %" PRIu64 ": %" PRIu64 " runs of one request were out of memory",
-        seed, world->starved);
-    LAW(world->rows_most[1] > 2, "seed %" PRIu64 ": at most %" PRIu64 " rows on gpu1", seed,
-        world->rows_most[1]);
+    LAW(world->starved == 0, "%" PRIu64 " runs of one request were out of memory", world->starved);
+    LAW(world->rows_most[1] > 2, "at most %" PRIu64 " rows on gpu1", world->rows_most[1]);
     drain(world);
     close_world(world);
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t first = 1;
-    uint64_t count = SEEDS;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seed") == 0) {
-            first = strtoull(argv[i + 1], NULL, 10);
-            count = 1;
-        } else if (strcmp(argv[i], "--seeds") == 0) {
-            count = strtoull(argv[i + 1], NULL, 10);
-        }
-    }
+    const struct seeds seeds = seeds_asked(argc, argv, 60);
     struct world *world = mem_alloc(sizeof(*world));
-    for (uint64_t seed = first; seed < first + count; seed++) {
+    for (uint64_t seed = seeds.first; seed < seeds.end; seed++) {
         sums_up(world, seed);
         lost_for_good(world, seed);
         lost_for_a_time(world, seed);
@@ -441,6 +413,6 @@ int main(int argc, char **argv)
         less_memory(world, seed);
     }
     mem_free(world);
-    printf("%" PRIu64 " seeds\n", count);
+    printf("%" PRIu64 " seeds, every law held\n", seeds.end - seeds.first);
     return 0;
 }
