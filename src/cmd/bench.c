@@ -250,6 +250,22 @@ static enum weir_status measure(struct bench *bench, uint32_t target, uint32_t r
     return status;
 }
 
+/* Up to and with the last arrival. */
+static enum weir_status fit_recording(struct wish *wish, struct weir_err *err)
+{
+    struct arrivals all = { 0 };
+    if (!wish->whole_recording) {
+        return WEIR_OK;
+    }
+    const enum weir_status status = arrivals_make(&wish->arrivals, &all, err);
+    if (status == WEIR_OK) {
+        const uint64_t end_ns = all.at_ns[all.count - 1] + 1;
+        wish->duration_ns = end_ns > wish->warmup_ns ? end_ns - wish->warmup_ns : 1;
+        arrivals_finish(&all);
+    }
+    return status;
+}
+
 /* ---- All of them ----------------------------------------------------------------------------- */
 
 /* What is there by then is reported; that it is not all must be said. */
@@ -568,7 +584,6 @@ static void take_signals(void)
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
-    cmd_let_signals_end();
 }
 
 static enum weir_status prepare(struct bench *bench, struct weir_err *err)
@@ -624,14 +639,24 @@ int cmd_bench(int count, char **words)
         finish(bench);
         return cmd_usage("bench", "%s", err.text);
     }
-    take_signals();
+    cmd_let_signals_end();
+    if (bench->wish.format == REQUEST_SHARED) {
+        take_signals(); /* Else what was made would stay.  Other preparations may be ended at once. */
+    }
     (void)descriptors_raise(UINT64_MAX); /* A connection each for thousands of requests. */
     describe_machine(bench->machine, sizeof(bench->machine));
     bench->started_wall_ms = clock_wall_ms();
     bench->live.on = term_is_live(stderr) && !bench->wish.json;
-    status = prepare(bench, &err);
+    status = fit_recording(&bench->wish, &err);
     if (status == WEIR_OK) {
+        status = prepare(bench, &err);
+    }
+    if (status == WEIR_OK) {
+        take_signals();
         status = bench->wish.search ? search_all(bench, &err) : measure_loads(bench, &err);
+    }
+    if (status == WEIR_OK && bench->run_count == 0) {
+        status = err_set(&err, WEIR_ECANCELED, "stopped before anything was measured");
     }
     int code = status == WEIR_OK ? CMD_OK : cmd_fail(status, &err);
     if (bench->run_count > 0) {

@@ -27,8 +27,8 @@
 
 /* X(key, name, kind, field, greatest, word, help) */
 #define VALUES(X)                                                                                 \
-    X(DURATION, "--duration", TIME, duration_ns, 0, "DURATION", "of the measured window [10s]")   \
-    X(WARMUP, "--warmup", TIME, warmup_ns, 0, "DURATION", "before it [1s; 0 with --requests]")    \
+    X(DURATION, "--duration", TIME, duration_ns, 0, "DURATION", "of the measured window [10s; the recording]")   \
+    X(WARMUP, "--warmup", TIME, warmup_ns, 0, "DURATION", "before it [1s; 0 with --requests, --recorded]")    \
     X(SLO, "--slo", TIME, slo_ns, 0, "DURATION", "answers later than this are misses")            \
     X(DEADLINE, "--deadline", TIME, deadline_ns, 0, "DURATION",                                   \
       "tell the server how long an answer is of use")                                             \
@@ -88,6 +88,8 @@ enum {
 #undef VALUE_KEY
         OPTION_COUNT
 };
+
+#define BIT(name) (UINT64_C(1) << OPTION_##name)
 
 _Static_assert(OPTION_COUNT <= 64, "struct wish has a bit for each");
 
@@ -600,13 +602,13 @@ static void fill_defaults(struct wish *wish)
         wish->targets[i].grpc = wish->targets[i].grpc || wish->grpc;
     }
     wish->rows = wish->rows != 0 ? wish->rows : offline ? OFFLINE_ROWS : 1;
+    const bool recorded = wish->arrivals.kind == ARRIVALS_RECORDED;
     if (wish->warmup_ns == UINT64_MAX) {
-        wish->warmup_ns = wish->requests > 0 ? 0 : NS_PER_S;
+        wish->warmup_ns = wish->requests > 0 || recorded ? 0 : NS_PER_S;
     }
+    wish->whole_recording = recorded && (wish->given & BIT(DURATION)) == 0;
     wish->drain_ns = wish->drain_ns == UINT64_MAX ? usual_drain_ns(wish) : wish->drain_ns;
 }
-
-#define BIT(name) (UINT64_C(1) << OPTION_##name)
 
 /* Options that say different things of the same. */
 static const uint64_t pairs[] = {

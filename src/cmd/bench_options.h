@@ -66,6 +66,7 @@ struct wish {
 
     uint64_t slo_ns;
     uint64_t duration_ns;
+    bool whole_recording; /* The window is as long as the recording, not duration_ns. */
     uint64_t warmup_ns;
     uint64_t drain_ns;
     uint64_t timeout_ns;

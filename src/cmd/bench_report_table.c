@@ -461,7 +461,8 @@ static void write_codes(const struct bench_report *report, struct buffer *out)
     for (uint32_t i = 0; i < report->run_count; i++) {
         const struct bench_run *run = &report->runs[i];
         char text[BENCH_TEXT_MAX];
-        if (run->code_count == 0) {
+        const uint64_t unanswered = run->counts[BENCH_UNANSWERED];
+        if (run->code_count == 0 && unanswered == 0) {
             continue;
         }
         buffer_printf(out, "%s at %s:", report->targets[run->target].name,
@@ -469,6 +470,10 @@ static void write_codes(const struct bench_report *report, struct buffer *out)
         for (uint32_t k = 0; k < run->code_count; k++) {
             buffer_printf(out, "%s %llu x %s", k == 0 ? "" : ",",
                           (unsigned long long)run->codes[k].count, run->codes[k].name);
+        }
+        if (unanswered > 0) {
+            buffer_printf(out, "%s %llu unanswered", run->code_count == 0 ? "" : ",",
+                          (unsigned long long)unanswered);
         }
         buffer_char(out, '\n');
     }

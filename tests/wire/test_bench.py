@@ -149,6 +149,13 @@ def test_recorded_times_are_replayed(server, tmp_path):
     assert seen["ok"] == 40
 
 
+def test_a_recording_is_replayed_as_a_whole(server, tmp_path):
+    times = tmp_path / "times"
+    times.write_text("".join(f"{i * 12}\n" for i in range(6)))  # A minute, told in 0.6 s.
+    seen = one("sim", *at(server), "--recorded", times, "--speed", 100, "--drain", "60s")
+    assert seen["sent"] == 6 and 0.6 <= seen["elapsed_s"] < 0.61
+
+
 def test_users_who_come_and_go(server):
     document = bench("sim", *at(server), "--users", "2..4:2", "--rate", 50, "--on", "200ms", "--off",
                      "100ms", "--duration", "600ms", "--warmup", "0s", "--drain", "60s")
@@ -288,6 +295,12 @@ def test_a_stalled_server_counts_as_misses(stalled):
     assert seen["good"] == 0 and seen["missed"] == 1
     # The one that was due first has waited for the whole run.
     assert seen["latency"]["max_us"] >= 500_000
+
+
+def test_what_was_given_up_is_told(stalled):
+    done = run("sim", *at(stalled, stalled.grpc), "--concurrency", 5, "--duration", "300ms",
+               "--warmup", "0s", "--drain", "50ms")
+    assert "A at 5: 5 unanswered" in done.stdout
 
 
 def test_a_stalled_server_in_a_closed_loop(stalled):
@@ -452,6 +465,17 @@ def test_ctrl_c_prints_what_there_is(server):
     (seen,) = json.loads(out)["runs"]
     assert process.returncode == 1 and seen["ok"] > 0
     assert seen["flaws"] == ["stopped"] and b"before its time" in said
+
+
+def test_ctrl_c_while_the_server_says_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = subprocess.Popen([BINARY, "bench", "m", "--url",
+                                    f"127.0.0.1:{silent.getsockname()[1]}"])
+        connection, _ = silent.accept()
+        with connection:
+            connection.recv(1)  # It asks, and waits.
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == -signal.SIGINT
 
 
 def test_over_a_unix_socket(server):
