@@ -314,6 +314,24 @@ static void write_targets(const struct bench_report *report, bool color, struct 
     }
 }
 
+/* As planned; the runs of a search differ. */
+static void write_length(const struct bench_report *report, struct buffer *out)
+{
+    uint64_t least_ns = UINT64_MAX;
+    uint64_t most_ns = 0;
+    char text[BENCH_TEXT_MAX];
+    for (uint32_t i = 0; i < report->run_count; i++) {
+        const uint64_t ns = report->runs[i].duration_ns;
+        least_ns = ns < least_ns ? ns : least_ns;
+        most_ns = ns > most_ns ? ns : most_ns;
+    }
+    buffer_printf(out, ", %s", bench_format_us((double)least_ns / 1e3, text));
+    if (most_ns > least_ns) {
+        buffer_printf(out, " to %s", bench_format_us((double)most_ns / 1e3, text));
+    }
+    buffer_text(out, " a run");
+}
+
 static void write_settings(const struct bench_report *report, struct buffer *out)
 {
     const struct bench_run *run = &report->runs[0];
@@ -326,7 +344,7 @@ static void write_settings(const struct bench_report *report, struct buffer *out
     } else {
         buffer_text(out, bench_load_way(run->load));
     }
-    buffer_printf(out, ", %s a run", bench_format_us((double)run->duration_ns / 1e3, text));
+    write_length(report, out);
     if (run->slo_ns != 0) {
         buffer_printf(out, ", SLO %s for %.4g %%", bench_format_us((double)run->slo_ns / 1e3, text),
                       run->quantile * 100);

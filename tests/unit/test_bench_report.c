@@ -171,6 +171,10 @@ static void test_the_table_compares_what_was_measured(void **state)
     assert_non_null(strstr(table, "invalid: the generator used more than 80 % of a core"));
     assert_null(strchr(table, '\x1b'));
     free(table);
+    s.runs[2].duration_ns *= 8; /* As the steps of a search. */
+    table = text_of(write_plain_table, &s.report);
+    assert_non_null(strstr(table, "1.00 s to 8.00 s a run"));
+    free(table);
     finish_sample(&s);
 }
 
