@@ -289,32 +289,6 @@ static enum weir_status sim_needs(const struct backend_ops *ops, const struct ba
     return status;
 }
 
-/* How much slower than others the device is: "gpu1:2.5 gpu2:4". */
-static enum weir_status read_slowness(struct sim_model *model, const struct backend_load *how,
-                                      struct weir_err *err)
-{
-    const char *device = how->device == NULL ? "sim" : how->device;
-    const char *text = model->settings.slower;
-    model->slowness = 1;
-    for (text += strspn(text, " "); *text != '\0'; text += strspn(text, " ")) {
-        const size_t size = strcspn(text, " ");
-        const char *colon = memchr(text, ':', size);
-        char *end = NULL;
-        const double value = colon == NULL ? 0 : strtod(colon + 1, &end);
-        if (colon == NULL || end != text + size || !(value > 0 && value <= 1000)) {
-            return err_set(err, WEIR_EINVAL,
-                           "setting 'slower' is '%.80s', expected NAME:NUMBER such as gpu1:2.5",
-                           model->settings.slower);
-        }
-        if ((size_t)(colon - text) == strlen(device) && memcmp(text, device, strlen(device)) == 0) {
-            model->slowness = value;
-        }
-        text += size;
-    }
-    model->settings.slower = ""; /* The caller's text. */
-    return WEIR_OK;
-}
-
 static enum weir_status build(struct sim_model *model, const struct backend_load *how,
                               struct weir_err *err)
 {
@@ -332,11 +306,13 @@ static enum weir_status build(struct sim_model *model, const struct backend_load
     if (status == WEIR_OK && model->settings.load_fails[0] != '\0') {
         status = err_set(err, WEIR_EINVAL, "%s", model->settings.load_fails);
     }
+    const char *device = how->device == NULL ? "sim" : how->device;
     if (status == WEIR_OK) {
-        status = read_slowness(model, how, err);
+        status = sim_slowness_read(model->settings.slower, device, &model->slowness, err);
+        model->settings.slower = ""; /* The caller's text. */
     }
     if (status == WEIR_OK) {
-        status = occupy(model, how->device == NULL ? "sim" : how->device, err);
+        status = occupy(model, device, err);
     }
     return status;
 }
@@ -465,6 +441,25 @@ static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint6
     const uint64_t end_ns = *free_ns;
     pthread_mutex_unlock(&model->device->lock);
     return end_ns;
+}
+
+/* A run was stopped that would have ended then: the device is free for others.  Those who booked
+ * behind it keep their time. */
+static void unbook_time(struct sim_context *context, uint64_t end_ns, uint64_t cost_ns)
+{
+    struct sim_model *model = model_of(context);
+    const bool exclusive = model->settings.exclusive;
+    uint64_t *free_ns = exclusive ? &model->device->free_ns : &context->free_ns;
+    const uint64_t now_ns = clock_now_ns(model->clock);
+    pthread_mutex_lock(&model->device->lock);
+    const uint64_t begun_ns = exclusive ? end_ns - cost_ns : now_ns;
+    const uint64_t from_ns = now_ns > begun_ns ? now_ns : begun_ns;
+    *free_ns -= end_ns > from_ns ? end_ns - from_ns : 0;
+    for (uint32_t i = 0; i < ENDS_MAX; i++) {
+        uint64_t *other_ns = &model->device->ends_ns[i];
+        *other_ns = *other_ns == end_ns ? from_ns : *other_ns;
+    }
+    pthread_mutex_unlock(&model->device->lock);
 }
 
 static struct timespec timespec_of(uint64_t at_ns)
@@ -706,7 +701,11 @@ static enum weir_status run_once(struct sim_context *context, struct backend_run
                                  uint64_t cost_ns, struct weir_err *err)
 {
     run->virtual_end_ns = book_time(context, reached_ns(context, run), cost_ns);
-    return wait_until(context, run->virtual_end_ns) ? WEIR_OK : stopped(err);
+    if (wait_until(context, run->virtual_end_ns)) {
+        return WEIR_OK;
+    }
+    unbook_time(context, run->virtual_end_ns, cost_ns);
+    return stopped(err);
 }
 
 static enum weir_status stream(struct sim_context *context, struct backend_run *run,

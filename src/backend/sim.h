@@ -90,6 +90,10 @@ WEIR_MUST_USE enum weir_status sim_settings_read(struct sim_settings *out,
 WEIR_MUST_USE enum weir_status sim_spec_read(struct bytes text, struct bytes *name,
                                              struct tensor_spec *out, struct weir_err *err);
 
+/* How much slower than others the device is, by `slower`: "gpu1:2.5 gpu2:4".  WEIR_EINVAL. */
+WEIR_MUST_USE enum weir_status sim_slowness_read(const char *text, const char *device, double *out,
+                                                 struct weir_err *err);
+
 extern const struct backend_ops sim_ops;
 
 #endif

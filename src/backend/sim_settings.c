@@ -175,3 +175,27 @@ enum weir_status sim_spec_read(struct bytes text, struct bytes *name, struct ten
     *out = spec;
     return WEIR_OK;
 }
+
+enum weir_status sim_slowness_read(const char *text, const char *device, double *out,
+                                   struct weir_err *err)
+{
+    const char *whole = text;
+    double slowness = 1;
+    for (text += strspn(text, " "); *text != '\0'; text += strspn(text, " ")) {
+        const size_t size = strcspn(text, " ");
+        const char *colon = memchr(text, ':', size);
+        char *end = NULL;
+        const double value = colon == NULL ? 0 : strtod(colon + 1, &end);
+        if (colon == NULL || end != text + size || !(value > 0 && value <= 1000)) {
+            return err_set(err, WEIR_EINVAL,
+                           "setting 'slower' is '%.80s', expected NAME:NUMBER such as gpu1:2.5",
+                           whole);
+        }
+        if ((size_t)(colon - text) == strlen(device) && memcmp(text, device, strlen(device)) == 0) {
+            slowness = value;
+        }
+        text += size;
+    }
+    *out = slowness;
+    return WEIR_OK;
+}
