@@ -19,9 +19,12 @@
 #include "engine/pool.h"
 #include "util/mem.h"
 
-#define WAIT_MAX_NS (2 * NS_PER_MS)     /* Of a request in a socket: it may have to be refused. */
-#define READ_AHEAD_NS (250 * NS_PER_US) /* Of an executor's end, so that what came is in line. */
-#define AT_ONCE_NS (100 * NS_PER_MS)    /* Who is answered without an executor is not to wait. */
+#define WAIT_MAX_NS (2 * NS_PER_MS)  /* Of a request in a socket: it may have to be refused. */
+#define AT_ONCE_NS (100 * NS_PER_MS) /* Who is answered without an executor is not to wait. */
+/* So long before a run's end what came is read, to be in line by then; and so long sockets wait again
+ * where the run takes longer than expected: a part of the run, and at most. */
+#define AHEAD_PART 8
+#define AHEAD_MAX_NS (500 * NS_PER_US)
 
 static void receive_wake(struct loop_mail *mail)
 {
@@ -88,12 +91,16 @@ static uint64_t moderate(void *context)
         return 0;
     }
     const uint64_t now_ns = clock_now_ns(home->engine->clock);
-    const uint64_t free_ns = home_taken_until_ns(home);
-    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS) || free_ns < READ_AHEAD_NS) {
+    const struct pool_taken taken = home_taken(home);
+    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS) || taken.until_ns == 0) {
         return 0;
     }
+    const uint64_t part_ns = taken.run_ns / AHEAD_PART;
+    const uint64_t ahead_ns = part_ns < AHEAD_MAX_NS ? part_ns : AHEAD_MAX_NS;
+    const uint64_t least_ns = clock_add(now_ns, ahead_ns);
     const uint64_t most_ns = clock_add(now_ns, WAIT_MAX_NS);
-    return free_ns - READ_AHEAD_NS < most_ns ? free_ns - READ_AHEAD_NS : most_ns;
+    const uint64_t until_ns = taken.until_ns - ahead_ns;
+    return until_ns < least_ns ? least_ns : until_ns < most_ns ? until_ns : most_ns;
 }
 
 void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)

@@ -175,14 +175,14 @@ void home_turn(struct home *home)
     turning = outer;
 }
 
-uint64_t home_taken_until_ns(const struct home *home)
+struct pool_taken home_taken(const struct home *home)
 {
-    uint64_t first_ns = CLOCK_NEVER;
+    struct pool_taken first = { .until_ns = CLOCK_NEVER };
     for (uint32_t i = 0; i < home->engine->pool_count; i++) {
-        const uint64_t until_ns = pool_taken_until_ns(home->engine->pools[i]);
-        first_ns = until_ns < first_ns ? until_ns : first_ns;
+        const struct pool_taken taken = pool_taken(home->engine->pools[i]);
+        first = taken.until_ns < first.until_ns ? taken : first;
     }
-    return first_ns;
+    return first;
 }
 
 uint64_t home_next_ns(const struct home *home)

@@ -17,6 +17,7 @@
 #include "util/mailbox.h"
 
 struct engine;
+struct pool_taken; /* pool.h */
 struct catalogue;
 
 struct home {
@@ -50,9 +51,9 @@ void home_turn(struct home *home);
 /* When home_turn() is due at the latest; CLOCK_NEVER when nothing is timed. */
 uint64_t home_next_ns(const struct home *home);
 
-/* When the first executor is expected to be free, of all devices': until then nothing that comes can
- * begin.  0: one is free, or nobody knows. */
-uint64_t home_taken_until_ns(const struct home *home);
+/* Which executor is expected to be free first, of all devices': until then nothing that comes can
+ * begin. */
+struct pool_taken home_taken(const struct home *home);
 
 /* Lets the catalogue snapshot go, so that an idle home keeps no model loaded. */
 void home_rest(struct home *home);

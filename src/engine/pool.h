@@ -138,9 +138,13 @@ struct pool_device_look {
 };
 struct pool_device_look pool_look(struct pool *pool, uint32_t device); /* Any thread. */
 
-/* When the first of the runs under way is expected to end where all places are taken, by the
- * profile; 0: one is free.  Any thread. */
-uint64_t pool_taken_until_ns(struct pool *pool);
+/* Where all places are taken, or will be in a moment: when the first of the runs is expected to end,
+ * by the profile or the run before, and how long it will have taken. */
+struct pool_taken {
+    uint64_t until_ns; /* 0: a place is free. */
+    uint64_t run_ns;
+};
+struct pool_taken pool_taken(struct pool *pool); /* Any thread. */
 
 /* The executors and so many other threads are more than the processors.  Any thread. */
 bool pool_is_crowded(const struct pool *pool, uint64_t others);

@@ -81,16 +81,23 @@ struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
     return list_entry(node, struct executor, idle);
 }
 
-uint64_t pool_taken_until_ns(struct pool *pool)
+struct pool_taken pool_taken(struct pool *pool)
 {
+    struct pool_taken taken = { 0 };
     pthread_mutex_lock(&pool->lock);
     const struct list_node *first = list_first(&pool->runs);
-    const bool may_begin =
-        pool->places_taken < pool->executor_count || (pool->pipelined && pool->idle_count > 0);
-    const uint64_t until_ns =
-        first == NULL || may_begin ? 0 : list_entry(first, struct batch, run)->expected_ns;
+    const bool full = pool->places_taken >= pool->executor_count;
+    if (pool->idle_count > 0 && (pool->pipelined || !full)) {
+        taken.until_ns = 0;
+    } else if (!full && pool->waiting > 0) { /* Who has just ended a run is about to pull. */
+        taken.run_ns = pool->order.run_ns;
+        taken.until_ns = clock_add(clock_now_ns(pool->engine->clock), taken.run_ns);
+    } else if (full && first != NULL) {
+        const struct batch *batch = list_entry(first, struct batch, run);
+        taken = (struct pool_taken){ batch->expected_ns, batch->expected_ns - batch->taken_ns };
+    }
     pthread_mutex_unlock(&pool->lock);
-    return until_ns;
+    return taken;
 }
 
 bool pool_is_crowded(const struct pool *pool, uint64_t others)

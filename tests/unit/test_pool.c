@@ -198,17 +198,17 @@ static void test_when_an_executor_will_be_free_is_known(void **state)
     struct instance *runs[2];
     start(&rig, plain, 1);
     rig_adopt(&rig);
-    assert_int_equal(home_taken_until_ns(&rig.home), 0);
+    assert_int_equal(home_taken(&rig.home).until_ns, 0);
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(home_taken_until_ns(&rig.home), 0); /* Of two, one is free. */
+        assert_int_equal(home_taken(&rig.home).until_ns, 0); /* Of two, one is free. */
         submit_rows(&calls[i], 1, &rig);
         runs[i] = rig_pull(&rig);
         assert_non_null(runs[i]);
     }
     /* Nobody knows how long such runs take. */
-    assert_true(home_taken_until_ns(&rig.home) <= clock_now_ns(&rig.clock));
+    assert_true(home_taken(&rig.home).until_ns <= clock_now_ns(&rig.clock));
     rig_finish(&rig, runs[0]);
-    assert_int_equal(home_taken_until_ns(&rig.home), 0);
+    assert_int_equal(home_taken(&rig.home).until_ns, 0);
     rig_finish(&rig, runs[1]);
     for (int i = 0; i < PROFILE_OBSERVED_MIN; i++) {
         submit_rows(calls, 1, &rig);
@@ -221,7 +221,7 @@ static void test_when_an_executor_will_be_free_is_known(void **state)
         runs[i] = rig_pull(&rig);
         rig_pass(&rig, i == 0 ? NS_PER_US : 0);
     }
-    assert_in_range(home_taken_until_ns(&rig.home), begun_ns + 10 * NS_PER_US,
+    assert_in_range(home_taken(&rig.home).until_ns, begun_ns + 10 * NS_PER_US,
                     begun_ns + NS_PER_MS);
     rig.model.pool->cpu_count = 3;
     assert_false(pool_is_crowded(rig.model.pool, 1));
