@@ -7,6 +7,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <weir/plugin.h>
 
@@ -51,6 +52,7 @@ static enum weir_status read_factor(const char *path, const char *name, float *o
     char *end = text;
     (void)!fgets(text, sizeof(text), file);
     (void)fclose(file);
+    text[strcspn(text, "\n")] = '\0';
     *out = strtof(text, &end);
     return end != text
                ? WEIR_OK

@@ -92,7 +92,7 @@ def test_a_model_it_refuses_says_why(tmp_path, root):
     with Server(tmp_path, root, "--plugin", build(tmp_path, HELLO)) as server:
         state, reason = server.state("bad")
         assert state == "UNAVAILABLE"
-        assert "found 'two" in reason and "expected a number" in reason
+        assert "found 'two'," in reason and "expected a number" in reason
         assert server.state("twice")[0] == "READY"
 
 
