@@ -7,7 +7,6 @@
 #include "engine/canary.h"
 #include "engine/outage.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -417,11 +416,9 @@ static int wait_signal(struct server *server, uint64_t timeout_ns)
     timeout_ns = canary_ns < timeout_ns ? canary_ns : timeout_ns;
     const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / NS_PER_S),
                                       .tv_nsec = (long)(timeout_ns % NS_PER_S) };
-    int got;
-    do {
-        got = timeout_ns == CLOCK_NEVER ? sigwaitinfo(&set, NULL)
-                                        : sigtimedwait(&set, NULL, &timeout);
-    } while (got < 0 && errno == EINTR);
+    /* Interrupted where the process was stopped and goes on: the time has not begun anew. */
+    const int got =
+        timeout_ns == CLOCK_NEVER ? sigwaitinfo(&set, NULL) : sigtimedwait(&set, NULL, &timeout);
     look_at_files(server);
     if (got == SIGHUP) {
         read_all_again(server);

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -180,6 +181,19 @@ def test_grace(tmp_path, root):
             assert server.get("/v2/health/live").status == 200
             assert server.infer("slow", sim_request()).status == 200
         assert server.stop() == 1  # The second signal.
+
+
+def test_a_process_that_is_stopped_again_and_again_keeps_its_times(tmp_path, root):
+    """As by a debugger: no stop puts off what is due."""
+    with Server(tmp_path, "--limits.drain-grace", "1s", root) as server:
+        server.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + PATIENCE_S
+        while server.process.poll() is None:
+            assert time.monotonic() < until
+            server.process.send_signal(signal.SIGSTOP)
+            server.process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)  # Far more often than the grace time is long.
+        assert server.process.returncode == 0
 
 
 def test_accepted_requests_finish(tmp_path, root):
