@@ -79,20 +79,23 @@ static void turn(struct loop_hook *hook)
     }
 }
 
-/* Until when the loop may let its sockets wait.  What is half read or half sent is in no hurry only
- * if it has been given to the engine as a whole. */
+/* Until when the loop may let its sockets wait.  It is the only one: the end of a run wakes those
+ * whose requests it had, and an executor must not sleep while other loops let its work wait. */
 static uint64_t moderate(void *context)
 {
     const struct api_loop *self = context;
     const struct home *home = &self->home;
-    const uint64_t open = self->loop->exchange_count;
     const uint64_t loops = atomic_load_explicit(&self->api->loop_count, memory_order_relaxed);
-    if (open == 0 || home->pending < open || !pool_is_crowded(home->engine->pools[0], loops)) {
+    if (loops != 1 || home->pending < self->loop->exchange_count ||
+        !pool_is_crowded(home->engine->pools[0], loops)) {
         return 0;
     }
     const uint64_t now_ns = clock_now_ns(home->engine->clock);
+    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS)) {
+        return 0;
+    }
     const struct pool_taken taken = home_taken(home);
-    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS) || taken.until_ns == 0) {
+    if (taken.until_ns == 0) {
         return 0;
     }
     const uint64_t part_ns = taken.run_ns / AHEAD_PART;

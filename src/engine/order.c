@@ -239,12 +239,18 @@ void order_spend(struct pool_order *order, uint32_t class_index, uint64_t ns, bo
     }
 }
 
+/* What was charged by another run since may be less than what this one gives back. */
+static uint64_t corrected(uint64_t run_ns, int64_t by_ns)
+{
+    return by_ns < 0 && run_ns < (uint64_t)-by_ns ? 0 : run_ns + (uint64_t)by_ns;
+}
+
 void order_rerun(struct pool_order *order, uint32_t class_index, uint32_t rivals, int64_t ns,
                  bool owed)
 {
     struct order_class *class = &order->classes[class_index];
-    order->run_ns += (uint64_t)ns;
-    class->run_ns += (uint64_t)ns;
+    order->run_ns = corrected(order->run_ns, ns);
+    class->run_ns = corrected(class->run_ns, ns);
     earn(order, rivals, ns);
     if (owed) {
         set_credit(order, class_index, class->credit_ns - ns);

@@ -397,6 +397,7 @@ void overload_run_ended(struct model *model, struct batch *batch, uint64_t now_n
     const uint64_t run_ns = now_ns - batch->taken_ns;
     list_remove(&batch->run);
     model->pool->turns++;
+    model->pool->run_ns = run_ns;
     if (batch->canary) {
         return;
     }

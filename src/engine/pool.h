@@ -70,6 +70,7 @@ struct pool {
     uint64_t watch_ns;     /* Some sleeping executor wakes up by then; CLOCK_NEVER: none does. */
     struct list runs;      /* Of batch.run: those under way, by their expected ends. */
     uint64_t turns;        /* Runs begun and ended. */
+    uint64_t run_ns;       /* That the last one took. */
     uint64_t waiting;      /* Requests in line. */
     uint64_t running;      /* Requests in batches. */
     uint64_t joined;       /* Requests that share another's run. */

@@ -84,17 +84,18 @@ struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
 struct pool_taken pool_taken(struct pool *pool)
 {
     struct pool_taken taken = { 0 };
+    const uint64_t now_ns = clock_now_ns(pool->engine->clock);
+    const struct puller nobody = { pool, pool_no_seat, now_ns };
     pthread_mutex_lock(&pool->lock);
     const struct list_node *first = list_first(&pool->runs);
     const bool full = pool->places_taken >= pool->executor_count;
-    if (pool->idle_count > 0 && (pool->pipelined || !full)) {
+    if (!list_empty(&pool->missing) || (pool->idle_count > 0 && (pool->pipelined || !full))) {
         taken.until_ns = 0;
-    } else if (!full && pool->waiting > 0) { /* Who has just ended a run is about to pull. */
-        taken.run_ns = pool->order.run_ns;
-        taken.until_ns = clock_add(clock_now_ns(pool->engine->clock), taken.run_ns);
     } else if (full && first != NULL) {
         const struct batch *batch = list_entry(first, struct batch, run);
         taken = (struct pool_taken){ batch->expected_ns, batch->expected_ns - batch->taken_ns };
+    } else if (!full && pool_has_work(&nobody)) { /* Who has just ended a run is about to pull. */
+        taken = (struct pool_taken){ clock_add(now_ns, pool->run_ns), pool->run_ns };
     }
     pthread_mutex_unlock(&pool->lock);
     return taken;

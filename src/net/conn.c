@@ -80,6 +80,7 @@ void conn_retire(struct http_conn *c, struct stream *s)
     list_remove(&s->x.node);
     c->stream_count--;
     c->loop->exchange_count--;
+    c->loop->asked_count -= s->requested && s->x.status == 0 ? 1 : 0;
     c->loop->ended_count++;
     c->idle_ns = c->loop->now_ns;
     if (s->headed) {
@@ -348,6 +349,7 @@ static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
 
 static void start_reading(struct http_conn *c)
 {
+    c->loop->newcomers = true;
     if (uv_read_start(&c->uv.stream, on_alloc, on_read) != 0) {
         conn_close(c);
     }

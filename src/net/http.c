@@ -215,6 +215,7 @@ void exchange_begin(struct exchange *x, int status, const char *content_type, ui
     struct stream *s = stream_of(x);
     assert(x->status == 0 && status >= 100 && status <= 999);
     x->status = status;
+    x->loop->asked_count -= s->requested ? 1 : 0;
     if (x->canceled) {
         return;
     }

@@ -350,7 +350,7 @@ static void take_end(struct stream *s)
     x->received_ns = x->loop->came_ns;
     x->body = (struct bytes){ s->body.data, s->body.size };
     if (s->headed && !x->finished && (x->status == 0 || x->incremental)) {
-        s->requested = true;
+        stream_ask(s);
         s->handler->request(s->handler->context, x);
     }
 }
@@ -465,7 +465,7 @@ static int on_close(nghttp2_session *session, int32_t id, uint32_t code, void *u
     if (s == NULL) {
         return 0;
     }
-    const uint64_t now_ns = h->conn->loop->now_ns;
+    const uint64_t now_ns = h->conn->loop->came_ns; /* Both times of what is read together. */
     const bool whole =
         code == NGHTTP2_NO_ERROR && http2_is_said(s) && s->framed == s->x.unsent_bytes;
     if (!whole && !s->reset && !http2_guard_reset(&h->guard, s->x.begun_ns, now_ns)) {

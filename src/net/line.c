@@ -132,7 +132,7 @@ static void take_end(struct http_conn *c, struct stream *s)
     x->received_ns = c->loop->came_ns;
     x->body = (struct bytes){ s->body.data, s->body.size };
     if (x->status == 0) {
-        s->requested = true;
+        stream_ask(s);
         s->handler->request(s->handler->context, x);
     }
 }

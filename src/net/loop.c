@@ -134,10 +134,19 @@ static void look_or_sleep(struct loop *loop)
     }
 }
 
+/* Nothing is half read or half sent. */
+static bool all_wait_for_answers(const struct loop *loop)
+{
+    return loop->exchange_count > 0 && loop->asked_count == loop->exchange_count &&
+           loop->work_count == 0;
+}
+
 /* Lets sockets wait for as long as they may, unless mail comes or a time does. */
 static void let_sockets_wait(struct loop *loop)
 {
-    if (loop->moderate == NULL || is_looking(loop)) {
+    const bool newcomers = loop->newcomers;
+    loop->newcomers = false;
+    if (loop->moderate == NULL || is_looking(loop) || newcomers || !all_wait_for_answers(loop)) {
         return;
     }
     const uint64_t most_ns = loop->moderate(loop->moderate_context);
@@ -373,12 +382,15 @@ static void work_done(uv_work_t *request, int status)
 {
     (void)status; /* Work is never cancelled. */
     struct loop_work *work = list_entry(request, struct loop_work, request);
-    loop_turn_begin(request->loop->data);
+    struct loop *loop = request->loop->data;
+    loop->work_count--;
+    loop_turn_begin(loop);
     work->done(work);
 }
 
 void loop_work(struct loop *loop, struct loop_work *work)
 {
+    loop->work_count++;
     const int failed = uv_queue_work(&loop->uv, &work->request, work_run, work_done);
     assert(failed == 0); /* It only fails without a callback. */
     (void)failed;

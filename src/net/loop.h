@@ -31,7 +31,8 @@
 
 struct http_net; /* The connections' part of a loop, known to conn.h. */
 
-/* Asked at the end of each turn: until when sockets may wait, 0: not at all.  Mail and times go on. */
+/* Asked at the end of a turn in which all exchanges wait for their handler's answer: until when
+ * sockets may wait, 0: not at all.  Mail and times go on. */
 typedef uint64_t loop_moderate_fn(void *context);
 
 /* A message to a loop: embed it, set `receive`, loop_send().  Runs on the loop's thread. */
@@ -83,6 +84,9 @@ struct loop {
     bool fresh;              /* now_ns was read in this turn. */
     uint32_t ended_count;    /* Exchanges that ended in this turn. */
     uint64_t exchange_count; /* And those that have not. */
+    uint64_t asked_count;    /* Of these, those that wait for their handler's answer. */
+    uint64_t work_count;     /* Of loop_work(), under way. */
+    bool newcomers;          /* libuv does not poll all connections before it next sleeps. */
     struct look look;
     uv_idle_t looking; /* Active while the loop looks for more, and so does not sleep. */
     uint64_t looks_until_ns;

@@ -101,6 +101,13 @@ static inline struct stream *stream_at(struct list_node *node)
  * Without memory the answer is broken. */
 void stream_push(struct stream *s, struct bytes bytes);
 
+/* request() is about to be called. */
+static inline void stream_ask(struct stream *s)
+{
+    s->requested = true;
+    s->x.loop->asked_count += s->x.status == 0 ? 1 : 0;
+}
+
 /* Forgets what is still to be sent. */
 void stream_drop_pieces(struct stream *s);
 

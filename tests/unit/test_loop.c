@@ -332,6 +332,8 @@ static void source_open(struct source *source, struct bench *b, uint64_t waits_u
     source->poll.data = source;
     assert_int_equal(uv_poll_start(&source->poll, UV_READABLE, on_readable), 0);
     loop_set_moderation(&b->loop, let_wait, source);
+    b->loop.exchange_count = 1; /* One that waits for its answer. */
+    b->loop.asked_count = 1;
 }
 
 static void test_sockets_wait_while_they_may(void **state)
@@ -372,6 +374,20 @@ static void test_times_and_mail_do_not_wait_with_them(void **state)
     run(&b);
     pthread_join(thread, NULL);
     close(source.fd);
+}
+
+static void test_nothing_waits_while_something_is_half_read(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct source source;
+    begin(&b);
+    source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
+    b.loop.exchange_count = 2;
+    assert_int_equal(eventfd_write(source.fd, 1), 0);
+    run(&b);
+    close(source.fd);
+    assert_int_equal(source.calls, 0);
 }
 
 static void test_a_loop_that_spins_lets_nothing_wait(void **state)
@@ -488,6 +504,7 @@ int main(void)
         cmocka_unit_test(test_a_loop_looks_for_the_next_request),
         cmocka_unit_test(test_sockets_wait_while_they_may),
         cmocka_unit_test(test_times_and_mail_do_not_wait_with_them),
+        cmocka_unit_test(test_nothing_waits_while_something_is_half_read),
         cmocka_unit_test(test_a_loop_that_spins_lets_nothing_wait),
         cmocka_unit_test(test_hooks_and_mail_alternate),
         cmocka_unit_test(test_stopped_before_it_runs),

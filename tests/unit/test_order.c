@@ -74,6 +74,20 @@ static void test_credit_is_forgotten_without_requests(void **state)
     assert_false(order_owed(&order, 6));
 }
 
+/* Two runs at once: the long one takes less than was said when the short one had begun. */
+static void test_a_run_that_was_shorter_takes_no_credit_from_others(void **state)
+{
+    (void)state;
+    start();
+    const uint32_t rivals = MASK(3, 4);
+    order_run(&order, 3, rivals, 100 * NS_PER_MS);
+    order_run(&order, 3, rivals, NS_PER_MS);
+    const int64_t earned_ns = order.classes[4].credit_ns;
+    assert_true(earned_ns > 0);
+    order_rerun(&order, 3, rivals, -50 * (int64_t)NS_PER_MS, false);
+    assert_in_range(order.classes[4].credit_ns, earned_ns / 4, earned_ns);
+}
+
 static void test_time_is_charged_by_weight(void **state)
 {
     (void)state;
@@ -185,6 +199,7 @@ int main(void)
         cmocka_unit_test(test_the_most_urgent_class_goes_but_each_gets_its_share),
         cmocka_unit_test(test_a_class_that_is_alone_owes_nothing_later),
         cmocka_unit_test(test_credit_is_forgotten_without_requests),
+        cmocka_unit_test(test_a_run_that_was_shorter_takes_no_credit_from_others),
         cmocka_unit_test(test_time_is_charged_by_weight),
         cmocka_unit_test(test_a_client_has_its_part_of_those_that_are_here),
         cmocka_unit_test(test_who_comes_starts_at_the_least_time),
