@@ -143,13 +143,6 @@ static void receive_chain(struct loop_mail *mail)
     loop_send(&chain->bench->loop, &chain->mail);
 }
 
-static void *send_one(void *context)
-{
-    struct chain *chain = context;
-    loop_send(&chain->bench->loop, &chain->mail);
-    return NULL;
-}
-
 static void test_a_loop_gets_its_own_mail(void **state)
 {
     (void)state;
@@ -283,7 +276,8 @@ struct source {
     struct bench *bench;
     uv_poll_t poll;
     int fd;
-    bool goes_on; /* The loop, when it has been read. */
+    struct loop_mail *mail; /* Sent by another thread as the sockets begin to wait; NULL: none. */
+    pthread_t sender;
     uint64_t
         waits_until_ns; /* That its sockets may, as it says the second time; then: not at all. */
     unsigned calls;
@@ -291,6 +285,18 @@ struct source {
     uint64_t came_ns;  /* What was there, for all that the loop knows, */
     uint64_t read_ns;  /* and when it was read. */
 };
+
+static void *send_mail(void *context)
+{
+    struct source *source = context;
+    loop_send(&source->bench->loop, source->mail);
+    return NULL;
+}
+
+static void receive_nothing(struct loop_mail *mail)
+{
+    (void)mail;
+}
 
 static uint64_t let_wait(void *context)
 {
@@ -306,6 +312,9 @@ static uint64_t let_wait(void *context)
     }
     assert_int_equal(eventfd_write(source->fd, 1), 0);
     source->asked_ns = uv_hrtime();
+    if (source->mail != NULL) {
+        assert_int_equal(pthread_create(&source->sender, NULL, send_mail, source), 0);
+    }
     return until_ns;
 }
 
@@ -318,9 +327,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     source->came_ns = source->bench->loop.came_ns;
     source->read_ns = uv_hrtime();
     uv_close((uv_handle_t *)poll, NULL);
-    if (!source->goes_on) {
-        loop_stop(&source->bench->loop);
-    }
+    loop_stop(&source->bench->loop);
 }
 
 static void source_open(struct source *source, struct bench *b, uint64_t waits_until_ns)
@@ -350,30 +357,48 @@ static void test_sockets_wait_while_they_may(void **state)
     assert_in_range(source.came_ns, source.asked_ns, until_ns);
 }
 
+struct timed_source {
+    struct loop_hook hook;
+    struct source source;
+    struct alarm alarm;
+};
+
+/* In the turn in which the sockets begin to wait: a time that passes earlier would end no wait. */
+static void set_before_the_wait(struct loop_hook *hook)
+{
+    struct timed_source *self = list_entry(hook, struct timed_source, hook);
+    if (self->source.calls == 1) {
+        set(self->source.bench, &self->alarm, 1, NS_PER_MS);
+    }
+}
+
 /* Or it would wait for an hour. */
-static void test_times_and_mail_do_not_wait_with_them(void **state)
+static void test_times_do_not_wait_with_sockets(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct timed_source timed = { .hook.turn = set_before_the_wait };
+    begin(&b);
+    source_open(&timed.source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
+    loop_hook_add(&b.loop, &timed.hook);
+    run(&b);
+    close(timed.source.fd);
+    assert_true(timed.source.read_ns >= timed.alarm.at_ns);
+}
+
+static void test_mail_does_not_wait_with_sockets(void **state)
 {
     (void)state;
     struct bench b;
     struct source source;
-    struct alarm alarm;
-    begin(&b);
-    set(&b, &alarm, 9, NS_PER_MS);
-    source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
-    source.goes_on = true;
-    run(&b);
-    close(source.fd);
-    assert_int_equal(b.count, 1);
-    assert_true(source.read_ns >= alarm.at_ns);
-
-    struct chain chain = { { .receive = receive_chain }, &b, 0 };
-    pthread_t thread;
+    struct loop_mail mail = { .receive = receive_nothing };
     begin(&b);
     source_open(&source, &b, clock_add(uv_hrtime(), 3600 * NS_PER_S));
-    assert_int_equal(pthread_create(&thread, NULL, send_one, &chain), 0);
+    source.mail = &mail;
     run(&b);
-    pthread_join(thread, NULL);
+    pthread_join(source.sender, NULL);
     close(source.fd);
+    assert_true(source.calls >= 2);
 }
 
 static void test_nothing_waits_while_something_is_half_read(void **state)
@@ -503,7 +528,8 @@ int main(void)
         cmocka_unit_test(test_a_loop_that_spins_does_the_same),
         cmocka_unit_test(test_a_loop_looks_for_the_next_request),
         cmocka_unit_test(test_sockets_wait_while_they_may),
-        cmocka_unit_test(test_times_and_mail_do_not_wait_with_them),
+        cmocka_unit_test(test_times_do_not_wait_with_sockets),
+        cmocka_unit_test(test_mail_does_not_wait_with_sockets),
         cmocka_unit_test(test_nothing_waits_while_something_is_half_read),
         cmocka_unit_test(test_a_loop_that_spins_lets_nothing_wait),
         cmocka_unit_test(test_hooks_and_mail_alternate),
