@@ -16,15 +16,9 @@
 #include "api/infer_json.h"
 #include "api/infer_recall.h"
 #include "api/kserve_grpc_job.h"
+#include "api/moderation.h"
 #include "engine/pool.h"
 #include "util/mem.h"
-
-#define WAIT_MAX_NS (2 * NS_PER_MS)  /* Of a request in a socket: it may have to be refused. */
-#define AT_ONCE_NS (100 * NS_PER_MS) /* Who is answered without an executor is not to wait. */
-/* So long before a run's end what came is read, to be in line by then; and so long sockets wait again
- * where the run takes longer than expected: a part of the run, and at most. */
-#define AHEAD_PART 8
-#define AHEAD_MAX_NS (500 * NS_PER_US)
 
 static void receive_wake(struct loop_mail *mail)
 {
@@ -90,20 +84,8 @@ static uint64_t moderate(void *context)
         !pool_is_crowded(home->engine->pools[0], loops)) {
         return 0;
     }
-    const uint64_t now_ns = clock_now_ns(home->engine->clock);
-    if (now_ns < clock_add(home->at_once_ns, AT_ONCE_NS)) {
-        return 0;
-    }
     const struct pool_taken taken = home_taken(home);
-    if (taken.until_ns == 0) {
-        return 0;
-    }
-    const uint64_t part_ns = taken.run_ns / AHEAD_PART;
-    const uint64_t ahead_ns = part_ns < AHEAD_MAX_NS ? part_ns : AHEAD_MAX_NS;
-    const uint64_t least_ns = clock_add(now_ns, ahead_ns);
-    const uint64_t most_ns = clock_add(now_ns, WAIT_MAX_NS);
-    const uint64_t until_ns = taken.until_ns - ahead_ns;
-    return until_ns < least_ns ? least_ns : until_ns < most_ns ? until_ns : most_ns;
+    return moderation_until_ns(&taken, home->at_once_ns, clock_now_ns(home->engine->clock));
 }
 
 void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)

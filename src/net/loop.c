@@ -150,8 +150,11 @@ static void let_sockets_wait(struct loop *loop)
         return;
     }
     const uint64_t most_ns = loop->moderate(loop->moderate_context);
+    if (most_ns == 0) {
+        return;
+    }
     const uint64_t until_ns = loop->timer_ns < most_ns ? loop->timer_ns : most_ns;
-    const uint64_t now_ns = most_ns == 0 ? 0 : uv_hrtime();
+    const uint64_t now_ns = uv_hrtime();
     if (until_ns <= now_ns) {
         return;
     }
