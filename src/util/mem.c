@@ -5,6 +5,7 @@
 #include "util/mem.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,6 @@
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -192,10 +192,15 @@ char *mem_write_text(char *memory, const char *text, size_t size)
     return memory;
 }
 
+/* One at a time: where malloc is not glibc's own (a sanitizer's, a preloaded one), the first call
+ * sets glibc's heap up, and a second beside it reads what is not there yet. */
 void mem_trim(void)
 {
 #ifdef __GLIBC__
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    (void)pthread_mutex_lock(&lock);
     (void)malloc_trim(0);
+    (void)pthread_mutex_unlock(&lock);
 #endif
 }
 

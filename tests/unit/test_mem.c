@@ -6,12 +6,40 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "util/mem.h"
 #include "util/memstat.h"
 
 #define MIB ((size_t)1 << 20)
+
+#define TRIMMERS 2
+
+static void *trim_with_the_other(void *context)
+{
+    atomic_uint *ready = context;
+    (void)atomic_fetch_add(ready, 1);
+    while (atomic_load(ready) < TRIMMERS) {
+    }
+    mem_trim();
+    return NULL;
+}
+
+/* As models do that are loaded at once.  It is the first test of all: with a sanitizer's heap only
+ * the first trim of a process sets glibc's up. */
+static void test_trimming_at_once(void **state)
+{
+    (void)state;
+    atomic_uint ready = 0;
+    pthread_t threads[TRIMMERS];
+    for (size_t i = 0; i < TRIMMERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, trim_with_the_other, &ready), 0);
+    }
+    for (size_t i = 0; i < TRIMMERS; i++) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    }
+}
 
 static void test_start_up_memory_is_zeroed(void **state)
 {
@@ -165,6 +193,7 @@ static void test_large_blocks_go_back_at_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_trimming_at_once),
         cmocka_unit_test(test_start_up_memory_is_zeroed),
         cmocka_unit_test(test_empty_is_not_failed),
         cmocka_unit_test(test_absurd_sizes_fail),
