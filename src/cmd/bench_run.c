@@ -25,6 +25,7 @@
 #define LAG_NS_ANYHOW NS_PER_MS /* Without an SLO so much lag is never held against a run. */
 #define LITTLE_OFF_MAX 0.1
 #define FAILED_SHARE_MAX 0.01
+#define UNANSWERED_SHARE_MAX 0.01
 
 static const char *const outcome_words[] = {
 #define BENCH_OUTCOME_WORD(name, word, line) word,
@@ -345,9 +346,15 @@ static bool is_away(const struct bench_run *run)
     return (double)run->away_ns > AWAY_SHARE_MAX * (double)run->elapsed_ns;
 }
 
+static bool is_above(const struct bench_run *run, enum bench_outcome outcome, double share)
+{
+    return (double)run->counts[outcome] > share * (double)ended(run);
+}
+
 /* A closed loop always finds a limit, and says so when that was the generator: what it measured
  * is true then, if not of the server.  An open loop that did not keep to its times measured
- * nothing. */
+ * nothing.  What an open loop gives up is late, as it would have been; a closed one has sent the
+ * next request instead, so that its load and times are those of its own patience. */
 static uint32_t flaws_of(const struct bench_run *run)
 {
     const uint64_t count = ended(run);
@@ -358,7 +365,9 @@ static uint32_t flaws_of(const struct bench_run *run)
         [BENCH_FLAW_LITTLE] = breaks_little(run),
         [BENCH_FLAW_SHORT] = count == 0 || (open && run->verdict == VERDICT_OPEN &&
                                             (double)count * (1 - run->quantile) < 1 - 1e-9),
-        [BENCH_FLAW_ERRORS] = (double)run->counts[BENCH_FAILED] > FAILED_SHARE_MAX * (double)count,
+        [BENCH_FLAW_ERRORS] = is_above(run, BENCH_FAILED, FAILED_SHARE_MAX),
+        [BENCH_FLAW_UNANSWERED] =
+            !open && !run->stopped && is_above(run, BENCH_UNANSWERED, UNANSWERED_SHARE_MAX),
         [BENCH_FLAW_AWAY] = is_away(run),
         [BENCH_FLAW_STOPPED] = run->stopped,
     };

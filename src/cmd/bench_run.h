@@ -47,6 +47,7 @@ enum bench_outcome bench_outcome_of_grpc(int code);
     X(LITTLE, "little", "requests in flight differ from rate times latency")             \
     X(SHORT, "too-few", "too few requests for the percentile that is judged")            \
     X(ERRORS, "errors", "requests failed for other reasons than load")                   \
+    X(UNANSWERED, "unanswered", "requests were given up: the figures are of the time-out")   \
     X(AWAY, "away", "no connection to the server for part of the run")                   \
     X(STOPPED, "stopped", "the run ended before its time")
 

@@ -189,6 +189,18 @@ static void test_other_flaws(void **state)
     assert_true(has(&run, BENCH_FLAW_ERRORS));
     bench_run_finish(&run);
 
+    for (uint64_t given_up = 10; given_up <= 11; given_up++) { /* Of a thousand. */
+        run = measured(0);
+        run.inflight_mean = 0;
+        run.load = BENCH_LOAD_CLOSED;
+        for (uint64_t i = 0; i < given_up; i++) {
+            pass(&run, 0, 0, S, BENCH_UNANSWERED);
+        }
+        bench_run_close(&run);
+        assert_true(given_up == 10 ? run.flaws == 0 : has(&run, BENCH_FLAW_UNANSWERED));
+        bench_run_finish(&run);
+    }
+
     run = make();
     run.elapsed_ns = 10 * S;
     bench_run_close(&run); /* Nothing at all was answered. */

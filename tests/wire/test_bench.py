@@ -281,6 +281,7 @@ def stalled(request, tmp_path):
     (tmp_path / "models").mkdir()
     put_sim(tmp_path / "models", "sim", **HANGS)
     put_sim(tmp_path / "models", "fine")
+    put_sim(tmp_path / "models", "slow", parameters={"tau0": "500ms"}, max_batch_size=0)
     with Server(tmp_path, tmp_path / "models", "--limits.drain-timeout", "100ms") as server:
         server.grpc = request.param
         yield server
@@ -308,6 +309,18 @@ def test_a_stalled_server_in_a_closed_loop(stalled):
                "--warmup", "0s", "--drain", "50ms")
     assert seen["unanswered"] == seen["sent"] == 5
     assert seen["latency"]["min_us"] >= 200_000  # Though all may have been sent late.
+    assert seen["flaws"] == ["unanswered"]
+
+
+def test_a_closed_loop_of_time_outs_measures_no_server(stalled, tmp_path):
+    done = run("slow", *at(stalled, stalled.grpc), "--concurrency", 2, "--requests", 6, "--warmup",
+               "0s", "--timeout", "20ms", "--html", tmp_path / "page.html")
+    assert done.returncode == 1
+    why = "requests were given up: the figures are of the time-out"
+    assert "INVALID" in done.stdout and why in done.stdout
+    assert f"1 of 1 runs invalid: {why}" in done.stderr
+    page = (tmp_path / "page.html").read_text()
+    assert why in page and '"flaws":["unanswered"]' in page
 
 
 def test_requests_that_take_too_long_are_given_up(stalled):
