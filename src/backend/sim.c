@@ -1,150 +1,37 @@
 /*
- * The simulated device.
+ * Models on simulated devices.
  *
- * A run books its time on the timeline first and waits for the end of what it booked, so
- * the order of bookings decides, not the order in which threads wake.  Everything a device
- * shares (timeline, contexts, memory) is under its lock; what a run waits on is its context's
- * own, so that terminating one run does not wake the others.
+ * A run books its time on the device (`sim_device`) and waits for the end of what it booked.  What
+ * it waits on is its context's own, so that terminating one run does not wake the others.  Faults
+ * that are planned for it are in `sim_fault`.
  */
 #include "backend/sim.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "backend/backend_impl.h"
-#include "util/arena.h"
+#include "backend/sim_device.h"
+#include "backend/sim_impl.h"
 #include "util/err.h"
-#include "util/list.h"
 #include "util/mem.h"
 
 #define SPECS_BYTES_MAX ((size_t)1 << 20)
 #define SPECS_MAX 64
-#define ENDS_MAX 32 /* Runs at once that contention knows of. */
-
-/* Lives while a model is loaded on it. */
-struct sim_device {
-    struct list_node node; /* In `devices`, under devices_lock. */
-    uint32_t models;       /* Under devices_lock. */
-    char *name;
-    pthread_mutex_t lock;       /* Guards what follows. */
-    uint64_t free_ns;           /* The timeline is booked until then. */
-    uint64_t ends_ns[ENDS_MAX]; /* Of the last runs that did not follow each other. */
-    uint32_t ends_at;
-    uint64_t contexts;
-    uint64_t memory_bytes;
-};
-
-struct sim_model {
-    struct backend_model base;
-    struct arena arena;
-    struct sim_settings settings;
-    struct sim_device *device;
-    double slowness; /* Of the device, by `slower`. */
-    const struct clock *clock;
-    struct block_pool *blocks;
-    bool booked; /* memory_per_model is on the device. */
-    uint64_t promote_runs;
-    _Atomic bool packed; /* What was mapped. */
-    _Atomic uint64_t runs;
-};
 
 struct sim_context {
     struct backend_context base;
     pthread_mutex_t lock; /* Guards `stopping`, with `changed`. */
     pthread_cond_t changed;
     bool stopping;
-    uint64_t free_ns; /* Where the device is not exclusive; one run at a time. */
+    struct sim_lane lane;
 };
-
-static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct list devices = { { &devices.head, &devices.head } };
 
 static struct sim_model *model_of(const struct sim_context *context)
 {
     return (struct sim_model *)context->base.model;
-}
-
-/* --- Devices ---------------------------------------------------------------------------------- */
-
-static struct sim_device *find_device_locked(const char *name)
-{
-    for (struct list_node *n = list_first(&devices); n != NULL; n = list_next(&devices, n)) {
-        struct sim_device *device = list_entry(n, struct sim_device, node);
-        if (strcmp(device->name, name) == 0) {
-            return device;
-        }
-    }
-    return NULL;
-}
-
-static struct sim_device *make_device_locked(const char *name)
-{
-    struct sim_device *device = mem_try_zero(1, sizeof(*device));
-    char *copy = mem_try_strdup(name);
-    if (device == NULL || copy == NULL) {
-        mem_free(device);
-        mem_free(copy);
-        return NULL;
-    }
-    device->name = copy;
-    pthread_mutex_init(&device->lock, NULL);
-    list_append(&devices, &device->node);
-    return device;
-}
-
-static struct sim_device *device_acquire(const char *name)
-{
-    pthread_mutex_lock(&devices_lock);
-    struct sim_device *device = find_device_locked(name);
-    if (device == NULL) {
-        device = make_device_locked(name);
-    }
-    if (device != NULL) {
-        device->models++;
-    }
-    pthread_mutex_unlock(&devices_lock);
-    return device;
-}
-
-static void device_release(struct sim_device *device)
-{
-    pthread_mutex_lock(&devices_lock);
-    const bool last = --device->models == 0;
-    if (last) {
-        list_remove(&device->node);
-    }
-    pthread_mutex_unlock(&devices_lock);
-    if (last) {
-        pthread_mutex_destroy(&device->lock);
-        mem_free(device->name);
-        mem_free(device);
-    }
-}
-
-/* Books `bytes` of the device's memory; false when it has not that much left. */
-static bool book_memory(const struct sim_model *model, uint64_t bytes)
-{
-    struct sim_device *device = model->device;
-    const uint64_t limit = model->settings.memory_max;
-    pthread_mutex_lock(&device->lock);
-    const bool fits =
-        limit == 0 || (device->memory_bytes <= limit && bytes <= limit - device->memory_bytes);
-    if (fits) {
-        device->memory_bytes += bytes;
-    }
-    pthread_mutex_unlock(&device->lock);
-    return fits;
-}
-
-static void unbook_memory(const struct sim_model *model, uint64_t bytes)
-{
-    pthread_mutex_lock(&model->device->lock);
-    model->device->memory_bytes -= bytes;
-    pthread_mutex_unlock(&model->device->lock);
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -218,11 +105,11 @@ static enum weir_status occupy(struct sim_model *model, const char *device_name,
                                struct weir_err *err)
 {
     const uint64_t bytes = model->settings.memory_per_model;
-    model->device = device_acquire(device_name);
+    model->device = sim_device_acquire(device_name);
     if (model->device == NULL) {
-        return err_nomem(err, "a device", sizeof(*model->device));
+        return err_nomem(err, "a device", 0);
     }
-    if (!book_memory(model, bytes)) {
+    if (!sim_device_book_memory(model->device, bytes, model->settings.memory_max)) {
         return err_set(err, WEIR_ENOMEM,
                        "needs %" PRIu64 " bytes of device '%s', which has %" PRIu64
                        " and not enough left",
@@ -232,7 +119,7 @@ static enum weir_status occupy(struct sim_model *model, const char *device_name,
     return WEIR_OK;
 }
 
-static void pass(const struct sim_model *model, uint64_t ns)
+void sim_pass(const struct sim_model *model, uint64_t ns)
 {
     if (ns > 0) {
         clock_sleep_until(model->clock, clock_add(clock_now_ns(model->clock), ns));
@@ -243,12 +130,10 @@ static void sim_unload(struct backend_model *base)
 {
     struct sim_model *model = (struct sim_model *)base;
     if (model->booked) {
-        pass(model, model->settings.unload);
-        unbook_memory(model, model->settings.memory_per_model);
+        sim_pass(model, model->settings.unload);
+        sim_device_unbook_memory(model->device, model->settings.memory_per_model);
     }
-    if (model->device != NULL) {
-        device_release(model->device);
-    }
+    sim_device_release(model->device);
     arena_finish(&model->arena);
     mem_free(model);
 }
@@ -273,7 +158,7 @@ static enum weir_status sim_promote(struct backend_model *base, struct weir_err 
 {
     (void)err;
     struct sim_model *model = (struct sim_model *)base;
-    pass(model, model->settings.pack);
+    sim_pass(model, model->settings.pack);
     model->packed = true;
     return WEIR_OK;
 }
@@ -301,7 +186,7 @@ static enum weir_status build(struct sim_model *model, const struct backend_load
         status = make_signature(model, err);
     }
     if (status == WEIR_OK) {
-        pass(model, model->settings.load);
+        sim_pass(model, model->settings.load);
     }
     if (status == WEIR_OK && model->settings.load_fails[0] != '\0') {
         status = err_set(err, WEIR_EINVAL, "%s", model->settings.load_fails);
@@ -351,16 +236,14 @@ static enum weir_status sim_context_create(struct backend_model *base, struct ba
     if (context == NULL) {
         return err_nomem(err, "a context", sizeof(*context));
     }
-    pthread_mutex_lock(&model->device->lock);
-    const bool fits = limit == 0 || model->device->contexts < limit;
-    model->device->contexts += fits;
-    pthread_mutex_unlock(&model->device->lock);
-    if (!fits) {
+    if (!sim_device_enter(model->device, limit)) {
         mem_free(context);
         return err_set(err, WEIR_ECONFLICT,
                        "device '%s' has no context left: contexts_max is %" PRIu64,
-                       model->device->name, limit);
+                       sim_device_name(model->device), limit);
     }
+    context->lane = (struct sim_lane){ .exclusive = model->settings.exclusive,
+                                       .contention = model->settings.contention };
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -375,10 +258,7 @@ static enum weir_status sim_context_create(struct backend_model *base, struct ba
 static void sim_context_destroy(struct backend_context *base)
 {
     struct sim_context *context = (struct sim_context *)base;
-    struct sim_device *device = model_of(context)->device;
-    pthread_mutex_lock(&device->lock);
-    device->contexts--;
-    pthread_mutex_unlock(&device->lock);
+    sim_device_leave(model_of(context)->device);
     pthread_cond_destroy(&context->changed);
     pthread_mutex_destroy(&context->lock);
     mem_free(context);
@@ -411,55 +291,6 @@ static uint64_t run_cost_ns(const struct sim_model *model, uint64_t rows, uint64
     const double cost = ((double)settings->tau0 + (double)settings->alpha * (double)rows);
     const double swayed = cost * (1 + sway) * model->slowness;
     return swayed < 0x1p63 ? (uint64_t)swayed : (uint64_t)1 << 63;
-}
-
-/* Lock held: the run shares the device with those that have not ended. */
-static uint64_t book_shared(struct sim_context *context, uint64_t start_ns, uint64_t cost_ns)
-{
-    struct sim_device *device = model_of(context)->device;
-    double at_once = 1;
-    for (uint32_t i = 0; i < ENDS_MAX; i++) {
-        at_once += device->ends_ns[i] > start_ns ? 1 : 0;
-    }
-    const double factor = 1 + model_of(context)->settings.contention * at_once * (at_once - 1);
-    const double slowed = (double)cost_ns * factor;
-    const uint64_t end_ns =
-        clock_add(start_ns, slowed < 0x1p63 ? (uint64_t)slowed : (uint64_t)1 << 63);
-    device->ends_ns[device->ends_at++ % ENDS_MAX] = end_ns;
-    return end_ns;
-}
-
-/* When the run is over that is submitted now; the time is booked. */
-static uint64_t book_time(struct sim_context *context, uint64_t submit_ns, uint64_t cost_ns)
-{
-    struct sim_model *model = model_of(context);
-    uint64_t *free_ns = model->settings.exclusive ? &model->device->free_ns : &context->free_ns;
-    pthread_mutex_lock(&model->device->lock);
-    const uint64_t start_ns = submit_ns > *free_ns ? submit_ns : *free_ns;
-    *free_ns = model->settings.exclusive ? clock_add(start_ns, cost_ns)
-                                         : book_shared(context, start_ns, cost_ns);
-    const uint64_t end_ns = *free_ns;
-    pthread_mutex_unlock(&model->device->lock);
-    return end_ns;
-}
-
-/* A run was stopped that would have ended then: the device is free for others.  Those who booked
- * behind it keep their time. */
-static void unbook_time(struct sim_context *context, uint64_t end_ns, uint64_t cost_ns)
-{
-    struct sim_model *model = model_of(context);
-    const bool exclusive = model->settings.exclusive;
-    uint64_t *free_ns = exclusive ? &model->device->free_ns : &context->free_ns;
-    const uint64_t now_ns = clock_now_ns(model->clock);
-    pthread_mutex_lock(&model->device->lock);
-    const uint64_t begun_ns = exclusive ? end_ns - cost_ns : now_ns;
-    const uint64_t from_ns = now_ns > begun_ns ? now_ns : begun_ns;
-    *free_ns -= end_ns > from_ns ? end_ns - from_ns : 0;
-    for (uint32_t i = 0; i < ENDS_MAX; i++) {
-        uint64_t *other_ns = &model->device->ends_ns[i];
-        *other_ns = *other_ns == end_ns ? from_ns : *other_ns;
-    }
-    pthread_mutex_unlock(&model->device->lock);
 }
 
 static struct timespec timespec_of(uint64_t at_ns)
@@ -592,91 +423,6 @@ static enum weir_status make_outputs(const struct sim_model *model, struct backe
     return WEIR_OK;
 }
 
-/* --- Planned faults --------------------------------------------------------------------------- */
-
-static bool holds_number(const struct tensor *tensor, float number)
-{
-    if (!tensor->present || tensor->dtype != DTYPE_FP32) {
-        return false;
-    }
-    for (size_t at = 0; at + sizeof(float) <= tensor->size; at += sizeof(float)) {
-        float value;
-        memcpy(&value, tensor->data + at, sizeof(value));
-        if (value == number) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Some input holds the number that the setting names, if it names one. */
-static bool holds(const struct sim_model *model, const struct backend_run *run, const char *setting)
-{
-    const float number = strtof(setting, NULL);
-    for (uint32_t i = 0; i < model->base.signature.input_count; i++) {
-        if (setting[0] != '\0' && holds_number(&run->inputs[i], number)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* As a kernel that nothing can interrupt. */
-static void stick(const struct sim_model *model)
-{
-    pass(model, model->settings.stuck);
-}
-
-static bool is_here(const struct sim_model *model, const char *device)
-{
-    return strcmp(device, "*") == 0 || strcmp(model->device->name, device) == 0;
-}
-
-static bool is_lost(const struct sim_model *model, uint64_t index)
-{
-    const struct sim_settings *settings = &model->settings;
-    return is_here(model, settings->lost_on) && index >= settings->lost_at &&
-           (settings->lost_runs == 0 || index - settings->lost_at < settings->lost_runs);
-}
-
-/* How the run ends that is the model's `index`-th. */
-static enum weir_status verdict(struct sim_model *model, struct backend_run *run, uint64_t index,
-                                struct weir_err *err)
-{
-    const struct sim_settings *settings = &model->settings;
-    if (settings->crash_at == index || holds(model, run, settings->crash_on)) {
-        abort();
-    }
-    if (holds(model, run, settings->stuck_on)) {
-        stick(model);
-    }
-    const bool fails = settings->fail_at != 0 && index >= settings->fail_at &&
-                       (index == settings->fail_at || index <= settings->fail_to);
-    if (fails) {
-        return err_set(err, WEIR_EBACKEND, "simulated failure of run %" PRIu64, index);
-    }
-    if (settings->fail_above_rows != 0 && run->rows > settings->fail_above_rows) {
-        return err_set(err, WEIR_EBACKEND, "simulated failure above %" PRIu64 " rows",
-                       settings->fail_above_rows);
-    }
-    run->faulted = holds(model, run, settings->fault_on);
-    if (run->faulted) {
-        return err_set(err, WEIR_EUNAVAILABLE, "a simulated kernel failed");
-    }
-    if (is_lost(model, index)) {
-        return err_set(err, WEIR_EUNAVAILABLE, "simulated loss at run %" PRIu64, index);
-    }
-    const bool oom_here = is_here(model, settings->oom_on) || settings->oom_on[0] == '\0';
-    if (oom_here && settings->oom_above_rows != 0 && run->rows > settings->oom_above_rows) {
-        return err_set(err, WEIR_ENOMEM, "out of simulated memory above %" PRIu64 " rows",
-                       settings->oom_above_rows);
-    }
-    if (holds(model, run, settings->poison)) {
-        return err_set(err, WEIR_EINVAL, "an input holds the poison %s", settings->poison);
-    }
-    return WEIR_OK;
-}
-
 /* --- The run ---------------------------------------------------------------------------------- */
 
 static enum weir_status sim_prepare(struct backend_context *base, struct backend_run *run,
@@ -700,11 +446,14 @@ static enum weir_status sim_finish(struct backend_context *base, struct backend_
 static enum weir_status run_once(struct sim_context *context, struct backend_run *run,
                                  uint64_t cost_ns, struct weir_err *err)
 {
-    run->virtual_end_ns = book_time(context, reached_ns(context, run), cost_ns);
+    struct sim_model *model = model_of(context);
+    run->virtual_end_ns =
+        sim_device_book(model->device, &context->lane, reached_ns(context, run), cost_ns);
     if (wait_until(context, run->virtual_end_ns)) {
         return WEIR_OK;
     }
-    unbook_time(context, run->virtual_end_ns, cost_ns);
+    sim_device_unbook(model->device, &context->lane, clock_now_ns(model->clock),
+                      run->virtual_end_ns, cost_ns);
     return stopped(err);
 }
 
@@ -739,7 +488,7 @@ static enum weir_status run_booked(struct sim_context *context, struct backend_r
         hang(context);
         return stopped(err);
     }
-    const enum weir_status planned = verdict(model, run, index, err);
+    const enum weir_status planned = sim_fault(model, run, index, err);
     if (planned == WEIR_OK && settings->parts > 1 && run->part != NULL) {
         return stream(context, run, cost_ns, err);
     }
@@ -757,12 +506,12 @@ static enum weir_status sim_run(struct backend_context *base, struct backend_run
     struct sim_model *model = model_of(context);
     uint64_t bytes;
     if (__builtin_mul_overflow(model->settings.memory_per_row, run->rows, &bytes) ||
-        !book_memory(model, bytes)) {
+        !sim_device_book_memory(model->device, bytes, model->settings.memory_max)) {
         return err_set(err, WEIR_ENOMEM, "%" PRIu64 " rows do not fit into device '%s'", run->rows,
-                       model->device->name);
+                       sim_device_name(model->device));
     }
     const enum weir_status status = run_booked(context, run, err);
-    unbook_memory(model, bytes);
+    sim_device_unbook_memory(model->device, bytes);
     return status;
 }
 
