@@ -402,25 +402,33 @@ static enum weir_status identify(struct access *access, const struct call *call,
 /* The exchange, and with it the call, is over. */
 static void leave(struct arena_disposable *disposable)
 {
-    key_leave(list_entry(disposable, struct call, leave)->key);
+    struct call *call = list_entry(disposable, struct call, leave);
+    if (call->has_place) {
+        key_leave(call->grant.use);
+    }
+}
+
+static enum weir_status enter_now(const struct call *call, const struct key_grant *grant,
+                                  uint64_t *retry_s, struct weir_err *err)
+{
+    uint64_t retry_ns = 0;
+    const uint64_t now_ns = clock_now_ns(call->api->options.engine->clock);
+    const enum weir_status status = key_enter(grant, now_ns, &retry_ns, err);
+    *retry_s = (retry_ns + NS_PER_S - 1) / NS_PER_S;
+    return status;
 }
 
 static enum weir_status enter(struct call *call, const struct key_grant *grant,
                               struct weir_err *err)
 {
-    uint64_t retry_ns = 0;
-    const uint64_t now_ns = clock_now_ns(call->api->options.engine->clock);
-    const enum weir_status status = key_enter(grant, now_ns, &retry_ns, err);
+    const enum weir_status status = enter_now(call, grant, &call->retry_s, err);
     if (status == WEIR_OK) {
-        call->key = grant->use;
-        call->priority_best = grant->priority;
-        call->weight = grant->weight;
-        call->groups = grant->groups;
+        call->grant = *grant;
+        call->has_place = true;
         call->leave.dispose = leave;
         arena_dispose(&call->x->arena, &call->leave);
         return WEIR_OK;
     }
-    call->retry_s = (retry_ns + NS_PER_S - 1) / NS_PER_S;
     if (call->rpc == NULL) {
         char text[24];
         (void)snprintf(text, sizeof(text), "%" PRIu64, call->retry_s);
@@ -463,6 +471,21 @@ enum weir_status access_enter(struct access *access, struct call *call, enum rou
     }
     if (status == WEIR_OK && access != NULL && access->keys != NULL) {
         status = check_key(access, call, group, err);
+    }
+    return status;
+}
+
+enum weir_status access_enter_message(struct call *call, struct key_use **out, uint64_t *retry_s,
+                                      struct weir_err *err)
+{
+    enum weir_status status = WEIR_OK;
+    *retry_s = 0;
+    if (call->grant.use != NULL && !call->has_place) {
+        status = enter_now(call, &call->grant, retry_s, err);
+    }
+    if (status == WEIR_OK) {
+        *out = call->grant.use;
+        call->has_place = false;
     }
     return status;
 }

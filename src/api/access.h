@@ -52,6 +52,12 @@ struct keys *access_keys(struct access *access); /* NULL: without. */
 WEIR_MUST_USE enum weir_status access_enter(struct access *access, struct call *call,
                                             enum route_group group, struct weir_err *err);
 
+/* A request of a stream is a call of its own; the first is the one that opened the stream, whose
+ * place it takes over.  WEIR_OK: it counts as one of *out (NULL: of no key) until key_leave().
+ * WEIR_ERATE: it may come again after *retry_s. */
+WEIR_MUST_USE enum weir_status access_enter_message(struct call *call, struct key_use **out,
+                                                    uint64_t *retry_s, struct weir_err *err);
+
 /* Before routing: lets pages of configured origins read the answer. */
 void access_share(struct access *access, struct call *call);
 

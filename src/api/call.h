@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "api/api.h"
+#include "api/keys.h"
 #include "api/route.h"
 #include "net/http.h"
 #include "util/err.h"
@@ -44,7 +45,6 @@ enum call_field {
 #define CALL_INLINE_DEFLATE_BYTES 16384  /* Larger answers are compressed by a worker. */
 
 struct call_work;
-struct key_use;
 struct grpc_call;
 struct grpc_rpc;
 
@@ -63,12 +63,10 @@ struct call {
     struct bytes model;               /* Decoded and checked; data NULL where the route has none. */
     struct call_lease *leased;        /* Kept with a path that came before; NULL: no such. */
     struct bytes body;                /* Decoded. */
-    struct key_use *key;              /* By which it was let in; NULL: by none. */
-    struct arena_disposable leave;    /* Gives it back. */
-    uint32_t priority_best;           /* The most urgent it may ask for; 0: any. */
-    uint32_t weight;                  /* Of its key; 0: as any other. */
+    struct key_grant grant;           /* By which it was let in; zero: by none. */
+    struct arena_disposable leave;    /* Gives its place back, */
+    bool has_place;                   /* if it still has it. */
     uint64_t retry_s;                 /* Its key's limit is reached: when to come again. */
-    uint32_t groups;                  /* What its key allows: bits of enum route_group. */
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */

@@ -121,7 +121,8 @@ static enum weir_status read_id(struct call *call, struct bytes *out, struct wei
 /* 0: no keys are asked for, or this one looks after the server: anybody's requests. */
 static uint64_t whose(const struct call *call)
 {
-    const bool any = call->key == NULL || (call->groups >> GROUP_MODEL_REPOSITORY & 1) != 0;
+    const bool any =
+        call->grant.use == NULL || (call->grant.groups >> GROUP_MODEL_REPOSITORY & 1) != 0;
     return any ? 0 : client_of(call).digest;
 }
 

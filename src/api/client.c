@@ -1,7 +1,6 @@
 #include "api/client.h"
 
 #include "api/call.h"
-#include "api/keys.h"
 #include "net/http.h"
 #include "util/map.h"
 
@@ -26,13 +25,14 @@ static struct bytes address_of(struct bytes peer)
 
 struct client client_of(const struct call *call)
 {
-    struct client client = { .weight = call->weight > 0 ? call->weight : 1,
-                             .priority_best = call->priority_best };
+    struct client client = { .weight = call->grant.weight > 0 ? call->grant.weight : 1,
+                             .priority_best = call->grant.priority };
+    const struct key_use *key = call->grant.use;
     const char *name = call->api->options.client_header;
-    const struct bytes field = call->key != NULL || name == NULL ? (struct bytes){ NULL, 0 }
-                                                                 : exchange_field(call->x, name);
-    if (call->key != NULL) {
-        client.digest = digest(CLIENT_KEY, bytes_of(call->key->name));
+    const struct bytes field =
+        key != NULL || name == NULL ? (struct bytes){ NULL, 0 } : exchange_field(call->x, name);
+    if (key != NULL) {
+        client.digest = digest(CLIENT_KEY, bytes_of(key->name));
     } else if (field.size > 0) {
         client.digest = digest(CLIENT_FIELD, field);
     } else {

@@ -503,6 +503,15 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
     }
 }
 
+void kserve_grpc_job_refuse(struct kserve_grpc_job *job, enum weir_status status, const char *text,
+                            uint64_t retry_s)
+{
+    assert(job->state == JOB_READING || job->state == JOB_ENDED);
+    set_failure(job, status, text);
+    job->retry_s = retry_s;
+    job->state = JOB_ENDED;
+}
+
 static bool has_outputs(const struct kserve_grpc_job *job)
 {
     for (uint32_t i = 0; i < job->infer.output_count; i++) {
@@ -611,7 +620,9 @@ bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
 
 void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call)
 {
-    if (job->infer.model != NULL && weir_status_http(job->status) == 503) {
+    if (job->retry_s > 0) {
+        call->pushback_ms = job->retry_s * 1000;
+    } else if (job->infer.model != NULL && weir_status_http(job->status) == 503) {
         call->pushback_ms = engine_retry_after_ms(job->infer.model);
     }
 }

@@ -45,6 +45,7 @@ struct kserve_grpc_job {
     struct list_node node;
     void *owner;
     struct client client;                         /* As in struct infer_call. */
+    struct key_use *key;                          /* To leave at its last response; NULL: none. */
     void (*changed)(struct kserve_grpc_job *job); /* A part came, or it is late, or has ended. */
 
     /* The job's. */
@@ -53,6 +54,7 @@ struct kserve_grpc_job {
     bool recalled; /* The message was known: it need not be decoded. */
     bool closed;
     bool allow_streams;
+    uint64_t retry_s; /* It was refused: when to come again; 0: its model knows. */
     uint64_t deadline_ns;
     uint32_t loads;                              /* Asked for. */
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
@@ -91,13 +93,18 @@ bool kserve_grpc_job_place(const struct kserve_grpc_job *job, char **at, size_t 
  * returns.  `allow_streams`: the caller can send several responses. */
 void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bool allow_streams);
 
+/* The message is complete, and is not to be served. */
+void kserve_grpc_job_refuse(struct kserve_grpc_job *job, enum weir_status status, const char *text,
+                            uint64_t retry_s);
+
 /* The next response, if there is one now: part of a stream (wrapped in ModelStreamInferResponse; a
  * failure is one, too), or the one of a job that has ended well.  The pieces are good until
  * kserve_grpc_job_sent() or close.  A response that cannot be written makes a failure. */
 WEIR_MUST_USE bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
                                         struct infer_proto_pieces *out);
 
-/* Tells the client of a failed job when to try again, from its model's measured rate. */
+/* Tells the client of a failed job when to try again: as it was refused, else from its model's
+ * measured rate. */
 void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call);
 
 /* Everything given out so far has been written. */

@@ -10,6 +10,7 @@
  */
 #include "api/kserve_grpc.h"
 
+#include "api/access.h"
 #include "api/call.h"
 #include "api/kserve_grpc_job.h"
 
@@ -34,10 +35,20 @@ struct stream_infer {
     const char *text;
 };
 
+static void leave_key(struct kserve_grpc_job *job)
+{
+    if (job->key != NULL) {
+        key_leave(job->key);
+        job->key = NULL;
+    }
+}
+
 static void close_jobs(struct list *list)
 {
     for (struct list_node *node = list_pop(list); node != NULL; node = list_pop(list)) {
-        kserve_grpc_job_close(list_entry(node, struct kserve_grpc_job, node));
+        struct kserve_grpc_job *job = list_entry(node, struct kserve_grpc_job, node);
+        leave_key(job);
+        kserve_grpc_job_close(job);
     }
 }
 
@@ -107,6 +118,7 @@ static bool send_round(struct stream_infer *self)
         }
         sent = send_next(self, job) || sent;
         if (job->said) {
+            leave_key(job);
             list_remove(node);
             list_append(&self->said, node);
             self->job_count--;
@@ -213,6 +225,19 @@ static bool place(const struct grpc_call *call, char **at, size_t *room)
     return !self->stopped && kserve_grpc_job_place(self->reading, at, room);
 }
 
+/* Each request of a stream counts as a call of its key.  One that may not be is refused when it is
+ * whole, since its response has its id. */
+static void enter(struct stream_infer *self, struct kserve_grpc_job *job)
+{
+    struct weir_err err;
+    uint64_t retry_s;
+    const enum weir_status status =
+        access_enter_message(self->call->x->user, &job->key, &retry_s, &err);
+    if (status != WEIR_OK) {
+        kserve_grpc_job_refuse(job, status, err.text, retry_s);
+    }
+}
+
 static void end(struct grpc_call *call)
 {
     struct stream_infer *self = call->user;
@@ -221,6 +246,7 @@ static void end(struct grpc_call *call)
     }
     struct kserve_grpc_job *job = self->reading;
     self->reading = NULL;
+    enter(self, job);
     if (job->state == JOB_READING) {
         /* Each request of a stream has the call's deadline. */
         kserve_grpc_job_start(job, call->deadline_ns, true);

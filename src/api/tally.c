@@ -35,7 +35,7 @@ static const char *log_text(struct exchange *x, struct bytes text)
 /* Whose key it was; keys themselves are nowhere. */
 static const char *key_name(const struct call *call)
 {
-    return call->key == NULL ? "" : call->key->name;
+    return call->grant.use == NULL ? "" : call->grant.use->name;
 }
 
 /* The last field of a line: what a call of gRPC came to.  Its HTTP status says nothing. */

@@ -5,6 +5,7 @@ The matrix asks every kind of caller for every group over REST and gRPC, and exp
 
 import http.client
 import os
+import queue
 import re
 import shutil
 import signal
@@ -305,6 +306,73 @@ def test_the_rate_of_a_key_over_grpc(repository, tmp_path):
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     trailers = dict(caught.value.trailing_metadata())
     assert 50_000 < int(trailers["grpc-retry-pushback-ms"]) <= 100_000
+
+
+def numbered(number):
+    message = infer_message()
+    message.id = str(number)
+    return message
+
+
+@needs_grpc
+def test_each_request_of_a_stream_counts_at_the_rate_of_a_key(repository, tmp_path):
+    """The first is the call that opened the stream; those refused say so in their response."""
+    file = tmp_path / "keys.yaml"
+    polite, strict = (
+        (("x-api-key", make_key(file, name, "--rate", "0.01")),) for name in ("polite", "strict")
+    )
+    with Server(tmp_path, "--api-keys", file, "--open-groups", "metrics", repository) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            requests = [numbered(each) for each in range(3)]
+            found = list(stub.ModelStreamInfer(iter(requests), metadata=polite))
+            assert [bool(each.error_message) for each in found] == [False, True, True]
+            assert [each.infer_response.id for each in found] == ["0", "1", "2"]
+            assert "limit of calls per second" in found[1].error_message
+            metrics = server.get("/metrics").body.decode()
+            assert 'weir_key_calls_total{key="polite"} 1\n' in metrics
+            assert 'weir_key_refused_total{key="polite"} 2\n' in metrics
+
+            ending = (*strict, ("triton_grpc_error", "true"))
+            answers = stub.ModelStreamInfer(iter(requests), metadata=ending)
+            assert next(answers).infer_response.id == "0"
+            with pytest.raises(grpc.RpcError) as caught:
+                next(answers)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = dict(caught.value.trailing_metadata())
+    assert 50_000 < int(trailers["grpc-retry-pushback-ms"]) <= 100_000
+
+
+@needs_grpc
+def test_a_stream_takes_a_place_of_its_key_only_while_a_request_of_it_is_under_way(
+    repository, tmp_path
+):
+    file = tmp_path / "keys.yaml"
+    single = make_key(file, "single", "--concurrency", "1")
+    messages = queue.Queue()
+    with Server(tmp_path, "--api-keys", file, repository) as server:
+        with grpc.insecure_channel(f"127.0.0.1:{server.ports[1]}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            stream = iter(messages.get, None)
+            answers = stub.ModelStreamInfer(stream, metadata=(("x-api-key", single),))
+
+            def refusal(number):
+                messages.put(numbered(number))
+                answer = next(answers)
+                assert answer.infer_response.id == str(number)
+                return answer.error_message
+
+            assert refusal(0) == ""
+            assert refusal(1) == ""
+            with Raw(server.port) as other:
+                head = f"POST /v2/models/sim/infer HTTP/1.1\r\nHost: a\r\nX-Api-Key: {single}\r\n"
+                other.send(head.encode() + b"Content-Length: 1000\r\n\r\n{")
+                server.await_("its begin", lambda: status(server, single) == 429)
+                assert "limit of calls at a time" in refusal(2)
+                other.reset()
+            server.await_("its end", lambda: refusal(3) == "")
+            messages.put(None)
+            assert list(answers) == []
 
 
 # --- Restricted groups, as Triton has them --------------------------------------------------------
