@@ -216,11 +216,11 @@ static void learn(struct instance *instance)
 {
     struct model *model = instance->model;
     const struct batch *batch = &instance->batch;
-    if (batch->learn_rows > 0) {
+    uint64_t ns;
+    if (batch->learn_rows > 0 && replica_learn(instance, &ns)) {
         profile_note_unit(&model->profile, batch->shape_key,
                           (batch->rows + batch->count - 1) / batch->count);
-        profile_observe(&model->profile, batch->shape_key, batch->learn_rows,
-                        replica_learn(instance));
+        profile_observe(&model->profile, batch->shape_key, batch->learn_rows, ns);
         if (profile_is_unnamed(&model->profile, batch->shape_key)) {
             name_shape(model, batch);
         }

@@ -113,7 +113,15 @@ void replica_cap(struct replica *replica, uint64_t rows)
     replica->rows_cap = lower ? rows : replica->rows_cap;
 }
 
-uint64_t replica_learn(struct instance *instance)
+/* Nothing tells yet how the replica compares with the first one, but that one's run under way will.
+ * Until then its runs are no runs of the first: a profile that began with them would be held there
+ * by all that come after, as their pace is measured by it. */
+static bool is_unknown(const struct model *model, const struct replica *replica)
+{
+    return replica->pace == 0 && model->replicas[0].running > 0;
+}
+
+bool replica_learn(struct instance *instance, uint64_t *ns)
 {
     struct model *model = instance->model;
     struct replica *replica = instance->replica;
@@ -121,7 +129,8 @@ uint64_t replica_learn(struct instance *instance)
     uint64_t predicted_ns;
     if (replica == &model->replicas[0]) {
         replica->pace = 1;
-        return batch->learn_ns;
+        *ns = batch->learn_ns;
+        return true;
     }
     if (profile_predict_ns(&model->profile, batch->shape_key, batch->learn_rows, &predicted_ns) &&
         predicted_ns > 0) {
@@ -129,7 +138,8 @@ uint64_t replica_learn(struct instance *instance)
         replica->pace =
             replica->pace > 0 ? replica->pace + PACE_WEIGHT * (ratio - replica->pace) : ratio;
     }
-    return (uint64_t)((double)batch->learn_ns / pace_of(replica));
+    *ns = (uint64_t)((double)batch->learn_ns / pace_of(replica));
+    return !is_unknown(model, replica);
 }
 
 /* ---- Devices that are lost ------------------------------------------------------------------- */

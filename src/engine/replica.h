@@ -98,8 +98,8 @@ bool replica_is_lost(const struct instance *instance, enum weir_status status);
  * hear `lost`. */
 bool replica_settle(struct instance *instance, uint64_t now_ns, char lost[REPLICA_WHY_BYTES]);
 
-/* The run's time as it would have been on the first replica. */
-uint64_t replica_learn(struct instance *instance);
+/* The run's time as it would have been on the first replica; false: that cannot be told yet. */
+bool replica_learn(struct instance *instance, uint64_t *ns);
 
 /* Those of the batch that wait for another device go back in line. */
 void replica_requeue(struct pool *pool, struct batch *batch, uint64_t now_ns);

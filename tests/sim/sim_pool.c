@@ -328,7 +328,7 @@ static void sums_up(struct world *world, uint64_t seed)
     for (uint32_t i = 1; i < world->device_count && world->executors == 1; i++) {
         const double pace = world->model.replicas[i].pace;
         const double real = world->slowness[i] / world->slowness[0];
-        LAW(fabs(pace - real) <= 0.15 * real || world->pipelined,
+        LAW(fabs(pace - real) <= 0.01 * real || world->pipelined,
             "device %u is said to take %.2f times as long, it takes %.2f", i, pace, real);
     }
     drain(world);
