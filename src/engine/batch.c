@@ -227,10 +227,14 @@ static bool cut(const struct instance *instance, struct request *request, uint32
     const struct model *model = instance->model;
     struct bucket_lengths space;
     const struct bucket_lengths *lengths = lengths_of(model, request, &space);
-    if (lengths == NULL || !bucket_cuts(&model->buckets->outputs[index], lengths)) {
+    if (lengths == NULL) {
         return false;
     }
-    request->status = bucket_cut(model->buckets, index, lengths, rows, model->pool->engine->blocks,
+    const struct bucket_tensor *output = &model->buckets->outputs[index];
+    if (!bucket_cuts(output, lengths)) {
+        return false;
+    }
+    request->status = bucket_cut(output, lengths, rows, model->pool->engine->blocks,
                                  &request->outputs[index], &request->err);
     return true;
 }

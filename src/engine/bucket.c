@@ -109,12 +109,13 @@ static enum weir_status add_bucket(struct bucket_plan *plan, const struct bucket
     return WEIR_OK;
 }
 
-/* Finds the other dimensions of the groups' names. */
+/* Names the tensors, and finds the other dimensions of the groups' names. */
 static enum weir_status complete(const struct bucket_plan *plan, const struct tensor_spec *specs,
                                  uint32_t count, struct bucket_tensor *tensors,
                                  struct weir_err *err)
 {
     for (uint32_t i = 0; i < count; i++) {
+        tensors[i].name = specs[i].name;
         for (uint32_t d = 1; d < specs[i].shape.rank; d++) {
             const int group = find_group(plan, specs[i].dim_names[d]);
             if (group >= 0 && specs[i].shape.dims[d] == -1) {
@@ -480,19 +481,17 @@ void bucket_pad(const struct bucket_tensor *tensor, const struct tensor *from,
     copy_common(from, &padded);
 }
 
-enum weir_status bucket_cut(const struct bucket_plan *plan, uint32_t output,
+enum weir_status bucket_cut(const struct bucket_tensor *tensor,
                             const struct bucket_lengths *lengths, const struct tensor *from,
                             struct block_pool *blocks, struct tensor *out, struct weir_err *err)
 {
-    const struct bucket_tensor *tensor = &plan->outputs[output];
     const struct shape expected = bucket_shape(tensor, &from->shape, lengths->to);
     if (!shape_equal(&expected, &from->shape)) {
         char found[SHAPE_TEXT];
         char wanted[SHAPE_TEXT];
-        return err_set(err, WEIR_EBACKEND,
-                       "output '%s' has shape %s where its input was padded, expected %s",
-                       plan->signature->outputs[output].name, shape_format(&from->shape, found),
-                       shape_format(&expected, wanted));
+        return err_set(
+            err, WEIR_EBACKEND, "output '%s' has shape %s where its input was padded, expected %s",
+            tensor->name, shape_format(&from->shape, found), shape_format(&expected, wanted));
     }
     struct tensor cut = *from;
     cut.shape = bucket_shape(tensor, &from->shape, lengths->own);

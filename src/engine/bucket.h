@@ -33,6 +33,7 @@ struct bucket_group {
 
 /* Of one input or output. */
 struct bucket_tensor {
+    const char *name;
     bool any;                       /* Some dimension is in a group. */
     uint8_t group[TENSOR_RANK_MAX]; /* 1 + index of the dimension's group; 0: none. */
     uint8_t pad[8];                 /* One element of an input. */
@@ -92,7 +93,7 @@ void bucket_pad(const struct bucket_tensor *tensor, const struct tensor *from,
 
 /* A copy of the tensor cut from the padded lengths to the request's own.  WEIR_EBACKEND: it has
  * other ones, the sentence says which; WEIR_ENOMEM. */
-WEIR_MUST_USE enum weir_status bucket_cut(const struct bucket_plan *plan, uint32_t output,
+WEIR_MUST_USE enum weir_status bucket_cut(const struct bucket_tensor *tensor,
                                           const struct bucket_lengths *lengths,
                                           const struct tensor *from, struct block_pool *blocks,
                                           struct tensor *out, struct weir_err *err);

@@ -259,7 +259,7 @@ static enum weir_status compare_padded(const struct probe *probe, const struct b
     }
     if (own->present && bucket_cuts(&plan->outputs[index], lengths)) {
         const enum weir_status status =
-            bucket_cut(plan, index, lengths, padded, probe->blocks, &cut, why);
+            bucket_cut(&plan->outputs[index], lengths, padded, probe->blocks, &cut, why);
         if (status != WEIR_OK) {
             return status == WEIR_ENOMEM ? status : WEIR_ECONFLICT;
         }
