@@ -11,6 +11,7 @@
 #include "engine/scaling.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "util/clock.h"
 
@@ -27,6 +28,7 @@
 #define SIZE_FALL 0.5F   /* A run that took less tells more than one that was held up: */
 #define SIZE_RISE 0.0625F
 #define SIZE_AGE_MAX 65536
+#define HELD_UP 2.0F          /* A run counts as so many times what its like take, at most. */
 #define DOUBT (8 * QUIET_MIN) /* Then a trial shall say, too, what run times said. */
 #define PATIENCE 8 /* A trial is given up after so many times its runs: the load has gone. */
 
@@ -232,6 +234,7 @@ static void begin_trial(struct scaling *scaling)
     scaling->trial = trial;
     scaling->trial_runs = 0;
     scaling->levels[trial] = (struct scaling_level){ 0 }; /* What it did once may not hold. */
+    memset(scaling->sizes[trial], 0, sizeof(scaling->sizes[trial]));
 }
 
 /* A fixed count stays; two trials in a row must agree that it hurts. */
@@ -276,11 +279,23 @@ static void learn(struct scaling *scaling, uint32_t count, double at_once, uint6
     level->runs++;
 }
 
-static void learn_size(struct scaling *scaling, uint32_t count, uint64_t rows, uint64_t ns)
+static struct scaling_size *size_of(struct scaling *scaling, uint32_t count, uint64_t rows)
 {
     const uint32_t power = 63U - (uint32_t)__builtin_clzll(rows);
-    const uint32_t index = power < SCALING_SIZES ? power : SCALING_SIZES - 1;
-    struct scaling_size *size = &scaling->sizes[count][index];
+    return &scaling->sizes[count][power < SCALING_SIZES ? power : SCALING_SIZES - 1];
+}
+
+/* What of a run's time is taken for its own: where the program was stopped for a second, a trial of
+ * some milliseconds would tell of nothing else.  What is longer for good is believed step by step. */
+static uint64_t believed_ns(const struct scaling_size *size, uint64_t rows, uint64_t ns)
+{
+    const double most = (double)(HELD_UP * size->row_ns) * (double)rows;
+    return size->runs == 0 || (double)ns <= most ? ns : (uint64_t)most;
+}
+
+static void learn_size(const struct scaling *scaling, struct scaling_size *size, uint64_t rows,
+                       uint64_t ns)
+{
     const float row_ns = (float)((double)ns / (double)rows);
     size->runs += size->runs < SIZE_RUNS_MAX ? 1 : 0;
     const float part = row_ns < size->row_ns ? SIZE_FALL : SIZE_RISE;
@@ -301,7 +316,9 @@ bool scaling_observe(struct scaling *scaling, double at_once, uint64_t rows, uin
     const bool counts = saturated && clear && nearest == cap;
     scaling->runs++;
     if (clear && nearest >= 1 && nearest <= scaling->runs_max) {
-        learn_size(scaling, (uint32_t)nearest, rows, ns);
+        struct scaling_size *size = size_of(scaling, (uint32_t)nearest, rows);
+        ns = believed_ns(size, rows, ns);
+        learn_size(scaling, size, rows, ns);
     }
     if (counts) {
         learn(scaling, cap, at_once, rows, ns);

@@ -183,6 +183,37 @@ static void test_runs_that_were_held_up_weigh_less(void **state)
     assert_int_equal(scaling.chosen, 1);
 }
 
+/* The whole program is stopped for up to a second, every second or so: what runs then lasts as much
+ * longer.  A trial of 32 runs takes less than that. */
+static void test_stops_of_the_program_do_not_mislead(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        struct device device = { .b = 0.3, .random = seed };
+        struct scaling scaling;
+        scaling_init(&scaling, 4, false);
+        uint32_t held = 0; /* Runs that were under way then. */
+        double now_s = 0;
+        double stop_s = 1;
+        double stopped_s = 0;
+        while (now_s < 120) {
+            const uint32_t n = scaling_cap(&scaling);
+            const double run_s = 0.016 * n / gain(&device, n);
+            now_s += run_s / n;
+            if (now_s >= stop_s) {
+                stopped_s = draw(&device);
+                now_s += stopped_s;
+                stop_s = now_s + 2 * draw(&device);
+                held = n;
+            }
+            const double took_s = run_s + (held > 0 ? stopped_s : 0);
+            held -= held > 0;
+            (void)scaling_observe(&scaling, n, 1, (uint64_t)(took_s * 1e9), true);
+        }
+        assert_int_equal(scaling.chosen, 2);
+    }
+}
+
 static void test_a_configured_count_stays_and_is_said_to_hurt(void **state)
 {
     (void)state;
@@ -379,6 +410,7 @@ int main(void)
         cmocka_unit_test(test_what_is_known_is_not_tried),
         cmocka_unit_test(test_runs_that_were_held_up_deter_for_some_time_only),
         cmocka_unit_test(test_runs_that_were_held_up_weigh_less),
+        cmocka_unit_test(test_stops_of_the_program_do_not_mislead),
         cmocka_unit_test(test_a_configured_count_stays_and_is_said_to_hurt),
         cmocka_unit_test(test_a_configured_count_that_does_not_hurt_is_not_accused),
         cmocka_unit_test(test_two_trials_in_a_row_accuse_and_one_acquits),
