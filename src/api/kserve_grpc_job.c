@@ -181,8 +181,8 @@ static enum weir_status open_call(struct kserve_grpc_job *job, struct model *mod
                                   struct weir_err *err)
 {
     struct api_options *options = &job->loop->api->options;
-    const enum weir_status status = kserve_open(
-        &job->infer, model, &job->arena, options->engine->blocks, job->loop->loop->now_ns, err);
+    const enum weir_status status = kserve_open(&job->infer, model, &job->arena,
+                                                options->engine->blocks, job->received_ns, err);
     if (status != WEIR_OK) {
         model_release(model);
     } else {
@@ -491,8 +491,9 @@ void kserve_grpc_job_start(struct kserve_grpc_job *job, uint64_t deadline_ns, bo
 {
     job->allow_streams = allow_streams;
     job->deadline_ns = deadline_ns;
+    job->received_ns = job->loop->loop->came_ns;
     if (job->recalled) {
-        job->infer.received_ns = job->loop->loop->came_ns;
+        job->infer.received_ns = job->received_ns;
         job->infer.deadline_ns = deadline_ns;
         submit(job);
         return;

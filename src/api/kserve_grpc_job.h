@@ -56,6 +56,7 @@ struct kserve_grpc_job {
     bool allow_streams;
     uint64_t retry_s; /* It was refused: when to come again; 0: its model knows. */
     uint64_t deadline_ns;
+    uint64_t received_ns;                        /* When its last byte came. */
     uint32_t loads;                              /* Asked for. */
     void (*worked)(struct kserve_grpc_job *job); /* Its part of the work. */
     void (*after)(struct kserve_grpc_job *job);

@@ -37,6 +37,12 @@ def ask(server, name, **how):
     return server.infer(name, sim_request(), **how)
 
 
+def row_of_ones():
+    tensor = triton.InferInput("x", [1, 16], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 16), np.float32))
+    return tensor
+
+
 def test_the_first_request_loads(tmp_path, root):
     put(root, "a", "b")
     with Server(tmp_path, root, *DEMAND) as server:
@@ -72,14 +78,29 @@ def test_a_deadline_passes_while_it_loads(tmp_path, root):
         assert ask(server, "slow").status == 200  # The load went on all the same.
 
 
+@pytest.mark.parametrize("way", ("rest", "grpc"))
+def test_a_timeout_passes_while_it_loads(tmp_path, root, way):
+    """It is counted from when the request came, not from when its model is there."""
+    put(root, "slow", parameters={"load": "300ms"})
+    with Server(tmp_path, root, *DEMAND) as server:
+        if way == "rest":
+            late = server.infer("slow", {**sim_request(), "parameters": {"timeout": 100_000}})
+            assert late.status == 504
+        else:
+            client = triton.InferenceServerClient(f"127.0.0.1:{server.ports[1]}")
+            with pytest.raises(triton.InferenceServerException) as caught:
+                client.infer("slow", [row_of_ones()], timeout=100_000)
+            assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+            client.close()
+        assert ask(server, "slow").status == 200
+
+
 def test_over_grpc(tmp_path, root):
     put(root, "a")
     with Server(tmp_path, root, *DEMAND) as server:
         client = triton.InferenceServerClient(f"127.0.0.1:{server.ports[1]}")
         assert client.is_model_ready("a")
-        tensor = triton.InferInput("x", [1, 16], "FP32")
-        tensor.set_data_from_numpy(np.ones((1, 16), np.float32))
-        assert client.infer("a", [tensor]).as_numpy("y").sum() == 16
+        assert client.infer("a", [row_of_ones()]).as_numpy("y").sum() == 16
         assert client.get_model_metadata("a").name == "a"
         client.close()
 
