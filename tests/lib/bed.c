@@ -145,10 +145,18 @@ static void answer(struct bed *bed, struct exchange *x)
     }
 }
 
+/* What came while sockets waited may have come when they began to. */
+static bool came_before_the_wait(const struct bed *bed, uint64_t at_ns)
+{
+    return at_ns + bed->wait.ns <= bed->loop.now_ns;
+}
+
 static void on_request(void *context, struct exchange *x)
 {
     struct bed *bed = context;
     struct visit *visit = x->user;
+    expect(bed, came_before_the_wait(bed, x->begun_ns));
+    expect(bed, came_before_the_wait(bed, x->received_ns));
     expect(bed, visit->requests == 0 && visit->cancels == 0);
     visit->requests++;
     count(bed, &bed->counts.request);
@@ -193,6 +201,18 @@ static void on_drained(void *context, struct exchange *x)
     stream_on(x);
 }
 
+static void wait_again(struct loop_hook *hook)
+{
+    const struct bed_wait *self = list_entry(hook, struct bed_wait, hook);
+    self->loop->waited_ns = self->ns;
+}
+
+void bed_wait_add(struct bed_wait *self, struct loop *loop, uint64_t ns)
+{
+    *self = (struct bed_wait){ .hook.turn = wait_again, .loop = loop, .ns = ns };
+    loop_hook_add(loop, &self->hook);
+}
+
 /* --- The bed, on the test's thread --- */
 
 void bed_init(struct bed *bed)
@@ -227,6 +247,9 @@ void bed_start(struct bed *bed, const char *address)
         fail_msg("%s", err.text);
     }
     bed->port = http_listener_port(bed->listener);
+    if (bed->wait.ns > 0) {
+        bed_wait_add(&bed->wait, &bed->loop, bed->wait.ns);
+    }
     assert_int_equal(pthread_create(&bed->thread, NULL, turn, bed), 0);
 }
 

@@ -26,6 +26,16 @@
 
 #include "net/http.h"
 
+/* Sockets that have waited before each turn of a loop, for all that it knows. */
+struct bed_wait {
+    struct loop_hook hook;
+    struct loop *loop;
+    uint64_t ns;
+};
+
+/* Loop's thread, or before it turns; for the loop's life. */
+void bed_wait_add(struct bed_wait *self, struct loop *loop, uint64_t ns);
+
 /* What the handler has seen, guarded by bed.lock. */
 struct bed_counts {
     unsigned head;
@@ -34,7 +44,7 @@ struct bed_counts {
     unsigned done;
     unsigned held; /* Exchanges waiting for bed_release(). */
     unsigned canary;
-    unsigned bad;        /* Broken promises of net, e.g. done() twice. */
+    unsigned bad;        /* Broken promises of net, e.g. done() twice, or a time within a wait. */
     uint64_t sent_bytes; /* Of the latest done(). */
     int status;          /* Of the latest done(). */
 };
@@ -51,6 +61,7 @@ struct bed {
     struct list held;
     uint16_t port;
     bool hold_when_canceled; /* canceled() leaves the exchange to bed_release(). */
+    struct bed_wait wait;    /* Of wait.ns, where that was set before bed_start(). */
 };
 
 /* Defaults of limits, which a test may change before bed_start(). */

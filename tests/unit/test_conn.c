@@ -102,6 +102,19 @@ static void test_a_request_may_arrive_byte_by_byte(void **state)
     bed_close(&bed, fd);
 }
 
+/* The handler looks at the times: see bed.c. */
+static void test_what_is_read_behind_a_wait_came_at_its_beginning(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.wait.ns = 5 * NS_PER_S; /* Less than time-outs. */
+    const int fd = bed_open(&bed);
+    client_expect(fd, GET("/ok"), 200, "ok");
+    client_expect(fd, POST("/echo", 6) "a body", 200, "a body");
+    bed_close(&bed, fd);
+}
+
 static void test_pipelined_answers_keep_their_order(void **state)
 {
     (void)state;
@@ -615,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_a_bad_request_waits_for_its_turn),
         cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_a_request_may_arrive_byte_by_byte),
+        cmocka_unit_test(test_what_is_read_behind_a_wait_came_at_its_beginning),
         cmocka_unit_test(test_pipelined_answers_keep_their_order),
         cmocka_unit_test(test_reading_stops_when_the_line_is_full),
         cmocka_unit_test(test_a_full_line_is_full),

@@ -19,6 +19,8 @@
 
 #define STREAMS_MAX 600
 #define FIELDS_BYTES 512
+#define WAIT_NS (5 * NS_PER_S) /* Less than time-outs, more than any stream's youth. */
+#define RESETS_SENT_MAX 100000
 
 /* What has come for one request. */
 struct reply {
@@ -235,6 +237,22 @@ static void test_requests_are_answered_however_their_bytes_are_cut(void **state)
         assert_non_null(strstr(head->fields, "content-length=2;"));
         peer_close(&peer);
     }
+    bed_stop(&bed);
+}
+
+/* The handler looks at the times: see bed.c. */
+static void test_what_is_read_behind_a_wait_came_at_its_beginning(void **state)
+{
+    (void)state;
+    struct bed bed;
+    struct peer peer;
+    bed_init(&bed);
+    bed.wait.ns = WAIT_NS;
+    bed_start(&bed, NULL);
+    peer_open(&peer, &bed, 0);
+    expect(&peer, ask(&peer, "GET", "/ok", NULL, 0), 200, "ok");
+    expect(&peer, ask(&peer, "POST", "/echo", "a body", 6), 200, "a body");
+    peer_close(&peer);
     bed_stop(&bed);
 }
 
@@ -529,6 +547,40 @@ static void test_what_resets_cost_falls_with_age(void **state)
     assert_int_equal(resets_until_closed(100 * NS_PER_MS, 0, 1000000), 1000000);
 }
 
+/* A request, and its reset; false when the connection is at its end. */
+static bool send_reset(int fd, uint32_t id)
+{
+    char frames[] = "\0\0\16\1\5....\x82\x86\1\1a\4\7/hold/a" /* HEADERS, which end all. */
+                    "\0\0\4\3\0....\0\0\0\10";                /* RST_STREAM: CANCEL */
+    const size_t size = sizeof frames - 1;
+    for (unsigned i = 0; i < 4; i++) {
+        frames[5 + i] = frames[28 + i] = (char)(id >> (24 - 8 * i));
+    }
+    return TEMP_FAILURE_RETRY(send(fd, frames, size, MSG_NOSIGNAL)) == (ssize_t)size;
+}
+
+/* Or they would cost nothing. */
+static void test_a_wait_of_the_sockets_makes_no_stream_old(void **state)
+{
+    (void)state;
+    struct bed bed;
+    bed_init(&bed);
+    bed.wait.ns = WAIT_NS;
+    const int fd = bed_open(&bed);
+    static const uint8_t settings[9] = { [3] = NGHTTP2_SETTINGS };
+    client_text(fd, NGHTTP2_CLIENT_MAGIC);
+    client_send(fd, settings, sizeof settings);
+    uint32_t sent = 0;
+    while (sent < RESETS_SENT_MAX && send_reset(fd, 2 * sent + 1)) {
+        sent++;
+    }
+    (void)shutdown(fd, SHUT_WR);
+    size_t size = 0;
+    free(client_drain(fd, &size));
+    bed_close(&bed, fd);
+    assert_in_range(bed.counts.head, HTTP2_RESETS_FREE, RESETS_SENT_MAX - 1);
+}
+
 static void test_idle_frames_are_paid_for_by_data(void **state)
 {
     (void)state;
@@ -566,6 +618,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests_are_answered_however_their_bytes_are_cut),
+        cmocka_unit_test(test_what_is_read_behind_a_wait_came_at_its_beginning),
         cmocka_unit_test(test_repeated_headers_mean_the_same),
         cmocka_unit_test(test_large_bodies_go_both_ways),
         cmocka_unit_test(test_streams_do_not_wait_for_each_other),
@@ -578,6 +631,7 @@ int main(void)
         cmocka_unit_test(test_streams_beyond_the_limit_are_refused),
         cmocka_unit_test(test_draining_says_goodbye_and_finishes),
         cmocka_unit_test(test_what_resets_cost_falls_with_age),
+        cmocka_unit_test(test_a_wait_of_the_sockets_makes_no_stream_old),
         cmocka_unit_test(test_idle_frames_are_paid_for_by_data),
         cmocka_unit_test(test_continuations_are_counted_per_header),
     };
