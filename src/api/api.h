@@ -81,7 +81,7 @@ struct api_loop {
     struct infer_recall *recalls;  /* API_RECALLS of them, by message size. */
     struct buffer scratch;         /* For answers being written. */
     uint64_t request_number;       /* For generated request ids. */
-    uint64_t jobs;                 /* Inferences of gRPC, which may outlive their exchanges. */
+    uint64_t jobs;                 /* Of gRPC, and loads waited for: may outlive their exchanges. */
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
     struct list named;     /* Of infer_call.named: inferences under way that carry an id. */

@@ -15,6 +15,7 @@
 
 struct demand {
     struct registry_order order;
+    struct api_loop *loop;
     struct call *call; /* NULL: it is over. */
     struct arena_disposable detach;
     struct loop_timer timer; /* The call's deadline. */
@@ -26,6 +27,7 @@ struct demand {
 static void free_if_over(struct demand *self)
 {
     if (self->done && self->call == NULL) {
+        self->loop->jobs--;
         mem_free(self);
     }
 }
@@ -124,6 +126,8 @@ static void wait_for_model(struct call *call)
         return;
     }
     memcpy(self->name, call->model.data, call->model.size);
+    self->loop = call->loop;
+    self->loop->jobs++;
     self->call = call;
     self->detach.dispose = detach;
     self->timer.fire = too_late;

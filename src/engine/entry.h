@@ -241,6 +241,9 @@ void entry_advance(struct entry *entry);
 /* Puts an order in line and takes it up if it can. */
 void entry_order(struct entry *entry, struct registry_order *order);
 
+/* Answers who only waits for it to be loaded: WEIR_EDRAINING. */
+void entry_refuse_needs(struct entry *entry);
+
 /* Stopping: answers what is in line and offers nothing any more. */
 void entry_stop(struct entry *entry);
 

@@ -105,6 +105,25 @@ void entry_order(struct entry *entry, struct registry_order *order)
     entry_advance(entry);
 }
 
+void entry_refuse_needs(struct entry *entry)
+{
+    struct list orders;
+    list_init(&orders);
+    list_splice(&orders, &entry->orders);
+    if (entry->active != NULL && entry->active->kind == REGISTRY_NEED) {
+        entry_answer(entry->host, entry->active, WEIR_EDRAINING, NULL);
+        entry->active = NULL;
+    }
+    for (struct list_node *node = list_pop(&orders); node != NULL; node = list_pop(&orders)) {
+        struct registry_order *order = list_entry(node, struct registry_order, node);
+        if (order->kind == REGISTRY_NEED) {
+            entry_answer(entry->host, order, WEIR_EDRAINING, NULL);
+        } else {
+            list_append(&entry->orders, node);
+        }
+    }
+}
+
 void entry_stop(struct entry *entry)
 {
     entry->want_load = false;

@@ -65,6 +65,8 @@ struct registry {
     struct list refreshes;  /* Of registry_order.node: wait for a scan that has not begun. */
     struct list refreshing; /* Wait for the scan in progress. */
     struct list settling;   /* Wait until what it found is loaded. */
+    struct worker_job refuse;
+    bool refusing; /* Nobody waits for a model any more. */
     struct worker_job stop;
     uint64_t until_ns; /* How long it may take. */
 };
@@ -480,6 +482,10 @@ static void refuse_order(struct registry *registry, struct registry_order *order
 static void take_need(struct registry *registry, struct registry_order *order)
 {
     struct entry *entry = entry_find(&registry->host, order->name);
+    if (registry->refusing) {
+        refuse_order(registry, order, WEIR_EDRAINING, "the server is shutting down");
+        return;
+    }
     if (entry == NULL || (registry->options->control != CONTROL_DEMAND && !entry_is_busy(entry))) {
         refuse_order(registry, order, WEIR_ENOENT, "no model of that name is loaded on demand");
         return;
@@ -571,6 +577,22 @@ void registry_set(struct registry *registry, const struct room_options *room, ui
         registry->news.job.run = take_news;
         worker_send(&registry->manager, &registry->news.job);
     }
+}
+
+static void refuse_needs(struct worker_job *job)
+{
+    struct registry *registry = list_entry(job, struct registry, refuse);
+    registry->refusing = true;
+    for (struct entry *entry = entry_first(&registry->host); entry != NULL;
+         entry = entry_next(entry)) {
+        entry_refuse_needs(entry);
+    }
+}
+
+void registry_refuse_needs(struct registry *registry)
+{
+    registry->refuse.run = refuse_needs;
+    worker_send(&registry->manager, &registry->refuse);
 }
 
 static void stop(struct worker_job *job)

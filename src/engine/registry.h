@@ -89,6 +89,10 @@ WEIR_MUST_USE enum weir_status registry_create(struct engine *engine,
                                                const struct registry_options *options,
                                                struct registry **out, struct weir_err *err);
 
+/* Any thread, once, before the homes that gave orders of REGISTRY_NEED are finished: those are answered
+ * now, WEIR_EDRAINING, and from now on at once.  What they have begun goes on. */
+void registry_refuse_needs(struct registry *registry);
+
 /* Unloads everything, answers the orders that are left and joins the threads.  No home may hold a
  * snapshot any more (home_rest()); those with orders are finished afterwards, as their answers come
  * by mail.  NULL is fine.  False: work of a loader that was written off, or was not over at

@@ -543,6 +543,9 @@ bool server_destroy(struct server *server)
     if (server->stop_by_ns == 0) {
         server->stop_by_ns = from_now(server, server->limits.drain_timeout_ns);
     }
+    if (server->registry != NULL) {
+        registry_refuse_needs(server->registry); /* They may outlive their calls. */
+    }
     front_finish(&server->front);
     if (server->home_open) {
         home_rest(&server->home);

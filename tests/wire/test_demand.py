@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from serving import BINARY, PATIENCE_S, Server, put_model, put_sim, sim_request, write_whole
+from serving import (BINARY, PATIENCE_S, Raw, Server, infer_path, put_model, put_sim, sim_request,
+                     write_whole)
 
 DEMAND = ("--model-control", "demand", "--poll-interval", "200ms")
 RETRY_S = 1  # A load that failed is not tried again before.
@@ -118,6 +119,34 @@ def test_a_load_that_fails_is_not_repeated_at_once(tmp_path, root):
         assert server.logged().count("model unavailable") <= tries
         put(root, "bad")  # Mended: the folder's change is noticed.
         server.await_("it is mended", lambda: ask(server, "bad").status == 200)
+
+
+def begin_rest(server, name):
+    """Asks, and gives what closes the connection."""
+    raw = Raw(server.port)
+    body = json.dumps(sim_request()).encode()
+    head = f"POST {infer_path(name)} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    raw.send(head.encode() + body)
+    return raw.reset
+
+
+def begin_grpc(server, name):
+    client = triton.InferenceServerClient(f"127.0.0.1:{server.ports[1]}")
+    tensor = triton.InferInput("x", [1, 16], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 16), np.float32))
+    client.async_infer(name, [tensor], lambda result, error: None)
+    return client.close
+
+
+@pytest.mark.parametrize("begin", [begin_rest, begin_grpc])
+def test_the_server_ends_though_a_load_does_not(tmp_path, root, begin):
+    """Who asked for the model has gone."""
+    put(root, "slow", parameters={"load": "1h"})
+    with Server(tmp_path, root, *DEMAND, "--limits.drain-timeout", "500ms") as server:
+        leave = begin(server, "slow")
+        server.await_("it loads", lambda: "LOADING" in str(server.state("slow")))
+        leave()
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("eviction, gone", [("lru", "a"), ("lfu", "b")])
