@@ -85,6 +85,7 @@ struct api_loop {
     struct list spare_jobs;        /* Of struct kserve_grpc_job, for reuse. */
     uint32_t spare_job_count;
     struct list named;     /* Of infer_call.named: inferences under way that carry an id. */
+    struct list unloaded;  /* Of struct demand_wait: such whose model is being loaded. */
     struct list streams;   /* Calls of gRPC that end when their clients want. */
     struct loop_mail tell; /* Readiness has changed. */
     struct pulse pulse;

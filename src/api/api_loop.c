@@ -105,6 +105,7 @@ void api_loop_attach(struct api_loop *self, struct api *api, struct loop *loop)
     self->recalls = mem_alloc(API_RECALLS * sizeof *self->recalls);
     buffer_init(&self->scratch, api->options.limits->response_bytes_max);
     list_init(&self->named);
+    list_init(&self->unloaded);
     list_init(&self->streams);
     home_init(&self->home, api->options.engine, wake_loop, self);
     loop->user = self;

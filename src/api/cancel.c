@@ -8,6 +8,7 @@
 
 #include "api/call.h"
 #include "api/client.h"
+#include "api/demand.h"
 #include "api/kserve.h"
 #include "engine/home.h"
 #include "util/json.h"
@@ -22,27 +23,51 @@ struct cancel {
     struct bytes id;     /* In the call's arena. */
 };
 
-static bool is_meant(const struct cancel *self, const struct infer_call *infer)
+/* `version` 0: it is not known yet. */
+static bool is_meant(const struct cancel *self, struct bytes id, uint64_t client,
+                     struct bytes model, uint64_t version)
 {
     const struct call *call = self->call;
-    const struct model *model = infer->request.model;
-    return bytes_equal(infer->id, self->id) &&
-           (self->client == 0 || infer->client.digest == self->client) &&
-           bytes_equal(bytes_of(model->name), call->model) &&
-           (!call->match.has_version || call->match.version == model->version);
+    return bytes_equal(id, self->id) && (self->client == 0 || client == self->client) &&
+           bytes_equal(model, call->model) &&
+           (!call->match.has_version || version == 0 || call->match.version == version);
+}
+
+/* These end at once, and with one any other may go: so they are picked out first. */
+static void look_through_unloaded(struct cancel *self, struct api_loop *loop)
+{
+    struct list meant;
+    list_init(&meant);
+    struct list_node *next;
+    for (struct list_node *node = list_first(&loop->unloaded); node != NULL; node = next) {
+        const struct demand_wait *wait = list_entry(node, struct demand_wait, node);
+        next = list_next(&loop->unloaded, node);
+        if (is_meant(self, wait->id, wait->client, wait->model, wait->version)) {
+            list_remove(node);
+            list_append(&meant, node);
+        }
+    }
+    for (struct list_node *node = list_pop(&meant); node != NULL; node = list_pop(&meant)) {
+        struct demand_wait *wait = list_entry(node, struct demand_wait, node);
+        self->canceled++;
+        wait->cancel(wait);
+    }
 }
 
 /* Ends come by way of the home's mail, so the list stays as it is meanwhile. */
-static void look_through(struct cancel *self, const struct api_loop *loop)
+static void look_through(struct cancel *self, struct api_loop *loop)
 {
     for (const struct list_node *node = list_first(&loop->named); node != NULL;
          node = list_next(&loop->named, node)) {
         struct infer_call *infer = list_entry(node, struct infer_call, named);
-        if (is_meant(self, infer)) {
+        const struct model *model = infer->request.model;
+        if (is_meant(self, infer->id, infer->client.digest, bytes_of(model->name),
+                     model->version)) {
             self->canceled++;
             kserve_cancel(infer);
         }
     }
+    look_through_unloaded(self, loop);
 }
 
 /* Of a version that is going requests may be left; of a model that nobody knows there cannot be

@@ -305,13 +305,19 @@ static void ended(struct infer_call *infer)
     }
 }
 
+/* What goes on still comes to its end. */
+static void fail_early(struct kserve_grpc_job *job, enum weir_status status, const char *text)
+{
+    job->late = true;
+    set_failure(job, status, text);
+    job->changed(job);
+}
+
 static void late(struct infer_call *infer)
 {
     struct kserve_grpc_job *job = job_of(infer);
     if (!job->closed) {
-        job->late = true;
-        set_failure(job, infer->request.late_status, request_late_text(&infer->request));
-        job->changed(job);
+        fail_early(job, infer->request.late_status, request_late_text(&infer->request));
     }
 }
 
@@ -450,11 +456,17 @@ static bool await_model(struct kserve_grpc_job *job);
 static void model_came(struct registry_order *order)
 {
     struct kserve_grpc_job *job = list_entry(order, struct kserve_grpc_job, order);
-    if (job->closed) {
+    list_remove(&job->wait.node);
+    if (job->closed || job->late) {
         end(job);
     } else if (order->status != WEIR_OK || !await_model(job)) {
         begin(job);
     }
+}
+
+static void canceled_by_id(struct demand_wait *wait)
+{
+    fail_early(list_entry(wait, struct kserve_grpc_job, wait), WEIR_ECANCELED, DEMAND_CANCELED);
 }
 
 /* True: it goes on when its model has been loaded. */
@@ -477,6 +489,14 @@ static bool await_model(struct kserve_grpc_job *job)
     }
     job->loads++;
     job->state = JOB_WORKING;
+    if (job->proto.id.size > 0) {
+        job->wait.id = job->proto.id;
+        job->wait.model = name;
+        job->wait.version = version;
+        job->wait.client = job->client.digest;
+        job->wait.cancel = canceled_by_id;
+        list_append(&job->loop->unloaded, &job->wait.node);
+    }
     job->order = (struct registry_order){
         .home = &job->loop->home,
         .kind = REGISTRY_NEED,
@@ -638,6 +658,7 @@ void kserve_grpc_job_close(struct kserve_grpc_job *job)
 {
     assert(!job->closed);
     job->closed = true;
+    list_remove(&job->wait.node);
     release_parts(&job->parts);
     release_parts(&job->sent);
     if (job->state == JOB_RUNNING) {

@@ -19,6 +19,7 @@
 #include <stdalign.h>
 
 #include "api/api.h"
+#include "api/demand.h"
 #include "api/infer_proto.h"
 #include "api/infer_proto_write.h"
 #include "net/grpc.h"
@@ -36,7 +37,8 @@ struct kserve_grpc_job {
     enum kserve_grpc_job_state state;
     enum weir_status status; /* Why it failed; WEIR_OK otherwise. */
     bool accepted;           /* The engine had it. */
-    bool late;    /* The deadline has passed while it runs; also where it has ended since. */
+    bool late;    /* It has failed while it runs, or its model is being loaded; also where that has
+                     ended since. */
     bool streams; /* Its model gives several responses. */
     bool said;    /* The last response was given out, or there is none. */
     bool said_failure;
@@ -67,6 +69,7 @@ struct kserve_grpc_job {
     struct infer_recall *memory; /* Where its message is to be remembered, */
     uint64_t memory_serial;      /* if it is still this one. */
     uint64_t generation;         /* Of the catalogue that the model is from. */
+    struct demand_wait wait;     /* While its model is being loaded. */
     uint64_t held_bytes;         /* Of a recalled message: counted with the bodies. */
 
     /* Not zeroed at the beginning. */

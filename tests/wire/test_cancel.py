@@ -130,6 +130,52 @@ def test_over_grpc_too(tmp_path, root):
         client.close()
 
 
+@pytest.fixture
+def loading(tmp_path, root):
+    """A server whose model `slow`, loaded when it is asked for, would take an hour for that."""
+    words = ("--model-control", "demand", "--limits.drain-timeout", "300ms", "--loops", "2")
+    put_sim(root, "slow", parameters={"load": "1h"}, isolation="process", batching="off")
+    with Server(tmp_path, root, *words) as server:
+        yield server
+
+
+def test_before_the_model_is_there(loading):
+    """Also where the id stands behind more JSON than a loop reads itself."""
+    large = json.dumps({**sim_request(rows=4096), "id": "b"}).encode()
+    head = f"POST {infer_path('slow')} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(large)}\r\n\r\n"
+    with send(loading, "slow", "a") as a, Raw(loading.port) as b, send(loading, "slow", "c") as c:
+        b.send(head.encode() + large)
+        assert cancel(loading, "slow", "other").json() == {"canceled": 0}
+        canceled(loading, "slow", "b")
+        canceled(loading, "slow", "a", version=1)
+        for raw in (a, b):
+            answer = raw.answer()
+            assert answer.status == 499 and "being loaded" in answer.error
+        canceled(loading, "slow", "c")
+        assert c.answer().status == 499
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_before_the_model_is_there_over_grpc(loading, streams):
+    client = triton.InferenceServerClient(f"127.0.0.1:{loading.ports[1]}")
+    tensor = triton.InferInput("x", [1, 16], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 16), np.float32))
+    errors = []
+
+    def answered(result, error):
+        errors.append(error)
+
+    if streams:
+        client.start_stream(answered)
+        client.async_stream_infer("slow", [tensor], request_id="g")
+    else:
+        client.async_infer("slow", [tensor], answered, request_id="g")
+    canceled(loading, "slow", "g")
+    loading.await_("the answer", lambda: errors)
+    assert "being loaded" in errors[0].message()
+    client.close()
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"id": ""}', b'{"id": 3}', b"", b"[]"])
 def test_an_order_without_an_id_is_refused(tmp_path, root, body):
     with Server(tmp_path, root) as server:
