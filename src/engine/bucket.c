@@ -6,11 +6,14 @@
 #include "engine/bucket.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/model.h"
 #include "util/map.h"
 #include "util/mem.h"
+
+#define NAMES_BYTES 256
 
 /* ---- Plans ----------------------------------------------------------------------------------- */
 
@@ -78,13 +81,27 @@ static void store_pad(enum dtype dtype, double value, uint8_t out[8])
     memcpy(out, from, dtype_size(dtype));
 }
 
+/* "ids, mask": as many as fit. */
+static const char *input_names(const struct signature *signature, char out[NAMES_BYTES])
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (uint32_t i = 0; i < signature->input_count && used < NAMES_BYTES; i++) {
+        used += (size_t)snprintf(out + used, NAMES_BYTES - used, "%s%s", i == 0 ? "" : ", ",
+                                 signature->inputs[i].name);
+    }
+    return out;
+}
+
 static enum weir_status add_bucket(struct bucket_plan *plan, const struct bucket_config *bucket,
                                    struct weir_err *err)
 {
     const int index = find_input(plan->signature, bucket->input);
     if (index < 0) {
-        return err_set(err, WEIR_EINVAL, "shape_buckets: the model has no input '%s'",
-                       bucket->input);
+        char names[NAMES_BYTES];
+        return err_set(err, WEIR_EINVAL,
+                       "shape_buckets: the model has no input '%s', expected one of: %s",
+                       bucket->input, input_names(plan->signature, names));
     }
     const struct tensor_spec *spec = &plan->signature->inputs[index];
     const enum weir_status status = check_dimension(bucket, spec, err);
@@ -154,10 +171,33 @@ static enum weir_status check_nameless(const struct bucket_plan *plan, struct we
     return WEIR_OK;
 }
 
-enum weir_status bucket_plan_create(const struct model_config *config,
-                                    const struct signature *signature, struct bucket_plan **out,
+static enum weir_status check_model(const struct model_config *config, const char *no_batch,
                                     struct weir_err *err)
 {
+    if (config->sequence.strategy != SEQUENCE_NONE) {
+        return err_set(err, WEIR_EINVAL,
+                       "found both shape_buckets and sequence_batching, expected one of them");
+    }
+    if (config->max_batch_size <= 0) {
+        return err_set(err, WEIR_EINVAL,
+                       "shape_buckets: expected a model with a batch dimension, but %s",
+                       no_batch != NULL ? no_batch : "max_batch_size is 0");
+    }
+    return WEIR_OK;
+}
+
+enum weir_status bucket_plan_create(const struct model_config *config,
+                                    const struct signature *signature, const char *no_batch,
+                                    struct bucket_plan **out, struct weir_err *err)
+{
+    *out = NULL;
+    if (config->bucket_count == 0) {
+        return WEIR_OK;
+    }
+    enum weir_status status = check_model(config, no_batch, err);
+    if (status != WEIR_OK) {
+        return status;
+    }
     const uint32_t tensors = signature->input_count + signature->output_count;
     struct bucket_plan *plan = mem_try_zero(1, sizeof(*plan));
     struct bucket_tensor *memory = mem_try_zero(tensors, sizeof(*memory));
@@ -169,7 +209,6 @@ enum weir_status bucket_plan_create(const struct model_config *config,
     plan->signature = signature;
     plan->inputs = memory;
     plan->outputs = memory + signature->input_count;
-    enum weir_status status = WEIR_OK;
     for (uint32_t i = 0; i < config->bucket_count && status == WEIR_OK; i++) {
         status = add_bucket(plan, &config->buckets[i], err);
     }

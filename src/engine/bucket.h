@@ -54,11 +54,13 @@ struct bucket_lengths {
     int64_t to[MODEL_BUCKETS_MAX];
 };
 
-/* From the configuration, which outlives it.  WEIR_EINVAL: the buckets do not fit the model;
- * WEIR_ENOMEM. */
+/* From the completed configuration, which outlives it; NULL where that has no buckets.  `no_batch`:
+ * why the model was found to have no batch dimension, or NULL.  WEIR_EINVAL: the buckets do not fit
+ * the model; WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status bucket_plan_create(const struct model_config *config,
                                                   const struct signature *signature,
-                                                  struct bucket_plan **out, struct weir_err *err);
+                                                  const char *no_batch, struct bucket_plan **out,
+                                                  struct weir_err *err);
 void bucket_plan_destroy(struct bucket_plan *plan); /* NULL is fine. */
 
 /* All dimensions of the inputs but the first are fixed, so that all requests have one key. */

@@ -70,25 +70,6 @@ static enum weir_status decide_batching(const struct tryout *tryout, const struc
 
 /* ---- Buckets --------------------------------------------------------------------------------- */
 
-static enum weir_status make_buckets(const struct tryout *tryout, struct weir_err *err)
-{
-    struct model *model = tryout->model;
-    const struct model_config *config = model->config;
-    if (config->bucket_count == 0) {
-        return WEIR_OK;
-    }
-    if (model->sequence_plan != NULL) {
-        return err_set(err, WEIR_EINVAL,
-                       "found both shape_buckets and sequence_batching, expected one of them");
-    }
-    if (config->max_batch_size <= 0) {
-        return err_set(err, WEIR_EINVAL,
-                       "shape_buckets: expected a model with a batch dimension, but %s",
-                       tryout->no_batch != NULL ? tryout->no_batch : "max_batch_size is 0");
-    }
-    return bucket_plan_create(config, model->signature, &model->buckets, err);
-}
-
 /* Buckets that bring nothing, or would bring wrong answers, go; the remark says why. */
 static enum weir_status judge_buckets(const struct tryout *tryout, const struct probe *probe,
                                       struct weir_err *err)
@@ -248,7 +229,8 @@ enum weir_status tryout_run(const struct tryout *tryout, struct weir_err *err)
     struct backend_context *context;
     enum backend_death death = DEATH_NONE;
     char rows[PROFILE_ROWS_BYTES] = "";
-    enum weir_status status = make_buckets(tryout, err);
+    enum weir_status status =
+        bucket_plan_create(model->config, model->signature, tryout->no_batch, &model->buckets, err);
     status = status == WEIR_OK ? read_profile(model, rows, err) : status;
     const bool learned = model->profile.tick > 0; /* In an earlier life. */
     if (status == WEIR_OK && tryout->awaited && knows_all(model, rows)) {

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/bucket.h"
 #include "engine/effective.h"
 #include "engine/repository.h"
 #include "engine/sequence_plan.h"
@@ -228,9 +229,15 @@ static enum weir_status complete_config(struct inspection *self, struct weir_err
     const struct backend_ops *ops = NULL;
     enum weir_status status = effective_backend(self->config, &ops, err);
     status = status == WEIR_OK ? show_signature(self, err) : status;
-    return status == WEIR_OK
-               ? effective_complete(self->config, &self->signature, &self->why_not, err)
-               : status;
+    if (status == WEIR_OK) {
+        status = effective_complete(self->config, &self->signature, &self->why_not, err);
+    }
+    struct bucket_plan *buckets = NULL; /* Would they fit? */
+    if (status == WEIR_OK) {
+        status = bucket_plan_create(self->config, &self->signature, self->why_not, &buckets, err);
+    }
+    bucket_plan_destroy(buckets);
+    return status;
 }
 
 static void judge(struct inspection *self)

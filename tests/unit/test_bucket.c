@@ -47,10 +47,12 @@ static struct bucket_config sides[] = {
 static struct bucket_plan *plan_of(struct bucket_config *buckets, uint32_t count,
                                    const struct signature *signature)
 {
-    const struct model_config config = { .buckets = buckets, .bucket_count = count };
+    const struct model_config config = { .max_batch_size = 8,
+                                         .buckets = buckets,
+                                         .bucket_count = count };
     struct bucket_plan *plan = NULL;
     struct weir_err err = { 0 };
-    if (bucket_plan_create(&config, signature, &plan, &err) != WEIR_OK) {
+    if (bucket_plan_create(&config, signature, NULL, &plan, &err) != WEIR_OK) {
         fail_msg("%s", err.text);
     }
     return plan;
@@ -233,10 +235,13 @@ static void test_mistakes_are_named(void **state)
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct bucket_config buckets[2] = { rows[i].buckets[0], rows[i].buckets[1] };
-        const struct model_config config = { .buckets = buckets, .bucket_count = rows[i].count };
+        const struct model_config config = { .max_batch_size = 8,
+                                             .buckets = buckets,
+                                             .bucket_count = rows[i].count };
         struct bucket_plan *plan = NULL;
         struct weir_err err = { 0 };
-        assert_int_equal(bucket_plan_create(&config, rows[i].signature, &plan, &err), WEIR_EINVAL);
+        assert_int_equal(bucket_plan_create(&config, rows[i].signature, NULL, &plan, &err),
+                         WEIR_EINVAL);
         if (strstr(err.text, rows[i].says) == NULL) {
             fail_msg("'%s' does not say '%s'", err.text, rows[i].says);
         }
@@ -249,11 +254,11 @@ static void test_every_allocation_may_fail(void **state)
 #ifndef WEIR_ALLOC_FAULT
     skip();
 #else
-    const struct model_config config = { .buckets = words, .bucket_count = 2 };
+    const struct model_config config = { .max_batch_size = 8, .buckets = words, .bucket_count = 2 };
     for (uint64_t nth = 1; nth < 10; nth++) {
         struct bucket_plan *plan = NULL;
         (void)mem_fault_arm(nth);
-        const enum weir_status status = bucket_plan_create(&config, &text, &plan, NULL);
+        const enum weir_status status = bucket_plan_create(&config, &text, NULL, &plan, NULL);
         (void)mem_fault_arm(0);
         if (status == WEIR_OK) {
             bucket_plan_destroy(plan);

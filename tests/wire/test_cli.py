@@ -648,6 +648,15 @@ def test_inspect_says_why_a_model_cannot_be_served():
     assert "cannot be served: input 'list' is a sequence" in text
 
 
+def test_inspect_checks_shape_buckets(tmp_path):
+    put_model(tmp_path, "words", shape_buckets=[{"input": "y", "dim": 1, "sizes": [8]}])
+    why = "shape_buckets: the model has no input 'y', expected one of: x, mask"
+    assert inspect(tmp_path / "words")["problem"] == why
+    assert f"cannot be served: {why}" in works("inspect", tmp_path / "words")
+    done = weir("inspect", "--config", tmp_path / "words")
+    assert done.returncode == 1 and why in done.stdout
+
+
 def test_inspect_of_weights():
     told = inspect(EXAMPLES / "segment")
     assert told["parameters"] > 100000
