@@ -99,16 +99,9 @@ static enum weir_status locate(struct inspection *self, const char *path, struct
         name_of(path, "", self->name, sizeof(self->name));
         (void)snprintf(self->folder, sizeof(self->folder), "%s", path);
         read_config(self, path);
-        const char *backend = self->config != NULL ? self->config->backend : NULL;
-        if (backend != NULL && strncmp(backend, "onnx", 4) != 0) {
-            const struct backend_ops *ops;
-            const enum weir_status known = effective_backend(self->config, &ops, err);
-            return known != WEIR_OK
-                       ? known
-                       : err_set(err, WEIR_EINVAL,
-                                 "%s: the backend '%s' has no ONNX file; --config shows what is in "
-                                 "force",
-                                 path, backend);
+        if (self->config != NULL && inspect_is_plain(self->config)) {
+            self->file[0] = '\0';
+            return WEIR_OK;
         }
         const char *file = self->config != NULL ? self->config->file_name : NULL;
         size = snprintf(self->file, sizeof(self->file), "%s/%llu/%s", path,
@@ -217,7 +210,7 @@ static enum weir_status show_signature(struct inspection *self, struct weir_err 
     return status;
 }
 
-static enum weir_status complete_config(struct inspection *self, struct weir_err *err)
+enum weir_status inspect_complete(struct inspection *self, struct weir_err *err)
 {
     if (self->config == NULL) {
         self->look.config = effective_create();
@@ -250,7 +243,7 @@ static void judge(struct inspection *self)
         status = check_external(self, &self->problem);
     }
     if (status == WEIR_OK) {
-        (void)!complete_config(self, &self->problem);
+        (void)!inspect_complete(self, &self->problem);
     }
 }
 
@@ -259,6 +252,10 @@ enum weir_status inspect_look(struct inspection *self, const char *path, struct 
     enum weir_status status = locate(self, path, err);
     if (status != WEIR_OK) {
         return status;
+    }
+    if (self->file[0] == '\0') {
+        inspect_plain_judge(self);
+        return WEIR_OK;
     }
     struct file_map map = { 0 };
     status = file_map_open(AT_FDCWD, self->file, &map, err);
@@ -359,7 +356,9 @@ static void write_config(struct buffer *out, const struct inspection *self)
                 self->version > 0
                     ? "\nconfiguration (what the files say, and what they leave out as inferred):\n"
                     : "\nconfiguration that would be inferred:\n");
-    buffer_printf(out, "  backend: %s\n", config->backend);
+    if (config->backend != NULL) {
+        buffer_printf(out, "  backend: %s\n", config->backend);
+    }
     buffer_printf(out, "  max_batch_size: %lld\n", (long long)config->max_batch_size);
     write_tensor_config(out, "input", config->inputs, config->input_count);
     write_tensor_config(out, "output", config->outputs, config->output_count);
@@ -376,7 +375,7 @@ static void write_config(struct buffer *out, const struct inspection *self)
     }
 }
 
-static void report_text(struct buffer *out, const struct inspection *self)
+static void write_file(struct buffer *out, const struct inspection *self)
 {
     const struct onnx_file *onnx = &self->onnx;
     char size[32];
@@ -397,6 +396,15 @@ static void report_text(struct buffer *out, const struct inspection *self)
     write_operators(out, onnx);
     if (!onnx->bounded) {
         buffer_text(out, "  a run's time or output size can depend on the input's values\n");
+    }
+}
+
+static void report_text(struct buffer *out, const struct inspection *self)
+{
+    if (self->file[0] != '\0') {
+        write_file(out, self);
+    } else {
+        inspect_plain_text(self, out);
     }
     if (self->look.problems.size > 0) {
         buffer_printf(out, "\ncannot be served:\n%.*s", (int)self->look.problems.size,
@@ -498,11 +506,9 @@ static void verdict_json(struct buffer *out, const struct inspection *self)
     modelconfig_to_json(&model, out);
 }
 
-static void report_json(struct buffer *out, const struct inspection *self)
+static void file_json(struct buffer *out, const struct inspection *self)
 {
     const struct onnx_file *onnx = &self->onnx;
-    buffer_char(out, '{');
-    text_member(out, "name", self->name);
     text_member(out, "file", self->file);
     u64_member(out, "file_bytes", self->file_bytes);
     json_key(out, "ir_version");
@@ -517,6 +523,17 @@ static void report_json(struct buffer *out, const struct inspection *self)
     json_key(out, "bounded");
     json_bool(out, onnx->bounded);
     census_json(out, onnx);
+}
+
+static void report_json(struct buffer *out, const struct inspection *self)
+{
+    buffer_char(out, '{');
+    text_member(out, "name", self->name);
+    if (self->file[0] != '\0') {
+        file_json(out, self);
+    } else {
+        inspect_plain_json(self, out);
+    }
     verdict_json(out, self);
     inspect_profile_json(self, out);
     buffer_text(out, "}\n");
@@ -524,6 +541,7 @@ static void report_json(struct buffer *out, const struct inspection *self)
 
 void inspect_finish(struct inspection *self)
 {
+    inspect_plain_finish(self);
     modelconfig_look_finish(&self->look);
     onnx_file_finish(&self->onnx);
 }

@@ -56,12 +56,12 @@ static const char *inferred(const struct walk *walk)
 {
     const char *path = walk->path;
     const struct inspection *self = walk->self;
-    const bool file = self->onnx.input_count + self->onnx.output_count > 0;
+    const bool known = self->signature.input_count + self->signature.output_count > 0;
     const bool tensor = strncmp(path, "input[", 6) == 0 || strncmp(path, "output[", 7) == 0;
-    if (file && ((tensor && (strstr(path, ".dims") != NULL || strstr(path, "_type") != NULL ||
-                             strstr(path, ".name") != NULL)) ||
-                 strcmp(path, "max_batch_size") == 0)) {
-        return "model file";
+    if (known && ((tensor && (strstr(path, ".dims") != NULL || strstr(path, "_type") != NULL ||
+                              strstr(path, ".name") != NULL)) ||
+                  strcmp(path, "max_batch_size") == 0)) {
+        return self->simulated != NULL ? "parameters" : "model file";
     }
     return strcmp(path, "name") == 0 ? "folder" : "default";
 }
@@ -337,13 +337,6 @@ static enum weir_status report_json(const struct inspection *self, struct buffer
     return status;
 }
 
-/* Models without a file of their own are no ONNX files, and still have a configuration. */
-static bool needs_file(const struct model_config *config)
-{
-    const char *backend = config->backend == NULL ? "" : config->backend;
-    return config->ensemble.step_count == 0 && strcmp(backend, "sim") != 0;
-}
-
 enum weir_status inspect_config(const char *path, bool json, bool color, struct buffer *out,
                                 bool *servable, struct weir_err *err)
 {
@@ -356,7 +349,7 @@ enum weir_status inspect_config(const char *path, bool json, bool color, struct 
         inspect_finish(&self);
         return status;
     }
-    if (status != WEIR_OK && needs_file(self.config) && self.problem.text[0] == '\0') {
+    if (status != WEIR_OK && self.problem.text[0] == '\0') {
         self.problem = own;
     }
     *servable = mistakes(&self).size == 0;

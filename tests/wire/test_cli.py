@@ -604,9 +604,22 @@ def inspect(path):
 def test_inspect_a_model_of_another_backend(tmp_path):
     put_sim(tmp_path, "m")
     put_sim(tmp_path, "n", backend="hello")
-    is_refused(1, "the backend 'sim' has no ONNX file; --config shows", "inspect", tmp_path / "m")
-    is_refused(1, "there is no backend 'hello'", "inspect", tmp_path / "n")
-    assert "sim" in works("inspect", "--config", tmp_path / "m")
+    text = works("inspect", tmp_path / "m")
+    assert "a simulated model" in text and "takes  x  FP32 [-1,16]" in text
+    assert inspect(tmp_path / "m")["config"]["input"][0]["dims"] == [16]
+    assert "parameters" in works("inspect", "--config", tmp_path / "m")
+    why = "there is no backend 'hello'"
+    assert why in inspect(tmp_path / "n")["problem"]
+    assert f"cannot be served: {why}" in works("inspect", tmp_path / "n")
+
+
+def test_inspect_finds_mistakes_of_simulated_models(tmp_path):
+    put_sim(tmp_path, "m", shape_buckets=[{"input": "z", "dim": 1, "sizes": [8]}])
+    put_sim(tmp_path, "n", parameters={"tau1": "1ms"})
+    assert "the model has no input 'z', expected one of: x" in inspect(tmp_path / "m")["problem"]
+    assert "tau1" in inspect(tmp_path / "n")["problem"]
+    for name in "mn":
+        assert weir("inspect", "--config", tmp_path / name).returncode == 1
 
 
 def test_inspect_a_folder_and_a_file():

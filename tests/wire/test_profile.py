@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from serving import BINARY, PATIENCE_S, Server, binary_request, put_model, put_sim
+from serving import BINARY, PATIENCE_S, Server, binary_request, put_model, put_sim, sim_request
 
 LENGTHS = (3, 7, 8, 12)
 BUCKETS = [{"input": "x", "dim": 1, "sizes": [8, 16], "pad": 5}, {"input": "mask", "dim": 1}]
@@ -167,6 +167,17 @@ def test_what_was_learned_survives_a_restart(tmp_path):
         assert shapes(third, "words") == {}
         assert "found format 'leek-profile'" in third.logged()
         expect(ask(third, "words", texts(2, 3)), texts(2, 3))
+
+
+def test_inspect_shows_it_for_models_without_a_file(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "simulated", parameters={"tau0": "1ms"})
+    with Server(tmp_path, root) as server:
+        for _ in range(5):
+            assert server.infer("simulated", sim_request()).status == 200
+    assert "profile, learned while it served" in run("inspect", root / "simulated")
+    assert json.loads(run("inspect", "--json", root / "simulated"))["profile"][0]["runs"] >= 5
 
 
 def test_a_fresh_server_knows_what_a_row_costs(tmp_path):
