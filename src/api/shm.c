@@ -206,11 +206,12 @@ static enum weir_status add_region(struct shm *shm, struct shm_region *region, s
         return err_set(err, WEIR_EFULL, "there are %" PRIu64 " shared memory regions, the limit",
                        shm->limits->shared_regions_max);
     }
-    if (region->size > shm->limits->shared_bytes_max - shm->bytes) {
+    const uint64_t bytes_max = shm->limits->shared_bytes_max; /* May have become less. */
+    if (shm->bytes > bytes_max || region->size > bytes_max - shm->bytes) {
         return err_set(err, WEIR_EFULL,
                        "shared memory regions have %" PRIu64 " bytes, with this one %" PRIu64
                        " more: expected at most %" PRIu64 " (shared_bytes_max)",
-                       shm->bytes, region->size, shm->limits->shared_bytes_max);
+                       shm->bytes, region->size, bytes_max);
     }
     if (map_add(&shm->regions, name, region) != WEIR_OK) {
         return err_nomem(err, "a shared memory region", sizeof(*region));

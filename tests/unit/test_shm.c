@@ -288,6 +288,9 @@ static void test_limits(void **state)
     assert_int_equal(add("c", "my.data", 0, 60), WEIR_OK);
     limits.shared_bytes_max = 1000;
     assert_int_equal(add("d", "my.data", 0, 1), WEIR_EFULL);
+    limits.shared_regions_max = 3;
+    limits.shared_bytes_max = 99; /* Less than there is. */
+    assert_int_equal(add("d", "my.data", 0, 1), WEIR_EFULL);
     limits.bodies_bytes_max = 100;
     assert_int_equal(shm_book(shm, 60, NULL), WEIR_OK);
     assert_int_equal(shm_book(shm, 41, NULL), WEIR_EFULL);
