@@ -158,6 +158,9 @@ static void fail_after(struct call *call, enum weir_status status, const char *t
                        uint32_t retry_after_s)
 {
     log_failure(call, status, text);
+    if (call->failing != NULL) {
+        call->failing(call);
+    }
     if (call->rpc != NULL) {
         grpc_rpc_fail(call, status, text, retry_after_s);
         return;

@@ -70,6 +70,7 @@ struct call {
     struct call_work *work;           /* Made at the first call_run(). */
     void (*canceled)(struct call *call); /* The client is gone; the handler still has to answer. */
     void (*drained)(struct call *call);  /* A stream's unsent bytes fell to zero. */
+    void (*failing)(struct call *call);  /* An error is the answer: what it does not need may go. */
     void *state;                         /* The handler's. */
     void *waits;                         /* demand.c's, while the model is being loaded. */
     const struct grpc_rpc *rpc;          /* NULL: REST. */

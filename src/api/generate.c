@@ -410,6 +410,7 @@ static void end_stream(struct generate *self)
     call->canceled = NULL;
     call->drained = NULL;
     if (!heard) {
+        kserve_written(&self->infer);
         exchange_finish(call->x);
         return;
     }
@@ -421,6 +422,7 @@ static void end_stream(struct generate *self)
         send_error(self, request->err.text);
     }
     begin_stream(self);
+    kserve_written(&self->infer);
     exchange_finish(call->x);
 }
 
@@ -470,6 +472,7 @@ static void reply_once(struct generate *self)
     struct call *call = self->call;
     if (self->responses == 1) {
         kserve_rest_timing(call, &self->infer);
+        kserve_written(&self->infer);
         call_reply_buffer(call, CALL_JSON, &self->own);
     } else {
         call_fail(call, WEIR_EINVAL,
@@ -494,6 +497,7 @@ static void end_once(struct generate *self)
     struct call *call = self->call;
     call->canceled = NULL;
     if (self->answered || call->x->canceled) {
+        kserve_written(&self->infer);
         exchange_finish(call->x);
     } else if (self->infer.request.status != WEIR_OK) {
         kserve_rest_fail(call, &self->infer);
@@ -531,6 +535,12 @@ static void late(struct infer_call *infer)
     } else {
         call_begin_late(self->call, &infer->request);
     }
+}
+
+static void failing(struct call *call)
+{
+    struct generate *self = call->state;
+    kserve_written(&self->infer);
 }
 
 static void canceled(struct call *call)
@@ -604,6 +614,7 @@ static enum weir_status open_generate(struct generate *self, struct weir_err *er
     }
     self->infer.client = client_of(call);
     self->close.dispose = close_generate;
+    call->failing = failing;
     arena_dispose(&call->x->arena, &self->close);
     self->members = arena_try_zero(&call->x->arena, model->signature->output_count + MEMBERS_EXTRA,
                                    sizeof *self->members);

@@ -229,6 +229,7 @@ enum weir_status kserve_open(struct infer_call *call, struct model *model, struc
     call->places = NULL;
     call->outputs = asked;
     call->output_count = 0;
+    call->lent_count = 0;
     call->answer = NULL;
     return WEIR_OK;
 }
@@ -562,7 +563,7 @@ void kserve_cancel(struct infer_call *call)
     pipeline_cancel(call->request.home->engine, &call->request);
 }
 
-void kserve_close(struct infer_call *call)
+void kserve_written(struct infer_call *call)
 {
     if (call->model == NULL) {
         return;
@@ -571,12 +572,19 @@ void kserve_close(struct infer_call *call)
     for (uint32_t i = 0; i < signature->input_count; i++) {
         block_release(call->request.inputs[i].block);
     }
-    for (uint32_t i = 0; i < signature->output_count; i++) {
-        block_release(call->request.outputs[i].block);
-    }
+    call->lent_count = signature->output_count;
     kserve_release_shared(call);
     model_release(call->model);
     call->model = NULL;
+}
+
+void kserve_close(struct infer_call *call)
+{
+    kserve_written(call);
+    for (uint32_t i = 0; i < call->lent_count; i++) {
+        block_release(call->request.outputs[i].block);
+    }
+    call->lent_count = 0;
 }
 
 void kserve_shape(const struct model *model, bool output, uint32_t index, struct shape *out)

@@ -5,6 +5,7 @@
  *     kserve_input(), kserve_output(), kserve_parameter()     as they are read, in any order
  *     kserve_complete()               what is missing, what nobody asked for
  *     kserve_submit()                 WEIR_OK: call->ended() runs at home, once
+ *     kserve_written()                the answer is: it waits for the socket without the model
  *     kserve_close()                  after the end; also when it never got that far
  *
  * REST and gRPC give the same answers because they both go this way.  Sentences name
@@ -63,6 +64,7 @@ struct infer_call {
     struct kserve_place *places;  /* Regions in use. */
     struct infer_output *outputs; /* In the order of the answer; room for the signature's. */
     uint32_t output_count;
+    uint32_t lent_count;          /* Outputs to be let go once the model is given back. */
     struct answer_memory *answer; /* Of equal requests before it, or NULL, */
     uint64_t answer_serial;       /* if it is still of these. */
     struct list_node named;       /* Of those under way with an id: the loop's list. */
@@ -139,7 +141,11 @@ WEIR_MUST_USE enum weir_status kserve_submit(struct infer_call *call, struct api
 /* The client does not want it any more; ended() still comes. */
 void kserve_cancel(struct infer_call *call);
 
-/* Lets the lease and all tensors go.  Twice is fine. */
+/* Lets the lease, the regions and the inputs go, once the request is home: what is left of the answer
+ * needs the outputs alone, however long its client takes to read it.  Twice is fine. */
+void kserve_written(struct infer_call *call);
+
+/* Lets everything go.  Twice is fine. */
 void kserve_close(struct infer_call *call);
 
 /* The shape that clients see: with -1 for the batch where the model has one. */

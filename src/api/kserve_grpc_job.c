@@ -66,6 +66,7 @@ struct kserve_grpc_job *kserve_grpc_job_create(struct api_loop *loop, uint64_t m
     arena_init(&job->heads, job->heads_block, sizeof job->heads_block, 0);
     job->message_size = message_size;
     job->infer.model = NULL;
+    job->infer.lent_count = 0;
     job->proto.id = (struct bytes){ NULL, 0 };
     job->proto.empty_final = false;
     return job;
@@ -621,10 +622,9 @@ static bool next_last(struct kserve_grpc_job *job, bool streamed, struct infer_p
     return job->proto.empty_final && respond(job, NULL, streamed, true, out);
 }
 
-bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
+static bool next_response(struct kserve_grpc_job *job, bool streamed,
                           struct infer_proto_pieces *out)
 {
-    assert(!job->closed);
     bool there = false;
     if (job->status == WEIR_OK && job->parts != NULL) {
         there = next_part(job, out);
@@ -639,13 +639,33 @@ bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
     return respond_failure(job, out);
 }
 
-void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call)
+/* It was the last: the client may take its time with it. */
+static void let_model_go(struct kserve_grpc_job *job)
+{
+    if (job->state == JOB_ENDED) {
+        kserve_written(&job->infer);
+    }
+}
+
+bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool streamed,
+                          struct infer_proto_pieces *out)
+{
+    assert(!job->closed);
+    const bool there = next_response(job, streamed, out);
+    if (job->said && (there || job->status == WEIR_OK)) {
+        let_model_go(job);
+    }
+    return there;
+}
+
+void kserve_grpc_job_push_back(struct kserve_grpc_job *job, struct grpc_call *call)
 {
     if (job->retry_s > 0) {
         call->pushback_ms = job->retry_s * 1000;
     } else if (job->infer.model != NULL && weir_status_http(job->status) == 503) {
         call->pushback_ms = engine_retry_after_ms(job->infer.model);
     }
+    let_model_go(job);
 }
 
 void kserve_grpc_job_sent(struct kserve_grpc_job *job)

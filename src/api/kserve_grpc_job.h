@@ -108,8 +108,8 @@ WEIR_MUST_USE bool kserve_grpc_job_next(struct kserve_grpc_job *job, bool stream
                                         struct infer_proto_pieces *out);
 
 /* Tells the client of a failed job when to try again: as it was refused, else from its model's
- * measured rate. */
-void kserve_grpc_job_push_back(const struct kserve_grpc_job *job, struct grpc_call *call);
+ * measured rate.  Nothing else is said of it. */
+void kserve_grpc_job_push_back(struct kserve_grpc_job *job, struct grpc_call *call);
 
 /* Everything given out so far has been written. */
 void kserve_grpc_job_sent(struct kserve_grpc_job *job);

@@ -304,6 +304,7 @@ static void answer(struct rest *rest)
         return;
     }
     kserve_rest_timing(call, &rest->infer);
+    kserve_written(&rest->infer);
     if (rest->binary_bytes > 0) {
         send_json_size(call->x, json_size);
     }
@@ -383,6 +384,7 @@ static void ended(struct infer_call *infer)
     struct call *call = rest->call;
     call->canceled = NULL;
     if (rest->answered || call->x->canceled) {
+        kserve_written(infer);
         exchange_finish(call->x);
     } else if (infer->request.status != WEIR_OK) {
         kserve_rest_fail(call, infer);
@@ -399,6 +401,12 @@ static void late(struct infer_call *infer)
         rest->answered = true;
         call_begin_late(rest->call, &infer->request);
     }
+}
+
+static void failing(struct call *call)
+{
+    struct rest *rest = call->state;
+    kserve_written(&rest->infer);
 }
 
 static void canceled(struct call *call)
@@ -582,6 +590,7 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
     rest->infer.shm = call->api->options.shm;
     rest->infer.client = client_of(call);
     rest->close.dispose = close_rest;
+    call->failing = failing;
     arena_dispose(&call->x->arena, &rest->close);
     return kserve_rest_fields(call, &rest->infer, err);
 }
@@ -590,7 +599,7 @@ static enum weir_status open_rest(struct rest *rest, struct weir_err *err)
 static bool names_shared_memory(const struct rest *rest)
 {
     static const char word[] = "shared_memory_region";
-    return rest->infer.shm != NULL &&
+    return rest->infer.shm != NULL && rest->json_size > 0 &&
            memmem(rest->call->body.data, rest->json_size, word, sizeof word - 1) != NULL;
 }
 

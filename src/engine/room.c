@@ -512,6 +512,13 @@ static const char *setting_of(const struct ledger_account *account,
     return out;
 }
 
+static const char *why_none_goes(const struct ledger_account *account)
+{
+    return account->leaving_models > 0 || account->leaving_bytes > 0
+               ? "those that go are still in use"
+               : "none of the others can go";
+}
+
 static void explain_bytes(const struct entry *entry, const struct ledger_lack *lack,
                           struct weir_err *err)
 {
@@ -528,7 +535,7 @@ static void explain_bytes(const struct entry *entry, const struct ledger_lack *l
         bytes_format_size(lack->missing_bytes, texts[3]),
         entry_serves(entry) ? "it cannot stand beside the one that serves, which stays "
                               "(update: replace would let that go first)"
-                            : "none of the others can go");
+                            : why_none_goes(account));
 }
 
 static void refuse(struct entry *entry, const struct ledger_lack *lack)
@@ -541,8 +548,9 @@ static void refuse(struct entry *entry, const struct ledger_lack *lack)
     } else {
         (void)err_set(&err, WEIR_ENOMEM,
                       "no room for model '%s': %" PRIu64 " models are loaded, resident_models_max "
-                      "allows %" PRIu64 ", and none of them can go",
-                      entry->name, lack->account->models, ledger->models_max);
+                      "allows %" PRIu64 ", and %s",
+                      entry->name, lack->account->models, ledger->models_max,
+                      why_none_goes(lack->account));
     }
     entry_refuse_loads(entry, &err);
 }
@@ -583,6 +591,13 @@ static bool make_room(struct entry *entry, const struct ledger_need *need, uint6
     return true;
 }
 
+/* Who goes may take as long as those want who hold it; only what goes to be replaced is waited for,
+ * as nothing would serve without. */
+static uint64_t wait_until_ns(const struct entry *entry)
+{
+    return entry->replacing ? CLOCK_NEVER : clock_add(entry->asked_ns, WAIT_NS);
+}
+
 /* True: it does not wait any more, for better or worse.  Else the account it waits for is
  * blocked. */
 static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
@@ -601,9 +616,9 @@ static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
     }
     struct ledger_account *waits_for = lack.account;
     uint64_t later_ns = CLOCK_NEVER;
-    const uint64_t until_ns = clock_add(entry->asked_ns, WAIT_NS);
-    if (!make_room(entry, &need, now_ns, &later_ns, &lack) &&
-        (later_ns == CLOCK_NEVER || now_ns >= until_ns)) {
+    const bool goes = make_room(entry, &need, now_ns, &later_ns, &lack);
+    const uint64_t until_ns = wait_until_ns(entry);
+    if ((!goes && later_ns == CLOCK_NEVER) || now_ns >= until_ns) {
         refuse(entry, &lack);
         return true;
     }

@@ -450,6 +450,34 @@ static void test_an_old_version_goes_while_the_new_one_waits(void **state)
     model_bed_expect(&bed, "b/2 READY", "");
 }
 
+/* Who has a lease may keep it as long as he likes. */
+static void test_a_load_does_not_wait_for_ever_for_those_that_go(void **state)
+{
+    (void)state;
+    model_bed_sim(&bed, "a", 1, "");
+    model_bed_sim(&bed, "b", 1, "");
+    clock_init_manual(&bed.clock, clock_now_ns(&bed.clock));
+    bed.options.room.models_max = 1;
+    model_bed_start(&bed);
+    assert_int_equal(load("a"), WEIR_OK);
+    struct model *a = model_bed_lease(&bed, "a", 0);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
+    struct pending_load pending = {
+        .order = { .home = &bed.home, .kind = REGISTRY_LOAD, .name = "b", .done = pending_done }
+    };
+    registry_order(bed.registry, &pending.order);
+    assert_int_equal(load("nobody"), WEIR_ENOENT);
+    assert_false(pending.done);
+    clock_turn(&bed.clock, clock_now_ns(&bed.clock) + 11 * NS_PER_S);
+    assert_int_equal(load("nobody"), WEIR_ENOENT); /* Lets the manager look. */
+    model_bed_turn_until(&bed, &pending.done);
+    assert_int_equal(pending.order.status, WEIR_ENOMEM);
+    assert_non_null(strstr(pending.order.err.text, "those that go are still in use"));
+    model_bed_release(&bed, a);
+    (void)model_bed_await(&bed, "a", 1, MODEL_UNAVAILABLE);
+    assert_int_equal(load("b"), WEIR_OK);
+}
+
 static void no_wake(void *context)
 {
     (void)context;
@@ -654,6 +682,7 @@ int main(void)
         CASE(test_a_reload_leaves_the_old_to_its_requests),
         CASE(test_unload_waits_for_leases),
         CASE(test_an_old_version_goes_while_the_new_one_waits),
+        CASE(test_a_load_does_not_wait_for_ever_for_those_that_go),
         CASE(test_an_idle_home_lets_old_snapshots_go),
         CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from serving import (BINARY, PATIENCE_S, Raw, Server, infer_path, put_model, put_sim, sim_request,
-                     write_whole)
+from serving import (BINARY, PATIENCE_S, Raw, Server, binary_request, infer_path, put_model, put_sim,
+                     sim_request, write_whole)
 
 DEMAND = ("--model-control", "demand", "--poll-interval", "200ms")
 RETRY_S = 1  # A load that failed is not tried again before.
@@ -342,6 +342,34 @@ def test_who_waits_for_room_holds_up_nobody_else(tmp_path, root):
             server.process.send_signal(signal.SIGHUP)
             assert waiting.result().status == 200
         assert resident(server) == {"b", "c"}
+
+
+def request_bytes(model, body, headers=()):
+    lines = [f"POST {infer_path(model)} HTTP/1.1", "Host: a", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in dict(headers).items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+WRONG = json.dumps({"inputs": []}).encode()
+
+
+@pytest.mark.parametrize("second", ["text", "binary", "wrong"])
+def test_answers_that_wait_for_others_hold_no_model(tmp_path, root, second):
+    """The answer of a waits for that of b, which waits for a's place."""
+    put(root, "a", "b")
+    limits = ("--resident-models-max", "1", "--residency-min", "0s")
+    body, headers = json.dumps(sim_request()).encode(), {}
+    if second == "binary":
+        body, headers = binary_request({"x": np.zeros((1, 16), np.float32)}, ["y"])
+    with Server(tmp_path, root, *DEMAND, *limits) as server:
+        assert ask(server, "a").status == 200
+        with Raw(server.port) as raw:
+            raw.send(
+                request_bytes("b", json.dumps(sim_request()).encode())
+                + request_bytes("a", WRONG if second == "wrong" else body, headers)
+            )
+            assert raw.answer().status == 200
+            assert raw.answer().status == (400 if second == "wrong" else 200)
 
 
 def test_residents_do_not_thrash(tmp_path, root):
