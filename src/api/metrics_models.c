@@ -78,6 +78,8 @@ static uint64_t us(const _Atomic uint64_t *ns)
       "Runs at once: what is configured, or found to pay", engine_runs_max(m))                     \
     X(hurts, "weir_model_instances_hurt", "gauge",                                                 \
       "1 where fewer instances than configured did more", m->instances_reason != NULL ? 1 : 0)     \
+    X(inline_runs, "weir_model_inline_runs_total", "counter",                                      \
+      "Model executions on network threads", load(&m->stats.inline_runs))                          \
     X(inline_slow, "weir_model_inline_slow_total", "counter",                                       \
       "Runs on network threads of over 10 ms; others are made elsewhere for a while",              \
       load(&m->stats.inline_slow))                                                                 \

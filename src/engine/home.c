@@ -136,6 +136,8 @@ static uint64_t run_inline(struct home *home, struct model *model, uint64_t now_
             break;
         }
         batch_run(instance);
+        atomic_fetch_add_explicit(&model->stats.inline_runs, instance->batch.runs,
+                                  memory_order_relaxed);
         now_ns = clock_now_ns(home->engine->clock);
         home->at_once_ns = now_ns;
         pool_settle(pool, instance, now_ns);

@@ -71,7 +71,8 @@ struct model_stats {
     _Atomic uint64_t output_ns;     /* what came after. */
     struct duration cache_hit;      /* Look-ups that found an answer. */
     struct duration cache_miss;     /* Those that did not, and keeping what was then computed. */
-    _Atomic uint64_t inline_slow;   /* Runs on loops that were none for them (pool_watch.c). */
+    _Atomic uint64_t inline_runs;   /* Part of execution_count: on loops, */
+    _Atomic uint64_t inline_slow;   /* and those of them that were none for them (pool_watch.c). */
     _Atomic uint64_t joined;        /* Shared the run of an equal request. */
     _Atomic uint64_t refused;       /* Never accepted: queue full, deadline passed on arrival. */
     _Atomic uint64_t refused_late;  /* Part of `refused`: the deadline could not have been met, */

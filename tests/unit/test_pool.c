@@ -279,6 +279,31 @@ static void test_a_home_keeps_the_model_it_promised_to_run(void **state)
     rig_stop(&rig);
 }
 
+static uint64_t inline_runs(const struct rig *rig)
+{
+    return atomic_load(&rig->model.stats.inline_runs);
+}
+
+static void test_runs_that_a_home_makes_are_counted(void **state)
+{
+    (void)state;
+    struct rig rig;
+    struct call call;
+    start(&rig, short_lived, 4);
+    rig_adopt(&rig);
+    learn(&rig);
+    const uint64_t runs = atomic_load(&rig.model.stats.execution_count);
+    const uint64_t before = inline_runs(&rig);
+    assert_true(before < runs); /* An executor made those of unknown length. */
+    call_make(&call, &rig, 1, WIDTH);
+    assert_int_equal(call_submit(&call), WEIR_OK);
+    home_turn(&rig.home);
+    assert_true(call.ended);
+    assert_int_equal(inline_runs(&rig), before + 1);
+    assert_int_equal(atomic_load(&rig.model.stats.execution_count), runs + 1);
+    rig_stop(&rig);
+}
+
 static void test_a_canceled_run_is_not_late(void **state)
 {
     (void)state;
@@ -463,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_when_an_executor_will_be_free_is_known),
         cmocka_unit_test(test_a_home_runs_short_work_of_known_size_only),
         cmocka_unit_test(test_a_home_keeps_the_model_it_promised_to_run),
+        cmocka_unit_test(test_runs_that_a_home_makes_are_counted),
         cmocka_unit_test(test_a_canceled_run_is_not_late),
         cmocka_unit_test(test_requests_with_and_without_an_optional_input_ride_apart),
         cmocka_unit_test(test_runs_without_batching_count_once),
