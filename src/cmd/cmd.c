@@ -58,7 +58,9 @@ int cmd_print(const struct buffer *out)
         return CMD_OK;
     }
     if (errno != EPIPE) { /* Who reads from a pipe may have enough, as `head`. */
-        complain("the report could not be written to standard output");
+        struct weir_err err;
+        (void)err_set(&err, WEIR_EIO, "standard output cannot be written: %s", strerror(errno));
+        complain(err.text);
     }
     return CMD_FAILED;
 }

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "util/near.h"
+
 /* The words of a command line, read from left to right. */
 struct words {
     const struct flag *table;
@@ -21,6 +23,23 @@ static const struct flag *find(const struct flag *table, const char *word, size_
     return NULL;
 }
 
+static enum weir_status unknown(const struct flag *table, const char *word, size_t size,
+                                struct weir_err *err)
+{
+    char name[NEAR_WORD_BYTES];
+    struct near near;
+    (void)snprintf(name, sizeof(name), "%.*s", (int)size, word);
+    near_begin(&near, name);
+    near_look(&near, "--help");
+    for (const struct flag *flag = table; flag->name != NULL; flag++) {
+        near_look(&near, flag->name);
+    }
+    return near.word[0] == '\0'
+               ? err_set(err, WEIR_EINVAL, "unknown option '%s'", name)
+               : err_set(err, WEIR_EINVAL, "unknown option '%s'; did you mean '%s'?", name,
+                         near.word);
+}
+
 /* Of an option: its key, and its value, which follows as the next word or behind "=". */
 static enum weir_status read_option(struct words *words, const char *word, int *key,
                                     const char **value, struct weir_err *err)
@@ -29,7 +48,7 @@ static enum weir_status read_option(struct words *words, const char *word, int *
     const struct flag *flag = find(words->table, word, size);
     const bool given = word[size] == '=';
     if (flag == NULL) {
-        return err_set(err, WEIR_EINVAL, "unknown option '%.*s'", (int)size, word);
+        return unknown(words->table, word, size, err);
     }
     *key = flag->key;
     *value = given ? word + size + 1 : NULL;

@@ -8,6 +8,7 @@
 #include "cmd/term.h"
 #include "server/processes.h"
 #include "server/server.h"
+#include "util/near.h"
 
 #define COMMAND_BYTES 24
 
@@ -48,6 +49,25 @@ static const struct command *find(const char *name)
     return NULL;
 }
 
+static int no_command(const char *name)
+{
+    struct near near;
+    near_begin(&near, name);
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        near_look(&near, spelled(&commands[i]));
+    }
+    return near.word[0] == '\0'
+               ? cmd_usage(NULL, "no command '%s'", name)
+               : cmd_usage(NULL, "no command '%s'; did you mean '%s'?", name, near.word);
+}
+
+static int print(struct buffer *out)
+{
+    const int code = cmd_print(out);
+    buffer_finish(out);
+    return code;
+}
+
 static int help_command(const struct command *command)
 {
     struct buffer out;
@@ -57,26 +77,27 @@ static int help_command(const struct command *command)
                   spelled(command), command->words[0] == '\0' ? "" : " ", command->words,
                   (char)(command->line[0] - 'a' + 'A'), command->line + 1);
     command->help(&out);
-    const int code = cmd_print(&out);
-    buffer_finish(&out);
-    return code;
+    return print(&out);
 }
 
 static int help_all(void)
 {
+    struct buffer out;
+    buffer_init(&out, CMD_REPORT_BYTES_MAX);
     const bool color = term_color(stdout);
-    printf("Weir runs machine-learning models in parallel for many clients.\n\n"
-           "%susage:%s weir COMMAND [WORD]...\n\n",
-           term_bold(color), term_plain(color));
+    buffer_printf(&out,
+                  "Weir runs machine-learning models in parallel for many clients.\n\n"
+                  "%susage:%s weir COMMAND [WORD]...\n\n",
+                  term_bold(color), term_plain(color));
     for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        printf("  %s%-12s%s %s\n", term_bold(color), spelled(&commands[i]), term_plain(color),
-               commands[i].line);
+        buffer_printf(&out, "  %s%-12s%s %s\n", term_bold(color), spelled(&commands[i]),
+                      term_plain(color), commands[i].line);
     }
-    printf("\nTo begin with:\n"
-           "  weir serve examples/models\n"
-           "  weir infer digits\n\n"
-           "`weir help COMMAND` says more.\n");
-    return CMD_OK;
+    buffer_text(&out, "\nTo begin with:\n"
+                      "  weir serve examples/models\n"
+                      "  weir infer digits\n\n"
+                      "`weir help COMMAND` says more.\n");
+    return print(&out);
 }
 
 int cmd_help(int count, char **words)
@@ -84,9 +105,12 @@ int cmd_help(int count, char **words)
     if (count == 0) {
         return help_all();
     }
-    const struct command *command = count == 1 ? find(words[0]) : NULL;
+    if (count > 1) {
+        return cmd_usage("help", "unexpected word '%s' after '%s'", words[1], words[0]);
+    }
+    const struct command *command = find(words[0]);
     if (command == NULL) {
-        return cmd_usage(NULL, "no command '%s'", words[0]);
+        return no_command(words[0]);
     }
     return help_command(command);
 }
@@ -101,8 +125,10 @@ int cmd_version(int count, char **words)
     if (count > 0) {
         return cmd_usage("version", "unexpected word '%s'", words[0]);
     }
-    printf("weir %s\n%s\n", WEIR_VERSION, server_backends());
-    return CMD_OK;
+    struct buffer out;
+    buffer_init(&out, CMD_REPORT_BYTES_MAX);
+    buffer_printf(&out, "weir %s\n%s\n", WEIR_VERSION, server_backends());
+    return print(&out);
 }
 
 void cmd_version_help(struct buffer *out)
@@ -140,7 +166,7 @@ int main(int argc, char **argv)
     }
     const struct command *command = find(name);
     if (command == NULL) {
-        return cmd_usage(NULL, "no command '%s'", name);
+        return no_command(name);
     }
     if (wants_help(argc - 2, argv + 2)) {
         return help_command(command);

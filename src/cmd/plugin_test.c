@@ -90,8 +90,12 @@ int cmd_plugin_test(int count, char **words)
     cmd_let_signals_end();
     struct tally tally = { 0 };
     const bool good = conformance_check(&wanted.options, report, &tally);
-    printf("%u promises kept, %u broken\n", tally.kept, tally.broken);
-    return good ? CMD_OK : CMD_FAILED;
+    struct buffer out;
+    buffer_init(&out, CMD_REPORT_BYTES_MAX);
+    buffer_printf(&out, "%u promises kept, %u broken\n", tally.kept, tally.broken);
+    const int code = cmd_print(&out);
+    buffer_finish(&out);
+    return good ? code : CMD_FAILED;
 }
 
 void cmd_plugin_test_help(struct buffer *out)

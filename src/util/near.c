@@ -3,26 +3,32 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Letters to change, add or leave out, from one word to the other. */
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to change, add or leave out, or neighbours to swap, from one word to the other. */
 static size_t distance(const char *a, const char *b)
 {
     const size_t b_size = strnlen(b, NEAR_WORD_BYTES - 1);
-    size_t row[NEAR_WORD_BYTES];
+    size_t rows[3][NEAR_WORD_BYTES]; /* Of the letter at hand and the two before it. */
     for (size_t j = 0; j <= b_size; j++) {
-        row[j] = j;
+        rows[0][j] = j;
     }
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= b_size; j++) {
-            const size_t above = row[j];
-            const size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-            const size_t insert = (row[j - 1] < above ? row[j - 1] : above) + 1;
-            row[j] = change < insert ? change : insert;
-            diagonal = above;
+    size_t i = 0;
+    for (; a[i] != '\0'; i++) {
+        const size_t *before = rows[i % 3];
+        size_t *row = rows[(i + 1) % 3];
+        row[0] = i + 1;
+        for (size_t j = 0; j < b_size; j++) {
+            row[j + 1] = least(least(row[j], before[j + 1]) + 1, before[j] + (a[i] != b[j]));
+            if (i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j]) {
+                row[j + 1] = least(row[j + 1], rows[(i + 2) % 3][j - 1] + 1);
+            }
         }
     }
-    return row[b_size];
+    return rows[i % 3][b_size];
 }
 
 void near_begin(struct near *near, const char *text)

@@ -12,7 +12,7 @@
 
 struct near {
     const char *text;           /* What was written. */
-    size_t far;                 /* Changed letters from there to `word`. */
+    size_t far;                 /* Letters changed or swapped from there to `word`. */
     char word[NEAR_WORD_BYTES]; /* The nearest so far; "": none is near. */
 };
 

@@ -143,13 +143,17 @@ def test_version():
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        (("sreve",), "no command 'sreve'"),
-        (("help", "sreve"), "no command 'sreve'"),
+        (("sreve",), "no command 'sreve'; did you mean 'serve'?"),
+        (("help", "sreve"), "no command 'sreve'; did you mean 'serve'?"),
+        (("walk",), "no command 'walk'\n"),
+        (("help", "serve", "x"), "unexpected word 'x' after 'serve'"),
         (("version", "x"), "unexpected word 'x'"),
         (("infer",), "no model named"),
         (("infer", "a", "x=1"), "unexpected word 'x=1' after the model 'a'; inputs follow --input"),
         (("infer", "a", "--input", "x"), "--input: found 'x', expected NAME=VALUE or NAME=@FILE"),
-        (("infer", "a", "--nope"), "unknown option '--nope'"),
+        (("infer", "a", "--nope"), "unknown option '--nope'\n"),
+        (("infer", "a", "--paralel=3"), "unknown option '--paralel'; did you mean '--parallel'?"),
+        (("key", "--hlep"), "unknown option '--hlep'; did you mean '--help'?"),
         (("infer", "a", "--repeat", "0"), "--repeat: found '0', expected a whole number from 1"),
         (("infer", "a", "--repeat"), "--repeat: nothing follows, expected N"),
         (("infer", "a", "--timing=1"), "--timing takes no value, found '1'"),
@@ -179,6 +183,15 @@ def test_who_has_read_enough_sees_no_complaint():
                           timeout=PATIENCE_S)
     os.close(writer)
     assert done.returncode != 0 and done.stderr == b""
+
+
+@pytest.mark.parametrize("words", [("help",), ("help", "key"), ("version",), ("config",)])
+def test_a_full_disk_is_told(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([BINARY, *words], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=PATIENCE_S)
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left on device" in done.stderr
 
 
 def on_a_terminal(stream, *words, env=None):
