@@ -4,17 +4,6 @@
 #include "engine/pool.h"
 #include "util/mem.h"
 
-static const char *const state_texts[] = {
-#define REQUEST_STATE_TEXT(name) #name,
-    REQUEST_STATES(REQUEST_STATE_TEXT)
-#undef REQUEST_STATE_TEXT
-};
-
-const char *request_state_text(enum request_state state)
-{
-    return state_texts[state];
-}
-
 void request_init(struct request *request)
 {
     /* Field by field: the error sentence alone is half a kilobyte, and this is the hot path. */

@@ -173,8 +173,6 @@ struct request {
 /* Zeroes what the engine needs; all other fields are then the submitter's to fill. */
 void request_init(struct request *request);
 
-const char *request_state_text(enum request_state state);
-
 /* What late() tells the client. */
 const char *request_late_text(const struct request *request);
 

@@ -20,11 +20,6 @@ void http1_client_init(struct http1_client *client)
     client->text_size = 0;
 }
 
-bool http1_client_is_idle(const struct http1_client *client)
-{
-    return client->part == HTTP1_CLIENT_HEAD && client->held == 0;
-}
-
 bool http1_client_ended(const struct http1_client *client)
 {
     return client->part == HTTP1_CLIENT_UNTIL_CLOSE;

@@ -54,7 +54,4 @@ enum http1_client_step http1_client_input(struct http1_client *client, struct by
 /* The server has closed: whether that was the end of an answer, and not a break. */
 bool http1_client_ended(const struct http1_client *client);
 
-/* Whether nothing of an answer has come since the last one. */
-bool http1_client_is_idle(const struct http1_client *client);
-
 #endif

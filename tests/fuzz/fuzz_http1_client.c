@@ -40,7 +40,8 @@ static void read_all(struct http1_client *client, struct bytes in, struct outcom
             return;
         }
         require(client->status < 100 || client->status >= 200);
-        require(client->text_size <= HTTP1_CLIENT_TEXT_MAX && http1_client_is_idle(client));
+        require(client->text_size <= HTTP1_CLIENT_TEXT_MAX);
+        require(client->part == HTTP1_CLIENT_HEAD && client->held == 0);
         o->answers++;
         mix(o, client->status);
         mix(o, client->close);

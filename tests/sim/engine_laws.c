@@ -4,6 +4,12 @@
  */
 #include "engine_world.h"
 
+static const char *const state_texts[] = {
+#define REQUEST_STATE_TEXT(name) #name,
+    REQUEST_STATES(REQUEST_STATE_TEXT)
+#undef REQUEST_STATE_TEXT
+};
+
 /* No other request that is equal runs, but one that nobody wants any more. */
 static void check_alone(struct world *world, const struct request *request)
 {
@@ -290,7 +296,7 @@ void check_lines(struct world *world)
         for (const struct request *request = line_first(&model->line); request != NULL;
              request = line_next(&model->line, request)) {
             LAW(request->state == REQUEST_WAITING, "a request in line is %s",
-                request_state_text(request->state));
+                state_texts[request->state]);
             rows += request->rows;
             bytes += request->input_bytes;
             count++;
@@ -314,7 +320,7 @@ void check_joined(struct world *world)
         const struct request *leader = request->leader;
         const struct sim_request *r = list_entry(leader, struct sim_request, request);
         LAW(leader->leads && (leader->state == REQUEST_WAITING || leader->state == REQUEST_RUNNING),
-            "joined to one that is %s", request_state_text(leader->state));
+            "joined to one that is %s", state_texts[leader->state]);
         LAW(r->twin == world->requests[i].twin ||
                 (r->poisoned && r->rows == 1 && world->requests[i].poisoned),
             "joined to another one");
