@@ -203,6 +203,14 @@ static enum weir_status flush(const struct client *client, struct weir_err *err)
     return errno == 0 ? WEIR_OK : failed(client, "cannot send", err);
 }
 
+static const char *advice(const struct tls_link *link)
+{
+    if (tls_trust_doubts(link)) {
+        return "--ca FILE says whom to trust, --insecure takes any";
+    }
+    return tls_trust_is_asked(link) ? "--cert FILE shows it one" : "does it speak TLS?";
+}
+
 /* Plain bytes, or that the handshake is over (*got 0), or that the server has closed (*got 0). */
 static enum weir_status unseal(const struct client *client, char *at, size_t room, size_t *got,
                                struct weir_err *err)
@@ -212,11 +220,8 @@ static enum weir_status unseal(const struct client *client, char *at, size_t roo
         const enum tls_result result = tls_read(client->link, at, room, got);
         const enum weir_status status = flush(client, err);
         if (result == TLS_FAILED || result == TLS_PLAIN) {
-            return err_set(err, WEIR_EIO, "%s:%s: TLS: %s%s", client->host, client->port,
-                           tls_trust_fault(client->link),
-                           tls_trust_doubts(client->link)
-                               ? "; --ca FILE says whom to trust, --insecure takes any"
-                               : "; does it speak TLS?");
+            return err_set(err, WEIR_EIO, "%s:%s: TLS: %s; %s", client->host, client->port,
+                           tls_trust_fault(client->link), advice(client->link));
         }
         if (status != WEIR_OK || result != TLS_MORE) {
             return status;

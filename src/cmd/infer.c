@@ -40,6 +40,8 @@ enum {
     OPTION_URL,
     OPTION_GRPC,
     OPTION_TRUST,
+    OPTION_CERT,
+    OPTION_KEY,
     OPTION_LOCAL,
     OPTION_VERSION,
     OPTION_REPEAT,
@@ -56,7 +58,7 @@ static const struct flag flag_table[] = {
     { "--overlay", "FILE.png", "paint the mask that comes out over the picture", OPTION_OVERLAY },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    SECURE_FLAGS(OPTION_TRUST),
+    SECURE_FLAGS(OPTION_TRUST, OPTION_CERT, OPTION_KEY),
     { "--local", "FOLDER", "no server: run the model from this folder of models", OPTION_LOCAL },
     { "--version", "N", "this version of the model [the latest]", OPTION_VERSION },
     { "--repeat", "N", "ask N times [as often as --parallel]", OPTION_REPEAT },
@@ -160,6 +162,12 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         return WEIR_OK;
     case OPTION_TRUST:
         secure_trust(value);
+        return WEIR_OK;
+    case OPTION_CERT:
+        secure_certificate(value);
+        return WEIR_OK;
+    case OPTION_KEY:
+        secure_key(value);
         return WEIR_OK;
     case OPTION_LOCAL:
         wish->local = value;

@@ -22,6 +22,16 @@ void secure_trust(const char *ca)
     }
 }
 
+void secure_certificate(const char *path)
+{
+    trust.options.certificate = path;
+}
+
+void secure_key(const char *path)
+{
+    trust.options.key = path;
+}
+
 enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
                              struct weir_err *err)
 {

@@ -118,43 +118,50 @@ static bool take_chain(SSL_CTX *context, BIO *pem)
     }
 }
 
-static enum weir_status read_certificate(SSL_CTX *context, const char *path, struct weir_err *err)
+static enum weir_status read_certificate(SSL_CTX *context, const struct tls_pair *pair,
+                                         struct weir_err *err)
 {
     struct buffer text = { 0 };
     BIO *pem = NULL;
-    enum weir_status status = open_pem("tls_certificate", path, &text, &pem, err);
+    enum weir_status status = open_pem(pair->certificate_name, pair->certificate, &text, &pem, err);
     if (status == WEIR_OK && !take_chain(context, pem)) {
-        status =
-            broken(err, "tls_certificate", path, "certificates in PEM, the server's own first");
+        status = broken(err, pair->certificate_name, pair->certificate,
+                        "certificates in PEM, the key's own first");
     }
     forget(&text, pem);
     return status;
 }
 
-static enum weir_status read_key(SSL_CTX *context, const struct tls_options *options,
+static enum weir_status read_key(SSL_CTX *context, const struct tls_pair *pair,
                                  struct weir_err *err)
 {
     struct buffer text = { 0 };
     BIO *pem = NULL;
     EVP_PKEY *key = NULL;
-    enum weir_status status = open_pem("tls_key", options->key, &text, &pem, err);
+    enum weir_status status = open_pem(pair->key_name, pair->key, &text, &pem, err);
     if (status == WEIR_OK) {
         key = PEM_read_bio_PrivateKey(pem, NULL, no_passphrase, NULL);
         if (key == NULL) {
             status =
-                broken(err, "tls_key", options->key, "a private key in PEM without a passphrase");
+                broken(err, pair->key_name, pair->key, "a private key in PEM without a passphrase");
         } else if (X509_check_private_key(SSL_CTX_get0_certificate(context), key) != 1) {
             ERR_clear_error();
-            status = err_set(err, WEIR_EINVAL,
-                             "tls_key '%s': does not belong to the certificate in '%s'",
-                             options->key, options->certificate);
+            status =
+                err_set(err, WEIR_EINVAL, "%s '%s': does not belong to the certificate in '%s'",
+                        pair->key_name, pair->key, pair->certificate);
         } else if (SSL_CTX_use_PrivateKey(context, key) != 1) {
-            status = broken(err, "tls_key", options->key, "a key that TLS can use");
+            status = broken(err, pair->key_name, pair->key, "a key that TLS can use");
         }
     }
     EVP_PKEY_free(key);
     forget(&text, pem);
     return status;
+}
+
+enum weir_status tls_show(SSL_CTX *context, const struct tls_pair *pair, struct weir_err *err)
+{
+    const enum weir_status status = read_certificate(context, pair, err);
+    return status == WEIR_OK ? read_key(context, pair, err) : status;
 }
 
 static bool take_authorities(SSL_CTX *context, BIO *pem, unsigned *count)
@@ -257,10 +264,9 @@ static enum weir_status make_context(const struct tls_options *options, SSL_CTX 
         ERR_clear_error();
         return err_nomem(err, "TLS", 0);
     }
-    enum weir_status status = read_certificate(context, options->certificate, err);
-    if (status == WEIR_OK) {
-        status = read_key(context, options, err);
-    }
+    const struct tls_pair pair = { options->certificate, "tls_certificate", options->key,
+                                   "tls_key" };
+    enum weir_status status = tls_show(context, &pair, err);
     if (status == WEIR_OK && options->client_ca[0] != '\0') {
         status = read_client_ca(context, options, err);
     }

@@ -11,6 +11,18 @@
 /* What new links begin with, counted: SSL_CTX_free().  Any thread. */
 SSL_CTX *tls_context(struct tls *tls);
 
+/* PEM files of one who shows a certificate, and what they are called where they are wrong. */
+struct tls_pair {
+    const char *certificate; /* The key's, then those that lead to its root. */
+    const char *certificate_name;
+    const char *key; /* Without a passphrase. */
+    const char *key_name;
+};
+
+/* WEIR_EINVAL, WEIR_ENOENT, WEIR_EIO, WEIR_ENOMEM name the file. */
+WEIR_MUST_USE enum weir_status tls_show(SSL_CTX *context, const struct tls_pair *pair,
+                                        struct weir_err *err);
+
 /* The common name of a certificate's subject; empty where it has none that fits. */
 void tls_common_name(const X509 *certificate, char out[TLS_NAME_BYTES]);
 

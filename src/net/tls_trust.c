@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <string.h>
 
 #include "net/tls_files.h"
 #include "util/mem.h"
@@ -24,6 +25,20 @@ static enum weir_status set_trust(SSL_CTX *context, const struct tls_trust_optio
                                options->ca == NULL ? "the system's" : options->ca);
 }
 
+static enum weir_status show(SSL_CTX *context, const struct tls_trust_options *options,
+                             struct weir_err *err)
+{
+    const char *key = options->key != NULL ? options->key : options->certificate;
+    const struct tls_pair pair = { options->certificate, "--cert", key, "--key" };
+    if (options->certificate != NULL) {
+        return tls_show(context, &pair, err);
+    }
+    return options->key == NULL
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL, "--key '%s': without its certificate, expected --cert",
+                         options->key);
+}
+
 enum weir_status tls_trust_create(const struct tls_trust_options *options, struct tls_trust **out,
                                   struct weir_err *err)
 {
@@ -36,6 +51,7 @@ enum weir_status tls_trust_create(const struct tls_trust_options *options, struc
         trust->context == NULL || SSL_CTX_set_min_proto_version(trust->context, TLS1_2_VERSION) != 1
             ? err_nomem(err, "TLS", 0)
             : set_trust(trust->context, options, err);
+    status = status == WEIR_OK ? show(trust->context, options, err) : status;
     if (status != WEIR_OK) {
         tls_trust_destroy(trust);
         return status;
@@ -89,6 +105,13 @@ bool tls_trust_doubts(const struct tls_link *link)
 {
     SSL *ssl = tls_link_ssl(link);
     return SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE && SSL_get_verify_result(ssl) != X509_V_OK;
+}
+
+bool tls_trust_is_asked(const struct tls_link *link)
+{
+    const char *asked =
+        ERR_reason_error_string(ERR_PACK(ERR_LIB_SSL, 0, SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED));
+    return asked != NULL && strcmp(tls_link_reason(link), asked) == 0;
 }
 
 const char *tls_trust_fault(const struct tls_link *link)

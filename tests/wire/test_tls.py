@@ -509,6 +509,44 @@ def test_weir_quarantine(server, authority):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("kind", ["https", "grpcs"])
+def test_weir_shows_a_certificate(mutual, authority, kind):
+    certificate, key = authority.issue("alice")
+    both = certificate.with_suffix(".both")
+    both.write_bytes(key.read_bytes() + certificate.read_bytes())
+    infer = ("infer", "wide", "--url", url(mutual, kind), "--ca", authority.certificate)
+    bench = ("bench", "wide", *infer[2:], "--requests", 20, "--shape", "x=1,16", "--json")
+    for words in (infer, bench):
+        for shown in (("--cert", certificate, "--key", key), ("--cert", both)):
+            done = weir(*words, *shown)
+            assert done.returncode == 0, done.stderr
+    done = weir(*infer)
+    assert (done.returncode == 0) != mutual.required
+    assert not mutual.required or "certificate required; --cert FILE" in done.stderr
+
+
+def test_weir_quarantine_shows_a_certificate(mutual, authority):
+    certificate, key = authority.issue("alice")
+    words = ("quarantine", "list", "--url", url(mutual, "https"), "--ca", authority.certificate)
+    done = weir(*words, "--cert", certificate, "--key", key)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_wrong_with_a_shown_certificate_is_said(server, authority, tmp_path):
+    certificate, key = authority.issue("alice")
+    _, other = authority.issue("other")
+    words = ("infer", "wide", "--url", url(server, "https"), "--ca", authority.certificate)
+    for shown, reason in (
+        (("--cert", tmp_path / "none.pem", "--key", key), "--cert"),
+        (("--cert", key, "--key", key), "expected certificates in PEM"),
+        (("--cert", certificate, "--key", other), "does not belong to the certificate"),
+        (("--cert", certificate), "expected a private key in PEM"),
+        (("--key", key), "expected --cert"),
+    ):
+        done = weir(*words, *shown)
+        assert done.returncode == 1 and reason in done.stderr, (shown, done.stderr)
+
+
 def test_what_is_wrong_is_said_to_whoever_asks(server, repository, authority, tmp_path):
     done = weir("infer", "wide", "--url", url(server, "https"), "--ca", tmp_path / "none.pem")
     assert done.returncode == 1 and "none.pem': cannot be read" in done.stderr
