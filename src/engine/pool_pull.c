@@ -34,7 +34,10 @@ const struct seat pool_no_seat = { SEAT_ANY, SEAT_NODE_ANY };
 #define LEAD_NS (5 * NS_PER_MS)
 #define SAVED_NS (50 * NS_PER_MS)
 #define ROW_NS (100 * NS_PER_US) /* What a row is taken for while nobody knows. */
-#define GUEST_SHARE 16 /* Less urgent riders take one part in so many of a blocking budget. */
+/* Less urgent riders take one part in so many of a blocking budget.  With fewer of them the runs that
+ * urgent requests lead stay small, and the rest waits for a large one in which nobody urgent rides:
+ * both take longer than two runs of equal size (docs/performance.md, B6). */
+#define GUEST_SHARE 5
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {

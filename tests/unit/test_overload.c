@@ -59,8 +59,8 @@ static void on_end(struct request *request)
 }
 
 /* `allowed_ns` from now; CLOCK_NEVER: no deadline. */
-static enum weir_status submit_for(struct rig *rig, struct call *call, uint64_t client,
-                                   int64_t rows, uint64_t allowed_ns)
+static void make(struct rig *rig, struct call *call, uint64_t client, int64_t rows,
+                 uint64_t allowed_ns)
 {
     memset(call, 0, sizeof(*call));
     call->input = asking_rows(call->values, rows, 1);
@@ -68,12 +68,23 @@ static enum weir_status submit_for(struct rig *rig, struct call *call, uint64_t 
     call->request.client = client;
     call->request.deadline_ns = clock_add(clock_now_ns(&rig->clock), allowed_ns);
     call->request.ended = on_end;
+}
+
+static enum weir_status submit_made(struct rig *rig, struct call *call)
+{
     model_acquire(&rig->model);
     const enum weir_status status = engine_submit(rig->engine, &call->request, &call->err);
     if (status != WEIR_OK) {
         model_release(&rig->model);
     }
     return status;
+}
+
+static enum weir_status submit_for(struct rig *rig, struct call *call, uint64_t client,
+                                   int64_t rows, uint64_t allowed_ns)
+{
+    make(rig, call, client, rows, allowed_ns);
+    return submit_made(rig, call);
 }
 
 static enum weir_status submit(struct rig *rig, struct call *call, uint64_t allowed_ns)
@@ -400,6 +411,28 @@ static void test_where_runs_carry_one_row_clients_take_turns(void **state)
     rig_stop(&rig);
 }
 
+/* A row takes 1 ms, and less urgent ones may add a fifth of the budget of 10 ms; only where nobody
+ * is more urgent do they fill the run. */
+static void test_less_urgent_requests_fill_an_urgent_run_in_part(void **state)
+{
+    (void)state;
+    struct rig rig;
+    start_learned(&rig);
+    for (int i = 0; i < 7; i++) {
+        make(&rig, &calls[i], 0, 1, CLOCK_NEVER);
+        calls[i].request.priority = i == 6 ? 1 : 8;
+        assert_int_equal(submit_made(&rig, &calls[i]), WEIR_OK);
+    }
+    begin(&rig);
+    assert_int_equal(running->batch.rows, 3);
+    settle(&rig);
+    assert_true(calls[6].ended);
+    begin(&rig);
+    assert_int_equal(running->batch.rows, 4);
+    settle(&rig);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_the_limit_holds_where_the_profile_does_not),
         cmocka_unit_test(test_a_request_larger_than_its_clients_part_of_a_run_is_let_in),
         cmocka_unit_test(test_where_runs_carry_one_row_clients_take_turns),
+        cmocka_unit_test(test_less_urgent_requests_fill_an_urgent_run_in_part),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
