@@ -81,6 +81,15 @@ static enum weir_status bad_field(const char *where, struct weir_err *err)
     return err_set(err, WEIR_EIO, "the server's answer makes no sense: %s", where);
 }
 
+static enum weir_status read_json(struct bytes text, yyjson_doc **out, struct weir_err *err)
+{
+    const enum weir_status status = json_read(text, out, err);
+    if (status == WEIR_EINVAL) {
+        (void)err_prefix(err, "the server's answer makes no sense");
+    }
+    return status;
+}
+
 static const char *copy_string(struct arena *arena, yyjson_val *value)
 {
     const char *text = yyjson_get_str(value);
@@ -139,6 +148,9 @@ static enum weir_status read_metadata(struct arena *arena, yyjson_val *root, str
                                       struct weir_err *err)
 {
     yyjson_val *versions = yyjson_obj_get(root, "versions");
+    if (!yyjson_is_str(yyjson_obj_get(root, "name"))) {
+        return bad_field("a model without a name", err);
+    }
     out->model = copy_string(arena, yyjson_obj_get(root, "name"));
     out->version = copy_string(arena, yyjson_arr_get_last(versions));
     out->platform = copy_string(arena, yyjson_obj_get(root, "platform"));
@@ -167,7 +179,7 @@ static enum weir_status describe_remote(struct session *session, struct arena *a
         status = client_refusal(&reply, err);
     } else if (status == WEIR_OK) {
         yyjson_doc *doc = NULL;
-        status = json_read(reply.body, &doc, err);
+        status = read_json(reply.body, &doc, err);
         if (status == WEIR_OK) {
             status = read_metadata(arena, yyjson_doc_get_root(doc), out, err);
         }
@@ -234,6 +246,9 @@ static enum weir_status read_outputs(struct answer *answer, yyjson_val *root, st
                                      struct weir_err *err)
 {
     yyjson_val *list = yyjson_obj_get(root, "outputs");
+    if (!yyjson_is_arr(list)) {
+        return bad_field("no list of outputs", err);
+    }
     answer->version = copy_string(&answer->arena, yyjson_obj_get(root, "model_version"));
     answer->outputs =
         arena_try_zero(&answer->arena, yyjson_arr_size(list) + 1, sizeof(*answer->outputs));
@@ -286,7 +301,7 @@ static enum weir_status read_answer(struct answer *answer, struct weir_err *err)
     const size_t json_size = reply->json_size == SIZE_MAX ? reply->body.size : reply->json_size;
     const struct bytes binary = { reply->body.data + json_size, reply->body.size - json_size };
     yyjson_doc *doc = NULL;
-    enum weir_status status = json_read((struct bytes){ reply->body.data, json_size }, &doc, err);
+    enum weir_status status = read_json((struct bytes){ reply->body.data, json_size }, &doc, err);
     if (status == WEIR_OK) {
         status = read_outputs(answer, yyjson_doc_get_root(doc), binary, err);
     }

@@ -576,7 +576,8 @@ def test_a_request_is_what_the_protocol_says():
         (answer(OUTPUTS)[:-1], "closed the connection before its answer ended"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not an HTTP/1.1 server"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", "a chunk without size"),
-        (answer(b"<html>"), "line 1"),
+        (answer(b"<html>"), "the server's answer makes no sense: JSON line 1, column 1"),
+        (answer(b"{}"), "the server's answer makes no sense: no list of outputs"),
         (answer(b'{"error":"no way"}', b"HTTP/1.1 400 Bad Request\r\nContent-Length: 18\r\n\r\n"),
          "the server answers 400: no way"),
         (answer(b"", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
@@ -593,6 +594,21 @@ def test_nonsense_from_other_servers(data, sentence):
         done = ask(stranger)
     assert done.returncode == 1
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    "data, sentence",
+    [
+        (b"<html>", "JSON line 1, column 1"),
+        (b"{}", "a model without a name"),
+    ],
+)
+@pytest.mark.parametrize("command", ["infer", "bench"])
+def test_another_servers_page_is_no_model(command, data, sentence):
+    with Stranger([answer(data)]) as stranger:
+        done = weir(command, "m", "--url", stranger.url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the server's answer makes no sense: {sentence}" in done.stderr
 
 
 def test_over_a_unix_socket(repository, tmp_path):
