@@ -184,12 +184,13 @@ static bool parts_settled(const struct entry *entry)
     return true;
 }
 
-/* Why there is no such part. */
+/* Why there is no such part.  Want of room passes; all else is the ensemble's own fault. */
 static enum weir_status complain(const struct entry *entry, uint32_t index, struct weir_err *err)
 {
     const struct entry_part *part = &entry->wants->items[index];
     const struct entry *other = entry_find(entry->host, part->name);
     const char *why = other == NULL ? "there is no such model" : "it is not loaded";
+    const bool lacks_room = other != NULL && other->why.status == WEIR_ENOMEM;
     if (other != NULL && other->why.text[0] != '\0') {
         why = other->why.text;
     }
@@ -203,8 +204,9 @@ static enum weir_status complain(const struct entry *entry, uint32_t index, stru
     if (part->version > 0) {
         (void)snprintf(version, sizeof(version), " version %" PRIu64, part->version);
     }
-    return err_set(err, WEIR_EINVAL, "step %" PRIu32 " needs model '%.130s'%s: %.250s", index + 1,
-                   part->name, version, why);
+    return err_set(err, lacks_room ? WEIR_ENOMEM : WEIR_EINVAL,
+                   "step %" PRIu32 " needs model '%.130s'%s: %.250s", index + 1, part->name,
+                   version, why);
 }
 
 static enum weir_status take_parts(struct entry *entry, struct weir_err *err)

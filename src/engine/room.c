@@ -330,13 +330,14 @@ static bool asks(const struct entry *entry)
     return asks;
 }
 
-/* An ensemble that is being loaded and has no room for all of it: it holds what it has got. */
+/* An ensemble that is being loaded and has no room for all of it: it holds what it has got.  Those
+ * that wait for parts are none of themselves. */
 static bool is_stuck(const struct entry *whole)
 {
     bool stuck = asks(whole);
     for (uint32_t i = 0; i < kept_parts(whole); i++) {
         const struct entry *part = entry_find(whole->host, whole->wants->items[i].name);
-        stuck = stuck || (part != NULL && asks(part));
+        stuck = stuck || (part != NULL && (asks(part) || (part->waiting && is_stuck(part))));
     }
     return stuck && !entry_serves(whole);
 }
@@ -598,9 +599,10 @@ static uint64_t wait_until_ns(const struct entry *entry)
     return entry->replacing ? CLOCK_NEVER : clock_add(entry->asked_ns, WAIT_NS);
 }
 
-/* True: it does not wait any more, for better or worse.  Else the account it waits for is
- * blocked. */
-static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
+/* Where it waits the account that it waits for is blocked. */
+enum settled { SETTLED_WAITS, SETTLED_LOADS, SETTLED_REFUSED };
+
+static enum settled settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
     struct entry_host *host = entry->host;
     const struct ledger_need need = need_of(entry);
@@ -608,11 +610,11 @@ static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
     if (ledger_fits(&host->room.ledger, &need, false, &lack)) {
         book(entry);
         entry_send_loads(entry);
-        return true;
+        return SETTLED_LOADS;
     }
     if (entry->ahead) {
         refuse(entry, &lack); /* Nobody goes for what nobody has asked for. */
-        return true;
+        return SETTLED_REFUSED;
     }
     struct ledger_account *waits_for = lack.account;
     uint64_t later_ns = CLOCK_NEVER;
@@ -620,12 +622,12 @@ static bool settle(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
     const uint64_t until_ns = wait_until_ns(entry);
     if ((!goes && later_ns == CLOCK_NEVER) || now_ns >= until_ns) {
         refuse(entry, &lack);
-        return true;
+        return SETTLED_REFUSED;
     }
     later_ns = later_ns < until_ns ? later_ns : until_ns;
     *when_ns = later_ns < *when_ns ? later_ns : *when_ns;
     waits_for->blocked = true;
-    return false;
+    return SETTLED_WAITS;
 }
 
 /* Somebody before it waits for a budget that it would charge, too. */
@@ -708,7 +710,9 @@ static void keep_within(struct entry_host *host, uint64_t now_ns, uint64_t *next
     look_again(room, next_ns);
 }
 
-/* First come first served, by budget: a large one is not overtaken for ever. */
+/* First come first served, by budget: a large one is not overtaken for ever.  Whoever is refused may
+ * have been waited for by an ensemble, which ends before the next turn and lets its other parts go:
+ * nobody else is refused before that, or two that hold what the other one needs would both be. */
 static void settle_waiting(struct entry_host *host, uint64_t now_ns, uint64_t *next_ns)
 {
     struct room *room = &host->room;
@@ -720,10 +724,16 @@ static void settle_waiting(struct entry_host *host, uint64_t now_ns, uint64_t *n
         room->ledger.accounts[i].blocked = false;
     }
     list_splice(&turn, &room->waiting);
+    bool ends = false;
     for (struct list_node *node = list_pop(&turn); node != NULL; node = list_pop(&turn)) {
         struct entry *entry = list_entry(node, struct entry, room);
-        if (stands_behind(entry) || !settle(entry, now_ns, next_ns)) {
+        const enum settled settled =
+            ends || stands_behind(entry) ? SETTLED_WAITS : settle(entry, now_ns, next_ns);
+        if (settled == SETTLED_WAITS) {
             list_append(&rest, node);
+        } else if (settled == SETTLED_REFUSED) {
+            *next_ns = now_ns;
+            ends = entry->is_part;
         }
     }
     list_splice(&rest, &room->waiting); /* Who came meanwhile. */

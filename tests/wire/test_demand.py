@@ -480,6 +480,38 @@ def test_an_ensemble_brings_its_parts(tmp_path, root):
         assert resident(server) == {"all", "part"}
 
 
+def test_of_two_ensembles_that_hold_what_the_other_needs_one_comes_up(tmp_path, root):
+    """Each has one of its models in memory, there is room for three, and both ask for a second."""
+    put(root, "a1", "a2", "b1", "b2", **sized("100MiB", device="npu", parameters={"load": "100ms"}))
+    for name in "ab":
+        put_ensemble(root, f"{name}_inner", f"{name}1")
+        put_ensemble(root, name, f"{name}_inner", f"{name}2")
+    words = ("--devices", "npu:1", "--memory-devices", "npu:250MiB", "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *words) as server:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda name: ask(server, name), "ab"))
+        assert 200 in [answer.status for answer in answers]
+        for answer in answers:
+            assert answer.status in (200, 503)
+            assert answer.status == 200 or "no room for model" in answer.error
+        for name in "ab":  # Whoever was refused is not tried again at once.
+            server.await_(f"{name} comes up", lambda: ask(server, name).status == 200)
+
+
+def test_an_ensemble_is_told_at_once_that_its_parts_have_no_room(tmp_path, root):
+    """Nothing else happens in the server that would make it look again."""
+    put(root, "a", "b", **sized("200MiB", device="npu"))
+    put_ensemble(root, "all", "b")
+    words = ("--model-control", "explicit", "--load-model", "a", "--profile-store", "off")
+    with Server(
+        tmp_path, root, *words, "--devices", "npu:1", "--memory-devices", "npu:250MiB"
+    ) as server:
+        for _ in range(2):
+            answer = server.load("all")
+            assert answer.status == 503
+            assert "step 1 needs model 'b': no room for model 'b'" in answer.error
+
+
 @pytest.mark.parametrize(
     "words", [("--resident-models-max", "3"), ("--memory-devices", "npu:250MiB")]
 )
