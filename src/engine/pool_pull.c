@@ -37,7 +37,7 @@ const struct seat pool_no_seat = { SEAT_ANY, SEAT_NODE_ANY };
 /* Less urgent riders take one part in so many of a blocking budget.  With fewer of them the runs that
  * urgent requests lead stay small, and the rest waits for a large one in which nobody urgent rides:
  * both take longer than two runs of equal size (docs/performance.md, B6). */
-#define GUEST_SHARE 5
+#define GUEST_SHARE 8
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {

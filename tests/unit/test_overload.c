@@ -411,7 +411,7 @@ static void test_where_runs_carry_one_row_clients_take_turns(void **state)
     rig_stop(&rig);
 }
 
-/* A row takes 1 ms, and less urgent ones may add a fifth of the budget of 10 ms; only where nobody
+/* A row takes 1 ms, and less urgent ones may add an eighth of the budget of 10 ms; only where nobody
  * is more urgent do they fill the run. */
 static void test_less_urgent_requests_fill_an_urgent_run_in_part(void **state)
 {
@@ -424,11 +424,11 @@ static void test_less_urgent_requests_fill_an_urgent_run_in_part(void **state)
         assert_int_equal(submit_made(&rig, &calls[i]), WEIR_OK);
     }
     begin(&rig);
-    assert_int_equal(running->batch.rows, 3);
+    assert_int_equal(running->batch.rows, 2);
     settle(&rig);
     assert_true(calls[6].ended);
     begin(&rig);
-    assert_int_equal(running->batch.rows, 4);
+    assert_int_equal(running->batch.rows, 5);
     settle(&rig);
     rig_stop(&rig);
 }
