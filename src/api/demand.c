@@ -92,8 +92,7 @@ static void give_up(struct demand *self, enum weir_status status, const char *te
 
 static void too_late(struct loop_timer *timer)
 {
-    give_up(list_entry(timer, struct demand, timer), WEIR_ETIMEOUT,
-            "the deadline passed while the model was being loaded");
+    give_up(list_entry(timer, struct demand, timer), WEIR_ETIMEOUT, DEMAND_LATE);
 }
 
 static void canceled(struct call *call)

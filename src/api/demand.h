@@ -21,6 +21,7 @@ struct demand_wait {
 };
 
 #define DEMAND_CANCELED "canceled while the model was being loaded"
+#define DEMAND_LATE "the deadline passed while the model was being loaded"
 
 /* Runs the route's handler: now, or when the model it names has been loaded, or could not be: the
  * handler then finds out why. */

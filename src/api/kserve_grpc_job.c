@@ -454,10 +454,16 @@ static void begin(struct kserve_grpc_job *job)
 /* The model was loaded, or could not be: begin() finds out.  It may have had to go again, too. */
 static bool await_model(struct kserve_grpc_job *job);
 
+static void stop_waiting(struct kserve_grpc_job *job)
+{
+    list_remove(&job->wait.node);
+    loop_timer_clear(job->loop->loop, &job->late_load);
+}
+
 static void model_came(struct registry_order *order)
 {
     struct kserve_grpc_job *job = list_entry(order, struct kserve_grpc_job, order);
-    list_remove(&job->wait.node);
+    stop_waiting(job);
     if (job->closed || job->late) {
         end(job);
     } else if (order->status != WEIR_OK || !await_model(job)) {
@@ -467,7 +473,16 @@ static void model_came(struct registry_order *order)
 
 static void canceled_by_id(struct demand_wait *wait)
 {
-    fail_early(list_entry(wait, struct kserve_grpc_job, wait), WEIR_ECANCELED, DEMAND_CANCELED);
+    struct kserve_grpc_job *job = list_entry(wait, struct kserve_grpc_job, wait);
+    stop_waiting(job);
+    fail_early(job, WEIR_ECANCELED, DEMAND_CANCELED);
+}
+
+static void deadline_passed(struct loop_timer *timer)
+{
+    struct kserve_grpc_job *job = list_entry(timer, struct kserve_grpc_job, late_load);
+    stop_waiting(job);
+    fail_early(job, WEIR_ETIMEOUT, DEMAND_LATE);
 }
 
 /* True: it goes on when its model has been loaded. */
@@ -497,6 +512,10 @@ static bool await_model(struct kserve_grpc_job *job)
         job->wait.client = job->client.digest;
         job->wait.cancel = canceled_by_id;
         list_append(&job->loop->unloaded, &job->wait.node);
+    }
+    if (job->deadline_ns != CLOCK_NEVER) {
+        job->late_load.fire = deadline_passed;
+        loop_timer_set(job->loop->loop, &job->late_load, job->deadline_ns);
     }
     job->order = (struct registry_order){
         .home = &job->loop->home,
@@ -678,7 +697,7 @@ void kserve_grpc_job_close(struct kserve_grpc_job *job)
 {
     assert(!job->closed);
     job->closed = true;
-    list_remove(&job->wait.node);
+    stop_waiting(job);
     release_parts(&job->parts);
     release_parts(&job->sent);
     if (job->state == JOB_RUNNING) {

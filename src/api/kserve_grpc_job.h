@@ -69,7 +69,8 @@ struct kserve_grpc_job {
     struct infer_recall *memory; /* Where its message is to be remembered, */
     uint64_t memory_serial;      /* if it is still this one. */
     uint64_t generation;         /* Of the catalogue that the model is from. */
-    struct demand_wait wait;     /* While its model is being loaded. */
+    struct demand_wait wait;     /* While its model is being loaded, */
+    struct loop_timer late_load; /* and its deadline then. */
     uint64_t held_bytes;         /* Of a recalled message: counted with the bodies. */
 
     /* Not zeroed at the beginning. */

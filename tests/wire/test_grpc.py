@@ -576,6 +576,22 @@ def test_a_deadline_that_passed_on_the_way(wire):
     assert wire.status(stream)[0] == 4
 
 
+@pytest.mark.parametrize("call", ("ModelInfer", "ModelStreamInfer"))
+def test_a_deadline_that_passes_while_the_model_is_loaded(tmp_path, call):
+    """Also for a client that does not watch it."""
+    root = tmp_path / "models"
+    root.mkdir()
+    put_sim(root, "late", parameters={"load": "1s"})
+    message = framed(infer_request("late").SerializeToString())
+    with Server(tmp_path, "--model-control", "demand", root) as server, Wire(server) as wire:
+        stream = wire.open(SERVICE + call, grpc_timeout="50m")
+        wire.send(stream, message, end=True)
+        assert wire.status(stream) == (4, "the deadline passed while the model was being loaded")
+        stream = wire.open(SERVICE + call)
+        wire.send(stream, message, end=True)
+        assert wire.status(stream)[0] == OK  # The load went on all the same.
+
+
 @pytest.mark.parametrize(
     "content_type", ("application/grpc-web", "application/json", "text/plain", None)
 )
