@@ -351,7 +351,8 @@ static enum weir_status read_lines(struct bytes text, const char *name,
         }
     }
     if (out->count == 0) {
-        return err_set(err, WEIR_EINVAL, "%s: no arrival times in it", name);
+        return err_set(err, WEIR_EINVAL,
+                       "%s: found no arrival times, expected one in each line, in seconds", name);
     }
     return WEIR_OK;
 }

@@ -678,7 +678,7 @@ static enum weir_status check_together(uint64_t given, struct weir_err *err)
 
 static enum weir_status check(const struct wish *wish, struct weir_err *err)
 {
-    if (wish->model == NULL) {
+    if (wish->model == NULL || wish->model[0] == '\0') {
         return err_set(err, WEIR_EINVAL, "no model named");
     }
     const enum weir_status together = check_together(wish->given, err);
@@ -708,7 +708,7 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
                        "--requests goes with a closed loop: an open one ends by --duration");
     }
     if (wish->duration_ns == 0) {
-        return err_set(err, WEIR_EINVAL, "--duration: expected more than 0");
+        return err_set(err, WEIR_EINVAL, "--duration: found 0, expected a longer one");
     }
     if (wish->arrivals.kind == ARRIVALS_USERS && wish->arrivals.rate <= 0) {
         return err_set(err, WEIR_EINVAL, "--users needs --rate, which is each one's");

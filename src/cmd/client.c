@@ -130,8 +130,9 @@ static enum weir_status failed(const struct client *client, const char *what, st
 {
     const bool late = errno == EAGAIN || errno == ETIMEDOUT;
     const char *colon = client->port[0] == '\0' ? "" : ":";
-    return err_set(err, late ? WEIR_ETIMEOUT : WEIR_EIO, "%s%s%s: %s: %s", client->host, colon,
-                   client->port, what, late ? "it took too long" : strerror(errno));
+    const char *hint = errno == ECONNREFUSED ? "; does a server run there?" : "";
+    return err_set(err, late ? WEIR_ETIMEOUT : WEIR_EIO, "%s%s%s: %s: %s%s", client->host, colon,
+                   client->port, what, late ? "it took too long" : strerror(errno), hint);
 }
 
 static void set_timeouts(const struct client *client, int fd)

@@ -27,6 +27,7 @@
 
 #define DEFAULT_GRPC_URL "http://127.0.0.1:8001"
 #define INPUTS_MAX 64
+#define NAMES_BYTES_MAX 400
 #define FILES_MAX 64
 #define REPEAT_MAX 100000000
 #define PARALLEL_MAX 1024
@@ -196,7 +197,7 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     if (status != WEIR_OK) {
         return status;
     }
-    if (wish->model == NULL) {
+    if (wish->model == NULL || wish->model[0] == '\0') {
         return err_set(err, WEIR_EINVAL, "no model named");
     }
     if (wish->url != NULL && wish->local != NULL) {
@@ -285,6 +286,31 @@ static int describe(const struct run *run)
     }
     const int code = cmd_print(&out);
     buffer_finish(&out);
+    return code;
+}
+
+/* An option that is about an answer; NULL: none was given. */
+static const char *answer_option(const struct wish *wish)
+{
+    return wish->file_count > 0    ? "--output"
+           : wish->overlay != NULL ? "--overlay"
+           : wish->timing          ? "--timing"
+           : wish->parallel > 1    ? "--parallel"
+           : wish->repeat > 1      ? "--repeat"
+                                   : NULL;
+}
+
+/* Nothing is asked without inputs: who wants something of the answer has forgotten them. */
+static int refuse_without_inputs(const struct run *run, const char *option)
+{
+    struct buffer names;
+    buffer_init(&names, NAMES_BYTES_MAX);
+    for (uint32_t i = 0; i < run->model.input_count; i++) {
+        buffer_printf(&names, " --input %s=...", run->model.inputs[i].name);
+    }
+    const int code = cmd_usage("infer", "%s: found no inputs, expected%.*s", option,
+                               (int)names.size, names.data == NULL ? "" : names.data);
+    buffer_finish(&names);
     return code;
 }
 
@@ -653,7 +679,8 @@ static int infer(struct run *run, struct weir_err *err)
         status = ask_what(run, err);
     }
     if (status == WEIR_OK && run->wish->input_count == 0 && run->model.input_count > 0) {
-        return describe(run);
+        const char *option = answer_option(run->wish);
+        return option == NULL ? describe(run) : refuse_without_inputs(run, option);
     }
     if (status == WEIR_OK) {
         status = read_inputs(run, err);

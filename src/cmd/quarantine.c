@@ -92,6 +92,9 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     if (wish->model != NULL && strcmp(wish->act, "clear") != 0) {
         return err_set(err, WEIR_EINVAL, "--model goes with clear");
     }
+    if (wish->model != NULL && wish->model[0] == '\0') { /* Of a variable that is not set? */
+        return err_set(err, WEIR_EINVAL, "--model: found '', expected a model's name");
+    }
     return WEIR_OK;
 }
 

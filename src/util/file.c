@@ -346,6 +346,10 @@ enum weir_status file_write(const char *path, const void *data, size_t size, str
 
 enum weir_status file_try(const char *path, struct weir_err *err)
 {
+    struct stat info;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+        return err_set(err, WEIR_EINVAL, "%s: found a folder, expected a file", path);
+    }
     if (is_special(path)) {
         return access(path, W_OK) == 0 ? WEIR_OK : complain(err, path, errno);
     }

@@ -218,7 +218,7 @@ static void test_mistakes_in_a_recording_are_named(void **state)
         { "0.1 x\n", "found '0.1 x'" },
         { "0.2\n0.1\n", "t, line 2: 0.1 s lies before the line above" },
         { "0.1 1\n0.2\n", "t, line 2: either all lines name a user or none does" },
-        { "# nothing\n", "t: no arrival times in it" },
+        { "# nothing\n", "t: found no arrival times, expected one in each line, in seconds" },
     };
     const struct arrivals_spec spec = { .kind = ARRIVALS_RECORDED };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -619,6 +619,9 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_measured(serve
     done = run("sim", *at(server), "--duration", "1h", "--html", tmp_path / "missing" / "page.html")
     assert done.returncode == 1 and done.stdout == ""
     assert f"{tmp_path}/missing/page.html: no such file or folder" in done.stderr
+    done = run("sim", *at(server), "--duration", "1h", "--html", tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"{tmp_path}: found a folder, expected a file" in done.stderr
 
 
 @pytest.mark.parametrize("grpc", [False, True])

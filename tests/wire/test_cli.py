@@ -149,6 +149,8 @@ def test_version():
         (("help", "serve", "x"), "unexpected word 'x' after 'serve'"),
         (("version", "x"), "unexpected word 'x'"),
         (("infer",), "no model named"),
+        (("infer", ""), "no model named"),
+        (("quarantine", "clear", "--model", ""), "--model: found '', expected a model's name"),
         (("infer", "a", "x=1"), "unexpected word 'x=1' after the model 'a'; inputs follow --input"),
         (("infer", "a", "--input", "x"), "--input: found 'x', expected NAME=VALUE or NAME=@FILE"),
         (("infer", "a", "--nope"), "unknown option '--nope'\n"),
@@ -476,13 +478,19 @@ def test_many_requests_at_once(how):
     assert "3 requests, 3 at once" in text
 
 
+def test_what_is_about_an_answer_needs_inputs(how):
+    for words in (("--output", "y.npy"), ("--overlay", "y.png"), ("--parallel", "2"), ("--timing",)):
+        is_refused(2, f"{words[0]}: found no inputs, expected --input x=...", "infer", "double_it",
+                   *how, *words)
+
+
 def test_the_version_can_be_chosen(how):
     assert infer("scalar", how, "--input", "x=1", "--version", "1")["y"]["data"] == [2.0]
     assert weir("infer", "scalar", *how, "--input", "x=1", "--version", "2").returncode == 1
 
 
 def test_a_server_that_is_not_there(tmp_path):
-    is_refused(1, "127.0.0.1:1: cannot connect: Connection refused", "infer", "a",
+    is_refused(1, "127.0.0.1:1: cannot connect: Connection refused; does a server run there?", "infer", "a",
                "--url", "http://127.0.0.1:1")
     is_refused(1, "cannot connect", "infer", "a", "--url", f"unix:{tmp_path}/none")
     for url in ("https://x/y", "http://x/y", "http://", "http://x:99999", "ftp://x", "unix:"):
