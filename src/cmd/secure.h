@@ -11,12 +11,12 @@
 
 /* The rows of a command's table of flags, with the keys that the command names.  What it takes by the
  * key `trust` goes to secure_trust(), by `cert` and `key` to secure_certificate() and secure_key(). */
-#define SECURE_FLAGS(trust, cert, key)                                                             \
-    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", (trust) },             \
-        { "--insecure", NULL, "do not look at the server's certificate", (trust) },                \
-        { "--cert", "FILE", "show this certificate (PEM) to a server that asks for one", (cert) }, \
-    {                                                                                              \
-        "--key", "FILE", "its private key (PEM) [in the same file]", (key)                         \
+#define SECURE_FLAGS(trust, cert, key)                                                      \
+    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", (trust) },      \
+        { "--insecure", NULL, "do not look at the server's certificate", (trust) },         \
+        { "--cert", "FILE", "show this certificate (PEM) where one is asked for", (cert) }, \
+    {                                                                                       \
+        "--key", "FILE", "its private key (PEM) [in the same file]", (key)                  \
     }
 
 /* Trusts the certificates of this PEM file, which is borrowed for good; NULL: any certificate will do.
