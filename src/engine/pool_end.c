@@ -48,6 +48,8 @@ const char *pool_stop_text(enum weir_status why)
         return "waited longer than the queue's time-out";
     case WEIR_ECONFLICT:
         return "an earlier request of its sequence came to nothing, the sequence is over";
+    case WEIR_EUNAVAILABLE:
+        return "a run of its model took longer than the run_limit and does not end";
     default:
         return weir_status_text(why);
     }

@@ -2,6 +2,7 @@
  * Getting in line: limits, classes, and what a home promises to run itself.
  */
 #include "engine/join.h"
+#include "engine/outage.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
 #include "engine/sequence.h"
@@ -65,6 +66,9 @@ static enum weir_status admit_level(const struct model *model, const struct requ
 static enum weir_status admit(const struct pool *pool, const struct model *model,
                               const struct request *request, struct weir_err *err)
 {
+    if (model->written_off > 0) { /* Since the submit looked: what waited has just been let go. */
+        return outage_check_locked(model, err);
+    }
     if (model->waiting_count >= model->requests_max) {
         return err_set(err, WEIR_EFULL, "model '%s' has %u requests waiting, the most it takes",
                        model->name, model->waiting_count);

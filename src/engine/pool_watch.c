@@ -2,8 +2,8 @@
  * Runs that do not end.
  *
  * A thread that computes cannot be taken out of it, so such a run is *written off*: its requests
- * are answered with an error, a spare executor takes its place, and the model takes no further
- * requests.  The thread, its instance and all it reads stay booked, as do the requests: their
+ * are answered with an error, as are those that wait for the model, a spare executor takes its
+ * place, and the model takes no further requests.  The thread, its instance and all it reads stay booked, as do the requests: their
  * inputs are what it reads.  If the run comes back after all, everything is given back, and its
  * executor becomes a spare one.
  *
@@ -20,6 +20,7 @@
 #include "engine/outage.h"
 #include "engine/pool.h"
 #include "engine/pool_impl.h"
+#include "engine/sequence.h"
 
 #define WRITTEN_OFF UINT64_MAX
 
@@ -105,6 +106,25 @@ static void give_up_all(struct pool *pool, const struct list *members, uint64_t 
     }
 }
 
+/* Lock held: anything of the model that waits, or NULL. */
+static struct request *any_waiting(const struct model *model)
+{
+    uint64_t next_ns;
+    return model->sequences == NULL ? line_first(&model->line)
+                                    : sequencer_late(model->sequences, CLOCK_NEVER, &next_ns);
+}
+
+/* Lock held: nothing of the model runs before that run is back, so nothing waits for it. */
+static void refuse_waiting(struct pool *pool, struct model *model, uint64_t now_ns,
+                           struct list *ended)
+{
+    for (struct request *request = any_waiting(model); request != NULL;
+         request = any_waiting(model)) {
+        pool_end_waiting(pool, request, WEIR_EUNAVAILABLE, now_ns, ended);
+    }
+    pool_place(pool, model, now_ns);
+}
+
 static void take_seat(struct executor *executor, const struct executor *hung)
 {
     executor->seat = hung->seat;
@@ -151,6 +171,7 @@ static struct executor *write_off(struct pool *pool, struct instance *instance, 
     outage_note(instance->model);
     give_up_all(pool, &batch->members, now_ns, ended);
     give_up_all(pool, &batch->ended, now_ns, ended);
+    refuse_waiting(pool, instance->model, now_ns, ended);
     pthread_cond_broadcast(&pool->parts);
     pool_wide_end(pool, instance);
     if (batch->lost_loop) { /* Nobody can take its place: its clients wait until it is back. */

@@ -2,12 +2,15 @@
 
 import concurrent.futures
 import contextlib
+import json
 import select
 import socket
 import threading
 import time
 
-from serving import PATIENCE_S, Server, put_sim, sim_request
+import pytest
+
+from serving import PATIENCE_S, Raw, Server, infer_path, put_sim, sim_request
 
 STUCK = 777.0
 
@@ -105,6 +108,36 @@ def test_a_run_that_can_be_stopped_is(tmp_path):
         assert statuses[-1] == 500
         assert server.state("m") == ("READY", "")
         assert works(server, "m")
+
+
+def begin(server, row_of, **parameters):
+    """Sends a request to `m`, and gives the connection that its answer will come on."""
+    raw = Raw(server.port)
+    body = json.dumps(sim_request(row_of, parameters=parameters)).encode()
+    head = f"POST {infer_path('m')} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    raw.send(head.encode() + body)
+    return raw
+
+
+@pytest.mark.parametrize("strategy", [None, "direct", "oldest"])
+def test_nobody_waits_behind_a_run_that_never_ends(tmp_path, strategy):
+    """No deadline would end them: neither those in line, nor the next ones of a sequence."""
+    config = {"instances": 1, "max_batch_size": 0, "batching": "off"}
+    if strategy is not None:
+        config["sequence_batching"] = {
+            "max_sequence_idle_microseconds": int(PATIENCE_S * 1e6), strategy: {}}
+    root = repository(tmp_path, **config)
+    with hung(tmp_path, "--loops", "1", "--executors", "2", root=root) as server:
+        stuck = begin(server, row(STUCK), sequence_id=1, sequence_start=True)
+        server.await_("it runs", lambda: server.metrics().get("weir_http_bodies_bytes") > 0
+                      and server.pending("m") == 0)
+        behind = begin(server, row(1), sequence_id=1)
+        other = begin(server, row(1), sequence_id=2, sequence_start=True)
+        assert stuck.answer().status == 500
+        assert behind.answer().status in (409, 503)
+        answer = other.answer()
+        assert answer.status == 503 and "does not end" in answer.error
+        assert works(server)
 
 
 def test_a_server_with_a_hung_run_stops(tmp_path):
