@@ -11,6 +11,6 @@ uint64_t moderation_until_ns(const struct pool_taken *taken, uint64_t at_once_ns
     const uint64_t ahead_ns = part_ns < MODERATION_AHEAD_MAX_NS ? part_ns : MODERATION_AHEAD_MAX_NS;
     const uint64_t least_ns = clock_add(now_ns, ahead_ns);
     const uint64_t most_ns = clock_add(now_ns, MODERATION_MAX_NS);
-    const uint64_t until_ns = taken->until_ns - ahead_ns;
+    const uint64_t until_ns = taken->until_ns - (taken->pauses ? 0 : ahead_ns);
     return until_ns < least_ns ? least_ns : until_ns < most_ns ? until_ns : most_ns;
 }

@@ -61,6 +61,9 @@ static void *executor_main(void *argument)
         batch_run(instance);
         executor->free_ns = instance->model->signature->timeline ? instance->batch.computed_ns : 0;
         pool_settle(pool, instance, clock_now_ns(pool->engine->clock));
+        if (pool_pauses(pool)) {
+            (void)sched_yield(); /* To the loop that the answers have woken. */
+        }
     }
     return NULL;
 }

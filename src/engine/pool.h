@@ -144,8 +144,13 @@ struct pool_device_look pool_look(struct pool *pool, uint32_t device); /* Any th
 struct pool_taken {
     uint64_t until_ns; /* 0: a place is free. */
     uint64_t run_ns;
+    bool pauses; /* As pool_pauses(). */
 };
 struct pool_taken pool_taken(struct pool *pool); /* Any thread. */
+
+/* Executors and loops have one processor: an executor lets the loops go between two runs, and what they
+ * read then rides in the next one.  Any thread. */
+bool pool_pauses(const struct pool *pool);
 
 /* The executors and so many other threads are more than the processors.  Any thread. */
 bool pool_is_crowded(const struct pool *pool, uint64_t others);

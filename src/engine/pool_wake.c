@@ -83,7 +83,7 @@ struct executor *pool_executor_for_work(struct pool *pool, uint64_t now_ns)
 
 struct pool_taken pool_taken(struct pool *pool)
 {
-    struct pool_taken taken = { 0 };
+    struct pool_taken taken = { .pauses = pool_pauses(pool) };
     const uint64_t now_ns = clock_now_ns(pool->engine->clock);
     const struct puller nobody = { pool, pool_no_seat, now_ns };
     pthread_mutex_lock(&pool->lock);
@@ -93,12 +93,19 @@ struct pool_taken pool_taken(struct pool *pool)
         taken.until_ns = 0;
     } else if (full && first != NULL) {
         const struct batch *batch = list_entry(first, struct batch, run);
-        taken = (struct pool_taken){ batch->expected_ns, batch->expected_ns - batch->taken_ns };
+        taken.until_ns = batch->expected_ns;
+        taken.run_ns = batch->expected_ns - batch->taken_ns;
     } else if (!full && pool_has_work(&nobody)) { /* Who has just ended a run is about to pull. */
-        taken = (struct pool_taken){ clock_add(now_ns, pool->run_ns), pool->run_ns };
+        taken.until_ns = clock_add(now_ns, pool->run_ns);
+        taken.run_ns = pool->run_ns;
     }
     pthread_mutex_unlock(&pool->lock);
     return taken;
+}
+
+bool pool_pauses(const struct pool *pool)
+{
+    return pool->cpu_count == 1;
 }
 
 bool pool_is_crowded(const struct pool *pool, uint64_t others)

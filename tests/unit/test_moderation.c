@@ -33,6 +33,14 @@ static void test_what_comes_is_read_before_the_run_ends(void **state)
     assert_int_equal(until(MS(1), CLOCK_NEVER), NOW + MODERATION_MAX_NS);
 }
 
+static void test_a_pause_behind_the_run_is_soon_enough(void **state)
+{
+    (void)state;
+    const struct pool_taken taken = { .until_ns = NOW + MS(1), .run_ns = MS(1), .pauses = true };
+    assert_int_equal(moderation_until_ns(&taken, 0, NOW), NOW + MS(1));
+    assert_int_equal(moderation_until_ns(&taken, 0, NOW + MS(1)), NOW + MS(1) + MS(1) / 8);
+}
+
 static void test_a_run_that_takes_longer_lets_them_wait_again(void **state)
 {
     (void)state;
@@ -54,6 +62,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_waits_while_a_place_is_free),
         cmocka_unit_test(test_what_comes_is_read_before_the_run_ends),
+        cmocka_unit_test(test_a_pause_behind_the_run_is_soon_enough),
         cmocka_unit_test(test_a_run_that_takes_longer_lets_them_wait_again),
         cmocka_unit_test(test_nothing_waits_behind_what_was_answered_at_once),
     };
