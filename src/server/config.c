@@ -463,9 +463,23 @@ static enum weir_status check_rates(const struct config *config, struct weir_err
     return status;
 }
 
+/* Who names models to be loaded expects the others not to be. */
+static enum weir_status check_loads(const struct config *config, struct weir_err *err)
+{
+    const bool told =
+        config->model_control == CONTROL_EXPLICIT || config->model_control == CONTROL_DEMAND;
+    return told || config->load_model.count == 0
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL,
+                         "load_model: found '%s' where all models are loaded, expected "
+                         "model_control to be explicit or demand",
+                         config->load_model.items[0]);
+}
+
 static enum weir_status check(const struct config *config, struct weir_err *err)
 {
     enum weir_status status = check_access(config, err);
+    status = status == WEIR_OK ? check_loads(config, err) : status;
     status = status == WEIR_OK ? check_ports(config, err) : status;
     status = status == WEIR_OK ? check_devices(config, err) : status;
     status = status == WEIR_OK ? check_rates(config, err) : status;

@@ -284,6 +284,9 @@ static const struct {
       "weir.yaml:1: repository: line 1 is no text, expected a list of texts" },
     { { .file = "- a\n" }, "weir.yaml: expected a map of settings" },
     { { .file = "repository: []\n" }, "repository: no folder, expected at least one" },
+    { { .words = { "--load-model", "a" } },
+      "load_model: found 'a' where all models are loaded, expected model_control to be explicit or "
+      "demand" },
     { { .variable = "WEIR_HOSTS=x" },
       "environment: unknown variable 'WEIR_HOSTS'; did you mean 'WEIR_HOST'?" LISTS },
     { { .variable = "WEIR_PORT=x" },
