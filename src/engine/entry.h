@@ -189,6 +189,7 @@ struct entry {
     /* It was loaded ahead after this one, and not asked for yet; or NULL. */
     struct entry *foreseen_by;
     uint64_t asked_ns; /* Since when. */
+    uint64_t more_ns;  /* When more than those that go already have to; 0: not known yet. */
     struct usage usage;
     uint64_t uses;             /* Of its models at the last look. */
     uint64_t loaded_ns;        /* Its last load came up then. */

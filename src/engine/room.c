@@ -8,14 +8,13 @@
 #include "engine/room.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/ahead.h"
 #include "engine/engine.h"
 #include "engine/entry.h"
 #include "engine/pool.h"
+#include "engine/room_refuse.h"
 #include "tensor/block.h"
 #include "util/err.h"
 #include "util/memstat.h"
@@ -500,62 +499,6 @@ static void book(struct entry *entry)
     }
 }
 
-/* What the setting of the account's budget is called, into `out`. */
-static const char *setting_of(const struct ledger_account *account,
-                              char out[LEDGER_NAME_BYTES + 32])
-{
-    if (account->kind == LEDGER_KIND_TOTAL) {
-        return "memory_max";
-    }
-    (void)snprintf(out, LEDGER_NAME_BYTES + 32, "%s %s",
-                   account->kind == LEDGER_KIND_DEVICE ? "memory_devices" : "memory_groups",
-                   account->name);
-    return out;
-}
-
-static const char *why_none_goes(const struct ledger_account *account)
-{
-    return account->leaving_models > 0 || account->leaving_bytes > 0
-               ? "those that go are still in use"
-               : "none of the others can go";
-}
-
-static void explain_bytes(const struct entry *entry, const struct ledger_lack *lack,
-                          struct weir_err *err)
-{
-    const struct ledger_account *account = lack->account;
-    char texts[4][32];
-    char setting[LEDGER_NAME_BYTES + 32];
-    (void)err_set(
-        err, WEIR_ENOMEM,
-        "no room for model '%s': it needs about %s, %s are held of the %s that %s allows, %s are "
-        "missing, and %s",
-        entry->name, bytes_format_size(lack->need_bytes, texts[0]),
-        bytes_format_size(account->held_bytes, texts[1]),
-        bytes_format_size(account->max_bytes, texts[2]), setting_of(account, setting),
-        bytes_format_size(lack->missing_bytes, texts[3]),
-        entry_serves(entry) ? "it cannot stand beside the one that serves, which stays "
-                              "(update: replace would let that go first)"
-                            : why_none_goes(account));
-}
-
-static void refuse(struct entry *entry, const struct ledger_lack *lack)
-{
-    const struct ledger *ledger = &entry->host->room.ledger;
-    struct weir_err err = { 0 };
-    entry->host->room.refusals += entry->ahead ? 0 : 1;
-    if (lack->missing_bytes > 0) {
-        explain_bytes(entry, lack, &err);
-    } else {
-        (void)err_set(&err, WEIR_ENOMEM,
-                      "no room for model '%s': %" PRIu64 " models are loaded, resident_models_max "
-                      "allows %" PRIu64 ", and %s",
-                      entry->name, lack->account->models, ledger->models_max,
-                      why_none_goes(lack->account));
-    }
-    entry_refuse_loads(entry, &err);
-}
-
 /* What serves goes before what replaces it comes. */
 static bool step_aside(struct entry *entry)
 {
@@ -599,6 +542,26 @@ static uint64_t wait_until_ns(const struct entry *entry)
     return entry->replacing ? CLOCK_NEVER : clock_add(entry->asked_ns, WAIT_NS);
 }
 
+/* Those that go may be held for as long as an ensemble serves that was put together of them: another
+ * one goes for each second that they have not made room. */
+static void let_more_go(struct entry *entry, const struct ledger_account *account, uint64_t now_ns,
+                        uint64_t *later_ns)
+{
+    if (!is_demand(entry->host) || entry->replacing) {
+        return;
+    }
+    struct entry *goes = entry->more_ns > 0 && now_ns >= entry->more_ns
+                             ? victim(entry->host, account, now_ns, later_ns)
+                             : NULL;
+    if (goes != NULL) {
+        evict(goes, "unloaded to make room for others");
+    }
+    if (now_ns >= entry->more_ns) {
+        entry->more_ns = clock_add(now_ns, LOOK_NS);
+    }
+    *later_ns = entry->more_ns < *later_ns ? entry->more_ns : *later_ns;
+}
+
 /* Where it waits the account that it waits for is blocked. */
 enum settled { SETTLED_WAITS, SETTLED_LOADS, SETTLED_REFUSED };
 
@@ -613,7 +576,7 @@ static enum settled settle(struct entry *entry, uint64_t now_ns, uint64_t *when_
         return SETTLED_LOADS;
     }
     if (entry->ahead) {
-        refuse(entry, &lack); /* Nobody goes for what nobody has asked for. */
+        room_refuse(entry, &lack); /* Nobody goes for what nobody has asked for. */
         return SETTLED_REFUSED;
     }
     struct ledger_account *waits_for = lack.account;
@@ -621,8 +584,11 @@ static enum settled settle(struct entry *entry, uint64_t now_ns, uint64_t *when_
     const bool goes = make_room(entry, &need, now_ns, &later_ns, &lack);
     const uint64_t until_ns = wait_until_ns(entry);
     if ((!goes && later_ns == CLOCK_NEVER) || now_ns >= until_ns) {
-        refuse(entry, &lack);
+        room_refuse(entry, &lack);
         return SETTLED_REFUSED;
+    }
+    if (goes) {
+        let_more_go(entry, waits_for, now_ns, &later_ns);
     }
     later_ns = later_ns < until_ns ? later_ns : until_ns;
     *when_ns = later_ns < *when_ns ? later_ns : *when_ns;
@@ -661,6 +627,7 @@ void room_ask(struct entry *entry)
         need->models = 1;
     }
     entry->asked_ns = clock_now_ns(entry->host->clock);
+    entry->more_ns = 0;
     list_append(&room->waiting, &entry->room);
     entry->host->dirty = true; /* Settled in this turn. */
 }

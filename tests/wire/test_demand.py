@@ -372,6 +372,24 @@ def test_answers_that_wait_for_others_hold_no_model(tmp_path, root, second):
             assert raw.answer().status == (400 if second == "wrong" else 200)
 
 
+def test_a_part_that_its_ensemble_holds_is_not_waited_for(tmp_path, root):
+    """The old part stays with the old ensemble, as the new one has no room or cannot be put together of the
+    new part."""
+    put(root, "part", "b", "c")
+    step = {"model_name": "part", "input_map": {"x": "x"}, "output_map": {"y": "y"}}
+    write_whole(root / "whole" / "model.yaml", json.dumps(
+        {"platform": "ensemble", "ensemble_scheduling": {"step": [step]}}).encode())
+    (root / "whole" / "1").mkdir()
+    limits = ("--resident-models-max", "4", "--residency-min", "0s")
+    with Server(tmp_path, root, *DEMAND, *limits) as server:
+        for name in ("whole", "b"):
+            assert ask(server, name).status == 200
+        config = json.loads((root / "part" / "model.yaml").read_text())
+        config["parameters"]["inputs"] = "z:FP32[-1,16]"  # Nothing that the ensemble could give.
+        assert server.load("part", config).status == 200
+        assert ask(server, "c").status == 200
+
+
 def test_residents_do_not_thrash(tmp_path, root):
     """Two models for one place: however many ask in turn, nobody goes before its time."""
     put(root, "a", "b")
