@@ -609,6 +609,17 @@ static bool stands_behind(const struct entry *entry)
     return false;
 }
 
+/* Nobody stands behind for longer than it would wait in front: who waits there may do so for ever. */
+static bool stands_back(const struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
+{
+    const uint64_t until_ns = wait_until_ns(entry);
+    if (now_ns >= until_ns || !stands_behind(entry)) {
+        return false;
+    }
+    *when_ns = until_ns < *when_ns ? until_ns : *when_ns;
+    return true;
+}
+
 void room_ask(struct entry *entry)
 {
     struct room *room = &entry->host->room;
@@ -694,8 +705,9 @@ static void settle_waiting(struct entry_host *host, uint64_t now_ns, uint64_t *n
     bool ends = false;
     for (struct list_node *node = list_pop(&turn); node != NULL; node = list_pop(&turn)) {
         struct entry *entry = list_entry(node, struct entry, room);
-        const enum settled settled =
-            ends || stands_behind(entry) ? SETTLED_WAITS : settle(entry, now_ns, next_ns);
+        const enum settled settled = ends || stands_back(entry, now_ns, next_ns)
+                                         ? SETTLED_WAITS
+                                         : settle(entry, now_ns, next_ns);
         if (settled == SETTLED_WAITS) {
             list_append(&rest, node);
         } else if (settled == SETTLED_REFUSED) {

@@ -140,6 +140,37 @@ def test_nobody_waits_behind_a_run_that_never_ends(tmp_path, strategy):
         assert works(server)
 
 
+def test_loads_do_not_wait_for_ever_behind_one_that_does(tmp_path):
+    """`update: replace`: what serves goes first, and its run does not end while its client waits."""
+
+    def put(name, size, *, more=None, **config):
+        put_sim(root, name, parameters={"memory_per_model": size, **(more or {})}, device="npu",
+                **config)
+
+    def put_replaced(**more):
+        put("m", "100MiB", more={"hang_at": 2, **more}, update="replace", max_batch_size=0,
+            batching="off")
+
+    root = tmp_path / "models"
+    root.mkdir()
+    put_replaced()
+    put("large", "100MiB")
+    put("small", "20MiB")
+    words = ("--model-control", "explicit", "--load-model", "m", "--devices", "npu:1",
+             "--memory-devices", "npu:150MiB")
+    with Server(tmp_path, *words, root) as server:
+        with begin(server, row(1)), Raw(server.port) as load:
+            server.await_("it runs", lambda: server.metrics().get("weir_http_bodies_bytes") > 0
+                          and server.pending("m") == 0)
+            put_replaced(tau0="1ms")
+            load.send(b"POST /v2/repository/models/m/load HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            server.await_("it goes", lambda: "UNLOADING" in str(server.state("m")))
+            with concurrent.futures.ThreadPoolExecutor(2) as clients:
+                large, small = clients.map(server.load, ["large", "small"])
+            assert large.status == 503 and "still in use" in large.error
+            assert small.status == 200
+
+
 def test_a_server_with_a_hung_run_stops(tmp_path):
     with hung(tmp_path, root=repository(tmp_path)) as server:
         assert server.infer("m", sim_request(row(STUCK))).status == 500
