@@ -34,10 +34,11 @@ const struct seat pool_no_seat = { SEAT_ANY, SEAT_NODE_ANY };
 #define LEAD_NS (5 * NS_PER_MS)
 #define SAVED_NS (50 * NS_PER_MS)
 #define ROW_NS (100 * NS_PER_US) /* What a row is taken for while nobody knows. */
-/* Less urgent riders take one part in so many of a blocking budget.  With fewer of them the runs that
- * urgent requests lead stay small, and the rest waits for a large one in which nobody urgent rides:
- * both take longer than two runs of equal size (docs/performance.md, B6). */
-#define GUEST_SHARE 8
+/* Less urgent riders make a run longer by one part in so many of a blocking budget, by less where its
+ * leader has waited for half of one.  Were they fewer, runs that urgent requests lead would stay small,
+ * and the rest wait for a large one: both take longer than two of equal size (docs/performance.md, B6). */
+#define GUEST_SHARE 5
+#define GUEST_SHARE_LATE 8
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
@@ -109,6 +110,15 @@ static bool waits_elsewhere(const struct pool *pool, const struct model *model,
     return false;
 }
 
+/* By how much less urgent riders may make a run longer that this request leads. */
+static uint64_t guests_ns(const struct pool_order *order, const struct request *leader,
+                          uint64_t now_ns)
+{
+    const uint64_t budget_ns = order->options.budget_ns;
+    const bool late = now_ns > clock_add(leader->times.submitted_ns, budget_ns / 2);
+    return budget_ns / (late ? GUEST_SHARE_LATE : GUEST_SHARE);
+}
+
 /* What the device of who pulls has memory for. */
 static uint64_t rows_fitting(const struct puller *puller, const struct model *model, uint64_t rows)
 {
@@ -143,7 +153,7 @@ static struct batch_plan plan(const struct puller *puller, struct model *model,
         rules.cost = model->overload.drops ? &cost : NULL;
         rules.rows_short = run_ns == CLOCK_NEVER ? 0 : rows;
         row_ns = cost.alpha_ns >= 1 ? (uint64_t)cost.alpha_ns : 1;
-        rows_guests = order->options.budget_ns / GUEST_SHARE / row_ns;
+        rows_guests = guests_ns(order, leader, now_ns) / row_ns;
     }
     if (config->queue_delay_ns == 0 && model->line.mask >> leader->class > 1 &&
         waits_elsewhere(puller->pool, model, leader->class)) {
