@@ -84,6 +84,27 @@ def test_a_lost_device_costs_no_request(server):
     server.await_("the log", lambda: server.logged().count("device 'gpu1' was lost") == 1)
 
 
+def test_a_sequence_is_over_when_its_device_is_lost(tmp_path):
+    """It is on one device, whatever others there are; a new one goes on when that is back."""
+    root = small(tmp_path)
+    losses = {**QUICK, "lost_on": "gpu0", "lost_at": "3", "lost_runs": "1"}
+    put_sim(root, "s", parameters=losses, device="gpu", batching="off",
+            sequence_batching={"max_sequence_idle_microseconds": 60_000_000, "oldest": {}})
+    with Server(tmp_path, "--devices", "gpu0:1,gpu1:1", root) as server:
+
+        def step(**parameters):
+            return server.infer("s", sim_request(parameters={"sequence_id": 7, **parameters}))
+
+        answers = [step(sequence_start=True)]
+        while answers[-1].status == 200:
+            answers.append(step())
+        assert answers[-1].status == 503 and "loss" in answers[-1].error
+        answer = step()
+        assert answer.status == 400 and "must specify the START flag" in answer.error
+        assert step(sequence_start=True).status == 200
+        assert step().status == 200
+
+
 def test_a_hot_model_gets_its_weights_packed_on_each_device(tmp_path):
     root = tmp_path / "models"
     root.mkdir()
