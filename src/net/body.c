@@ -2,9 +2,13 @@
  * Small bodies live in their exchange's arena.  Larger ones get a block of the declared size: the
  * system hands out its pages only as bytes arrive, and the socket is read straight into it.
  * A chunked body doubles its block; its bytes are copied out of the read buffer anyway.
+ *
+ * What is too large for the heap to keep comes from the system without pages: getting them anew takes
+ * longer than the body itself.  So the last few are kept here.
  */
 #include "net/body.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -12,7 +16,71 @@
 
 #define ARENA_BYTES_MAX 16384 /* A body up to this size shares the arena's blocks. */
 
+#define SPARES 2                   /* Kept at most, */
+#define SPARE_BYTES_MIN (4 << 20)  /* of this size */
+#define SPARE_BYTES_MAX (16 << 20) /* to this, */
+#define SPARE_STEP \
+    ((size_t)(64 << 10)) /* rounded up to a multiple of this, so that they are alike. */
+
+static struct {
+    pthread_mutex_t lock;
+    void *memory[SPARES]; /* NULL: none. */
+    size_t size[SPARES];
+    unsigned next; /* The oldest. */
+} spare = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
 static _Atomic uint64_t held_bytes; /* All bodies of all loops, both ways. */
+
+static bool is_spare_size(size_t size)
+{
+    return size >= SPARE_BYTES_MIN && size <= SPARE_BYTES_MAX;
+}
+
+static size_t spare_size(size_t size)
+{
+    return (size + SPARE_STEP - 1) / SPARE_STEP * SPARE_STEP;
+}
+
+/* NULL: no memory. */
+static void *take_heap(size_t size)
+{
+    if (!is_spare_size(size)) {
+        return mem_try_aligned(size);
+    }
+    void *memory = NULL;
+    pthread_mutex_lock(&spare.lock);
+    for (unsigned i = 0; i < SPARES && memory == NULL; i++) {
+        if (spare.size[i] == spare_size(size)) {
+            memory = spare.memory[i];
+            spare.memory[i] = NULL;
+            spare.size[i] = 0;
+        }
+    }
+    pthread_mutex_unlock(&spare.lock);
+    return memory != NULL ? memory : mem_try_aligned(spare_size(size));
+}
+
+/* `size`: as it was asked for. */
+static void give_heap(void *memory, size_t size)
+{
+    if (memory == NULL || !is_spare_size(size)) {
+        mem_free(memory);
+        return;
+    }
+    pthread_mutex_lock(&spare.lock);
+    void *oldest = spare.memory[spare.next];
+    spare.memory[spare.next] = memory;
+    spare.size[spare.next] = spare_size(size);
+    spare.next = (spare.next + 1) % SPARES;
+    pthread_mutex_unlock(&spare.lock);
+    mem_free(oldest);
+}
+
+/* In front of the data, so that what is to be aligned is. */
+static size_t pad_of(const struct body *b)
+{
+    return (size_t)(-b->align_at & (MEM_ALIGN - 1));
+}
 
 static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
                              struct weir_err *err)
@@ -21,13 +89,13 @@ static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
     if (capacity > b->bytes_max) {
         capacity = (size_t)b->bytes_max;
     }
-    const size_t pad = (size_t)(-b->align_at & (MEM_ALIGN - 1));
+    const size_t pad = pad_of(b);
     size_t total = 0;
     void *heap = NULL;
     char *block = NULL;
     if (!__builtin_add_overflow(capacity, pad, &total)) {
         const bool small = total <= ARENA_BYTES_MAX;
-        heap = small ? NULL : mem_try_aligned(total);
+        heap = small ? NULL : take_heap(total);
         block = small ? arena_try_aligned(arena, total, MEM_ALIGN) : heap;
     }
     if (block == NULL) {
@@ -36,7 +104,7 @@ static enum weir_status grow(struct body *b, struct arena *arena, size_t needed,
     if (b->size > 0) {
         memcpy(block + pad, b->data, b->size);
     }
-    mem_free(b->heap);
+    give_heap(b->heap, b->capacity + pad);
     b->heap = heap;
     b->lent = false;
     b->data = block + pad;
@@ -101,7 +169,7 @@ bool body_place(const struct body *b, char **out, size_t *room)
 
 void body_finish(struct body *b)
 {
-    mem_free(b->heap);
+    give_heap(b->heap, b->capacity + pad_of(b));
     if (b->size > 0) {
         atomic_fetch_sub_explicit(&held_bytes, b->size, memory_order_relaxed);
     }
