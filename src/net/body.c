@@ -16,11 +16,10 @@
 
 #define ARENA_BYTES_MAX 16384 /* A body up to this size shares the arena's blocks. */
 
-#define SPARES 2                   /* Kept at most, */
-#define SPARE_BYTES_MIN (4 << 20)  /* of this size */
-#define SPARE_BYTES_MAX (16 << 20) /* to this, */
-#define SPARE_STEP \
-    ((size_t)(64 << 10)) /* rounded up to a multiple of this, so that they are alike. */
+#define SPARES 2                        /* Kept at most, */
+#define SPARE_BYTES_MIN (4 << 20)       /* of this size */
+#define SPARE_BYTES_MAX (16 << 20)      /* to this, */
+#define SPARE_STEP ((size_t)(64 << 10)) /* in such steps, so that they are alike. */
 
 static struct {
     pthread_mutex_t lock;
