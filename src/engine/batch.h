@@ -37,7 +37,8 @@ struct batch {
     bool lost_loop;             /* and this: a loop hangs in it, no executor. */
     struct list_node run;       /* In pool.runs. */
     uint64_t predicted_ns;      /* What the profile said when it was taken; 0: nothing. */
-    uint64_t expected_ns;       /* When it should be over, */
+    uint64_t lasts_ns;          /* What it should take; guarded by the pool's lock, as are */
+    uint64_t expected_ns;       /* when it should be over, */
     uint64_t sway_ns;           /* give or take so much. */
     struct order_client *payer; /* Of all members; NULL: of several, or of several classes. */
     uint32_t class;             /* That led it, */

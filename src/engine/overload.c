@@ -367,7 +367,7 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
     double tau0_ns;
     double alpha_ns;
     batch->predicted_ns = 0;
-    batch->expected_ns = batch->taken_ns;
+    batch->lasts_ns = 0;
     batch->sway_ns = 0;
     if (profile_fit(&model->profile, batch->shape_key, &tau0_ns, &alpha_ns)) {
         const struct instance *instance = list_entry(batch, const struct instance, batch);
@@ -377,10 +377,10 @@ void overload_run_starts(struct pool *pool, struct model *model, struct batch *b
         alpha_ns *= pace;
         cost = pace_cost(&model->overload.pace, tau0_ns, alpha_ns);
         batch->predicted_ns = (uint64_t)(tau0_ns + alpha_ns * (double)batch->rows);
-        const uint64_t run_ns = pace_run_ns(&cost, batch->rows);
-        batch->expected_ns = clock_add(batch->taken_ns, run_ns);
-        batch->sway_ns = (uint64_t)(cost.reserve * (double)run_ns);
+        batch->lasts_ns = pace_run_ns(&cost, batch->rows);
+        batch->sway_ns = (uint64_t)(cost.reserve * (double)batch->lasts_ns);
     }
+    batch->expected_ns = clock_add(batch->taken_ns, batch->lasts_ns);
     struct list_node *before = &pool->runs.head;
     while (before->prev != &pool->runs.head &&
            list_entry(before->prev, struct batch, run)->expected_ns > batch->expected_ns) {

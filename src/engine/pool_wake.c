@@ -94,7 +94,7 @@ struct pool_taken pool_taken(struct pool *pool)
     } else if (full && first != NULL) {
         const struct batch *batch = list_entry(first, struct batch, run);
         taken.until_ns = batch->expected_ns;
-        taken.run_ns = batch->expected_ns - batch->taken_ns;
+        taken.run_ns = batch->lasts_ns;
     } else if (!full && pool_has_work(&nobody)) { /* Who has just ended a run is about to pull. */
         taken.until_ns = clock_add(now_ns, pool->run_ns);
         taken.run_ns = pool->run_ns;
