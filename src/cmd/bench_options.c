@@ -58,9 +58,6 @@
 enum {
     OPTION_URL = 1,
     OPTION_GRPC,
-    OPTION_TRUST,
-    OPTION_CERT,
-    OPTION_KEY,
     OPTION_TARGET,
     OPTION_CONCURRENCY,
     OPTION_RATE,
@@ -114,7 +111,7 @@ static const struct value_option value_options[] = {
 static const struct flag flag_table[] = {
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    SECURE_FLAGS(OPTION_TRUST, OPTION_CERT, OPTION_KEY),
+    SECURE_FLAGS,
     { "--target", "NAME=URL", "one of several to compare; grpc://... by gRPC", OPTION_TARGET },
     { "--concurrency", "N[..M[:STEP]]", "closed loop: so many requests under way [1]",
       OPTION_CONCURRENCY },
@@ -506,6 +503,9 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
 static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
     struct wish *wish = context;
+    if (secure_take(key, value)) {
+        return WEIR_OK;
+    }
     wish->given |= UINT64_C(1) << key;
     if (key > OPTION_VALUES) {
         return read_value(wish, key, value, err);
@@ -517,15 +517,6 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         return wish->target_count == 0
                    ? add_target(wish, "A", value, err)
                    : err_set(err, WEIR_EINVAL, "--url and --target exclude each other");
-    case OPTION_TRUST:
-        secure_trust(value);
-        return WEIR_OK;
-    case OPTION_CERT:
-        secure_certificate(value);
-        return WEIR_OK;
-    case OPTION_KEY:
-        secure_key(value);
-        return WEIR_OK;
     case OPTION_TARGET:
         return read_target(wish, (char *)(uintptr_t)value, err);
     case OPTION_CLASS:

@@ -40,9 +40,6 @@ enum {
     OPTION_OVERLAY,
     OPTION_URL,
     OPTION_GRPC,
-    OPTION_TRUST,
-    OPTION_CERT,
-    OPTION_KEY,
     OPTION_LOCAL,
     OPTION_VERSION,
     OPTION_REPEAT,
@@ -59,7 +56,7 @@ static const struct flag flag_table[] = {
     { "--overlay", "FILE.png", "paint the mask that comes out over the picture", OPTION_OVERLAY },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
     { "--grpc", NULL, "ask by gRPC, not REST [" DEFAULT_GRPC_URL "]", OPTION_GRPC },
-    SECURE_FLAGS(OPTION_TRUST, OPTION_CERT, OPTION_KEY),
+    SECURE_FLAGS,
     { "--local", "FOLDER", "no server: run the model from this folder of models", OPTION_LOCAL },
     { "--version", "N", "this version of the model [the latest]", OPTION_VERSION },
     { "--repeat", "N", "ask N times [as often as --parallel]", OPTION_REPEAT },
@@ -145,6 +142,9 @@ static enum weir_status take_input(struct wish *wish, const char *word, struct w
 static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
     struct wish *wish = context;
+    if (secure_take(key, value)) {
+        return WEIR_OK;
+    }
     switch (key) {
     case FLAGS_WORD:
         return take_word(wish, value, err);
@@ -160,15 +160,6 @@ static enum weir_status take_option(void *context, int key, const char *value, s
         return WEIR_OK;
     case OPTION_GRPC:
         wish->grpc = true;
-        return WEIR_OK;
-    case OPTION_TRUST:
-        secure_trust(value);
-        return WEIR_OK;
-    case OPTION_CERT:
-        secure_certificate(value);
-        return WEIR_OK;
-    case OPTION_KEY:
-        secure_key(value);
         return WEIR_OK;
     case OPTION_LOCAL:
         wish->local = value;

@@ -17,9 +17,6 @@
 enum {
     OPTION_MODEL = 1,
     OPTION_URL,
-    OPTION_TRUST,
-    OPTION_CERT,
-    OPTION_KEY,
     OPTION_TIMEOUT,
     OPTION_JSON,
 };
@@ -27,7 +24,7 @@ enum {
 static const struct flag flag_table[] = {
     { "--model", "NAME", "clear: those of this model only", OPTION_MODEL },
     { "--url", "URL", "the server, or unix:/PATH [" DEFAULT_URL "]", OPTION_URL },
-    SECURE_FLAGS(OPTION_TRUST, OPTION_CERT, OPTION_KEY),
+    SECURE_FLAGS,
     { "--timeout", "DURATION", "patience with the server [10s]", OPTION_TIMEOUT },
     { "--json", NULL, "the server's answer as it is", OPTION_JSON },
     FLAGS_END,
@@ -56,21 +53,15 @@ static enum weir_status take_word(struct wish *wish, const char *word, struct we
 static enum weir_status take_option(void *context, int key, const char *value, struct weir_err *err)
 {
     struct wish *wish = context;
+    if (secure_take(key, value)) {
+        return WEIR_OK;
+    }
     switch (key) {
     case OPTION_MODEL:
         wish->model = value;
         return WEIR_OK;
     case OPTION_URL:
         wish->url = value;
-        return WEIR_OK;
-    case OPTION_TRUST:
-        secure_trust(value);
-        return WEIR_OK;
-    case OPTION_CERT:
-        secure_certificate(value);
-        return WEIR_OK;
-    case OPTION_KEY:
-        secure_key(value);
         return WEIR_OK;
     case OPTION_TIMEOUT:
         return flags_duration("--timeout", value, &wish->timeout_ns, err);

@@ -13,23 +13,25 @@ static struct {
     struct tls_trust *client; /* Made when the first link is, and kept. */
 } trust = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-void secure_trust(const char *ca)
+bool secure_take(int key, const char *value)
 {
-    if (ca == NULL) {
-        trust.options.insecure = true;
-    } else {
-        trust.options.ca = ca;
+    switch (key) {
+    case SECURE_TRUST:
+        if (value == NULL) {
+            trust.options.insecure = true;
+        } else {
+            trust.options.ca = value;
+        }
+        return true;
+    case SECURE_CERTIFICATE:
+        trust.options.certificate = value;
+        return true;
+    case SECURE_KEY:
+        trust.options.key = value;
+        return true;
+    default:
+        return false;
     }
-}
-
-void secure_certificate(const char *path)
-{
-    trust.options.certificate = path;
-}
-
-void secure_key(const char *path)
-{
-    trust.options.key = path;
 }
 
 enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,

@@ -9,23 +9,21 @@
 
 #include "net/tls_trust.h"
 
-/* The rows of a command's table of flags, with the keys that the command names.  What it takes by the
- * key `trust` goes to secure_trust(), by `cert` and `key` to secure_certificate() and secure_key(). */
-#define SECURE_FLAGS(trust, cert, key)                                                      \
-    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", (trust) },      \
-        { "--insecure", NULL, "do not look at the server's certificate", (trust) },         \
-        { "--cert", "FILE", "show this certificate (PEM) where one is asked for", (cert) }, \
+/* Keys of a command's table of flags, above those of its own. */
+enum secure_flag { SECURE_TRUST = 1000, SECURE_CERTIFICATE, SECURE_KEY };
+
+#define SECURE_FLAGS                                                                        \
+    { "--ca", "FILE", "https://, grpcs://: trust these certificates (PEM)", SECURE_TRUST }, \
+        { "--insecure", NULL, "do not look at the server's certificate", SECURE_TRUST },    \
+        { "--cert", "FILE", "show this certificate (PEM) where one is asked for",           \
+          SECURE_CERTIFICATE },                                                             \
     {                                                                                       \
-        "--key", "FILE", "its private key (PEM) [in the same file]", (key)                  \
+        "--key", "FILE", "its private key (PEM) [in the same file]", SECURE_KEY             \
     }
 
-/* Trusts the certificates of this PEM file, which is borrowed for good; NULL: any certificate will do.
- * Where neither was said, whom the system trusts.  Before the first connection. */
-void secure_trust(const char *ca);
-
-/* PEM files, borrowed for good.  Before the first connection. */
-void secure_certificate(const char *path);
-void secure_key(const char *path);
+/* Takes a flag of those, false for any other; its value is borrowed for good.  Where nothing was said,
+ * whom the system trusts is trusted, and nothing shown.  Before the first connection. */
+bool secure_take(int key, const char *value);
 
 /* A link to a server; tls_close().  Any thread.  What tls_trust_create() returns. */
 WEIR_MUST_USE enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
