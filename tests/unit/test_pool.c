@@ -231,16 +231,27 @@ static void test_when_an_executor_will_be_free_is_known(void **state)
     rig_stop(&rig);
 }
 
+/* What a run takes is known, and is short. */
+static void start_short_lived(struct rig *rig)
+{
+    start(rig, short_lived, 4);
+    rig_adopt(rig);
+    learn(rig);
+}
+
+static void submit_row(struct call *call, struct rig *rig)
+{
+    call_make(call, rig, 1, WIDTH);
+    assert_int_equal(call_submit(call), WEIR_OK);
+}
+
 static void test_a_home_runs_short_work_of_known_size_only(void **state)
 {
     (void)state;
     struct rig rig;
     struct call call;
-    start(&rig, short_lived, 4);
-    rig_adopt(&rig);
-    learn(&rig);
-    call_make(&call, &rig, 1, WIDTH);
-    assert_int_equal(call_submit(&call), WEIR_OK);
+    start_short_lived(&rig);
+    submit_row(&call, &rig);
     home_turn(&rig.home);
     assert_true(call.ended);
     assert_int_equal(call.request.status, WEIR_OK);
@@ -259,11 +270,8 @@ static void test_a_home_keeps_the_model_it_promised_to_run(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    start(&rig, short_lived, 4);
-    rig_adopt(&rig);
-    learn(&rig);
-    call_make(&call, &rig, 1, WIDTH);
-    assert_int_equal(call_submit(&call), WEIR_OK);
+    start_short_lived(&rig);
+    submit_row(&call, &rig);
     assert_ptr_equal(rig.model.inline_home, &rig.home);
     model_release(&rig.model); /* It is unloaded; the request's lease is the last. */
     engine_cancel(rig.engine, &call.request);
@@ -289,14 +297,11 @@ static void test_runs_that_a_home_makes_are_counted(void **state)
     (void)state;
     struct rig rig;
     struct call call;
-    start(&rig, short_lived, 4);
-    rig_adopt(&rig);
-    learn(&rig);
+    start_short_lived(&rig);
     const uint64_t runs = atomic_load(&rig.model.stats.execution_count);
     const uint64_t before = inline_runs(&rig);
     assert_true(before < runs); /* An executor made those of unknown length. */
-    call_make(&call, &rig, 1, WIDTH);
-    assert_int_equal(call_submit(&call), WEIR_OK);
+    submit_row(&call, &rig);
     home_turn(&rig.home);
     assert_true(call.ended);
     assert_int_equal(inline_runs(&rig), before + 1);
