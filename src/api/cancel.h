@@ -4,8 +4,9 @@
  *
  * Works on inferences that carry an id, whatever protocol brought them, on whatever loop.  A
  * request in line ends at once, as does one whose model is being loaded; a running one as soon as
- * its run can be stopped.  Each time its sender gets the answer of a canceled request.  The answer here is {"canceled": N}: N requests
- * that were asked to stop.  0 is no failure: it may just have ended.
+ * its run can be stopped.  Each time its sender gets the answer of a canceled request.  The answer
+ * here is {"canceled": N}: N requests that were asked to stop.  0 is no failure: it may just have
+ * ended.
  *
  * Where keys are asked for, a key stops the requests of its own client, and any where it may manage
  * models.

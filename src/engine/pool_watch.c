@@ -3,9 +3,9 @@
  *
  * A thread that computes cannot be taken out of it, so such a run is *written off*: its requests
  * are answered with an error, as are those that wait for the model, a spare executor takes its
- * place, and the model takes no further requests.  The thread, its instance and all it reads stay booked, as do the requests: their
- * inputs are what it reads.  If the run comes back after all, everything is given back, and its
- * executor becomes a spare one.
+ * place, and the model takes no further requests.  The thread, its instance and all it reads stay
+ * booked, as do the requests: their inputs are what it reads.  If the run comes back after all,
+ * everything is given back, and its executor becomes a spare one.
  *
  * A run on a loop has a limit also where its model has none, since nobody else can serve the loop's
  * clients: the server is not ready until it is back.  Nor does a loop run a model soon again of
