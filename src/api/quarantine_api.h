@@ -2,7 +2,8 @@
  * quarantine_api.h — inputs that are refused because they crashed their model: shown and let go.
  *
  * GET /v2/quarantine          {"entries":[{"model","version","digest","death","expires_s","refused"}]}
- * POST /v2/quarantine/clear   {"model":"NAME"} or nothing for all; {"cleared":N}
+ * POST /v2/quarantine/clear   {"model":"NAME"} or nothing for all; {"cleared":N}; 404 where there
+ *                             is neither an input nor a model of that name, loaded or not
  */
 #ifndef WEIR_API_QUARANTINE_API_H
 #define WEIR_API_QUARANTINE_API_H

@@ -153,7 +153,8 @@ def test_a_crashing_input_is_found_and_refused(tmp_path):
 def test_the_quarantine_is_shown_and_cleared(tmp_path):
     root = repository(tmp_path)
     isolated(root)
-    with Server(tmp_path, root) as server:
+    put_sim(root, "other")
+    with Server(tmp_path, "--model-control", "explicit", "--load-model", "m", root) as server:
         assert server.infer("m", sim_request(guilty_row())).status == 422
         assert server.infer("m", sim_request(guilty_row())).status == 422
         assert deaths(server, "crashed") == 2
@@ -162,7 +163,9 @@ def test_the_quarantine_is_shown_and_cleared(tmp_path):
         assert entry["death"] == "crashed" and entry["refused"] == 1
         assert 0 < entry["expires_s"] <= 3600
         clear = server.post("/v2/quarantine/clear", {"model": "other"})
-        assert clear.json() == {"cleared": 0}
+        assert clear.json() == {"cleared": 0}  # It is known, though not loaded.
+        unknown = server.post("/v2/quarantine/clear", {"model": "nobody"})
+        assert unknown.status == 404 and "'nobody' is not found" in unknown.error
         assert server.infer("m", sim_request(good_row(1))).status == 200
         assert server.post("/v2/quarantine/clear", {"model": "m"}).json() == {"cleared": 1}
         assert server.get("/v2/quarantine").json() == {"entries": []}
@@ -184,6 +187,7 @@ def quarantine(server, *words):
 def test_the_quarantine_on_the_command_line(tmp_path):
     root = repository(tmp_path)
     isolated(root)
+    put_sim(root, "other")
     with Server(tmp_path, root) as server:
         assert quarantine(server) == (0, "no input is refused\n", "")
         assert server.infer("m", sim_request(guilty_row())).status == 422
@@ -194,7 +198,9 @@ def test_the_quarantine_on_the_command_line(tmp_path):
         assert entry["digest"] in text and "\x1b" not in text
         code, text, _ = quarantine(server, "list", "--json")
         assert json.loads(text)["entries"][0]["digest"] == entry["digest"]
-        assert quarantine(server, "clear", "--model", "other")[1] == "0 inputs let go\n"
+        assert quarantine(server, "clear", "--model", "other")[:2] == (0, "0 inputs let go\n")
+        code, text, error = quarantine(server, "clear", "--model", "nobody")
+        assert code == 1 and text == "" and "404: Request for unknown model: 'nobody'" in error
         assert quarantine(server, "clear", "--model", "m")[1] == "1 input let go\n"
         assert json.loads(quarantine(server, "clear", "--json")[1]) == {"cleared": 0}
         assert server.get("/v2/quarantine").json() == {"entries": []}
