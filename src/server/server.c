@@ -160,10 +160,12 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
 {
     const struct config *config = server->config;
     const bool stores = server->mode == SERVER_SERVE;
-    const enum weir_status usable =
-        stores ? stores_check_profiles(config->profile_store, err) : WEIR_OK;
-    if (usable != WEIR_OK) {
-        return usable;
+    enum weir_status status = stores_check_models(config->model_cache, err);
+    if (status == WEIR_OK && stores) {
+        status = stores_check_profiles(config->profile_store, err);
+    }
+    if (status != WEIR_OK) {
+        return status;
     }
     server->registry_options = (struct registry_options){
         .roots = config->repository.items,
@@ -181,7 +183,7 @@ static enum weir_status start_registry(struct server *server, struct weir_err *e
         .model_cache_bytes_max = config->model_cache_bytes_max,
         .changed = server->mode == SERVER_SERVE ? on_change : NULL,
     };
-    enum weir_status status = budget_read(config, &server->registry_options.room, err);
+    status = budget_read(config, &server->registry_options.room, err);
     if (status == WEIR_OK) {
         status = registry_create(server->engine, &server->registry_options, &server->registry, err);
     }

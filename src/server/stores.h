@@ -15,6 +15,9 @@
  * to. */
 WEIR_MUST_USE enum weir_status stores_check_profiles(const char *store, struct weir_err *err);
 
+/* WEIR_EINVAL: model_cache names something that is no folder and cannot become one. */
+WEIR_MUST_USE enum weir_status stores_check_models(const char *cache, struct weir_err *err);
+
 /* Where converted models are kept, as model_cache says it: `out`, or NULL where it says nowhere,
  * or nobody said where such things belong: $CACHE_DIRECTORY (systemd), $XDG_CACHE_HOME,
  * $HOME/.cache. */

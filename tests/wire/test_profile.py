@@ -193,10 +193,13 @@ def test_a_fresh_server_knows_what_a_row_costs(tmp_path):
     assert not list((root / "double_it").glob(".weir*"))
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+@pytest.mark.parametrize("name, reason", [("nowhere", "No such file"), ("file", "Not a directory")])
+def test_what_is_no_folder_is_told(tmp_path, name, reason):
     root = tmp_path / "models"
     root.mkdir()
-    words = [BINARY, "serve", "--profile-store", tmp_path / "nowhere", "--port", "0", root]
+    (tmp_path / "file").touch(0o777)
+    words = [BINARY, "serve", "--profile-store", tmp_path / name, "--port", "0", root]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode != 0
-    assert "profile_store: found" in done.stderr
+    assert f"profile_store: found '{tmp_path / name}', expected" in done.stderr
+    assert reason in done.stderr

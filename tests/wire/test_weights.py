@@ -1,13 +1,23 @@
 """Weights that are mapped from a cache, packed once a model is hot; execution providers."""
 
 import json
+import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 
-from serving import ROOT, Server, binary_request, put_model, put_sim, sim_request
+from serving import (
+    BINARY,
+    PATIENCE_S,
+    ROOT,
+    Server,
+    binary_request,
+    put_model,
+    put_sim,
+    sim_request,
+)
 
 sys.path.insert(0, str(ROOT / "bench"))
 from models import perceptron  # noqa: E402
@@ -102,6 +112,15 @@ def test_without_a_cache_nothing_is_written(tmp_path, root):
     with Server(tmp_path, root, *DEMAND, "--model-cache", "off", env={"HOME": str(home)}) as server:
         ask(server, "m")
         assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", ""])
+def test_a_cache_that_is_no_folder_is_told(tmp_path, root, name):
+    (tmp_path / "file").touch()
+    words = [BINARY, "serve", "--model-cache", name, "--port", "0", root]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"model_cache: found '{name}', expected 'auto', 'off' or a folder: " in done.stderr
 
 
 def test_a_file_that_is_overwritten_in_place_changes_no_answer(tmp_path, root):
