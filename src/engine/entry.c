@@ -162,6 +162,7 @@ void entry_return_job(struct entry_host *host, struct worker_job *job,
 
 void entry_drop(struct entry *entry)
 {
+    entry_announce(entry); /* What no snapshot will show: a load that failed in this turn. */
     ahead_unloaded(entry);
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
@@ -189,11 +190,27 @@ void entry_drop(struct entry *entry)
 
 /* ---- Loading --------------------------------------------------------------------------------- */
 
+/* Whoever failed without saying why: nobody is left with an empty reason. */
+static void explain(struct weir_err *err, enum weir_status status)
+{
+    if (err->text[0] != '\0') {
+        return;
+    }
+    if (status == WEIR_EDRAINING) {
+        (void)err_set(err, status, "the server is shutting down");
+    } else {
+        (void)err_set(err, status, "no reason was given (%s)", weir_status_text(status));
+    }
+}
+
 void entry_answer(struct entry_host *host, struct registry_order *order, enum weir_status status,
                   const struct weir_err *err)
 {
     order->status = status;
     order->err = err == NULL ? (struct weir_err){ .status = status } : *err;
+    if (status != WEIR_OK) {
+        explain(&order->err, status);
+    }
     list_append(&host->answers, &order->node);
     host->dirty = true;
 }
@@ -233,12 +250,14 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
 /* Nothing could be tried. */
 void entry_fail(struct entry *entry, enum weir_status status, const struct weir_err *err)
 {
-    const bool news = !entry->retrying || strcmp(entry->why.text, err->text) != 0;
+    struct weir_err why = *err;
+    explain(&why, status);
+    const bool news = !entry->retrying || strcmp(entry->why.text, why.text) != 0;
     if (news && (entry->present || entry->required)) {
-        entry->why = *err;
+        entry->why = why;
         entry->announce = true;
     }
-    finish(entry, status, err);
+    finish(entry, status, &why);
 }
 
 /* A broken model is the asker's problem, whatever the backend calls it; running out is not. */
@@ -395,6 +414,7 @@ static void discard_all(struct entry *entry, uint64_t failed_version)
 static void end_load(struct entry *entry)
 {
     const struct load_job *failure = first_failure(entry);
+    entry_announce(entry); /* Where the failure before was not published. */
     entry->why = (struct weir_err){ 0 };
     if (entry->host->stopping) {
         discard_all(entry, 0);
@@ -467,6 +487,7 @@ static void loaded(struct loader_job *job)
         load->resident->model = load->model;
         room_measured(entry, load);
     } else {
+        explain(&load->err, load->status);
         ledger_return(&entry->host->room.ledger, &load->resident->booking);
         mem_free(load->resident);
         load->resident = NULL;

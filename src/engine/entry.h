@@ -319,7 +319,7 @@ bool entry_is_required(const struct entry *entry);
 /* Adds it to a snapshot being built.  WEIR_ENOMEM. */
 WEIR_MUST_USE enum weir_status entry_show(const struct entry *entry, struct catalogue *catalogue);
 
-/* After publishing: tells options.changed what happened. */
+/* After publishing, or before what happened is forgotten: tells options.changed of it. */
 void entry_announce(struct entry *entry);
 void entry_announce_gone(struct entry_host *host);
 

@@ -197,7 +197,7 @@ static enum weir_status load_replicas(struct load *load, const struct placement 
     const char *left_out = NULL;
     enum weir_status status = WEIR_OK;
     for (uint32_t i = 0; i < place->count; i++) {
-        struct weir_err failed;
+        struct weir_err failed = { 0 };
         if (load_replica(load, place->pool, place->devices[i], &failed) != WEIR_OK) {
             why = left_out == NULL ? failed : why;
             left_out = place->pool->devices[place->devices[i]].name;

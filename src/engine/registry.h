@@ -74,11 +74,12 @@ struct registry_options {
     void *configure_context;
     registry_compose_fn *compose; /* NULL: ensembles cannot be loaded. */
     void *changed_context;
-    /* May be NULL.  Called on the manager's thread, after the snapshot that shows it, for logs: a
-     * version became READY (`reason` is a remark or NULL, `model` the model), could not be loaded
-     * or was unloaded (UNAVAILABLE; `model` NULL; the reason of an unload says how much memory came
-     * back).  Version 0: about the whole model; with an empty name and UNKNOWN, once: the folders
-     * have been looked at for the first time. */
+    /* May be NULL.  Called on the manager's thread, after the snapshot that shows it (or without
+     * one, where it was over at once: a load that fails and is then unloaded), for logs: a version
+     * became READY (`reason` is a remark or NULL, `model` the model), could not be loaded or was
+     * unloaded (UNAVAILABLE; `model` NULL; the reason of an unload says how much memory came back).
+     * Version 0: about the whole model; with an empty name and UNKNOWN, once: the folders have been
+     * looked at for the first time. */
     void (*changed)(void *context, const char *name, uint64_t version, enum model_state state,
                     const char *reason, const struct model *model);
 };

@@ -1,0 +1,139 @@
+/*
+ * What the index, the log and whoever gave an order are told of a model that is not there: always
+ * why.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <string.h>
+
+#include "model_bed.h"
+#include "server/modelconfig.h"
+
+static struct model_bed bed;
+
+struct pending {
+    struct registry_order order;
+    bool done;
+};
+
+static void pending_done(struct registry_order *order)
+{
+    ((struct pending *)order)->done = true;
+}
+
+static void give(struct pending *pending, enum registry_order_kind kind, const char *name)
+{
+    *pending = (struct pending){ .order = { .home = &bed.home, .done = pending_done } };
+    pending->order.kind = kind;
+    pending->order.name = name;
+    registry_order(bed.registry, &pending->order);
+}
+
+/* Whoever reads a configuration waits while the test holds this. */
+static pthread_mutex_t reading = PTHREAD_MUTEX_INITIALIZER;
+
+static enum weir_status configure_held(void *context, const char *name, int folder_fd,
+                                       const char *override, struct model_config **out,
+                                       struct weir_err *err)
+{
+    pthread_mutex_lock(&reading);
+    pthread_mutex_unlock(&reading);
+    return modelconfig_read(context, name, folder_fd, override, out, err);
+}
+
+/* The unload is in line before the load fails: no snapshot shows why it did. */
+static void fail_and_unload(const char *name, uint64_t version, const char *why)
+{
+    struct pending load;
+    struct pending unload;
+    pthread_mutex_lock(&reading);
+    give(&load, REGISTRY_LOAD, name);
+    give(&unload, REGISTRY_UNLOAD, name);
+    pthread_mutex_unlock(&reading);
+    model_bed_turn_until(&bed, &load.done);
+    model_bed_turn_until(&bed, &unload.done);
+    assert_non_null(strstr(load.order.err.text, why));
+    assert_int_equal(unload.order.status, WEIR_OK);
+    const struct model_event event = model_bed_await(&bed, name, version, MODEL_UNAVAILABLE);
+    assert_non_null(strstr(event.reason, why));
+}
+
+static void test_a_failed_load_says_why_though_it_is_unloaded_at_once(void **state)
+{
+    (void)state;
+    bed.options.configure = configure_held;
+    model_bed_put(&bed, 0, "bad/1/", "");
+    model_bed_put(&bed, 0, "bad/model.yaml", "backend: sim\nmax_batch: 3\n");
+    model_bed_sim(&bed, "worse", 1, "  load_fails: torn\n");
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    fail_and_unload("bad", 0, "unknown key 'max_batch'");
+    fail_and_unload("worse", 1, "torn");
+}
+
+static enum weir_status fail_without_a_word(void *context, const char *name, int folder_fd,
+                                            const char *override, struct model_config **out,
+                                            struct weir_err *err)
+{
+    char thread[16] = "";
+    (void)pthread_getname_np(pthread_self(), thread, sizeof(thread));
+    const bool fails = strcmp(thread, "weir-scanner") == 0 ? strcmp(name, "scanned") == 0 : true;
+    return fails ? WEIR_EBACKEND : modelconfig_read(context, name, folder_fd, override, out, err);
+}
+
+static void test_nobody_is_left_without_a_reason(void **state)
+{
+    (void)state;
+    static const char expected[] = "no reason was given (backend failed)";
+    struct weir_err err = { 0 };
+    bed.options.configure = fail_without_a_word;
+    model_bed_sim(&bed, "scanned", 1, "");
+    model_bed_sim(&bed, "loaded", 1, "");
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "scanned", NULL, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, "no reason was given"));
+    model_bed_expect(&bed, "scanned ", "no reason was given");
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "loaded", NULL, &err), WEIR_EINVAL);
+    assert_non_null(strstr(err.text, expected));
+    model_bed_expect(&bed, "loaded/1 UNAVAILABLE", expected);
+}
+
+static void test_who_waits_for_a_model_is_told_of_the_end(void **state)
+{
+    (void)state;
+    bed.options.control = CONTROL_DEMAND;
+    bed.options.configure = configure_held;
+    model_bed_sim(&bed, "a", 1, "");
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    struct pending orders[2]; /* One is worked on, the other stands in line. */
+    pthread_mutex_lock(&reading);
+    give(&orders[0], REGISTRY_NEED, "a");
+    give(&orders[1], REGISTRY_NEED, "a");
+    registry_refuse_needs(bed.registry);
+    model_bed_turn_until(&bed, &orders[0].done);
+    model_bed_turn_until(&bed, &orders[1].done);
+    pthread_mutex_unlock(&reading);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(orders[i].order.status, WEIR_EDRAINING);
+        assert_string_equal(orders[i].order.err.text, "the server is shutting down");
+    }
+}
+
+int main(void)
+{
+#define CASE(test) MODEL_BED_TEST(test, &bed)
+    const struct CMUnitTest tests[] = {
+        CASE(test_a_failed_load_says_why_though_it_is_unloaded_at_once),
+        CASE(test_nobody_is_left_without_a_reason),
+        CASE(test_who_waits_for_a_model_is_told_of_the_end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
