@@ -101,7 +101,7 @@ enum weir_status client_init(struct client *client, const char *url, uint64_t ti
             err, WEIR_EINVAL,
             "url: found '%s', expected http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
     }
-    return WEIR_OK;
+    return client->secure ? secure_read(err) : WEIR_OK;
 }
 
 static void hang_up(struct client *client)

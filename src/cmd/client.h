@@ -51,7 +51,7 @@ struct client_reply {
 };
 
 /* `url`: SCHEME://HOST[:PORT] with http, https, grpc or grpcs, HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for
- * each wait for bytes.  WEIR_EINVAL. */
+ * each wait for bytes.  WEIR_EINVAL; where it asks for TLS, what secure_read() returns. */
 bool client_is_grpc(const char *url); /* By its scheme. */
 WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *url,
                                            uint64_t timeout_ns, struct weir_err *err);

@@ -10,7 +10,7 @@
 static struct {
     pthread_mutex_t lock; /* Guards client. */
     struct tls_trust_options options;
-    struct tls_trust *client; /* Made when the first link is, and kept. */
+    struct tls_trust *client; /* Made when it is first wanted, and kept. */
 } trust = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 bool secure_take(int key, const char *value)
@@ -34,8 +34,7 @@ bool secure_take(int key, const char *value)
     }
 }
 
-enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
-                             struct weir_err *err)
+enum weir_status secure_read(struct weir_err *err)
 {
     enum weir_status status = WEIR_OK;
     pthread_mutex_lock(&trust.lock);
@@ -43,6 +42,13 @@ enum weir_status secure_open(const char *host, bool http2, struct tls_link **out
         status = tls_trust_create(&trust.options, &trust.client, err);
     }
     pthread_mutex_unlock(&trust.lock);
+    return status;
+}
+
+enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
+                             struct weir_err *err)
+{
+    const enum weir_status status = secure_read(err);
     if (status != WEIR_OK) {
         return status;
     }

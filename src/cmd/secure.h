@@ -25,6 +25,10 @@ enum secure_flag { SECURE_TRUST = 1000, SECURE_CERTIFICATE, SECURE_KEY };
  * whom the system trusts is trusted, and nothing shown.  Before the first connection. */
 bool secure_take(int key, const char *value);
 
+/* Reads the files that were named, unless they have been read, so that one that is wrong is told
+ * before anybody is called.  Any thread.  What tls_trust_create() returns. */
+WEIR_MUST_USE enum weir_status secure_read(struct weir_err *err);
+
 /* A link to a server; tls_close().  Any thread.  What tls_trust_create() returns. */
 WEIR_MUST_USE enum weir_status secure_open(const char *host, bool http2, struct tls_link **out,
                                            struct weir_err *err);

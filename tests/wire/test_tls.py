@@ -547,6 +547,15 @@ def test_what_is_wrong_with_a_shown_certificate_is_said(server, authority, tmp_p
         assert done.returncode == 1 and reason in done.stderr, (shown, done.stderr)
 
 
+@pytest.mark.parametrize("words", [("infer", "m"), ("bench", "m"), ("quarantine", "list")])
+def test_files_are_read_before_anybody_is_called(authority, tmp_path, words):
+    nobody = "https://localhost:1"
+    done = weir(*words, "--url", nobody, "--ca", tmp_path / "none.pem")
+    assert done.returncode == 1 and "none.pem" in done.stderr and "connect" not in done.stderr
+    done = weir(*words, "--url", nobody, "--insecure", "--cert", tmp_path / "none.pem")
+    assert done.returncode == 1 and "none.pem: no such file" in done.stderr
+
+
 def test_what_is_wrong_is_said_to_whoever_asks(server, repository, authority, tmp_path):
     done = weir("infer", "wide", "--url", url(server, "https"), "--ca", tmp_path / "none.pem")
     assert done.returncode == 1 and "none.pem': cannot be read" in done.stderr
