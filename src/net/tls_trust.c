@@ -1,9 +1,11 @@
 #include "net/tls_trust.h"
 
+#include <errno.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "net/tls_files.h"
 #include "util/mem.h"
@@ -12,6 +14,16 @@ struct tls_trust {
     SSL_CTX *context;
 };
 
+static enum weir_status refuse_trust(const char *ca, struct weir_err *err)
+{
+    if (ca == NULL) {
+        return err_set(err, WEIR_EIO,
+                       "the system's certificates cannot be read; --ca FILE says whom to trust");
+    }
+    return err_set(err, WEIR_EINVAL, "--ca '%s': %s, expected a file with certificates in PEM", ca,
+                   access(ca, R_OK) != 0 ? strerror(errno) : "found none");
+}
+
 static enum weir_status set_trust(SSL_CTX *context, const struct tls_trust_options *options,
                                   struct weir_err *err)
 {
@@ -19,10 +31,7 @@ static enum weir_status set_trust(SSL_CTX *context, const struct tls_trust_optio
     const int read = options->ca != NULL ? SSL_CTX_load_verify_file(context, options->ca)
                                          : SSL_CTX_set_default_verify_paths(context);
     ERR_clear_error();
-    return read == 1 ? WEIR_OK
-                     : err_set(err, WEIR_EINVAL,
-                               "--ca '%s': cannot be read, expected certificates in PEM",
-                               options->ca == NULL ? "the system's" : options->ca);
+    return read == 1 ? WEIR_OK : refuse_trust(options->ca, err);
 }
 
 static enum weir_status show(SSL_CTX *context, const struct tls_trust_options *options,

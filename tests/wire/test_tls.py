@@ -558,7 +558,9 @@ def test_files_are_read_before_anybody_is_called(authority, tmp_path, words):
 
 def test_what_is_wrong_is_said_to_whoever_asks(server, repository, authority, tmp_path):
     done = weir("infer", "wide", "--url", url(server, "https"), "--ca", tmp_path / "none.pem")
-    assert done.returncode == 1 and "none.pem': cannot be read" in done.stderr
+    assert done.returncode == 1 and "none.pem': No such file or directory, " in done.stderr
+    done = weir("infer", "wide", "--url", url(server, "https"), "--ca", authority.issue("key")[1])
+    assert done.returncode == 1 and ".key': found none, expected a file with c" in done.stderr
     with Server(tmp_path, repository) as plain:
         done = weir("infer", "wide", "--url", url(plain, "https"), "--ca", authority.certificate)
         assert done.returncode == 1 and "TLS: wrong version number" in done.stderr
