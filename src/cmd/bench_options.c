@@ -707,12 +707,14 @@ static enum weir_status check(const struct wish *wish, struct weir_err *err)
     return WEIR_OK;
 }
 
-/* Once it is known which targets are asked by gRPC. */
+/* Once it is known which targets are asked by gRPC, and which by TLS. */
 static enum weir_status check_protocols(const struct wish *wish, struct weir_err *err)
 {
     uint32_t grpc = 0;
+    bool secure = false;
     for (uint32_t i = 0; i < wish->target_count; i++) {
         grpc += wish->targets[i].grpc;
+        secure = secure || client_is_secure(wish->targets[i].url);
     }
     if ((wish->given & BIT(STREAMS)) != 0 && grpc == 0) {
         return err_set(err, WEIR_EINVAL, "--streams goes with gRPC");
@@ -720,7 +722,7 @@ static enum weir_status check_protocols(const struct wish *wish, struct weir_err
     if ((wish->given & BIT(FORMAT)) != 0 && grpc == wish->target_count) {
         return err_set(err, WEIR_EINVAL, "--format goes with REST: gRPC has one of its own");
     }
-    return WEIR_OK;
+    return secure_check(secure, err);
 }
 
 enum weir_status wish_read(struct wish *wish, int count, char **words, struct weir_err *err)

@@ -76,6 +76,21 @@ bool client_is_grpc(const char *url)
     return strncmp(url, "grpc://", 7) == 0 || strncmp(url, "grpcs://", 8) == 0;
 }
 
+/* The one without a text takes all others. */
+static size_t scheme_of(const char *url)
+{
+    size_t i = 0;
+    while (strncmp(url, schemes[i].text, strlen(schemes[i].text)) != 0) {
+        i++;
+    }
+    return i;
+}
+
+bool client_is_secure(const char *url)
+{
+    return schemes[scheme_of(url)].secure;
+}
+
 enum weir_status client_init(struct client *client, const char *url, uint64_t timeout_ns,
                              struct weir_err *err)
 {
@@ -88,10 +103,7 @@ enum weir_status client_init(struct client *client, const char *url, uint64_t ti
         return err_set(err, WEIR_EINVAL,
                        "url: found '%s', expected unix:/PATH of at most 107 bytes", url);
     }
-    size_t i = 0;
-    while (strncmp(url, schemes[i].text, strlen(schemes[i].text)) != 0) {
-        i++;
-    }
+    const size_t i = scheme_of(url);
     const char *address = url + strlen(schemes[i].text);
     const size_t size = strcspn(address, "/");
     const bool bare = address[size] == '\0' || strcmp(address + size, "/") == 0;

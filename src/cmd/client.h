@@ -50,9 +50,12 @@ struct client_reply {
     struct buffer content;
 };
 
+/* Does a URL's scheme ask for gRPC, for TLS? */
+bool client_is_grpc(const char *url);
+bool client_is_secure(const char *url);
+
 /* `url`: SCHEME://HOST[:PORT] with http, https, grpc or grpcs, HOST:PORT or unix:/PATH.  `timeout_ns` is for connecting and for
  * each wait for bytes.  WEIR_EINVAL; where it asks for TLS, what secure_read() returns. */
-bool client_is_grpc(const char *url); /* By its scheme. */
 WEIR_MUST_USE enum weir_status client_init(struct client *client, const char *url,
                                            uint64_t timeout_ns, struct weir_err *err);
 void client_finish(struct client *client);

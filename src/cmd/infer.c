@@ -203,7 +203,7 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     }
     wish->repeat = wish->repeat == 0 ? wish->parallel : wish->repeat;
     wish->parallel = wish->parallel > wish->repeat ? wish->repeat : wish->parallel;
-    return WEIR_OK;
+    return secure_check(wish->local == NULL && client_is_secure(wish->url), err);
 }
 
 /* ---- What the model takes -------------------------------------------------------------------- */

@@ -86,7 +86,7 @@ static enum weir_status read_words(struct wish *wish, int count, char **words, s
     if (wish->model != NULL && wish->model[0] == '\0') { /* Of a variable that is not set? */
         return err_set(err, WEIR_EINVAL, "--model: found '', expected a model's name");
     }
-    return WEIR_OK;
+    return secure_check(client_is_secure(wish->url), err);
 }
 
 static const char *text_of(yyjson_val *entry, const char *key)

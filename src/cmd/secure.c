@@ -34,6 +34,23 @@ bool secure_take(int key, const char *value)
     }
 }
 
+enum weir_status secure_check(bool wanted, struct weir_err *err)
+{
+    const struct tls_trust_options *given = &trust.options;
+    const char *flag = given->ca != NULL            ? "--ca"
+                       : given->insecure            ? "--insecure"
+                       : given->certificate != NULL ? "--cert"
+                       : given->key != NULL         ? "--key"
+                                                    : NULL;
+    if (flag != NULL && !wanted) {
+        return err_set(err, WEIR_EINVAL, "%s goes with a URL of https:// or grpcs://", flag);
+    }
+    if (given->ca != NULL && given->insecure) {
+        return err_set(err, WEIR_EINVAL, "--ca and --insecure exclude each other");
+    }
+    return WEIR_OK;
+}
+
 enum weir_status secure_read(struct weir_err *err)
 {
     enum weir_status status = WEIR_OK;

@@ -25,6 +25,10 @@ enum secure_flag { SECURE_TRUST = 1000, SECURE_CERTIFICATE, SECURE_KEY };
  * whom the system trusts is trusted, and nothing shown.  Before the first connection. */
 bool secure_take(int key, const char *value);
 
+/* When all flags have been taken: do they go together, and with the URLs?  `wanted`: one of those asks
+ * for TLS.  WEIR_EINVAL. */
+WEIR_MUST_USE enum weir_status secure_check(bool wanted, struct weir_err *err);
+
 /* Reads the files that were named, unless they have been read, so that one that is wrong is told
  * before anybody is called.  Any thread.  What tls_trust_create() returns. */
 WEIR_MUST_USE enum weir_status secure_read(struct weir_err *err);
