@@ -384,6 +384,31 @@ static void drop_others(struct entry *entry)
     }
 }
 
+static bool is_loaded_anew(const struct entry *entry, const struct slot *slot)
+{
+    for (uint32_t i = 0; i < entry->load_count; i++) {
+        if (entry->loads[i].slot == slot) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool entry_let_replaced_go(struct entry *entry)
+{
+    bool any = false;
+    for (struct slot *slot = entry_first_slot(entry); slot != NULL;
+         slot = entry_next_slot(entry, slot)) {
+        bool exists;
+        const bool stays = is_target(entry, slot->version, &exists) && !is_loaded_anew(entry, slot);
+        if (slot->model != NULL && !stays) {
+            entry_let_go(slot);
+            any = true;
+        }
+    }
+    return any;
+}
+
 static void take_over_all(struct entry *entry)
 {
     for (uint32_t i = 0; i < entry->load_count; i++) {

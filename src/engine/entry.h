@@ -306,6 +306,10 @@ void entry_set_remark(struct slot *slot);
 /* A load that a request asked for is over. */
 void entry_note_demand(struct entry *entry, enum weir_status status);
 
+/* For room.c: lets go what serves and the prepared loads take the place of; false: there is nothing
+ * of that. */
+bool entry_let_replaced_go(struct entry *entry);
+
 /* For room.c: what the entry prepared goes to the loaders; or comes to nothing. */
 void entry_send_loads(struct entry *entry);
 void entry_refuse_loads(struct entry *entry, const struct weir_err *err);

@@ -502,13 +502,8 @@ static void book(struct entry *entry)
 /* What serves goes before what replaces it comes. */
 static bool step_aside(struct entry *entry)
 {
-    if (entry->look.memory.update != UPDATE_REPLACE || !entry_serves(entry)) {
+    if (entry->look.memory.update != UPDATE_REPLACE || !entry_let_replaced_go(entry)) {
         return false;
-    }
-    for (uint32_t i = 0; i < entry->load_count; i++) {
-        if (entry->loads[i].slot->model != NULL) {
-            entry_let_go(entry->loads[i].slot);
-        }
     }
     entry->serving = false;
     entry->replacing = true;

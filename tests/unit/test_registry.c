@@ -478,6 +478,20 @@ static void test_a_load_does_not_wait_for_ever_for_those_that_go(void **state)
     assert_int_equal(load("b"), WEIR_OK);
 }
 
+/* Also where it is a new version, and not the same one anew. */
+static void test_a_new_version_may_replace_the_old_one(void **state)
+{
+    (void)state;
+    bed.options.room.models_max = 1;
+    model_bed_sim(&bed, "a", 1, "update: replace\n");
+    model_bed_start(&bed);
+    assert_int_equal(load("a"), WEIR_OK);
+    model_bed_put(&bed, 0, "a/2/", "");
+    assert_int_equal(load("a"), WEIR_OK);
+    model_bed_expect(&bed, "a/2 READY", "");
+    model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
+}
+
 static void no_wake(void *context)
 {
     (void)context;
@@ -683,6 +697,7 @@ int main(void)
         CASE(test_unload_waits_for_leases),
         CASE(test_an_old_version_goes_while_the_new_one_waits),
         CASE(test_a_load_does_not_wait_for_ever_for_those_that_go),
+        CASE(test_a_new_version_may_replace_the_old_one),
         CASE(test_an_idle_home_lets_old_snapshots_go),
         CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),
