@@ -13,6 +13,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "engine/rate.h"
@@ -400,6 +401,18 @@ static enum weir_status check_ports(const struct config *config, struct weir_err
     return WEIR_OK;
 }
 
+static enum weir_status check_unix_socket(const struct config *config, struct weir_err *err)
+{
+    const char *path = config->unix_socket;
+    const size_t room = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+    return path[0] == '\0' || (path[0] == '/' && strlen(path) < room)
+               ? WEIR_OK
+               : err_set(err, WEIR_EINVAL,
+                         "unix_socket: found '%s', expected an absolute path of at most %zu bytes, "
+                         "such as /run/weir.sock",
+                         path, room - 1);
+}
+
 /* The last one holds for the rest. */
 static enum weir_status resolve_shares(const struct config_list *given, struct order_options *order,
                                        struct weir_err *err)
@@ -481,6 +494,7 @@ static enum weir_status check(const struct config *config, struct weir_err *err)
     enum weir_status status = check_access(config, err);
     status = status == WEIR_OK ? check_loads(config, err) : status;
     status = status == WEIR_OK ? check_ports(config, err) : status;
+    status = status == WEIR_OK ? check_unix_socket(config, err) : status;
     status = status == WEIR_OK ? check_devices(config, err) : status;
     status = status == WEIR_OK ? check_rates(config, err) : status;
     if (status != WEIR_OK) {
