@@ -41,7 +41,8 @@ struct wish {
 static enum weir_status take_word(struct wish *wish, const char *word, struct weir_err *err)
 {
     if (wish->act != NULL) {
-        return err_set(err, WEIR_EINVAL, "unexpected word '%s' after '%s'", word, wish->act);
+        return err_set(err, WEIR_EINVAL, "unexpected word '%s' after '%s'%s", word, wish->act,
+                       strcmp(wish->act, "clear") == 0 ? "; a model follows --model" : "");
     }
     if (strcmp(word, "list") != 0 && strcmp(word, "clear") != 0) {
         return err_set(err, WEIR_EINVAL, "found '%s', expected list or clear", word);

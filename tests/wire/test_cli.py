@@ -166,6 +166,7 @@ def test_version():
         (("inspect", "a", "b"), "unexpected word 'b' after 'a'"),
         (("quarantine", "x"), "found 'x', expected list or clear"),
         (("quarantine", "list", "clear"), "unexpected word 'clear' after 'list'"),
+        (("quarantine", "clear", "m"), "unexpected word 'm' after 'clear'; a model follows --model"),
         (("quarantine", "--model", "m"), "--model goes with clear"),
         (("infer", "a", "--ca", "f"), "--ca goes with a URL of https:// or grpcs://"),
         (("infer", "a", "--local", "l", "--cert", "f"), "--cert goes with a URL of https://"),
