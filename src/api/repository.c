@@ -34,7 +34,8 @@ static const char *reason_of(const struct catalogue_entry *entry,
                              const struct catalogue_version *version, char held[MODEL_ADVICE_BYTES])
 {
     struct model *model = version->model;
-    const char *reason = version->reason == NULL ? entry->reason : version->reason;
+    const bool waits = entry->waits && model == NULL;
+    const char *reason = waits || version->reason == NULL ? entry->reason : version->reason;
     if (reason == NULL && model != NULL) {
         reason = model->instances_reason;
     }
@@ -73,7 +74,7 @@ static void write_version(struct buffer *out, const struct catalogue_entry *entr
         }
     } else if (entry->reason != NULL) {
         buffer_text(out, ",\"state\":\"");
-        buffer_text(out, model_state_text(MODEL_UNAVAILABLE));
+        buffer_text(out, model_state_text(entry->waits ? MODEL_LOADING : MODEL_UNAVAILABLE));
         buffer_text(out, "\",\"reason\":");
         json_string(out, entry->reason);
     }

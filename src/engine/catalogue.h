@@ -48,6 +48,7 @@ struct catalogue_entry {
     /* Why the model as a whole could not be loaded (no folder, a bad name or configuration, two
      * repositories), or NULL.  Where it has no versions, the index shows it as UNAVAILABLE. */
     const char *reason;
+    bool waits;                         /* The reason is what the load under way waits for. */
     struct catalogue_version *versions; /* Ascending; those never loaded are not here. */
     uint32_t version_count;
     struct model *latest; /* Highest READY version, or NULL. */

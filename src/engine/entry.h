@@ -185,6 +185,7 @@ struct entry {
     bool want_ahead;       /* Somebody will probably ask for it. */
     bool ahead;            /* The load under way is for them. */
     struct list_node room; /* In host.room.waiting: for memory. */
+    struct weir_err waits; /* What for, while it is there; empty text: it is not known yet. */
     struct foresight next; /* Who is asked for after it. */
     /* It was loaded ahead after this one, and not asked for yet; or NULL. */
     struct entry *foreseen_by;

@@ -20,6 +20,8 @@ enum weir_status entry_show(const struct entry *entry, struct catalogue *catalog
     const char *idle =
         demand && entry->slot_count == 0 ? "not loaded: it is loaded when it is asked for" : NULL;
     why = why == NULL ? idle : why;
+    const bool waits = list_linked(&entry->room) && entry->waits.text[0] != '\0';
+    why = waits ? entry->waits.text : why;
     struct catalogue_entry *shown = catalogue_add(catalogue, entry->name, why, entry->slot_count);
     if (shown == NULL) {
         return WEIR_ENOMEM;
@@ -28,6 +30,7 @@ enum weir_status entry_show(const struct entry *entry, struct catalogue *catalog
     catalogue->on_demand = catalogue->on_demand || shown->on_demand;
     shown->required = entry_is_required(entry);
     shown->loading = entry->busy || entry->want_load;
+    shown->waits = waits;
     for (struct slot *slot = entry_first_slot(entry); slot != NULL;
          slot = entry_next_slot(entry, slot)) {
         const struct catalogue_version version = {

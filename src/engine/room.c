@@ -582,6 +582,7 @@ static enum settled settle(struct entry *entry, uint64_t now_ns, uint64_t *when_
         room_refuse(entry, &lack);
         return SETTLED_REFUSED;
     }
+    room_tell_wait(entry, &lack, goes);
     if (goes) {
         let_more_go(entry, waits_for, now_ns, &later_ns);
     }
@@ -605,13 +606,14 @@ static bool stands_behind(const struct entry *entry)
 }
 
 /* Nobody stands behind for longer than it would wait in front: who waits there may do so for ever. */
-static bool stands_back(const struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
+static bool stands_back(struct entry *entry, uint64_t now_ns, uint64_t *when_ns)
 {
     const uint64_t until_ns = wait_until_ns(entry);
     if (now_ns >= until_ns || !stands_behind(entry)) {
         return false;
     }
     *when_ns = until_ns < *when_ns ? until_ns : *when_ns;
+    room_tell_wait(entry, NULL, false);
     return true;
 }
 
@@ -634,6 +636,7 @@ void room_ask(struct entry *entry)
     }
     entry->asked_ns = clock_now_ns(entry->host->clock);
     entry->more_ns = 0;
+    entry->waits = (struct weir_err){ 0 };
     list_append(&room->waiting, &entry->room);
     entry->host->dirty = true; /* Settled in this turn. */
 }

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "engine/entry.h"
 #include "util/bytes.h"
@@ -18,6 +19,12 @@ static const char *setting_of(const struct ledger_account *account,
                    account->kind == LEDGER_KIND_DEVICE ? "memory_devices" : "memory_groups",
                    account->name);
     return out;
+}
+
+/* The setting that bounds what there is too little of. */
+static const char *limit_of(const struct ledger_lack *lack, char out[LEDGER_NAME_BYTES + 32])
+{
+    return lack->missing_bytes > 0 ? setting_of(lack->account, out) : "resident_models_max";
 }
 
 static const char *why_none_goes(const struct ledger_account *account)
@@ -44,6 +51,40 @@ static void explain_bytes(const struct entry *entry, const struct ledger_lack *l
         entry_serves(entry) ? "it cannot stand beside the one that serves, which stays "
                               "(update: replace would let that go first)"
                             : why_none_goes(account));
+}
+
+/* A version that goes so that the load can follow it, and is still there; NULL: none. */
+static const struct slot *find_replaced(const struct entry *entry)
+{
+    const struct slot *slot = entry->replacing ? entry_first_slot(entry) : NULL;
+    while (slot != NULL && slot->leaving == 0) {
+        slot = entry_next_slot(entry, slot);
+    }
+    return slot;
+}
+
+void room_tell_wait(struct entry *entry, const struct ledger_lack *lack, bool goes)
+{
+    char setting[LEDGER_NAME_BYTES + 32];
+    struct weir_err now = { 0 };
+    const struct slot *replaced = find_replaced(entry);
+    if (replaced != NULL) {
+        (void)err_set(&now, WEIR_ELOADING,
+                      "the load under way waits for version %" PRIu64
+                      ", which it replaces and which is still in use",
+                      replaced->version);
+    } else if (lack == NULL) {
+        (void)err_set(&now, WEIR_ELOADING, "the load under way waits for room behind another one");
+    } else {
+        (void)err_set(&now, WEIR_ELOADING, "the load under way waits for room (%s): %s",
+                      limit_of(lack, setting),
+                      goes ? "those that go are still in use"
+                           : "those that could go work, are being loaded or came just now");
+    }
+    if (strcmp(now.text, entry->waits.text) != 0) {
+        entry->waits = now;
+        entry->host->dirty = true;
+    }
 }
 
 void room_refuse(struct entry *entry, const struct ledger_lack *lack)

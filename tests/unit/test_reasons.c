@@ -50,8 +50,8 @@ static enum weir_status configure_held(void *context, const char *name, int fold
 /* The unload is in line before the load fails: no snapshot shows why it did. */
 static void fail_and_unload(const char *name, uint64_t version, const char *why)
 {
-    struct pending load;
-    struct pending unload;
+    static struct pending load;
+    static struct pending unload;
     pthread_mutex_lock(&reading);
     give(&load, REGISTRY_LOAD, name);
     give(&unload, REGISTRY_UNLOAD, name);
@@ -113,7 +113,7 @@ static void test_who_waits_for_a_model_is_told_of_the_end(void **state)
     model_bed_sim(&bed, "a", 1, "");
     model_bed_start(&bed);
     model_bed_settle(&bed);
-    struct pending orders[2]; /* One is worked on, the other stands in line. */
+    static struct pending orders[2]; /* One is worked on, the other stands in line. */
     pthread_mutex_lock(&reading);
     give(&orders[0], REGISTRY_NEED, "a");
     give(&orders[1], REGISTRY_NEED, "a");
@@ -127,6 +127,70 @@ static void test_who_waits_for_a_model_is_told_of_the_end(void **state)
     }
 }
 
+static const char *entry_reason(const char *name)
+{
+    const struct catalogue *catalogue = registry_catalogue(bed.registry, &bed.home);
+    const struct catalogue_entry *entry = catalogue_find(catalogue, bytes_of(name));
+    return entry == NULL || entry->reason == NULL ? "" : entry->reason;
+}
+
+/* Asks again until the index says so; each time the manager has a turn. */
+static void await_reason(const char *name, const char *reason)
+{
+    const uint64_t until_ns = clock_add(clock_now_ns(&bed.clock), 120 * NS_PER_S);
+    while (strcmp(entry_reason(name), reason) != 0) {
+        assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "nobody", NULL, NULL), WEIR_ENOENT);
+        if (clock_now_ns(&bed.clock) > until_ns) {
+            fail_msg("of '%s' the index says '%s'", name, entry_reason(name));
+        }
+    }
+}
+
+static void test_the_index_says_what_a_load_waits_for(void **state)
+{
+    (void)state;
+    bed.options.room.models_max = 1;
+    model_bed_sim(&bed, "a", 1, "update: replace\n");
+    model_bed_sim(&bed, "b", 1, "");
+    model_bed_start(&bed);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "a", NULL, NULL), WEIR_OK);
+    struct model *model = model_bed_lease(&bed, "a", 0);
+    model_bed_put(&bed, 0, "a/2/", "");
+    static struct pending replacing;
+    static struct pending behind;
+    give(&replacing, REGISTRY_LOAD, "a");
+    give(&behind, REGISTRY_LOAD, "b");
+    await_reason("a", "the load under way waits for version 1, which it replaces and which is "
+                      "still in use");
+    await_reason("b", "the load under way waits for room behind another one");
+    model_bed_release(&bed, model);
+    model_bed_turn_until(&bed, &replacing.done);
+    assert_int_equal(replacing.order.status, WEIR_OK);
+    assert_string_equal(entry_reason("a"), "");
+    model_bed_turn_until(&bed, &behind.done);
+    assert_int_equal(behind.order.status, WEIR_ENOMEM);
+    assert_non_null(strstr(entry_reason("b"), "no room for model 'b'"));
+}
+
+static void test_also_that_others_go_for_it(void **state)
+{
+    (void)state;
+    bed.options.room.models_max = 1;
+    model_bed_sim(&bed, "a", 1, "");
+    model_bed_sim(&bed, "b", 1, "");
+    model_bed_start(&bed);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "a", NULL, NULL), WEIR_OK);
+    struct model *model = model_bed_lease(&bed, "a", 0);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
+    static struct pending waiting;
+    give(&waiting, REGISTRY_LOAD, "b");
+    await_reason("b", "the load under way waits for room (resident_models_max): those that go are "
+                      "still in use");
+    model_bed_release(&bed, model);
+    model_bed_turn_until(&bed, &waiting.done);
+    assert_int_equal(waiting.order.status, WEIR_OK);
+}
+
 int main(void)
 {
 #define CASE(test) MODEL_BED_TEST(test, &bed)
@@ -134,6 +198,8 @@ int main(void)
         CASE(test_a_failed_load_says_why_though_it_is_unloaded_at_once),
         CASE(test_nobody_is_left_without_a_reason),
         CASE(test_who_waits_for_a_model_is_told_of_the_end),
+        CASE(test_the_index_says_what_a_load_waits_for),
+        CASE(test_also_that_others_go_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 """Models that are loaded when somebody asks for them, and unloaded to make room."""
 
 import concurrent.futures
+import contextlib
 import json
 import signal
 import subprocess
@@ -322,6 +323,32 @@ def test_a_replacement_that_fails_says_so(tmp_path, root):
         put(root, "a", **RELOADED)
         assert server.load("a").status == 200
         assert ask(server, "a").status == 200
+
+
+def test_the_index_says_what_a_load_waits_for(tmp_path, root):
+    """The first request after the run at load hangs until its client leaves; others wait for it."""
+    hangs = {**RELOADED["parameters"], "hang_at": 2}
+    put(root, "a", device="npu", max_batch_size=0, batching="off", parameters=hangs)
+    put(root, "b", **RELOADED)
+    body = json.dumps(sim_request()).encode()
+    request = f"POST {infer_path('a')} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with Server(tmp_path, root, *ONE_FITS) as server, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                stack.enter_context(Raw(server.port)).send(request.encode() + body)
+            pending = "nv_inference_pending_request_count"
+            server.await_("one is in line", lambda: server.metrics().get(pending, model="a", version="1"))
+            put(root, "a", **RELOADED, update="replace")
+            loading = pool.submit(server.load, "a")
+            waits = "the load under way waits for version 1, which it replaces and which is still in use"
+            server.await_("it waits", lambda: server.state("a") == ("UNLOADING", waits))
+            other = pool.submit(server.load, "b")
+            behind = {"name": "b", "state": "LOADING",
+                      "reason": "the load under way waits for room behind another one"}
+            server.await_("it waits, too", lambda: behind in server.index())
+        assert loading.result().status == 200
+        assert other.result().status == 503
+        assert server.state("a")[0] == "READY"
 
 
 def test_who_waits_for_room_holds_up_nobody_else(tmp_path, root):
