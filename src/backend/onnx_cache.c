@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -126,7 +127,7 @@ static enum weir_status make_key(const struct onnx_cache_source *source, char ou
 /* Makes the folder and those above it where they are missing. */
 static void make_folders(const char *path)
 {
-    char part[PATH_BYTES];
+    char part[PATH_MAX];
     for (const char *at = strchr(path + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
         (void)snprintf(part, sizeof(part), "%.*s", (int)(at - path), path);
         (void)mkdir(part, 0700);
@@ -376,7 +377,7 @@ enum weir_status onnx_cache_open(const struct onnx_cache *cache,
                                  const struct onnx_cache_source *source, onnx_convert_fn *convert,
                                  void *context, struct onnx_cached *out, struct weir_err *err)
 {
-    int cache_fd;
+    int cache_fd = -1;
     enum weir_status status = open_cache(cache->folder, &cache_fd, err);
     if (status == WEIR_OK) {
         status = find_or_make(cache, cache_fd, source, convert, context, out, err);

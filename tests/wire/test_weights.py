@@ -55,7 +55,7 @@ def reload(server, name):
 
 def test_a_model_is_converted_once_and_mapped_from_then_on(tmp_path, root):
     put(root, "m")
-    cache = tmp_path / "cache"
+    cache = tmp_path.joinpath(*["cache".ljust(60, "-")] * 12)  # Its folders are made.
     with Server(tmp_path, root, *DEMAND, "--model-cache", cache) as server:
         first = ask(server, "m")
         entries = list(cache.iterdir())
