@@ -240,6 +240,7 @@ static void finish(struct entry *entry, enum weir_status status, const struct we
     if (entry->host->stopping) {
         entry_drop(entry);
     }
+    entry_parts_end(entry, status);
     entry_prune(entry);
     entry_advance(entry);
     if (demand && status == WEIR_OK) {

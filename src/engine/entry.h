@@ -199,6 +199,7 @@ struct entry {
     uint64_t judged;           /* host.changes when its parts were last looked at. */
     uint64_t tried;            /* Digest of the parts of the last attempt. */
     struct entry_parts *wants; /* An ensemble's, as of the last look; owned. */
+    struct entry *brought_by;  /* It is loaded only for this ensemble's load under way; or NULL. */
     uint64_t walked;           /* The last walk that came by. */
     bool is_part;              /* Of an ensemble that serves or loads; only while room looks. */
     struct model **parts;      /* What its steps get, leased while it loads; in arena. */

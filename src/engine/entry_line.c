@@ -74,6 +74,7 @@ static void take_order(struct entry *entry, struct registry_order *order)
         take_need(entry, order);
     } else {
         entry->active = order;
+        entry->brought_by = NULL; /* From now on it is there for its own sake. */
         entry_start(entry, order->override);
     }
 }

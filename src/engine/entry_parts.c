@@ -131,6 +131,17 @@ static bool leads_to(struct entry *from, const struct entry *target)
     return false;
 }
 
+/* Whoever had them loaded is not the only one who wants them. */
+static void share_parts(const struct entry *entry)
+{
+    for (uint32_t i = 0; i < entry->wants->count; i++) {
+        struct entry *part = entry_find(entry->host, entry->wants->items[i].name);
+        if (part != NULL) {
+            part->brought_by = NULL;
+        }
+    }
+}
+
 static enum weir_status order_parts(struct entry *entry, struct weir_err *err)
 {
     struct entry_host *host = entry->host;
@@ -145,6 +156,7 @@ static enum weir_status order_parts(struct entry *entry, struct weir_err *err)
             return err_nomem(err, "a model", sizeof(*part));
         }
         if (!entry_serves(part) && !entry_is_busy(part)) {
+            part->brought_by = entry;
             part->want_load = true;
             entry_advance(part);
         }
@@ -161,6 +173,7 @@ void entry_parts_await(struct entry *entry)
     entry->wants = entry->look.parts;
     entry->look.parts = NULL;
     entry->waiting = true;
+    share_parts(entry);
     host->walk++;
     if (leads_to(entry, entry)) {
         status = err_set(&err, WEIR_EINVAL, "ensemble '%s' is a step of itself", entry->name);
@@ -405,6 +418,42 @@ void entry_parts_unwant(struct entry *entry)
     for (struct entry *other = entry_first(entry->host); other != NULL; other = entry_next(other)) {
         if (other != entry) {
             entry_advance(other);
+        }
+    }
+}
+
+/* ---- A load that is over --------------------------------------------------------------------- */
+
+/* One part may be a part of another: each that went may set further ones free. */
+static void let_brought_go(const struct entry *entry)
+{
+    bool again = true;
+    while (again) {
+        again = false;
+        for (struct entry *part = entry_first(entry->host); part != NULL; part = entry_next(part)) {
+            if (part->brought_by == entry && entry_serves(part) && !entry_is_busy(part) &&
+                !used_by_others(part)) {
+                part->brought_by = NULL;
+                part->want_unload = true;
+                entry_advance(part);
+                again = true;
+            }
+        }
+    }
+}
+
+void entry_parts_end(struct entry *entry, enum weir_status status)
+{
+    struct entry_host *host = entry->host;
+    if (entry->wants == NULL || host->stopping) {
+        return;
+    }
+    if (status == WEIR_ENOMEM && host->options->control == CONTROL_EXPLICIT) {
+        let_brought_go(entry);
+    }
+    for (struct entry *part = entry_first(host); part != NULL; part = entry_next(part)) {
+        if (part->brought_by == entry) {
+            part->brought_by = status == WEIR_OK ? entry->brought_by : NULL;
         }
     }
 }

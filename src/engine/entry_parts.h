@@ -30,6 +30,9 @@ bool entry_parts_differ(const struct entry *entry, const struct model *model);
 /* The leases of a load that is over. */
 void entry_parts_release(struct entry *entry);
 
+/* Its load is over: where it lacked room, the parts that came only for it go again. */
+void entry_parts_end(struct entry *entry, enum weir_status status);
+
 /* Wishes what only this ensemble uses to be unloaded; before its own models are let go. */
 void entry_parts_unwant(struct entry *entry);
 

@@ -519,6 +519,48 @@ static void test_an_order_fails_with_its_part(void **state)
     expect_echo("e");
 }
 
+/* What came only for it goes again; what somebody had asked for stays. */
+static void test_without_room_for_all_its_parts_none_stays(void **state)
+{
+    (void)state;
+    bed.options.room.models_max = 2;
+    put_chain();
+    model_bed_sim(&bed, "c", 1, fast);
+    model_bed_ensemble(&bed, "outer",
+                       "platform: ensemble\n"
+                       "ensemble_scheduling:\n"
+                       "  step:\n"
+                       "  - { model_name: inner, model_version: -1, input_map: { x: in }, "
+                       "output_map: { y: mid } }\n"
+                       "  - { model_name: c, model_version: -1, input_map: { x: mid }, "
+                       "output_map: { y: out } }\n");
+    model_bed_ensemble(&bed, "inner",
+                       "platform: ensemble\n"
+                       "ensemble_scheduling:\n"
+                       "  step:\n"
+                       "  - { model_name: a, model_version: -1, input_map: { x: x }, "
+                       "output_map: { y: y } }\n");
+    start_explicit();
+    struct weir_err err = { 0 };
+    assert_int_equal(load("e", &err), WEIR_ENOMEM);
+    assert_non_null(strstr(err.text, "no room for model 'e'"));
+    assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_ENOENT);
+    assert_int_equal(model_bed_infer(&bed, "b", 0), WEIR_ENOENT);
+    assert_int_equal(load("a", NULL), WEIR_OK);
+    assert_int_equal(load("e", NULL), WEIR_ENOMEM);
+    assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_OK);
+    assert_int_equal(model_bed_infer(&bed, "b", 0), WEIR_ENOENT);
+    assert_int_equal(unload("a"), WEIR_OK);
+
+    bed.options.room.models_max = 3;
+    registry_set(bed.registry, &bed.options.room, bed.options.poll_ns);
+    assert_int_equal(load("outer", &err), WEIR_ENOMEM);
+    assert_non_null(strstr(err.text, "no room for model 'outer'"));
+    assert_int_equal(model_bed_infer(&bed, "inner", 0), WEIR_ENOENT);
+    assert_int_equal(model_bed_infer(&bed, "a", 0), WEIR_ENOENT);
+    assert_int_equal(model_bed_infer(&bed, "c", 0), WEIR_ENOENT);
+}
+
 static void test_an_ensemble_goes_with_its_part_and_comes_back(void **state)
 {
     (void)state;
@@ -712,6 +754,7 @@ int main(void)
         TEST(test_too_deep),
         TEST(test_an_order_loads_the_parts),
         TEST(test_an_order_fails_with_its_part),
+        TEST(test_without_room_for_all_its_parts_none_stays),
         TEST(test_an_ensemble_goes_with_its_part_and_comes_back),
         TEST(test_what_was_unloaded_does_not_come_back_by_itself),
         TEST(test_a_reloaded_part_is_taken_up),
