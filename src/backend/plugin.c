@@ -172,11 +172,46 @@ static void unsay_load(struct their_load *load)
     mem_free((void *)(uintptr_t)load->load.settings);
 }
 
+/* What a function of theirs returned.  Vendors' libraries have numbers of their own, and a plug-in may
+ * hand one on; or it says nothing of why it failed.  `err` was empty when it was called. */
+static enum weir_status read_status(const struct weir_plugin *table, const char *function,
+                                    enum weir_status theirs, struct weir_err *err)
+{
+    const int number = (int)theirs;
+    const bool known = number >= 0 && number < WEIR_STATUS_COUNT;
+    const bool silent = err == NULL || err->text[0] == '\0';
+    const enum weir_status status = known ? theirs : WEIR_EBACKEND;
+    if (!known && silent) {
+        return err_set(err, status, "plug-in '%s': %s() returned %d, expected one of weir/status.h",
+                       table->name, function, number);
+    }
+    if (status != WEIR_OK && silent) {
+        return err_set(err, status, "plug-in '%s': %s() gave no reason (%s)", table->name, function,
+                       weir_status_text(status));
+    }
+    if (status != WEIR_OK) {
+        err->status = status;
+    }
+    return status;
+}
+
+static void empty(struct weir_err *err)
+{
+    if (err != NULL) {
+        err->text[0] = '\0';
+    }
+}
+
 static enum weir_status ask_needs(const struct plugin *plugin, const struct their_load *load,
                                   struct weir_plugin_needs *out, struct weir_err *err)
 {
+    const struct weir_plugin *table = plugin->table;
     *out = (struct weir_plugin_needs){ 0 };
-    return plugin->table->needs == NULL ? WEIR_OK : plugin->table->needs(&load->load, out, err);
+    if (table->needs == NULL) {
+        return WEIR_OK;
+    }
+    empty(err);
+    return read_status(table, "needs", table->needs(&load->load, out, err), err);
 }
 
 enum weir_status plugin_needs(const struct backend_ops *ops, const struct backend_load *how,
@@ -311,7 +346,9 @@ static enum weir_status build(struct plugin_model *model, const struct backend_l
         model->host_bytes = needs.host_bytes;
         model->device_bytes = needs.device_bytes;
         struct weir_plugin_model *theirs = NULL;
+        empty(err);
         status = model->plugin->table->load(&load.load, &theirs, err);
+        status = read_status(model->plugin->table, "load", status, err);
         model->theirs = status == WEIR_OK ? theirs : NULL;
     }
     unsay_load(&load);
@@ -371,9 +408,14 @@ static enum weir_status plugin_context_create(struct backend_model *base,
     context->base.model = base;
     struct weir_plugin_context *theirs = NULL;
     context->inputs = mem_try_zero(base->signature.input_count, sizeof(*context->inputs));
-    enum weir_status status = context->inputs == NULL
-                                  ? err_nomem(err, "a context", sizeof(*context->inputs))
-                                  : table->context_create(model->theirs, &theirs, err);
+    enum weir_status status = WEIR_OK;
+    if (context->inputs == NULL) {
+        status = err_nomem(err, "a context", sizeof(*context->inputs));
+    } else {
+        empty(err);
+        status = table->context_create(model->theirs, &theirs, err);
+        status = read_status(table, "context_create", status, err);
+    }
     if (status != WEIR_OK) {
         plugin_context_destroy(&context->base);
         return status;
@@ -419,12 +461,14 @@ typedef enum weir_status step_fn(struct weir_plugin_context *context,
                                  const struct weir_plugin_run *run, struct weir_err *err);
 
 static enum weir_status step(struct backend_context *base, struct backend_run *run, step_fn *theirs,
-                             struct weir_err *err)
+                             const char *function, struct weir_err *err)
 {
     struct plugin_context *context = (struct plugin_context *)base;
     struct weir_plugin_run_host said;
     say_run(context, run, &said);
-    const enum weir_status status = theirs(context->theirs, &said.theirs, err);
+    empty(err);
+    const enum weir_status status = read_status(plugin_of(base->model->ops)->table, function,
+                                                theirs(context->theirs, &said.theirs, err), err);
     if (status != WEIR_OK) {
         drop_outputs(context, run);
     }
@@ -434,7 +478,7 @@ static enum weir_status step(struct backend_context *base, struct backend_run *r
 static enum weir_status plugin_prepare(struct backend_context *base, struct backend_run *run,
                                        struct weir_err *err)
 {
-    return step(base, run, plugin_of(base->model->ops)->table->prepare, err);
+    return step(base, run, plugin_of(base->model->ops)->table->prepare, "prepare", err);
 }
 
 static enum weir_status plugin_run(struct backend_context *base, struct backend_run *run,
@@ -445,7 +489,7 @@ static enum weir_status plugin_run(struct backend_context *base, struct backend_
     if (alone) {
         pthread_mutex_lock(&plugin->turn);
     }
-    const enum weir_status status = step(base, run, plugin->table->run, err);
+    const enum weir_status status = step(base, run, plugin->table->run, "run", err);
     if (alone) {
         pthread_mutex_unlock(&plugin->turn);
     }
@@ -455,7 +499,7 @@ static enum weir_status plugin_run(struct backend_context *base, struct backend_
 static enum weir_status plugin_finish(struct backend_context *base, struct backend_run *run,
                                       struct weir_err *err)
 {
-    return step(base, run, plugin_of(base->model->ops)->table->finish, err);
+    return step(base, run, plugin_of(base->model->ops)->table->finish, "finish", err);
 }
 
 static void plugin_terminate(struct backend_context *base, bool stop)
@@ -586,7 +630,9 @@ enum weir_status plugin_add(const char *path, struct weir_err *err)
     *plugin = (struct plugin){ .table = NULL };
     enum weir_status status = open_library(path, &plugin->library, &plugin->table, err);
     if (status == WEIR_OK && plugin->table->start != NULL) {
+        empty(err);
         status = plugin->table->start(&host, err);
+        status = read_status(plugin->table, "start", status, err);
         if (status != WEIR_OK) {
             (void)err_prefix(err, "%s: plug-in '%s' does not start", path, plugin->table->name);
         }

@@ -198,7 +198,8 @@ static enum weir_status load_replicas(struct load *load, const struct placement 
     enum weir_status status = WEIR_OK;
     for (uint32_t i = 0; i < place->count; i++) {
         struct weir_err failed = { 0 };
-        if (load_replica(load, place->pool, place->devices[i], &failed) != WEIR_OK) {
+        failed.status = load_replica(load, place->pool, place->devices[i], &failed);
+        if (failed.status != WEIR_OK) {
             why = left_out == NULL ? failed : why;
             left_out = place->pool->devices[place->devices[i]].name;
         }

@@ -96,6 +96,30 @@ def test_a_model_it_refuses_says_why(tmp_path, root):
         assert server.state("twice")[0] == "READY"
 
 
+def broken(tmp_path, root, flag):
+    (root / "m" / "1").mkdir(parents=True)
+    write_whole(root / "m" / "model.yaml", b"backend: broken\nmax_batch_size: 8\n")
+    return ("--plugin", build(tmp_path, BROKEN, "broken", f"-DBREAKS_{flag}"),
+            "--plugin", build(tmp_path, HELLO))
+
+
+def test_a_vendors_number_is_no_status(tmp_path, root):
+    with Server(tmp_path, root, *broken(tmp_path, root, "STATUS")) as server:
+        ask = {"inputs": [tensor("x", "FP32", [1, 4], [-1, 2, 3, 4])]}
+        answer = server.infer("m", ask)
+        assert answer.status == 500
+        assert "plug-in 'broken': run() returned -7" in answer.json()["error"]
+        ask["inputs"][0]["data"][0] = 1
+        assert server.infer("m", ask).json()["outputs"][0]["data"] == [1, 2, 3, 4]
+
+
+def test_a_plugin_that_says_nothing_is_named(tmp_path, root):
+    with Server(tmp_path, root, *broken(tmp_path, root, "SILENCE")) as server:
+        state, reason = server.state("m")
+        assert state == "UNAVAILABLE"
+        assert "plug-in 'broken': load() gave no reason (backend failed)" in reason
+
+
 def test_one_context_too_many_names_the_limit(tmp_path, root):
     write_whole(root / "many" / "model.yaml",
                 b"backend: broken\nmax_batch_size: 8\ninstance_group: [{ count: 3 }]\n")

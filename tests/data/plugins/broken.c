@@ -49,6 +49,9 @@ static enum weir_status needs(const struct weir_plugin_load *load, struct weir_p
 static enum weir_status load(const struct weir_plugin_load *how, struct weir_plugin_model **out,
                              struct weir_err *err)
 {
+#ifdef BREAKS_SILENCE
+    return WEIR_EBACKEND;
+#endif
     *out = calloc(1, sizeof(**out));
     for (uint32_t i = 0; i < how->setting_count; i++) {
         if (strcmp(how->settings[i].key, "refuse") == 0) {
@@ -95,6 +98,11 @@ static enum weir_status run(struct weir_plugin_context *context, const struct we
                             struct weir_err *err)
 {
     const struct weir_plugin_tensor *in = &run->inputs[0];
+#ifdef BREAKS_STATUS
+    if (((const float *)in->data)[0] < 0) {
+        return (enum weir_status) - 7; /* Of the vendor's library. */
+    }
+#endif
 #ifdef BREAKS_OUTPUT
     (void)context;
     (void)err;
