@@ -432,6 +432,16 @@ static uint64_t save_ns(const struct registry_options *options)
     return options->profile_save_ns > 0 ? options->profile_save_ns : SAVE_NS;
 }
 
+/* After all that may end work in this turn: another one may not come. */
+static void answer_settled(struct registry *registry)
+{
+    const enum model_control control = registry->options->control;
+    const bool at_once = control == CONTROL_EXPLICIT || control == CONTROL_DEMAND;
+    if (at_once || !any_busy(registry)) {
+        answer_list(registry, &registry->settling, WEIR_OK, NULL);
+    }
+}
+
 static bool turn(void *context, uint64_t *next_ns)
 {
     struct registry *registry = context;
@@ -440,11 +450,6 @@ static bool turn(void *context, uint64_t *next_ns)
     const bool due = now_ns >= registry->next_scan_ns || !list_empty(&registry->refreshes);
     if (!host->stopping && !registry->scanning && due) {
         start_scan(registry);
-    }
-    if (!list_empty(&registry->settling) &&
-        (registry->options->control == CONTROL_EXPLICIT ||
-         registry->options->control == CONTROL_DEMAND || !any_busy(registry))) {
-        answer_list(registry, &registry->settling, WEIR_OK, NULL);
     }
     entry_parts_turn(host);
     if (!host->stopping && now_ns >= registry->next_save_ns) {
@@ -455,6 +460,7 @@ static bool turn(void *context, uint64_t *next_ns)
     room_turn(host, now_ns, &work_ns);
     entry_promote(host, now_ns, &work_ns);
     loader_watch(host, now_ns, &work_ns);
+    answer_settled(registry);
     while (host->dirty) {
         if (!publish(registry)) {
             *next_ns = clock_add(now_ns, RETRY_NS);

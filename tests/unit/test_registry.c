@@ -579,6 +579,22 @@ static void test_poll_follows_the_folders(void **state)
     assert_true(ready());
 }
 
+/* Its failure is the last thing that happens. */
+static void test_a_refresh_ends_with_an_ensemble_that_lacks_a_part(void **state)
+{
+    (void)state;
+    bed.options.control = CONTROL_POLL;
+    model_bed_start(&bed);
+    model_bed_settle(&bed);
+    model_bed_ensemble(&bed, "e",
+                       "platform: ensemble\n"
+                       "ensemble_scheduling:\n"
+                       "  step:\n"
+                       "  - { model_name: a, input_map: { x: in }, output_map: { y: out } }\n");
+    refresh();
+    model_bed_expect(&bed, "e", "step 1 needs model 'a'");
+}
+
 static void test_poll_tries_a_half_copied_model_again(void **state)
 {
     (void)state;
@@ -701,6 +717,7 @@ int main(void)
         CASE(test_an_idle_home_lets_old_snapshots_go),
         CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),
+        CASE(test_a_refresh_ends_with_an_ensemble_that_lacks_a_part),
         CASE(test_poll_tries_a_half_copied_model_again),
         CASE(test_a_broken_new_version_leaves_the_old_ones),
         CASE(test_polling_happens_by_itself),
