@@ -340,19 +340,22 @@ static void drop(struct entry *entry, const struct model *model, uint32_t step)
     entry->host->dirty = true;
 }
 
+/* Also while it waits for its parts: one of them may come only once what serves has let the part
+ * before go (`update: replace`). */
 static void review(struct entry *entry)
 {
     const struct model *model = NULL;
     uint32_t step = 0;
-    if (entry_is_busy(entry) || entry->wants == NULL || entry->judged == entry->host->changes ||
-        (!entry_serves(entry) && !entry->lacking)) {
+    if ((entry_is_busy(entry) && !entry->waiting) || entry->wants == NULL ||
+        entry->judged == entry->host->changes || (!entry_serves(entry) && !entry->lacking)) {
         return;
     }
     entry->judged = entry->host->changes;
     const enum verdict verdict = judge(entry, &model, &step);
     if (verdict == BROKEN) {
         drop(entry, model, step);
-    } else if (verdict == CHANGED && all_there(entry) && digest(entry) != entry->tried) {
+    } else if (verdict == CHANGED && !entry->waiting && all_there(entry) &&
+               digest(entry) != entry->tried) {
         entry->want_load = true;
         entry->retrying = true;
         entry_advance(entry);

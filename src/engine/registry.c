@@ -457,7 +457,11 @@ static bool turn(void *context, uint64_t *next_ns)
         entry_save(host);
     }
     uint64_t work_ns = CLOCK_NEVER;
+    const uint64_t changes = host->changes;
     room_turn(host, now_ns, &work_ns);
+    if (host->changes != changes) {
+        work_ns = now_ns; /* Who went may have been a part, which an ensemble still holds. */
+    }
     entry_promote(host, now_ns, &work_ns);
     loader_watch(host, now_ns, &work_ns);
     answer_settled(registry);

@@ -191,6 +191,35 @@ static void test_also_that_others_go_for_it(void **state)
     assert_int_equal(waiting.order.status, WEIR_OK);
 }
 
+/* An ensemble that waits for a part holds, while it serves, the one that is to go first. */
+static void test_a_part_is_replaced_while_its_ensemble_waits_for_it(void **state)
+{
+    (void)state;
+    bed.options.configure = configure_held;
+    bed.options.room.models_max = 2;
+    model_bed_sim(&bed, "a", 1, "update: replace\n");
+    model_bed_ensemble(&bed, "e",
+                       "platform: ensemble\n"
+                       "ensemble_scheduling:\n"
+                       "  step:\n"
+                       "  - { model_name: a, input_map: { x: x }, output_map: { y: y } }\n");
+    model_bed_start(&bed);
+    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "e", NULL, NULL), WEIR_OK);
+    model_bed_put(&bed, 0, "a/2/", "");
+    static struct pending part;
+    static struct pending whole;
+    pthread_mutex_lock(&reading);
+    give(&part, REGISTRY_LOAD, "a");
+    give(&whole, REGISTRY_LOAD, "e");
+    assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "nobody", NULL, NULL), WEIR_OK);
+    pthread_mutex_unlock(&reading);
+    model_bed_turn_until(&bed, &part.done);
+    assert_int_equal(part.order.status, WEIR_OK);
+    model_bed_turn_until(&bed, &whole.done);
+    assert_int_equal(whole.order.status, WEIR_OK);
+    model_bed_expect(&bed, "e/1 READY", "");
+}
+
 int main(void)
 {
 #define CASE(test) MODEL_BED_TEST(test, &bed)
@@ -200,6 +229,7 @@ int main(void)
         CASE(test_who_waits_for_a_model_is_told_of_the_end),
         CASE(test_the_index_says_what_a_load_waits_for),
         CASE(test_also_that_others_go_for_it),
+        CASE(test_a_part_is_replaced_while_its_ensemble_waits_for_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,11 @@
 
 static struct model_bed bed;
 
+static const char over_a[] = "platform: ensemble\n"
+                             "ensemble_scheduling:\n"
+                             "  step:\n"
+                             "  - { model_name: a, input_map: { x: x }, output_map: { y: y } }\n";
+
 static enum weir_status load(const char *name)
 {
     return model_bed_order(&bed, REGISTRY_LOAD, name, NULL, NULL);
@@ -492,6 +497,22 @@ static void test_a_new_version_may_replace_the_old_one(void **state)
     model_bed_expect(&bed, "a/1 UNAVAILABLE", "unloaded");
 }
 
+/* Also a part of an ensemble, which holds the old one for as long as it serves. */
+static void test_a_part_may_be_replaced(void **state)
+{
+    (void)state;
+    bed.options.room.models_max = 2;
+    model_bed_sim(&bed, "a", 1, "update: replace\n");
+    model_bed_ensemble(&bed, "e", over_a);
+    model_bed_start(&bed);
+    assert_int_equal(load("e"), WEIR_OK);
+    model_bed_put(&bed, 0, "a/2/", "");
+    assert_int_equal(load("a"), WEIR_OK);
+    model_bed_expect(&bed, "a/2 READY", "");
+    (void)model_bed_await(&bed, "e", 1, MODEL_READY);
+    (void)model_bed_await(&bed, "e", 1, MODEL_READY);
+}
+
 static void no_wake(void *context)
 {
     (void)context;
@@ -586,11 +607,7 @@ static void test_a_refresh_ends_with_an_ensemble_that_lacks_a_part(void **state)
     bed.options.control = CONTROL_POLL;
     model_bed_start(&bed);
     model_bed_settle(&bed);
-    model_bed_ensemble(&bed, "e",
-                       "platform: ensemble\n"
-                       "ensemble_scheduling:\n"
-                       "  step:\n"
-                       "  - { model_name: a, input_map: { x: in }, output_map: { y: out } }\n");
+    model_bed_ensemble(&bed, "e", over_a);
     refresh();
     model_bed_expect(&bed, "e", "step 1 needs model 'a'");
 }
@@ -714,6 +731,7 @@ int main(void)
         CASE(test_an_old_version_goes_while_the_new_one_waits),
         CASE(test_a_load_does_not_wait_for_ever_for_those_that_go),
         CASE(test_a_new_version_may_replace_the_old_one),
+        CASE(test_a_part_may_be_replaced),
         CASE(test_an_idle_home_lets_old_snapshots_go),
         CASE(test_destroy_while_models_load),
         CASE(test_poll_follows_the_folders),
