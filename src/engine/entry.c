@@ -17,6 +17,7 @@
 #include "engine/ahead.h"
 #include "engine/entry_parts.h"
 #include "util/err.h"
+#include "util/log.h"
 #include "util/mem.h"
 
 #define LOOK_BYTES_MAX (UINT64_C(4) << 20)
@@ -526,6 +527,8 @@ static void load_version(struct loader_job *job)
     struct load_work *work = list_entry(job, struct load_work, job);
     work->status = entry_begin_load(work);
     if (work->status == WEIR_OK) {
+        log_event(LOG_DEBUG, "model load begins", LOG_STR("model", work->how.name),
+                  LOG_U64("version", work->how.version));
         work->status = lifecycle_load(&work->how, &work->model, &work->err);
     }
 }

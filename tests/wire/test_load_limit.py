@@ -94,11 +94,13 @@ def test_a_trial_run_that_hangs_in_the_server_is_written_off(tmp_path):
 
 
 def test_a_load_under_way_ends_with_the_drain_time(tmp_path):
-    """Nobody waits for this one: it was found by polling."""
+    """Nobody waits for this one: it was found by polling.  What has not begun is left undone."""
     root = repository(tmp_path, "m", {})
-    words = ("--model-control", "poll", "--poll-interval", "50ms", "--limits.drain-timeout", "500ms")
-    with Server(tmp_path, *words, "--devices", "other:1", root) as server:
+    words = ("--model-control", "poll", "--poll-interval", "50ms", "--log-level", "debug")
+    drain = ("--limits.drain-timeout", "500ms")
+    with Server(tmp_path, *words, *drain, "--devices", "other:1", root) as server:
         put_sim(root, "slow", parameters={"load": "1h"})
-        server.await_("the load", lambda: (server.state("slow") or ("",))[0] == "LOADING")
+        begins = '"message":"model load begins","model":"slow"'
+        server.await_("the load", lambda: begins in server.logged())
         assert server.stop() == 0
         assert "load unfinished" in server.logged()
