@@ -4,8 +4,6 @@
  */
 #include "api/cancel.h"
 
-#include <stdio.h>
-
 #include "api/call.h"
 #include "api/client.h"
 #include "api/demand.h"
@@ -76,10 +74,9 @@ static void answer(struct cancel *self)
 {
     struct call *call = self->call;
     if (self->canceled == 0 && catalogue_find(call_catalogue(call), call->model) == NULL) {
-        char text[256];
-        (void)snprintf(text, sizeof text, "Request for unknown model: '%.*s' is not found",
-                       (int)call->model.size, call->model.data);
-        call_fail(call, WEIR_ENOENT, text);
+        struct weir_err err;
+        (void)catalogue_refuse_unknown(call->model, &err);
+        call_fail_err(call, &err);
         return;
     }
     struct buffer *out = &call->loop->scratch;

@@ -66,8 +66,7 @@ void quarantine_let_go(struct call *call)
     const uint64_t count = quarantine_clear(engine->quarantine, model, clock_now_ns(engine->clock));
     if (count == 0 && model != NULL &&
         catalogue_find(call_catalogue(call), bytes_of(model)) == NULL) {
-        (void)err_set(&err, WEIR_ENOENT, "Request for unknown model: '%.*s' is not found",
-                      QUARANTINE_NAME_BYTES - 1, model);
+        (void)catalogue_refuse_unknown(bytes_of(model), &err);
         call_fail_err(call, &err);
         return;
     }

@@ -135,13 +135,18 @@ bool catalogue_is_due(const struct catalogue *catalogue, struct bytes name, uint
     return entry->latest == NULL && (found == NULL || found->model == NULL);
 }
 
+enum weir_status catalogue_refuse_unknown(struct bytes name, struct weir_err *err)
+{
+    return err_set(err, WEIR_ENOENT, "Request for unknown model: '%.*s' is not found",
+                   (int)(name.size < 256 ? name.size : 256), name.data);
+}
+
 enum weir_status catalogue_lease(const struct catalogue *catalogue, struct bytes name,
                                  uint64_t version, struct model **out, struct weir_err *err)
 {
     const struct catalogue_entry *entry = catalogue_find(catalogue, name);
     if (entry == NULL) {
-        return err_set(err, WEIR_ENOENT, "Request for unknown model: '%.*s' is not found",
-                       (int)(name.size < 256 ? name.size : 256), name.data);
+        return catalogue_refuse_unknown(name, err);
     }
     const struct catalogue_version *found = catalogue_version_find(entry, version);
     if (found == NULL || found->model == NULL) {

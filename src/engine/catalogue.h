@@ -83,6 +83,9 @@ void catalogue_release(struct catalogue *catalogue); /* NULL is fine. */
 
 const struct catalogue_entry *catalogue_find(const struct catalogue *catalogue, struct bytes name);
 
+/* What is said of a name that catalogue_find() does not know; WEIR_ENOENT. */
+enum weir_status catalogue_refuse_unknown(struct bytes name, struct weir_err *err);
+
 /* Nothing of it is on its way: what it has is ready, or has failed. */
 bool catalogue_entry_is_settled(const struct catalogue_entry *entry);
 

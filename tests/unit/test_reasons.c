@@ -146,15 +146,21 @@ static void await_reason(const char *name, const char *reason)
     }
 }
 
-static void test_the_index_says_what_a_load_waits_for(void **state)
+/* There is room for one model, which is "a", in use; "b" is there, too. */
+static struct model *start_with_room_for_one(const char *settings_of_a)
 {
-    (void)state;
     bed.options.room.models_max = 1;
-    model_bed_sim(&bed, "a", 1, "update: replace\n");
+    model_bed_sim(&bed, "a", 1, settings_of_a);
     model_bed_sim(&bed, "b", 1, "");
     model_bed_start(&bed);
     assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "a", NULL, NULL), WEIR_OK);
-    struct model *model = model_bed_lease(&bed, "a", 0);
+    return model_bed_lease(&bed, "a", 0);
+}
+
+static void test_the_index_says_what_a_load_waits_for(void **state)
+{
+    (void)state;
+    struct model *model = start_with_room_for_one("update: replace\n");
     model_bed_put(&bed, 0, "a/2/", "");
     static struct pending replacing;
     static struct pending behind;
@@ -175,12 +181,7 @@ static void test_the_index_says_what_a_load_waits_for(void **state)
 static void test_also_that_others_go_for_it(void **state)
 {
     (void)state;
-    bed.options.room.models_max = 1;
-    model_bed_sim(&bed, "a", 1, "");
-    model_bed_sim(&bed, "b", 1, "");
-    model_bed_start(&bed);
-    assert_int_equal(model_bed_order(&bed, REGISTRY_LOAD, "a", NULL, NULL), WEIR_OK);
-    struct model *model = model_bed_lease(&bed, "a", 0);
+    struct model *model = start_with_room_for_one("");
     assert_int_equal(model_bed_order(&bed, REGISTRY_UNLOAD, "a", NULL, NULL), WEIR_OK);
     static struct pending waiting;
     give(&waiting, REGISTRY_LOAD, "b");
